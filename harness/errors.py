@@ -1,0 +1,86 @@
+"""The exceptions, and the exit codes they stand for.
+
+A `HarnessError` is a matter for the user: the command line prints its sentence without
+a traceback. Anything else that escapes is a bug of ours and exits with 3.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class HarnessError(Exception):
+    """Something that the user can mend."""
+
+    exit_code = 1
+
+
+class UsageError(HarnessError):
+    """A wrong command line, or a resource that it names and that is not there."""
+
+    exit_code = 2
+
+
+class NothingMatched(HarnessError):
+    """The selection left nothing to do."""
+
+    exit_code = 4
+
+
+class Stopped(HarnessError):
+    """A signal asked us to stop; the same command goes on from here."""
+
+    exit_code = 75
+
+
+class PluginError(UsageError):
+    """A plugin that cannot be used: which one, which hook, what is wrong."""
+
+
+class MissingResource(UsageError):
+    """A model, a corpus or a task that is not on this machine, and how to get it."""
+
+
+class RecordError(HarnessError):
+    """A record that does not say what records must say."""
+
+
+class CellError(HarnessError):
+    """One variant or cell that cannot be finished; the rest of the suite goes on."""
+
+
+class TrainingDiverged(CellError):
+    """Recovery met NaN or ran away: at which step, and the last good checkpoint."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault in a file that a user wrote."""
+
+    where: str
+    """The file and line, as ``suite.yaml:12``."""
+    path: str
+    """The path of the key, as ``attacks.hotflip.flips``; empty for the whole file."""
+    message: str
+    """What is wrong, what was expected, and the nearest known name."""
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.where, self.path, self.message) if part)
+
+
+class SuiteError(UsageError):
+    """All that is wrong with a suite, at once."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Say that `name` is unknown, name the nearest match and list what is known."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {name!r}{hint} (known: {', '.join(names) or 'none'})"

@@ -1,0 +1,346 @@
+"""What a plugin implements: a model adapter, a constraint, a metric or an attack.
+
+Every plugin is a class with a `name`, an `Options` model and a docstring whose first
+line says what it does. It is built as ``PluginClass(options)`` and holds no state that
+a run could leave behind. Heavy libraries are imported inside the methods that use
+them, so that listing plugins stays fast.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
+
+import pydantic
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from harness.records import Estimate
+    from harness.subject import Subject
+
+    Ids = NDArray[np.int64]
+
+CORPUS = "corpus-name"
+CorpusName = Annotated[str, CORPUS]
+"""The type of an option that names a corpus of the suite; suites are checked for it."""
+
+
+class Options(pydantic.BaseModel):
+    """The options of a plugin: unknown keys are errors, docstrings are descriptions."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+class Plugin(ABC, Generic[OptionsT]):
+    """What all kinds of plugin share."""
+
+    name: ClassVar[str]
+    """What suites call it."""
+    Options: ClassVar[type[Options]] = Options
+    """Its options, with types, defaults and meaning."""
+
+    def __init__(self, options: OptionsT | None = None) -> None:
+        self.options: OptionsT = options or self.Options()  # type: ignore[assignment]
+
+
+# --- models -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Projection:
+    """One weight matrix of a feed-forward network."""
+
+    name: str
+    """The module's qualified name, as ``gpt_neox.layers.0.mlp.dense_h_to_4h``."""
+    module: torch.nn.Module
+    layer: int
+    role: str
+    """``in``, ``gate`` or ``out``."""
+    transposed: bool = False
+    """True where the weight is stored [in, out], as GPT-2's Conv1D does."""
+
+
+@dataclass(frozen=True)
+class FFN:
+    """One feed-forward network: ``F(z) = W2 s(W1 z + b1) + b2``, or a gated one."""
+
+    layer: int
+    inputs: tuple[Projection, ...]
+    """The in-projection; for a gated network the gate and then the in-projection."""
+    output: Projection
+    activation: Callable[[torch.Tensor], torch.Tensor]
+    norm: torch.nn.Module | None
+    """The normalisation whose output is `z`, if it feeds this network alone."""
+    gauge_free: bool
+    """True where `norm` is a LayerNorm, and every reader of the residual stream
+    subtracts the mean, so that the gauge of constraints (rows of W1, columns of W2)
+    leaves the model's function unchanged."""
+
+    @property
+    def gated(self) -> bool:
+        """True where the activation multiplies a second projection."""
+        return len(self.inputs) > 1
+
+    @property
+    def projections(self) -> tuple[Projection, ...]:
+        """All matrices, inputs first."""
+        return (*self.inputs, self.output)
+
+    def __call__(self, z: torch.Tensor) -> torch.Tensor:
+        """Compute F on hidden vectors [..., d_model], dropout left out."""
+        hidden = self.activation(self.inputs[0].module(z))
+        if self.gated:
+            hidden = hidden * self.inputs[1].module(z)
+        result: torch.Tensor = self.output.module(hidden)
+        return result
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A model and where its parts are."""
+
+    model: PreTrainedModel
+    ffns: tuple[FFN, ...]
+    activation_name: str
+    """The name of the activation in the model's configuration, as ``gelu``."""
+
+
+class ModelAdapter(Plugin[OptionsT]):
+    """Loads one family of models and knows its feed-forward networks."""
+
+    @abstractmethod
+    def missing(self) -> list[str]:
+        """Say what `load` would not find on this machine, a sentence for each."""
+
+    @abstractmethod
+    def fingerprint(self, store_root: Path) -> str:
+        """Identify the weights: ``sha256:...`` of local files, or ``hub:ID@REVISION``."""
+
+    @abstractmethod
+    def load(
+        self, store_root: Path
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Return the model (float32, CPU, evaluation mode) and its fast tokenizer."""
+
+    @abstractmethod
+    def anatomy(self, model: PreTrainedModel) -> Anatomy:
+        """Find the feed-forward networks of a model of this family."""
+
+    @abstractmethod
+    def set_activation(self, model: PreTrainedModel, name: str) -> None:
+        """Swap the activation of every feed-forward network, config included."""
+
+    def fetch(self) -> None:
+        """Download what `load` needs, on a machine with a network."""
+
+    @property
+    def dtype(self) -> str:
+        """The precision that attacks search in: ``float32`` or ``bfloat16``."""
+        return str(getattr(self.options, "dtype", "float32"))
+
+
+# --- constraints --------------------------------------------------------------------
+
+
+class Constraint(Plugin[OptionsT]):
+    """Changes a model's weights, and keeps them inside a set while it trains."""
+
+    @abstractmethod
+    def apply(
+        self, adapter: ModelAdapter[Any], model: PreTrainedModel, seed: int
+    ) -> None:
+        """Install the start and the constraint, in place (float32)."""
+
+    def promised(self, anatomy: Anatomy) -> list[Projection]:
+        """Return the matrices whose effective weight is promised to be >= 0."""
+        return []
+
+    def parameter_groups(
+        self, model: PreTrainedModel, learning_rate: float, weight_decay: float
+    ) -> list[dict[str, Any]]:
+        """Return the optimizer's groups; every parameter in exactly one of them.
+
+        Biases, norms and embeddings' gains get no weight decay, as is usual.
+        """
+        decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
+        others = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+        return [
+            {"params": decayed, "lr": learning_rate, "weight_decay": weight_decay},
+            {"params": others, "lr": learning_rate, "weight_decay": 0.0},
+        ]
+
+    def after_step(self, model: PreTrainedModel) -> None:
+        """Called after each optimizer step: where a projection clamps."""
+
+
+# --- data ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text of a corpus."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """What is attacked, and what is scored."""
+
+    id: str
+    document_id: str
+    """Results are clustered by it."""
+    prompt_ids: Ids
+    """Token ids [n] that an attack may change or prepend to."""
+    reference_ids: Ids
+    """Token ids [m] that never change, and that alone are scored."""
+    protected: int = 0
+    """How many leading prompt tokens must stay first (OPT's ``</s>``)."""
+
+
+@dataclass(frozen=True)
+class ExampleSets:
+    """The examples of a cell; the three sets share no document."""
+
+    test: Sequence[Example]
+    search: Sequence[Example] = ()
+    validation: Sequence[Example] = ()
+
+
+# --- metrics ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MetricContext:
+    """What a metric may use besides the subject."""
+
+    documents: Callable[[str], Iterator[Document]]
+    """The documents of a corpus of the suite, by its name; cut by ``--limit``."""
+    limit: int | None
+    """First so many examples of a task only; marked in every record."""
+    report: Callable[[int, int], None] = lambda done, total: None
+    """Tell the progress display how many of how many units are done."""
+
+
+class Metric(Plugin[OptionsT]):
+    """Measures a frozen subject: rows first, estimates from the rows alone."""
+
+    @abstractmethod
+    def measure(
+        self, subject: Subject, context: MetricContext
+    ) -> Iterable[Mapping[str, Any]]:
+        """Yield a row for each document or task example; JSON values, all finite."""
+
+    @abstractmethod
+    def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+        """Compute the estimates from the rows, and from nothing else."""
+
+    def missing(self) -> list[str]:
+        """Say what `measure` would not find on this machine, a sentence for each."""
+        return []
+
+    def fetch(self) -> None:
+        """Download what `measure` needs, on a machine with a network."""
+
+
+# --- attacks ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What an attack may spend on one example, in passes over the whole input.
+
+    `forward` counts forward passes of one sequence (prompt and reference), `backward`
+    counts backward passes to the embedding output with frozen weights.
+    """
+
+    forward: int
+    backward: int
+    flips: int | None = None
+    """How many positions may differ at the end; None where that is not the limit."""
+    trigger_tokens: int | None = None
+    """How many tokens are prepended; None where none are."""
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """What an attack made of one example."""
+
+    example_id: str
+    prompt_ids: Ids
+    """The whole attacked prompt, a trigger included."""
+    trace: Sequence[Mapping[str, Any]] = ()
+    """Steps: ``step``, ``position``, ``token``, ``loss`` (nats/token) and more."""
+
+
+@dataclass(frozen=True)
+class AttackContext:
+    """What an attack may use besides the subject and the examples."""
+
+    seed_key: str
+    """Identifies the cell; randomness is keyed by it and the example's id."""
+    budget: Budget | None = None
+    """For a control: the budget of the attack it accompanies."""
+    report: Callable[[int, int], None] = lambda done, total: None
+    """Tell the progress display how many of how many units are done."""
+
+    def rng(self, *key: str | int) -> np.random.Generator:
+        """Return the random stream of this cell for `key`, whoever asks first."""
+        import hashlib
+
+        import numpy as np
+
+        text = "\x1f".join([self.seed_key, *map(str, key)])
+        digest = hashlib.sha256(text.encode()).digest()
+        return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
+
+
+class Attack(Plugin[OptionsT]):
+    """Looks for prompts on which the subject loses more on the same references."""
+
+    uses_search_examples: ClassVar[bool] = False
+    """True where `ExampleSets.search` and `.validation` must be given."""
+
+    @abstractmethod
+    def run(
+        self, subject: Subject, examples: ExampleSets, context: AttackContext
+    ) -> Iterator[Adversarial]:
+        """Yield one result for each of `examples.test`, in any order."""
+
+    @abstractmethod
+    def budget(self, examples: int) -> Budget:
+        """Return what one example costs at most when `examples` share the work."""
+
+
+# --- results of loading -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """Where a plugin comes from."""
+
+    kind: str
+    name: str
+    plugin: type[Plugin[Any]]
+    source: str
+    """The file, or ``module:class``, that defines it."""
+    version: str
+    sha256: str = field(default="", compare=False)
+    """Of its source file; stands in records beside the version."""
