@@ -1,0 +1,297 @@
+"""Records: what happened to a variant or a cell, as JSON with a published schema.
+
+The models below are the one source: `harness/schemas/record.v1.json` is generated from
+them (a test compares the two), and what is written is validated against that file, as
+what is read is. Numbers are finite or null, and a null estimate says why.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+SCHEMA_VERSION = 1
+
+Sha256 = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
+
+
+class Estimate(_Part):
+    """A number, how sure it is, and how it came about."""
+
+    value: float | None
+    """The point estimate; null only with a reason."""
+    n: int = pydantic.Field(ge=0)
+    """How many units (examples, documents, seeds) it rests on."""
+    unit: str
+    """As ``nats/token``, ``perplexity``, ``fraction``."""
+    method: str
+    """How value and interval were computed, as ``mean; bootstrap over documents``."""
+    interval: tuple[float, float] | None = None
+    """Lower and upper bound at `level`; null where n is too small for one."""
+    level: float = 0.95
+    """The interval's confidence level."""
+    reason: str | None = None
+    """Why `value` or `interval` is null."""
+
+    @pydantic.model_validator(mode="after")
+    def _null_has_a_reason(self) -> Estimate:
+        if self.value is None and not self.reason:
+            raise ValueError("a null value needs a reason")
+        return self
+
+
+class SuiteRef(_Part):
+    """Which suite this record belongs to."""
+
+    name: str
+    """The suite's name."""
+    sha256: Sha256
+    """Of the resolved suite."""
+    profile: str | None = None
+    """The profile that was chosen."""
+    limit: int | None = None
+    """Set where only the first examples were used: not for real numbers."""
+
+
+class ModelRef(_Part):
+    """Which model."""
+
+    label: str
+    """What the suite calls it."""
+    adapter: str
+    """The model plugin."""
+    options: dict[str, Any]
+    """The adapter's options, defaults filled in."""
+    given: list[str] = []
+    """The options that the suite states; the others are defaults."""
+    fingerprint: str
+    """What identifies the weights."""
+    parameters: int | None = None
+    """Number of parameters of the loaded model, embeddings included."""
+
+
+class ArmRef(_Part):
+    """Which treatment."""
+
+    label: str
+    """What the suite calls it."""
+    constraint: str
+    """The constraint plugin."""
+    options: dict[str, Any]
+    """The constraint's options, defaults filled in."""
+    given: list[str] = []
+    """The options that the suite states; the others are defaults."""
+    recovery: dict[str, Any] | None
+    """The recovery training that this arm gets, resolved; null for none."""
+
+
+class AttackRef(_Part):
+    """Which attack, on which examples."""
+
+    label: str
+    """What the suite calls it."""
+    attack: str
+    """The attack plugin."""
+    options: dict[str, Any]
+    """The attack's options, defaults filled in."""
+    given: list[str] = []
+    """The options that the suite states; the others are defaults."""
+    match: str | None = None
+    """For a control: the label of the attack whose budget it gets."""
+    examples: dict[str, Any]
+    """Where the examples come from, resolved."""
+
+
+class Ledger(_Part):
+    """The compute that something spent; additive."""
+
+    sequences_forward: int = 0
+    """Sequences that went through a forward pass."""
+    sequences_backward: int = 0
+    """Sequences that went through a backward pass."""
+    tokens_forward: int = 0
+    """Tokens (prompt and reference) that went through a forward pass."""
+    tokens_backward: int = 0
+    """Tokens that went through a backward pass."""
+    flops: float = 0.0
+    """Analytic floating-point operations, attention and LM head included."""
+    seconds: float = 0.0
+    """Wall-clock time."""
+    peak_memory_bytes: int | None = None
+    """Peak device memory, or the process's peak resident set on a CPU."""
+
+
+class CertificateCheck(_Part):
+    """One check of a certificate."""
+
+    name: str
+    """As ``weights_non_negative``."""
+    status: Literal["pass", "fail", "not_promised", "not_applicable"]
+    """`fail` only where the arm promises what was not found."""
+    measured: dict[str, Any]
+    """The numbers behind the status."""
+
+
+class Certificate(_Part):
+    """What is known of a model's feed-forward networks, and what is not."""
+
+    status: Literal["pass", "fail", "nothing_promised"]
+    """`fail` if any check failed, or if no matrix was examined though some had to be."""
+    weights_non_negative: bool
+    """True where every promised matrix was examined and has no negative entry."""
+    ffn_monotone: bool
+    """True where both projections are >= 0 and the activation is non-decreasing."""
+    activation: str
+    """The activation's name."""
+    end_to_end: Literal["none"] = "none"
+    """Nothing follows for the whole model: residuals, norms, attention."""
+    examined: int = pydantic.Field(ge=0)
+    """How many matrices were examined."""
+    expected: int = pydantic.Field(ge=0)
+    """How many had to be."""
+    checks: list[CertificateCheck]
+    """The checks, one by one."""
+
+
+class Certificates(_Part):
+    """The certificate before and after recovery."""
+
+    before: Certificate
+    """As constrained, untrained."""
+    after: Certificate
+    """Of the frozen subject."""
+
+
+class RecoverySummary(_Part):
+    """What recovery training did."""
+
+    status: Literal["trained", "none"]
+    """`none` where the arm gets no recovery."""
+    steps: int
+    """Optimizer steps."""
+    tokens: int
+    """Training tokens seen."""
+    data_sha256: str | None = None
+    """Of the token ids in training order: equal for arms with equal budgets."""
+    loss_before: Estimate | None = None
+    """Held-out loss as constrained, before the first step."""
+    loss_after: Estimate | None = None
+    """Held-out loss of the frozen subject."""
+    restarts: int = 0
+    """How often training went on from a checkpoint."""
+
+
+class Samples(_Part):
+    """The file with the rows behind the results."""
+
+    path: str
+    """Relative to the record."""
+    rows: int = pydantic.Field(ge=0)
+    """How many lines it has."""
+    sha256: Sha256
+    """Of its bytes."""
+
+
+class PluginRef(_Part):
+    """A plugin that took part."""
+
+    kind: str
+    """model, constraint, metric or attack."""
+    name: str
+    """Its name."""
+    version: str
+    """Of the distribution that ships it."""
+    sha256: str
+    """Of its source file."""
+
+
+class Provenance(_Part):
+    """With what, where and when."""
+
+    versions: dict[str, str]
+    """Of Python, the harness and the libraries."""
+    plugins: list[PluginRef]
+    """The plugins that took part."""
+    commit: str | None
+    """The code's git commit."""
+    dirty: bool | None
+    """True where the work tree differed from it."""
+    hardware: dict[str, Any]
+    """Host, device, cores, memory."""
+    dtype: str
+    """What attacks searched in; results are always scored in float32."""
+    batch_size: int
+    """Sequences in one forward pass, as really used."""
+    started: str
+    """UTC, ISO 8601."""
+    finished: str
+    """UTC, ISO 8601."""
+    seconds: dict[str, float]
+    """Wall-clock time by stage."""
+    restarts: int = 0
+    """How often this unit was begun before."""
+
+
+class ErrorInfo(_Part):
+    """Why a unit failed."""
+
+    type: str
+    """The exception's class."""
+    message: str
+    """Its sentence."""
+    traceback: str | None = None
+    """Only for what is not the user's matter."""
+
+
+class Record(_Part):
+    """What happened to one variant or one cell."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    """The version of this schema."""
+    kind: Literal["variant", "cell"]
+    """A trained subject, or an attack on one."""
+    id: str
+    """Readable parts and a hash of `identity`."""
+    variant: str
+    """The id of the variant: a cell's, or its own."""
+    status: Literal["complete", "failed"]
+    """Whether the unit was finished."""
+    suite: SuiteRef
+    """Which suite."""
+    model: ModelRef
+    """Which model."""
+    arm: ArmRef
+    """Which treatment."""
+    seed: int
+    """Which seed."""
+    attack: AttackRef | None = None
+    """Which attack; null for a variant."""
+    identity: dict[str, Any]
+    """What the id's hash is computed from."""
+    results: dict[str, dict[str, Estimate]]
+    """Estimates by metric label; a cell's are under ``attack``."""
+    ledger: Ledger
+    """What it spent."""
+    recovery: RecoverySummary | None = None
+    """What training did; null for a cell."""
+    certificate: Certificates | None = None
+    """What is known of the feed-forward networks; null for a cell."""
+    diagnostics: list[dict[str, Any]] = []
+    """Checks that flag results not to be trusted."""
+    samples: Samples | None
+    """The rows behind the results; null for a failed unit."""
+    provenance: Provenance
+    """With what, where and when."""
+    error: ErrorInfo | None = None
+    """Why it failed; null where it is complete."""

@@ -1,0 +1,209 @@
+"""Suites: from YAML to a validated `Suite`, and from a suite to a `Plan`.
+
+The models below define the file's format; `harness schema suite` prints them. Keys of
+`models`, `arms`, `metrics` and `attacks` are labels that the user chooses; each entry
+names a plugin (by default the one called like its label) and holds that plugin's
+options beside the few reserved keys. Those options are validated by the plugin.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+Label = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Positive = Annotated[int, pydantic.Field(gt=0)]
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
+
+
+class _PluginSection(_Section):
+    """A section that also holds the options of the plugin it names."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The plugin's options as the suite states them."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class ModelSection(_PluginSection):
+    """A model: its adapter and the adapter's options."""
+
+    adapter: str
+    """The model plugin that loads it."""
+    fingerprint: str | None = None
+    """If set, the weights must have this fingerprint; resolved suites set it."""
+
+
+class RecoverySection(_Section):
+    """Recovery training: the same tokens in the same order for every arm."""
+
+    corpus: str
+    """The corpus to train on."""
+    validation: str | None = None
+    """The corpus for the stated evaluations; by default the training corpus is not
+    evaluated on and a held-out corpus must be named to see them."""
+    tokens: Positive
+    """Training tokens; rounded up to whole optimizer steps."""
+    context: Positive = 512
+    """Tokens in a packed block."""
+    batch_tokens: Positive = 16384
+    """Tokens in an optimizer step; the rest is gradient accumulation."""
+    micro_batch: Positive = 8
+    """Blocks in one forward pass."""
+    learning_rate: Annotated[float, pydantic.Field(gt=0)] = 1e-4
+    """Peak learning rate; of V, it is scaled by the constraint."""
+    warmup_fraction: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.05
+    """Fraction of the steps with rising learning rate; then cosine to zero."""
+    weight_decay: Annotated[float, pydantic.Field(ge=0)] = 0.01
+    """AdamW's decoupled decay, on matrices only."""
+    max_grad_norm: Annotated[float, pydantic.Field(gt=0)] = 1.0
+    """Gradient clipping."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """`bf16`: autocast of the matrix products; weights stay float32."""
+    evaluate_every: Positive = 100
+    """Optimizer steps between evaluations, the first before step 1."""
+    evaluation_tokens: Positive = 32768
+    """Held-out tokens in an evaluation."""
+    checkpoint_every: Positive = 500
+    """Optimizer steps between checkpoints."""
+
+
+class ArmSection(_PluginSection):
+    """A named treatment: a constraint with its options, and its recovery."""
+
+    constraint: str = "none"
+    """The constraint plugin."""
+    recovery: bool = True
+    """Whether this arm gets the suite's recovery training."""
+
+
+class CorpusSection(_Section):
+    """A source of documents; exactly one of `path`, `dataset` and `builtin`."""
+
+    path: str | None = None
+    """A local file (or glob): jsonl, jsonl.zst, parquet, csv or text, by its ending;
+    relative to the suite."""
+    dataset: str | None = None
+    """A dataset id of the Hugging Face hub."""
+    builtin: str | None = None
+    """A text that comes with Python: ``python-topics``."""
+    revision: str | None = None
+    """The dataset's revision (branch, tag or commit)."""
+    files: str | None = None
+    """Files of the dataset (glob), where it has no split of that name."""
+    split: str = "train"
+    """The dataset's split."""
+    text: str = "text"
+    """The field that holds the text."""
+    separator: str = r"\n\s*\n"
+    """For text files: the regular expression between two documents."""
+    slice: Annotated[
+        str, pydantic.Field(pattern=r"^(\d+%?)?:(\d+%?)?$")
+    ] = ":"
+    """Which documents, as in Python, in numbers or percent: ``:80%``, ``100:200``."""
+    sha256: str | None = None
+    """If set, the file's contents must have this hash; resolved suites set it."""
+
+    @pydantic.model_validator(mode="after")
+    def _one_source(self) -> CorpusSection:
+        if sum(x is not None for x in (self.path, self.dataset, self.builtin)) != 1:
+            raise ValueError("needs exactly one of path, dataset and builtin")
+        return self
+
+
+class ExampleSet(_Section):
+    """Where one set of examples comes from."""
+
+    corpus: str
+    """The corpus whose documents give the examples, one from each."""
+    count: Positive
+    """How many."""
+
+
+class ExamplesSection(_Section):
+    """The examples that all attacks of the suite share."""
+
+    test: ExampleSet
+    """What is attacked and reported."""
+    search: ExampleSet | None = None
+    """What universal attacks search on."""
+    validation: ExampleSet | None = None
+    """What universal attacks choose among their restarts on."""
+    prompt_tokens: Positive = 64
+    """Length of a prompt."""
+    reference_tokens: Positive = 64
+    """Length of the reference that follows it."""
+
+
+class MetricSection(_PluginSection):
+    """A metric and its options."""
+
+    metric: str | None = None
+    """The metric plugin; by default the one called like this entry."""
+
+
+class AttackSection(_PluginSection):
+    """An attack and its options."""
+
+    attack: str | None = None
+    """The attack plugin; by default the one called like this entry."""
+    match: str | None = None
+    """For a control: the label of the attack whose budget it gets."""
+
+
+class SuccessSection(_Section):
+    """When an attack counts as a success."""
+
+    threshold: Annotated[float, pydantic.Field(gt=0)] = 0.15
+    """Relative rise of the reference's perplexity: exp(dL) > 1 + threshold."""
+
+
+class Suite(_Section):
+    """A whole experiment."""
+
+    name: Label
+    """Names the run folder."""
+    extends: str | None = None
+    """Another suite file that this one is merged onto."""
+    plugins: tuple[str, ...] = ()
+    """Plugin files or folders, relative to the suite."""
+    models: dict[Label, ModelSection] = pydantic.Field(min_length=1)
+    """The models, by label."""
+    arms: dict[Label, ArmSection] = pydantic.Field(min_length=1)
+    """The treatments, by label; `baseline` must be one."""
+    seeds: tuple[Annotated[int, pydantic.Field(ge=0)], ...] = pydantic.Field(
+        min_length=1
+    )
+    """Of recovery order, random starts and attacks."""
+    corpora: dict[Label, CorpusSection] = {}
+    """The texts, by label."""
+    recovery: RecoverySection | None = None
+    """Training after the constraint, equal for all arms."""
+    metrics: dict[Label, MetricSection] = {}
+    """What is measured on each frozen variant."""
+    examples: ExamplesSection | None = None
+    """What is attacked; needed if there are attacks."""
+    attacks: dict[Label, AttackSection] = {}
+    """What each frozen variant is attacked with."""
+    success: SuccessSection = SuccessSection()
+    """When an attack counts as a success."""
+    batch_size: Positive = 64
+    """Sequences in one forward pass; changes no result."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    limit: Positive | None = None
+    """First so many examples and documents only: not for real numbers."""
+    profiles: dict[Label, dict[str, Any]] = {}
+    """Named partial suites, merged over this one by ``--profile``."""
