@@ -31,6 +31,10 @@ CORPUS = "corpus-name"
 CorpusName = Annotated[str, CORPUS]
 """The type of an option that names a corpus of the suite; suites are checked for it."""
 
+LOCAL_PATH = "local-path"
+LocalPath = Annotated[str, LOCAL_PATH]
+"""The type of an option that is a local path or, where none is there, a hub id."""
+
 
 class Options(pydantic.BaseModel):
     """The options of a plugin: unknown keys are errors, docstrings are descriptions."""
