@@ -1,0 +1,83 @@
+"""The run folder: where the records of a suite lie, and which of them count as done."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.errors import RecordError
+from harness.records import Record, Samples, read_record
+
+Kind = Literal["variant", "cell"]
+Status = Literal["complete", "failed", "missing", "invalid"]
+
+
+@dataclass(frozen=True)
+class UnitState:
+    """What the run folder says of one variant or cell."""
+
+    status: Status
+    reason: str = ""
+    """Why it is not complete: a sentence."""
+    record: Record | None = None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run, and the state of its units."""
+
+    root: Path
+
+    @property
+    def suite_file(self) -> Path:
+        """The resolved suite, itself runnable."""
+        return self.root / "suite.resolved.yaml"
+
+    @property
+    def report_dir(self) -> Path:
+        """Where reports are written."""
+        return self.root / "report"
+
+    def unit_dir(self, kind: Kind, unit_id: str) -> Path:
+        """The folder of one variant or cell."""
+        return self.root / f"{kind}s" / unit_id
+
+    def record_path(self, kind: Kind, unit_id: str) -> Path:
+        """The record of one variant or cell."""
+        return self.unit_dir(kind, unit_id) / "record.json"
+
+    def records(self, kind: Kind) -> list[Path]:
+        """All records of a kind that lie in the folder, by name."""
+        return sorted((self.root / f"{kind}s").glob("*/record.json"))
+
+    def state(self, kind: Kind, unit_id: str) -> UnitState:
+        """Say whether a unit is done: a valid record whose samples hash matches."""
+        path = self.record_path(kind, unit_id)
+        if not path.exists():
+            return UnitState("missing", "no record")
+        try:
+            record = read_record(path)
+        except RecordError as error:
+            return UnitState("invalid", str(error))
+        if record.status == "failed":
+            message = record.error.message if record.error else "no error given"
+            return UnitState("failed", message, record)
+        fault = record.samples and samples_fault(path, record.samples)
+        if fault:
+            return UnitState("invalid", fault, record)
+        return UnitState("complete", "", record)
+
+
+def samples_fault(record_path: Path, samples: Samples) -> str | None:
+    """Say what is wrong with the samples file of a record; None if nothing is."""
+    path = record_path.parent / samples.path
+    if not path.exists():
+        return f"{samples.path} is missing"
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != samples.sha256:
+        return f"{samples.path} differs from its hash in the record"
+    if data.count(b"\n") != samples.rows:
+        return f"{samples.path} has {data.count(bytes([10]))} lines, the record {samples.rows}"
+    return None
