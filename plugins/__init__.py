@@ -1,0 +1,1 @@
+"""The plugins that the project ships, found through the same door as any other."""

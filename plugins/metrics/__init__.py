@@ -1,0 +1,1 @@
+"""The metrics that the project ships; a new file in this folder is found by itself."""
