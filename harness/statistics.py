@@ -1,0 +1,245 @@
+"""Intervals and tests: thin functions over scipy, each returning what a record holds.
+
+Resampling is seeded, so that a record's numbers can be computed again from its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.records import Estimate
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+    Transform = Callable[[Floats], Floats]
+
+LEVEL = 0.95
+RESAMPLES = 2000
+_SEED = 20240607
+_GATHERED_AT_ONCE = 1_000_000
+
+
+def wilson(successes: int, n: int, *, level: float = LEVEL) -> Estimate:
+    """Estimate a fraction with its Wilson score interval.
+
+    Source: Wilson 1927, without continuity correction.
+    """
+    from scipy.stats import binomtest
+
+    method = "fraction; Wilson interval"
+    if n == 0:
+        return Estimate(
+            value=None, n=0, unit="fraction", method=method, reason="nothing to count"
+        )
+    bounds = binomtest(successes, n).proportion_ci(level, method="wilson")
+    return Estimate(
+        value=successes / n,
+        n=n,
+        unit="fraction",
+        method=method,
+        interval=(float(bounds.low), float(bounds.high)),
+        level=level,
+    )
+
+
+def bootstrap_mean(
+    values: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    seeds: Sequence[Hashable] | None = None,
+    *,
+    unit: str,
+    over: str = "documents",
+) -> Estimate:
+    """Estimate a mean, resampling whole clusters (by default each value is one).
+
+    With `seeds`, clusters and seeds are resampled independently of each other, which
+    covers both sources of variation (the pigeonhole bootstrap, Owen 2007); every
+    cluster must then occur under every seed.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    rows, columns = _positions(clusters, len(values)), _positions(seeds, len(values))
+    if seeds is None:
+        columns = np.zeros(len(values), dtype=np.intp)
+    sums = _table(rows, columns, values)
+    counts = _table(rows, columns, np.ones(len(values)))
+    across = over if sums.shape[-1] < 2 else f"{over} and seeds"
+    return _bootstrap(sums, counts, None, "mean", len(values), unit, across)
+
+
+def bootstrap_ratio(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    transform: Transform | None = None,
+    *,
+    unit: str,
+    over: str = "documents",
+) -> Estimate:
+    """Estimate a ratio of sums, resampling its units.
+
+    A unit has one numerator and one denominator, as nats and tokens of a document.
+    `transform` maps an array of ratios elementwise, as `np.exp` maps nats/token to a
+    perplexity. What leaves the range of floats is null, with the reason.
+    """
+    numerators = np.asarray(numerators, dtype=np.float64)
+    denominators = np.asarray(denominators, dtype=np.float64)
+    if numerators.shape != denominators.shape or numerators.ndim != 1:
+        raise ValueError("needs as many denominators as numerators")
+    if np.any(denominators <= 0):
+        raise ValueError("every denominator must be positive")
+    return _bootstrap(
+        numerators[:, None],
+        denominators[:, None],
+        transform,
+        "ratio of sums",
+        len(numerators),
+        unit,
+        over,
+    )
+
+
+def paired_difference(
+    first: ArrayLike,
+    second: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    seeds: Sequence[Hashable] | None = None,
+    *,
+    unit: str,
+) -> Estimate:
+    """Estimate the mean of `first` - `second`, measured on the same examples."""
+    difference = np.asarray(first, dtype=np.float64) - np.asarray(second, np.float64)
+    estimate = bootstrap_mean(difference, clusters, seeds, unit=unit)
+    return estimate.model_copy(update={"method": f"paired {estimate.method}"})
+
+
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """Return the exact two-sided p-value of McNemar's test on paired outcomes."""
+    from scipy.stats import binomtest
+
+    pairs = list(zip(first, second, strict=True))
+    only_first = sum(a and not b for a, b in pairs)
+    only_second = sum(b and not a for a, b in pairs)
+    if only_first + only_second == 0:
+        return 1.0
+    return float(binomtest(only_first, only_first + only_second).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values for their number, keeping the order given.
+
+    Source: Holm 1979, step-down; controls the family-wise error.
+    """
+    order = np.argsort(p_values, kind="stable")
+    factors = len(p_values) - np.arange(len(p_values))
+    stepped = np.maximum.accumulate(np.asarray(p_values)[order] * factors)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return [float(value) for value in adjusted]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and spread of a number over seeds; not an interval within a run."""
+
+    mean: float | None
+    """None where there is no value."""
+    std: float | None
+    """Sample standard deviation (ddof 1); None, not 0, for a single value."""
+    n: int
+    """How many seeds."""
+
+
+def across_seeds(values: Sequence[float]) -> Spread:
+    """Return mean and sample standard deviation (ddof 1) over seeds."""
+    n = len(values)
+    mean = float(np.mean(values)) if n else None
+    std = float(np.std(values, ddof=1)) if n > 1 else None
+    return Spread(mean, std, n)
+
+
+def _positions(labels: Sequence[Hashable] | None, n: int) -> NDArray[np.intp]:
+    """Number the labels in order of appearance; without labels, each its own."""
+    if labels is None:
+        return np.arange(n)
+    if len(labels) != n:
+        raise ValueError("needs as many labels as values")
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(x, len(numbers)) for x in labels], np.intp)
+
+
+def _table(rows: NDArray[np.intp], columns: NDArray[np.intp], values: Floats) -> Floats:
+    """Add values up by cluster and seed: [clusters, seeds]."""
+    if len(values) == 0:
+        return np.zeros((0, 1))
+    table = np.zeros((rows.max() + 1, columns.max() + 1))
+    np.add.at(table, (rows, columns), values)
+    return table
+
+
+def _bootstrap(
+    sums: Floats,
+    counts: Floats,
+    transform: Transform | None,
+    what: str,
+    n: int,
+    unit: str,
+    across: str,
+) -> Estimate:
+    """Estimate transform(total of sums / total of counts) of [clusters, seeds]."""
+    if np.any(counts <= 0):
+        raise ValueError("every cluster must occur under every seed")
+    method = f"{what}; percentile bootstrap over {across} ({RESAMPLES} resamples)"
+    known: dict[str, Any] = {"n": n, "unit": unit, "method": method}
+    if n == 0:
+        return Estimate(value=None, reason="no values", **known)
+    value = float(_ratio(sums.sum(), counts.sum(), transform))
+    if not np.isfinite(value):
+        return Estimate(value=None, reason="beyond the range of floats", **known)
+    if len(sums) < 2:
+        return Estimate(value=value, reason="no interval from one unit", **known)
+    low, high = _percentiles(sums, counts, transform)
+    if not np.isfinite([low, high]).all():
+        reason = "the interval is beyond the range of floats"
+        return Estimate(value=value, reason=reason, **known)
+    return Estimate(value=value, interval=(low, high), level=LEVEL, **known)
+
+
+def _ratio(sums: Any, counts: Any, transform: Transform | None) -> Any:
+    ratio = np.asarray(sums / counts, dtype=np.float64)
+    if transform is None:
+        return ratio
+    with np.errstate(over="ignore"):
+        return transform(ratio)
+
+
+def _percentiles(
+    sums: Floats, counts: Floats, transform: Transform | None
+) -> tuple[float, float]:
+    """Bound the ratio, resampling rows and, where there are several, columns."""
+    from scipy.stats import bootstrap
+
+    def statistic(rows: Any, columns: Any = None, axis: int = -1) -> Any:
+        if columns is None:
+            chosen: Any = (rows, 0)
+            return _ratio(sums[chosen].sum(-1), counts[chosen].sum(-1), transform)
+        chosen = (rows[..., :, None], columns[..., None, :])
+        totals = sums[chosen].sum((-2, -1)), counts[chosen].sum((-2, -1))
+        return _ratio(*totals, transform)
+
+    indices = tuple(np.arange(size) for size in sums.shape if size > 1)
+    result = bootstrap(
+        indices,
+        statistic,
+        n_resamples=RESAMPLES,
+        batch=max(1, _GATHERED_AT_ONCE // sums.size),
+        vectorized=True,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(_SEED),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
