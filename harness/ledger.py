@@ -1,0 +1,116 @@
+"""Count what is spent: sequences, tokens, floating-point operations, time, memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from harness.records import Ledger
+
+
+@dataclass(eq=False)
+class Meter:
+    """Accumulates the compute of a span; `ledger` is what a record holds of it."""
+
+    device: torch.device
+    """Whose memory is watched."""
+    sequences_forward: int = 0
+    sequences_backward: int = 0
+    tokens_forward: int = 0
+    tokens_backward: int = 0
+    flops: float = 0.0
+    _started: float = field(default_factory=time.perf_counter)
+    _stopped: float | None = None
+    _peak: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time since the start, until the stop if there was one."""
+        return (self._stopped or time.perf_counter()) - self._started
+
+    def forward(self, sequences: int, tokens: int, flops: float) -> None:
+        """Add forward passes: all their tokens, all their FLOPs."""
+        self.sequences_forward += sequences
+        self.tokens_forward += tokens
+        self.flops += flops
+
+    def backward(self, sequences: int, tokens: int, flops: float) -> None:
+        """Add backward passes: all their tokens, all their FLOPs."""
+        self.sequences_backward += sequences
+        self.tokens_backward += tokens
+        self.flops += flops
+
+    def observe_peak(self) -> None:
+        """Take note of the peak memory before somebody resets it, or at the end."""
+        self._peak = max(self._peak, peak_memory_bytes(self.device))
+
+    def stop(self) -> None:
+        """End the span."""
+        self.observe_peak()
+        self._stopped = time.perf_counter()
+
+    def ledger(self) -> Ledger:
+        """Return what was spent so far."""
+        if self._stopped is None:
+            self.observe_peak()
+        return Ledger(
+            sequences_forward=self.sequences_forward,
+            sequences_backward=self.sequences_backward,
+            tokens_forward=self.tokens_forward,
+            tokens_backward=self.tokens_backward,
+            flops=self.flops,
+            seconds=self.seconds,
+            peak_memory_bytes=self._peak,
+        )
+
+
+class Meters:
+    """The running meters of one subject: what is spent counts in all of them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.total = Meter(device)
+        """From the beginning, everything."""
+        self._running = [self.total]
+
+    @contextmanager
+    def span(self) -> Iterator[Meter]:
+        """Meter the passes made inside the ``with`` block; spans may nest."""
+        for meter in self._running:
+            meter.observe_peak()
+        _reset_peak_memory(self.total.device)
+        meter = Meter(self.total.device)
+        self._running.append(meter)
+        try:
+            yield meter
+        finally:
+            meter.stop()
+            self._running.remove(meter)
+
+    def forward(self, sequences: int, tokens: int, flops: float) -> None:
+        """Add forward passes to every running meter."""
+        for meter in self._running:
+            meter.forward(sequences, tokens, flops)
+
+    def backward(self, sequences: int, tokens: int, flops: float) -> None:
+        """Add backward passes to every running meter."""
+        for meter in self._running:
+            meter.backward(sequences, tokens, flops)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the device's peak memory, or the process's peak resident set on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kibibytes on Linux
+
+
+def _reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)

@@ -1,0 +1,372 @@
+"""The only door to a model: losses, gradients, tokens, and what they cost."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from harness.causal import CausalNetwork
+from harness.errors import CellError
+from harness.ledger import Meter, Meters
+from harness.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from harness.interfaces import Ids
+
+    Losses = NDArray[np.float64]
+    Pair = tuple[Ids, Ids]
+    References = Sequence[Ids] | Ids
+
+ROUNDING_MARGIN_NATS = {"float32": 1e-4, "bfloat16": 0.05}
+"""How far two passes of the same input may differ, with room to spare: by the batch in
+float32; by the precision in bfloat16, where losses near 3 are 0.0156 nats apart."""
+
+
+class Subject:
+    """A frozen variant, as metrics and attacks see it.
+
+    Losses are mean nats per reference token. Searching goes in `dtype` and in batches;
+    what is reported, and what decides between near ties, is computed in float32.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        batch_size: int = 64,
+        ascii_only: bool = False,
+    ) -> None:
+        """Take over a float32 model: it moves to `device`, is frozen and set to eval.
+
+        With `dtype` bfloat16, a copy in that precision searches. `ascii_only` keeps
+        attacks from writing other characters.
+        """
+        if model.config.is_encoder_decoder:
+            raise CellError(f"{type(model).__name__} is no decoder-only model")
+        self.batch_size = batch_size
+        """Sequences in one forward pass; halved when the device runs out of memory."""
+        self.dtype = dtype
+        self._tokenizer = tokenizer
+        self._model = model.to(device).eval().requires_grad_(False)
+        self._exact = CausalNetwork(self._model)
+        self._exact.check_head()
+        self._search = (
+            self._exact
+            if dtype == "float32"
+            else CausalNetwork(_in_precision(self._model, getattr(torch, dtype)))
+        )
+        self._margin = ROUNDING_MARGIN_NATS[dtype]
+        self._meters = Meters(self._model.device)
+        self.vocabulary = Vocabulary(
+            tokenizer, len(self.embedding), ascii_only=ascii_only
+        )
+
+    # --- what it costs --------------------------------------------------------------
+
+    @property
+    def ledger(self) -> Meter:
+        """All that was spent on this subject so far."""
+        return self._meters.total
+
+    def metered(self) -> AbstractContextManager[Meter]:
+        """Meter a span: ``with subject.metered() as meter: ...; meter.ledger()``."""
+        return self._meters.span()
+
+    def pass_flops(self, n_tokens: int, scored: int) -> tuple[float, float]:
+        """Return the analytic FLOPs of one sequence, (forward, backward)."""
+        return self._exact.pass_flops(n_tokens, scored)
+
+    # --- losses ---------------------------------------------------------------------
+
+    def losses(self, prompts: Sequence[Ids] | Ids, references: References) -> Losses:
+        """Return the loss [C] of each reference after its prompt, in nats/token.
+
+        `prompts` are C arrays of ids (or one array [C, n]); `references` are C arrays,
+        or one array [m] for all. Pairs of equal shape share a batch, so there is no
+        padding. In the search precision: for choosing, not for reporting.
+        """
+        pairs = self._pairs(prompts, references)
+        losses = np.empty(len(pairs), dtype=np.float64)
+
+        def run(batch: Sequence[int]) -> None:
+            losses[batch] = self._pass(self._search, [pairs[i] for i in batch])
+
+        for group in _equal_shapes(pairs):
+            self._in_batches(group, run)
+        return losses
+
+    def exact_losses(
+        self, prompts: Sequence[Ids] | Ids, references: References
+    ) -> Losses:
+        """Return losses [C] as `losses` does, each pair alone and in float32.
+
+        Independent of `batch_size` and of the other pairs: this is what is recorded.
+        """
+        return self._exact_losses(self._pairs(prompts, references))
+
+    def token_losses(
+        self, sequences: Sequence[Ids] | Ids, first_scored: int | Sequence[int]
+    ) -> list[Losses]:
+        """Return the loss in nats of each sequence's tokens from `first_scored` on.
+
+        A token is predicted from those before it, so `first_scored` is at least 1 (one
+        number for all sequences, or one for each). In float32, in batches.
+        """
+        firsts = _one_each(first_scored, len(sequences))
+        if min(firsts, default=1) < 1:
+            raise ValueError("the first token of a sequence has no prediction")
+        result: list[Losses] = [np.empty(0) for _ in sequences]
+        scored = [i for i, ids in enumerate(sequences) if len(ids) > firsts[i]]
+
+        def run(batch: Sequence[int]) -> None:
+            chosen = [(sequences[i], firsts[i]) for i in batch]
+            for i, losses in zip(batch, self._token_pass(chosen), strict=True):
+                result[i] = losses
+
+        # Neighbours of like length waste little on padding.
+        self._in_batches(sorted(scored, key=lambda i: len(sequences[i])), run)
+        return result
+
+    # --- choosing -------------------------------------------------------------------
+
+    def best(
+        self,
+        prompts: Sequence[Ids] | Ids,
+        references: References,
+        losses: Losses,
+    ) -> int:
+        """Return the index of the highest loss; see `top`."""
+        return self.top(prompts, references, losses, 1)[0]
+
+    def top(
+        self,
+        prompts: Sequence[Ids] | Ids,
+        references: References,
+        losses: Losses,
+        k: int,
+    ) -> list[int]:
+        """Return the indices of the `k` highest losses, best first.
+
+        `losses` are those that `losses` returned for the pairs. Where rounding could
+        decide, the pairs in question are scored again by `exact_losses`, so that
+        neither the batch size nor the search precision chooses. Equal losses go to the
+        lower index; losses that are not finite come last.
+        """
+        values = _finite(losses)
+        order = np.argsort(-values, kind="stable")
+        if not len(order):
+            return []
+        floor = values[order[:k]][-1] - self._margin
+        contenders = order[values[order] >= floor]
+        if not np.all(np.diff(values[contenders]) < -self._margin):
+            pairs = self._pairs(prompts, references)
+            exact = self._exact_losses([pairs[i] for i in contenders])
+            contenders = contenders[np.lexsort((contenders, -_finite(exact)))]
+        return [int(i) for i in contenders[:k]]
+
+    # --- gradients ------------------------------------------------------------------
+
+    def gradients(
+        self, prompts: Sequence[Ids] | Ids, references: References
+    ) -> list[Tensor]:
+        """Return dL/d(embedding output) [n, d] of each pair, float32, on the device.
+
+        Each pair goes alone through the search model, so that its gradient depends on
+        nothing else.
+        """
+        return [self._gradient(pair) for pair in self._pairs(prompts, references)]
+
+    @cached_property
+    def embedding(self) -> Tensor:
+        """The output [V, d] of the embedding module for every id, float32."""
+        return self._exact.embeddings()
+
+    def gains(self, prompt_ids: Ids, gradient: Tensor) -> Tensor:
+        """Return the first-order gain [n, V] of writing token b at position i.
+
+        It is ``(E_b - E_a)^T g_i`` for the token a that stands there [Ebrahimi et al.
+        2018], in nats/token, and -inf where b is not allowed or is a itself.
+        """
+        current = torch.as_tensor(prompt_ids, device=gradient.device)[:, None]
+        scores = gradient @ self.embedding.T
+        gains = scores - scores.gather(1, current)
+        gains[:, self._forbidden] = -torch.inf
+        return gains.scatter_(1, current, -torch.inf)
+
+    # --- text -----------------------------------------------------------------------
+
+    def encode(self, text: str) -> Ids:
+        """Return the ids [n] of a text, without the tokens that open or close it."""
+        return self.vocabulary.encode(text)
+
+    def decode(self, ids: Ids) -> str:
+        """Return the text of ids, special tokens included."""
+        return self.vocabulary.decode(ids)
+
+    def reachable(self, prompts: Sequence[Ids] | Ids) -> list[bool]:
+        """Say of each prompt whether some text encodes to exactly these ids."""
+        return self.vocabulary.reachable(prompts)
+
+    # --- the model itself -----------------------------------------------------------
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters, embeddings included, tied ones once."""
+        return sum(parameter.numel() for parameter in self._model.parameters())
+
+    @property
+    def max_positions(self) -> int | None:
+        """How many tokens a pass may read; None where the model states no limit."""
+        limit = getattr(self._model.config, "max_position_embeddings", None)
+        return None if limit is None else int(limit)
+
+    def huggingface(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Return the float32 model and its tokenizer, for libraries that need them.
+
+        What is done with them is not in the ledger; leave the model as it is.
+        """
+        return self._model, self._tokenizer
+
+    # --- passes ---------------------------------------------------------------------
+
+    def _pass(self, network: CausalNetwork, pairs: Sequence[Pair]) -> Losses:
+        """Score pairs of equal shape in one forward pass."""
+        losses = network.losses(
+            self._ids([prompt for prompt, _ in pairs]),
+            self._ids([reference for _, reference in pairs]),
+        )
+        self._count(pairs)
+        return losses.cpu().numpy()
+
+    def _exact_losses(self, pairs: Sequence[Pair]) -> Losses:
+        losses = [self._pass(self._exact, [pair])[0] for pair in pairs]
+        return np.array(losses, dtype=np.float64)
+
+    def _gradient(self, pair: Pair) -> Tensor:
+        gradient = self._search.gradient(self._ids(pair[0]), self._ids(pair[1]))
+        self._count([pair], backward=True)
+        return gradient
+
+    def _token_pass(self, chosen: Sequence[tuple[Ids, int]]) -> list[Losses]:
+        """Score the tail of each sequence of a batch, padded on the right."""
+        longest = max(len(ids) for ids, _ in chosen)
+        padded = np.zeros((len(chosen), longest), dtype=np.int64)
+        scored = np.zeros((len(chosen), longest), dtype=np.bool_)
+        for row, (ids, first) in enumerate(chosen):
+            self._check_length(len(ids) - 1)
+            padded[row, : len(ids)] = ids
+            scored[row, first : len(ids)] = True
+        losses = self._exact.token_losses(self._tensor(padded), self._tensor(scored))
+        for ids, first in chosen:
+            forward, _ = self.pass_flops(len(ids) - 1, len(ids) - first)
+            self._meters.forward(1, len(ids) - 1, forward)
+        ends = np.cumsum(scored.sum(axis=1))[:-1]
+        return np.split(losses.double().cpu().numpy(), ends)
+
+    def _count(self, pairs: Sequence[Pair], *, backward: bool = False) -> None:
+        prompt, reference = (len(ids) for ids in pairs[0])
+        n_tokens = prompt + reference - 1
+        forward_flops, backward_flops = self.pass_flops(n_tokens, reference)
+        count = len(pairs)
+        self._meters.forward(count, count * n_tokens, count * forward_flops)
+        if backward:
+            self._meters.backward(count, count * n_tokens, count * backward_flops)
+
+    def _in_batches(
+        self, items: Sequence[int], run: Callable[[Sequence[int]], None]
+    ) -> None:
+        """Run over items in batches; smaller ones when memory does not suffice."""
+        done = 0
+        while done < len(items):
+            batch = items[done : done + self.batch_size]
+            if _fits(run, batch):
+                done += len(batch)
+            else:
+                self._halve_batch()
+
+    def _halve_batch(self) -> None:
+        if self.batch_size == 1:
+            raise CellError("a single sequence does not fit into the device's memory")
+        self.batch_size //= 2
+        torch.cuda.empty_cache()
+
+    # --- arrays ---------------------------------------------------------------------
+
+    def _pairs(
+        self, prompts: Sequence[Ids] | Ids, references: References
+    ) -> list[Pair]:
+        if isinstance(references, np.ndarray) and references.ndim == 1:
+            references = [references] * len(prompts)
+        pairs: list[Pair] = list(zip(prompts, references, strict=True))
+        for prompt, reference in pairs:
+            if not len(prompt) or not len(reference):
+                raise ValueError("a prompt and a reference need at least one token")
+            self._check_length(len(prompt) + len(reference) - 1)
+        return pairs
+
+    def _check_length(self, n_tokens: int) -> None:
+        if self.max_positions is not None and n_tokens > self.max_positions:
+            raise CellError(
+                f"a sequence of {n_tokens} tokens is too long for a model of "
+                f"{self.max_positions} positions"
+            )
+
+    def _ids(self, rows: Sequence[Ids] | Ids) -> Tensor:
+        return self._tensor(np.array(rows, dtype=np.int64))
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self._model.device)
+
+    @cached_property
+    def _forbidden(self) -> Tensor:
+        return self._tensor(~self.vocabulary.mask())
+
+
+def _equal_shapes(pairs: Sequence[Pair]) -> list[list[int]]:
+    """Group the indices of pairs whose prompts and references are equally long."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, (prompt, reference) in enumerate(pairs):
+        groups.setdefault((len(prompt), len(reference)), []).append(i)
+    return list(groups.values())
+
+
+def _fits(run: Callable[[Sequence[int]], None], batch: Sequence[int]) -> bool:
+    try:
+        run(batch)
+    except torch.OutOfMemoryError:
+        return False  # from here on, nothing holds the failed pass's tensors
+    return True
+
+
+def _finite(losses: Losses) -> Losses:
+    """Replace what is not finite by the lowest number."""
+    return np.where(np.isfinite(losses), losses, np.finfo(np.float64).min)
+
+
+def _one_each(first: int | Sequence[int], count: int) -> list[int]:
+    return [first] * count if isinstance(first, int) else list(first)
+
+
+def _in_precision(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Copy a model with its parameters in `dtype` and its buffers untouched.
+
+    Rotary frequencies are a buffer, and bfloat16 would shift every position.
+    """
+    memo: dict[int, object] = {
+        id(parameter): torch.nn.Parameter(parameter.to(dtype), requires_grad=False)
+        for parameter in model.parameters()
+    }
+    return copy.deepcopy(model, memo)
