@@ -1,0 +1,112 @@
+"""The command line: ``harness COMMAND ...``.
+
+Each command is a module of this package with a click command called `command`; it is
+imported when it is invoked, not before, so that ``harness --help`` is quick. A command
+returns its exit code, or None for 0.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+import traceback
+import warnings
+from typing import Any, NoReturn
+
+import click
+
+from harness import __version__
+from harness.errors import HarnessError
+
+__all__ = ["main"]
+
+BUG = 3
+INTERRUPTED = 130
+COMMANDS = {
+    "run": "Run what of a suite is not done yet.",
+    "plan": "List the variants and cells of a suite, and which would run.",
+    "status": "Say how far a run is, and what changed since.",
+    "report": "Make the tables of a run.",
+    "validate": "Check suites, records and whole run folders.",
+    "list": "List the plugins.",
+    "describe": "Describe a plugin and its options.",
+    "new": "Write a working plugin and its test, to start from.",
+    "prefetch": "Download all that a suite needs, to run without network later.",
+    "doctor": "Check this machine, and whether it has what a suite names.",
+    "schema": "Print the JSON Schema of suites or records.",
+}
+"""The commands and what they do, in the order of ``harness --help``."""
+
+
+class LazyGroup(click.Group):
+    """Commands that are imported when they are used; help lines that are not."""
+
+    def list_commands(self, ctx: click.Context) -> Any:
+        return [*COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"harness.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: Any) -> Any:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([*COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="harness")
+def group() -> None:
+    """Find out whether a change to a language model makes it harder to attack.
+
+    Exit codes: 0 all complete and valid; 1 a cell failed or a record is invalid;
+    2 wrong usage or an invalid suite; 3 a bug of ours; 4 nothing matched; 75 stopped by
+    a signal, run again to go on; 130 Ctrl-C.
+    """
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code; `args` default to the process's."""
+    warnings.showwarning = _show_warning
+    sys.exit(_exit_code(args))
+
+
+def _exit_code(args: list[str] | None) -> int:
+    try:
+        return int(group.main(args, prog_name="harness", standalone_mode=False) or 0)
+    except click.Abort:  # click's word for KeyboardInterrupt
+        click.echo("interrupted; the same command goes on from here", err=True)
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except HarnessError as error:
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except Exception:  # noqa: BLE001 - the last resort, so that 1 never means a bug
+        traceback.print_exc()
+        click.echo("this is a bug of harness, not of yours; please report it", err=True)
+        return BUG
+
+
+_default_showwarning = warnings.showwarning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+    """Print our own warnings as a sentence; where they were raised helps nobody."""
+    if category.__module__.startswith("harness."):
+        click.echo(f"warning: {message}", err=True)
+    else:
+        _default_showwarning(message, category, *rest)
