@@ -7,11 +7,21 @@ what is read is. Numbers are finite or null, and a null estimate says why.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import json
+import math
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import pydantic
 
-SCHEMA_VERSION = 1
+from harness.errors import RecordError
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+
+SCHEMA_VERSION: Final = 1
 
 Sha256 = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -26,8 +36,30 @@ class _Part(pydantic.BaseModel):
     )
 
 
+def _when(field: str, value: str, **consequences: Any) -> dict[str, Any]:
+    """Return a rule for the schema: where `field` is `value`, the others are so."""
+    return {
+        "if": {"properties": {field: {"const": value}}},
+        "then": {"properties": consequences, "required": list(consequences)},
+    }
+
+
+_OBJECT: dict[str, Any] = {"type": "object"}
+_NULL: dict[str, Any] = {"type": "null"}
+
+
 class Estimate(_Part):
     """A number, how sure it is, and how it came about."""
+
+    model_config = pydantic.ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"value": _NULL}},
+            "then": {
+                "properties": {"reason": {"type": "string", "minLength": 1}},
+                "required": ["reason"],
+            },
+        }
+    )
 
     value: float | None
     """The point estimate; null only with a reason."""
@@ -147,7 +179,7 @@ class Certificate(_Part):
     """What is known of a model's feed-forward networks, and what is not."""
 
     status: Literal["pass", "fail", "nothing_promised"]
-    """`fail` if any check failed, or if no matrix was examined though some had to be."""
+    """`fail` if any check failed, or if some matrix was to be examined and was not."""
     weights_non_negative: bool
     """True where every promised matrix was examined and has no negative entry."""
     ffn_monotone: bool
@@ -257,6 +289,16 @@ class ErrorInfo(_Part):
 class Record(_Part):
     """What happened to one variant or one cell."""
 
+    model_config = pydantic.ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                _when("status", "complete", samples=_OBJECT),
+                _when("status", "failed", error=_OBJECT),
+                _when("kind", "cell", attack=_OBJECT),
+            ]
+        }
+    )
+
     schema_version: Literal[1] = SCHEMA_VERSION
     """The version of this schema."""
     kind: Literal["variant", "cell"]
@@ -295,3 +337,134 @@ class Record(_Part):
     """With what, where and when."""
     error: ErrorInfo | None = None
     """Why it failed; null where it is complete."""
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record atomically; one that breaks the schema raises RecordError."""
+    from harness.store import write_json
+
+    document = record.model_dump(mode="json")
+    _refuse(path, faults(document))
+    write_json(path, document)
+
+
+def read_record(path: Path) -> Record:
+    """Read a record; RecordError names the file, the path in it and the fault."""
+    document = read_document(path)
+    _refuse(path, faults(document))
+    return Record.model_validate(document)
+
+
+def read_document(path: Path) -> Any:
+    """Read strict JSON: no NaN, no infinities, no key twice in an object."""
+    try:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: cannot be read: {error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """Parse strict JSON; ValueError says what is wrong."""
+    return json.loads(
+        text,
+        parse_constant=_no_constant,
+        parse_float=_finite,
+        object_pairs_hook=_unique_keys,
+    )
+
+
+def faults(document: Any) -> list[tuple[str, str]]:
+    """Return what the schema has against a record: paths in it, and sentences.
+
+    The path of a fault reads as ``results.attack.success.value``.
+    """
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if isinstance(version, int) and version != SCHEMA_VERSION:
+        known = f"this harness reads version {SCHEMA_VERSION}"
+        return [("schema_version", f"schema version {version}; {known}")]
+    found = [*_broken_rules(document), *_not_finite(document)]
+    if not found:
+        found = _broken_models(document)
+    return found
+
+
+def readable_errors(error: pydantic.ValidationError) -> list[str]:
+    """Return a sentence for each fault that pydantic found."""
+    return [f"{_join(e['loc'])}: {e['msg']}" for e in error.errors()]
+
+
+def _refuse(path: Path, found: list[tuple[str, str]]) -> None:
+    if found:
+        where, what = found[0]
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise RecordError(f"{path}: {where or 'record'}: {what}{more}")
+
+
+def _broken_rules(document: Any) -> Iterator[tuple[str, str]]:
+    from jsonschema.exceptions import best_match
+
+    errors = sorted(
+        _validator().iter_errors(document), key=lambda e: list(map(str, e.path))
+    )
+    for error in errors:
+        closest = best_match([error]) or error
+        yield _join(closest.absolute_path), _shortened(closest.message)
+
+
+def _broken_models(document: Any) -> list[tuple[str, str]]:
+    """Return what only the models can say."""
+    try:
+        Record.model_validate(document)
+    except pydantic.ValidationError as error:
+        return [(_join(e["loc"]), e["msg"]) for e in error.errors()]
+    return []
+
+
+def _not_finite(
+    value: Any, path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[str, str]]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield _join(path), f"{value} is not finite"
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _not_finite(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _not_finite(item, (*path, index))
+
+
+@cache
+def _validator() -> Draft202012Validator:
+    from jsonschema import Draft202012Validator
+
+    from harness import schemas
+
+    return Draft202012Validator(schemas.load("record"))
+
+
+def _join(path: Iterable[str | int]) -> str:
+    return ".".join(map(str, path))
+
+
+def _shortened(message: str, length: int = 200) -> str:
+    return message if len(message) <= length else f"{message[: length - 3]}..."
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is beyond the range of floats")
+    return value
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} occurs twice")
+    return found
