@@ -106,6 +106,12 @@ def default_store_root(run_dir: Path) -> Path:
     return Path(run_dir).absolute().parent / ".store"
 
 
+def content_hash(obj: Any) -> str:
+    """Return the SHA-256 of JSON values, in hexadecimal, whatever the order of keys."""
+    text = json.dumps(obj, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def write_atomic(path: Path, data: str | bytes) -> None:
     """Write a file so that readers see the old contents or the new, never a part.
 
