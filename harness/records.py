@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
 import pydantic
 
@@ -373,34 +373,41 @@ def parse_json(text: str) -> Any:
     )
 
 
-def faults(document: Any) -> list[tuple[str, str]]:
-    """Return what the schema has against a record: paths in it, and sentences.
+class Fault(NamedTuple):
+    """Something that a record must not hold."""
 
-    The path of a fault reads as ``results.attack.success.value``.
-    """
+    path: tuple[str | int, ...]
+    """The keys that lead to it."""
+    message: str
+    """What is wrong, in a sentence."""
+
+    def __str__(self) -> str:
+        return f"{'.'.join(map(str, self.path)) or 'record'}: {self.message}"
+
+
+def faults(document: Any) -> list[Fault]:
+    """Return all that the schema and the models have against a record."""
     version = document.get("schema_version") if isinstance(document, dict) else None
     if isinstance(version, int) and version != SCHEMA_VERSION:
         known = f"this harness reads version {SCHEMA_VERSION}"
-        return [("schema_version", f"schema version {version}; {known}")]
+        message = f"schema version {version}; {known}"
+        return [Fault(("schema_version",), message)]
     found = [*_broken_rules(document), *_not_finite(document)]
-    if not found:
-        found = _broken_models(document)
-    return found
+    return found or _broken_models(document)
 
 
 def readable_errors(error: pydantic.ValidationError) -> list[str]:
     """Return a sentence for each fault that pydantic found."""
-    return [f"{_join(e['loc'])}: {e['msg']}" for e in error.errors()]
+    return [str(Fault(e["loc"], e["msg"])) for e in error.errors()]
 
 
-def _refuse(path: Path, found: list[tuple[str, str]]) -> None:
+def _refuse(path: Path, found: list[Fault]) -> None:
     if found:
-        where, what = found[0]
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise RecordError(f"{path}: {where or 'record'}: {what}{more}")
+        raise RecordError(f"{path}: {found[0]}{more}")
 
 
-def _broken_rules(document: Any) -> Iterator[tuple[str, str]]:
+def _broken_rules(document: Any) -> Iterator[Fault]:
     from jsonschema.exceptions import best_match
 
     errors = sorted(
@@ -408,23 +415,21 @@ def _broken_rules(document: Any) -> Iterator[tuple[str, str]]:
     )
     for error in errors:
         closest = best_match([error]) or error
-        yield _join(closest.absolute_path), _shortened(closest.message)
+        yield Fault(tuple(closest.absolute_path), _shortened(closest.message))
 
 
-def _broken_models(document: Any) -> list[tuple[str, str]]:
+def _broken_models(document: Any) -> list[Fault]:
     """Return what only the models can say."""
     try:
         Record.model_validate(document)
     except pydantic.ValidationError as error:
-        return [(_join(e["loc"]), e["msg"]) for e in error.errors()]
+        return [Fault(e["loc"], e["msg"]) for e in error.errors()]
     return []
 
 
-def _not_finite(
-    value: Any, path: tuple[str | int, ...] = ()
-) -> Iterator[tuple[str, str]]:
+def _not_finite(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Fault]:
     if isinstance(value, float) and not math.isfinite(value):
-        yield _join(path), f"{value} is not finite"
+        yield Fault(path, f"{value} is not finite")
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from _not_finite(item, (*path, key))
@@ -440,10 +445,6 @@ def _validator() -> Draft202012Validator:
     from harness import schemas
 
     return Draft202012Validator(schemas.load("record"))
-
-
-def _join(path: Iterable[str | int]) -> str:
-    return ".".join(map(str, path))
 
 
 def _shortened(message: str, length: int = 200) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
 from harness.errors import RecordError
 from harness.records import Estimate, parse_json, readable_errors
 from harness.statistics import bootstrap_mean, wilson
+
+if TYPE_CHECKING:
+    from harness.interfaces import Example
 
 
 class SampleRow(pydantic.BaseModel):
@@ -69,6 +72,30 @@ class SampleRow(pydantic.BaseModel):
     """The attack's steps: ``step``, ``position``, ``token``, ``loss`` and more."""
     error: str | None = None
     """Why there is no attacked prompt; null unless the status is ``error``."""
+
+    @classmethod
+    def scored(cls, example: Example, **found: Any) -> SampleRow:
+        """Return the row of an attacked example: losses, ids, text and trace."""
+        delta = found["adversarial_loss"] - found["clean_loss"]
+        return cls(**_given(example), **found, delta_loss=delta)
+
+    @classmethod
+    def failed(
+        cls, example: Example, *, clean_loss: float | None, error: str
+    ) -> SampleRow:
+        """Return the row of an example that the attack brought nothing for."""
+        return cls(
+            **_given(example),
+            status="error",
+            adversarial_prompt_ids=None,
+            clean_loss=clean_loss,
+            adversarial_loss=None,
+            delta_loss=0.0,
+            text_reachable=None,
+            adversarial_text=None,
+            trace=[],
+            error=error,
+        )
 
     @pydantic.model_validator(mode="after")
     def _only_errors_lack_numbers(self) -> SampleRow:
@@ -144,6 +171,15 @@ def parse_samples(path: Path) -> Iterator[tuple[int, SampleRow | None, list[str]
             yield number, None, [str(error)]
         else:
             yield number, row, []
+
+
+def _given(example: Example) -> dict[str, Any]:
+    return {
+        "example_id": example.id,
+        "document_id": example.document_id,
+        "clean_prompt_ids": [int(token) for token in example.prompt_ids],
+        "reference_ids": [int(token) for token in example.reference_ids],
+    }
 
 
 def _lines(path: Path) -> Iterator[str]:
