@@ -1,0 +1,163 @@
+"""One cell: attack a frozen subject, then score what came out from scratch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.errors import CellError
+from harness.interfaces import Adversarial, AttackContext, Budget, Example, ExampleSets
+from harness.plan import CellPlan, content_hash
+from harness.records import Ledger
+from harness.results import SampleRow
+from harness.run_context import RunContext
+from harness.subject import Subject
+
+PARTIAL = "samples.partial.jsonl"
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """The rows of a cell, one for each test example, and what the attack spent."""
+
+    rows: list[SampleRow]
+    ledger: Ledger
+    restarts: int
+
+
+def attack_cell(
+    run: RunContext, plan: CellPlan, subject: Subject, examples: ExampleSets
+) -> CellResult:
+    """Attack every test example that no earlier try of this cell has finished."""
+    folder = run.folder.unit_dir("cell", plan.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = PartialRows(folder / PARTIAL)
+    left = [x for x in examples.test if x.id not in partial.rows]
+    if left:
+        _attack(run, plan, subject, replace(examples, test=left), partial)
+    for example in examples.test:
+        if example.id not in partial.rows:
+            row = _error_row(example, "the attack returned nothing for this example")
+            partial.add(row, Ledger())
+    rows = [partial.rows[example.id] for example in examples.test]
+    return CellResult(rows, partial.ledger, partial.restarts)
+
+
+def budget_of(run: RunContext, plan: CellPlan, n_examples: int) -> Budget | None:
+    """Return the budget of the attack that this cell is a control of, if it is one."""
+    match = run.suite.attacks[plan.attack].match
+    return run.experiment.attacks[match].budget(n_examples) if match else None
+
+
+def _attack(
+    run: RunContext,
+    plan: CellPlan,
+    subject: Subject,
+    examples: ExampleSets,
+    partial: PartialRows,
+) -> None:
+    attack = run.experiment.attacks[plan.attack]
+    total = len(partial.rows) + len(examples.test)
+    with run.progress(plan.id, "examples") as progress:
+        context = AttackContext(
+            seed_key=content_hash(plan.identity),
+            budget=budget_of(run, plan, total),
+            report=run.stop.guard(lambda done, of: None),
+        )
+        by_id = {example.id: example for example in examples.test}
+        results = attack.run(subject, examples, context)
+        for found, spent in _metered(subject, results):
+            if found.example_id not in by_id:
+                raise CellError(f"the attack returned {found.example_id!r} unasked")
+            partial.add(_scored_row(subject, by_id[found.example_id], found), spent)
+            progress.update(len(partial.rows), total)
+            run.stop.check()
+
+
+def _metered(
+    subject: Subject, results: Iterator[Adversarial]
+) -> Iterator[tuple[Adversarial, Ledger]]:
+    """Yield each result with what was spent on it, our own scoring left out."""
+    while True:
+        with subject.metered() as meter:
+            found = next(results, None)
+        if found is None:
+            return
+        yield found, meter.ledger()
+
+
+def _scored_row(subject: Subject, example: Example, found: Adversarial) -> SampleRow:
+    """Score clean and attacked ids in fresh passes, each pair alone, in float32."""
+    clean, adversarial = subject.exact_losses(
+        [example.prompt_ids, found.prompt_ids], example.reference_ids
+    )
+    if not (math.isfinite(clean) and math.isfinite(adversarial)):
+        losses = f"clean {clean}, attacked {adversarial}"
+        return _error_row(example, f"the loss is not finite ({losses})")
+    unchanged = found.prompt_ids.tolist() == example.prompt_ids.tolist()
+    return SampleRow.scored(
+        example,
+        status="unchanged" if unchanged else "attacked",
+        adversarial_prompt_ids=found.prompt_ids.tolist(),
+        clean_loss=float(clean),
+        adversarial_loss=float(adversarial),
+        text_reachable=subject.reachable([found.prompt_ids])[0],
+        adversarial_text=subject.decode(found.prompt_ids),
+        trace=[dict(step) for step in found.trace],
+    )
+
+
+def _error_row(example: Example, error: str) -> SampleRow:
+    return SampleRow.failed(example, clean_loss=None, error=error)
+
+
+class PartialRows:
+    """The finished examples of a cell in progress: one flushed line for each.
+
+    A crash costs the example under way and no other. A torn last line is dropped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[str, SampleRow] = {}
+        self.ledger = Ledger()
+        self.restarts = int(path.exists())
+        for line in self._lines():
+            self._take(line)
+
+    def add(self, row: SampleRow, spent: Ledger) -> None:
+        """Remember one row, on disk first."""
+        line = {"row": row.model_dump(mode="json"), "ledger": spent.model_dump()}
+        with self.path.open("a") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._take(line)
+
+    def _take(self, line: dict[str, Any]) -> None:
+        row = SampleRow.model_validate(line["row"])
+        self.rows[row.example_id] = row
+        self.ledger = add_ledgers([self.ledger, Ledger.model_validate(line["ledger"])])
+
+    def _lines(self) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        whole, _, torn = self.path.read_text().rpartition("\n")
+        if torn:
+            self.path.write_text(whole + "\n" if whole else "")
+        return [json.loads(line) for line in whole.splitlines()]
+
+
+def add_ledgers(parts: Sequence[Ledger]) -> Ledger:
+    """Add ledgers up; of peak memory, take the largest."""
+    total: dict[str, Any] = {}
+    for name in Ledger.model_fields:
+        values = [getattr(part, name) for part in parts]
+        known = [value for value in values if value is not None]
+        if name == "peak_memory_bytes":
+            total[name] = max(known, default=None)
+        else:
+            total[name] = sum(known)
+    return Ledger(**total)

@@ -1,0 +1,188 @@
+"""Run one variant or one cell, and write its record, complete or failed.
+
+A unit is a pure function of the resolved suite and the store. Nothing here knows how
+units are spread over processes or machines: that is the executors' matter.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.assembly import Outcome, Unit, assemble, error_info
+from harness.cell import PARTIAL, attack_cell
+from harness.errors import CellError, Stopped
+from harness.examples import build_examples
+from harness.plan import CellPlan, VariantPlan
+from harness.provenance import utc_now
+from harness.records import Record, Samples, write_record
+from harness.results import summarise_attack
+from harness.run_context import RunContext
+from harness.run_folder import Kind
+from harness.store import sha256_file, write_atomic
+from harness.subject import Subject
+from harness.variant import (
+    load_subject,
+    measure,
+    read_making,
+    seed_everything,
+    subject_folder,
+)
+
+SAMPLES = "samples.jsonl"
+
+
+class Runner:
+    """Runs the units of one plan; keeps the subject it loaded last."""
+
+    def __init__(self, run: RunContext) -> None:
+        self._run = run
+        self._loaded: tuple[str, Subject] | None = None
+
+    def run(self, unit: Unit) -> Record:
+        """Run a variant or a cell; its record is on disk when this returns.
+
+        What goes wrong with the unit becomes a failed record. `Stopped` and Ctrl-C
+        pass through: what they interrupt is neither complete nor failed.
+        """
+        folder = self._folder(unit)
+        folder.mkdir(parents=True, exist_ok=True)
+        with unit_log(folder / "log.txt"):
+            self._announce(unit)
+            started = utc_now()
+            outcome = self._outcome(unit, folder)
+            record = assemble(self._run, unit, outcome, started, utc_now())
+            write_record(folder / "record.json", record)
+        if record.status == "complete":
+            (folder / PARTIAL).unlink(missing_ok=True)
+        self._report(unit, record)
+        return record
+
+    def _outcome(self, unit: Unit, folder: Path) -> Outcome:
+        outcome = Outcome()
+        try:
+            if isinstance(unit, CellPlan):
+                self._run_cell(unit, folder, outcome)
+            else:
+                self._run_variant(unit, folder, outcome)
+        except Stopped:
+            raise
+        except Exception as error:  # noqa: BLE001 - one unit must not end the suite
+            outcome.error = error_info(error)
+            outcome.samples, outcome.results = None, {}
+            logging.getLogger(__name__).exception("%s failed", unit.id)
+        return outcome
+
+    def _run_variant(self, plan: VariantPlan, folder: Path, outcome: Outcome) -> None:
+        with timed(outcome, "subject"):
+            made = subject_folder(self._run, plan)
+        outcome.certificate, outcome.recovery, outcome.parameters = read_making(made)
+        link_subject(made, folder)
+        with timed(outcome, "metrics"):
+            subject = self._subject(plan)
+            with subject.metered() as meter:
+                rows, outcome.results = measure(self._run, plan, subject)
+        outcome.ledger = meter.ledger()
+        outcome.samples = write_samples(folder, rows)
+        outcome.batch_size = subject.batch_size
+
+    def _run_cell(self, plan: CellPlan, folder: Path, outcome: Outcome) -> None:
+        state = self._run.folder.state("variant", plan.variant.id)
+        if state.status != "complete":
+            raise CellError(f"its variant is {state.status}: {state.reason}")
+        subject = self._subject(plan.variant)
+        outcome.parameters = subject.n_parameters
+        seed_everything(plan.variant.seed)
+        section, limit = self._run.suite.examples, self._run.suite.limit
+        assert section is not None  # a suite with attacks has examples
+        corpora, tokenizer = self._run.corpora, subject.huggingface()[1]
+        examples = build_examples(section, corpora, tokenizer, limit)
+        with timed(outcome, "attack"):
+            found = attack_cell(self._run, plan, subject, examples)
+        rows = [row.model_dump(mode="json") for row in found.rows]
+        threshold = self._run.suite.success.threshold
+        outcome.results = {"attack": summarise_attack(found.rows, threshold)}
+        outcome.ledger, outcome.restarts = found.ledger, found.restarts
+        outcome.samples = write_samples(folder, rows)
+        outcome.batch_size = subject.batch_size
+
+    def _subject(self, plan: VariantPlan) -> Subject:
+        if self._loaded is None or self._loaded[0] != plan.subject_key:
+            self._loaded = None  # free the last one first
+            self._loaded = plan.subject_key, load_subject(self._run, plan)
+        return self._loaded[1]
+
+    def _folder(self, unit: Unit) -> Path:
+        return self._run.folder.unit_dir(kind_of(unit), unit.id)
+
+    def _announce(self, unit: Unit) -> None:
+        if isinstance(unit, CellPlan):
+            self._run.hook.cell_started(
+                cell_id=unit.id, variant_id=unit.variant.id, attack=unit.attack
+            )
+        else:
+            self._run.hook.variant_started(
+                variant_id=unit.id, model=unit.model, arm=unit.arm, seed=unit.seed
+            )
+
+    def _report(self, unit: Unit, record: Record) -> None:
+        data = record.model_dump(mode="json")
+        if isinstance(unit, CellPlan):
+            self._run.hook.cell_finished(cell_id=unit.id, record=data)
+        else:
+            self._run.hook.variant_finished(variant_id=unit.id, record=data)
+
+
+def kind_of(unit: Unit) -> Kind:
+    """Return ``cell`` or ``variant``."""
+    return "cell" if isinstance(unit, CellPlan) else "variant"
+
+
+def write_samples(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Samples:
+    """Write the rows as JSON lines, atomically; return what the record says of them."""
+    lines = [json.dumps(row, allow_nan=False) for row in rows]
+    path = folder / SAMPLES
+    write_atomic(path, "".join(line + "\n" for line in lines))
+    return Samples(path=SAMPLES, rows=len(lines), sha256=sha256_file(path))
+
+
+def link_subject(made: Path, folder: Path) -> None:
+    """Link the frozen subject from the store, and copy its training log beside it."""
+    link = folder / "model"
+    link.unlink(missing_ok=True)
+    link.symlink_to(os.path.relpath(made / "model", folder.resolve()))
+    if (made / "training.jsonl").exists():
+        shutil.copyfile(made / "training.jsonl", folder / "training.jsonl")
+
+
+@contextmanager
+def timed(outcome: Outcome, stage: str) -> Iterator[None]:
+    """Note the wall-clock seconds of a stage, also when it fails."""
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        outcome.seconds[stage] = round(time.monotonic() - start, 3)
+
+
+@contextmanager
+def unit_log(path: Path) -> Iterator[None]:
+    """Collect log messages and warnings of a unit in its own file, appended."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        handler.close()

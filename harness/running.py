@@ -1,0 +1,139 @@
+"""Run a plan: resolve, write down what will run, run what is not done, tell the user."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import filelock
+
+from harness.assembly import Unit
+from harness.corpora import Corpora
+from harness.errors import HarnessError
+from harness.executors import Executor
+from harness.plan import Plan
+from harness.records import Record
+from harness.run_context import RunContext
+from harness.run_folder import RunFolder
+from harness.runner import Runner, kind_of
+from harness.signals import StopFlag
+from harness.store import Store, write_atomic
+from harness.suite_file import dump_suite
+
+
+@dataclass
+class Tally:
+    """How the units of a run ended."""
+
+    complete: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    found: int = 0
+    """How many of the complete ones were done before."""
+
+    @property
+    def total(self) -> int:
+        """All units seen so far."""
+        return len(self.complete) + len(self.failed)
+
+
+def run_plan(
+    plan: Plan,
+    folder: RunFolder,
+    store: Store,
+    executor: Executor,
+    stop: StopFlag,
+    *,
+    fail_fast: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Tally:
+    """Run all units of a resolved plan that are not done, and count how they ended.
+
+    Raises `Stopped` where a signal asked for it, and HarnessError after the first
+    failure with `fail_fast`.
+    """
+    text = dump_suite(plan.experiment.suite)
+    folder.root.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder.suite_file, text)
+    run = RunContext(
+        plan=plan,
+        folder=folder,
+        store=store,
+        corpora=Corpora(plan.experiment.suite.corpora, store, plan.experiment.suite.limit),
+        device=choose_device(plan.experiment.suite.device),
+        stop=stop,
+        suite_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        say=say,
+    )
+    run.hook.suite_started(
+        suite=run.suite.model_dump(mode="json"), run_dir=str(folder.root)
+    )
+    tally = _run_units(run, units_of(plan), executor, fail_fast)
+    run.hook.suite_finished(
+        run_dir=str(folder.root),
+        complete=len(tally.complete),
+        failed=len(tally.failed),
+    )
+    return tally
+
+
+def units_of(plan: Plan) -> list[Unit]:
+    """Return variants and cells so that each variant stands right before its cells."""
+    units: list[Unit] = []
+    for variant in plan.variants:
+        units.append(variant)
+        units += [cell for cell in plan.cells if cell.variant.id == variant.id]
+    return units
+
+
+def choose_device(device: str) -> str:
+    """Return the device to use: for ``auto``, the GPU if there is one."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _run_units(
+    run: RunContext, units: Sequence[Unit], executor: Executor, fail_fast: bool
+) -> Tally:
+    runner, tally = Runner(run), Tally()
+
+    def run_unit(unit: Unit) -> Record | None:
+        run.stop.check()
+        with _held(run.folder, unit) as mine:
+            if not mine:
+                return None
+            state = run.folder.state(kind_of(unit), unit.id)
+            if state.status == "complete":
+                tally.found += 1
+                return state.record
+            run.say(f"[{tally.total + 1}/{len(units)}] {unit.id}")
+            return runner.run(unit)
+
+    for record in executor.execute(units, run_unit):
+        (tally.failed if record.error else tally.complete).append(record.id)
+        if record.error:
+            run.say(f"  FAILED: {record.error.message}")
+        if record.error and fail_fast:
+            raise HarnessError(f"{record.id} failed, and --fail-fast is set")
+    return tally
+
+
+@contextmanager
+def _held(folder: RunFolder, unit: Unit) -> Iterator[bool]:
+    """Hold a unit for this process; False where another one holds it."""
+    path = folder.root / ".locks" / f"{kind_of(unit)}.{unit.id}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

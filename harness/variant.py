@@ -1,0 +1,192 @@
+"""One variant: load, constrain, certify, recover, certify, freeze; then measure."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.certificate import certify
+from harness.freeze import freeze, load_frozen
+from harness.interfaces import Constraint, Document, MetricContext, ModelAdapter
+from harness.plan import VariantPlan
+from harness.records import Certificates, Estimate, RecoverySummary
+from harness.recovery import recover
+from harness.run_context import RunContext
+from harness.store import write_json
+from harness.subject import Subject
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
+
+CERTIFICATE_DOCUMENTS = 8
+CERTIFICATE_TOKENS = 128
+
+
+def subject_folder(run: RunContext, plan: VariantPlan) -> Path:
+    """Return the store's folder of the frozen subject, made if it is not there."""
+    return run.store.folder(
+        "subjects", plan.subject_key, lambda folder: _make(run, plan, folder)
+    )
+
+
+def load_subject(run: RunContext, plan: VariantPlan) -> Subject:
+    """Load the frozen subject of a variant that has been made."""
+    model, tokenizer = load_frozen(subject_folder(run, plan) / "model")
+    return Subject(
+        model,
+        tokenizer,
+        device=run.device,
+        dtype=run.experiment.models[plan.model].dtype,
+        batch_size=run.suite.batch_size,
+    )
+
+
+def read_making(folder: Path) -> tuple[Certificates, RecoverySummary, int]:
+    """Return what is known of how a subject was made, and its parameter count."""
+    made = json.loads((folder / "made.json").read_text())
+    return (
+        Certificates.model_validate(made["certificate"]),
+        RecoverySummary.model_validate(made["recovery"]),
+        int(made["parameters"]),
+    )
+
+
+def measure(
+    run: RunContext, plan: VariantPlan, subject: Subject
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, Estimate]]]:
+    """Run every metric; return the rows of all, and the estimates by metric label."""
+    rows: list[dict[str, Any]] = []
+    results: dict[str, dict[str, Estimate]] = {}
+    for label, metric in run.experiment.metrics.items():
+        with run.progress(f"{plan.id}: {label}", "units") as progress:
+            context = MetricContext(
+                documents=lambda name: _limited(run, name),
+                limit=run.suite.limit,
+                report=run.stop.guard(progress.update),
+            )
+            with untouched_random_state():
+                own = [dict(row) for row in metric.measure(subject, context)]
+        results[label] = metric.summarise(own)
+        rows += [{"metric": label, **row} for row in own]
+    return rows, results
+
+
+def _make(run: RunContext, plan: VariantPlan, folder: Path) -> None:
+    adapter = run.experiment.models[plan.model]
+    constraint = run.experiment.arms[plan.arm]
+    seed_everything(plan.seed)
+    run.say(f"{plan.id}: loading")
+    model, tokenizer = adapter.load(run.store.root)
+    inputs = certificate_inputs(run, tokenizer)
+    constraint.apply(adapter, model, plan.seed)
+    before = certify(adapter, model, constraint, inputs)
+    summary = _recover(run, plan, adapter, constraint, model, tokenizer, folder)
+    freeze(model, adapter, tokenizer, folder / "model")
+    frozen, _ = load_frozen(folder / "model")
+    after = certify(adapter, frozen, constraint, inputs)
+    made = {
+        "certificate": Certificates(before=before, after=after).model_dump(mode="json"),
+        "recovery": summary.model_dump(mode="json"),
+        "parameters": sum(p.numel() for p in frozen.parameters()),
+    }
+    write_json(folder / "made.json", made)
+    run.store.discard_work("subjects", plan.subject_key)
+
+
+def _recover(
+    run: RunContext,
+    plan: VariantPlan,
+    adapter: ModelAdapter[Any],
+    constraint: Constraint[Any],
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+) -> RecoverySummary:
+    section = run.suite.recovery
+    if section is None or not run.suite.arms[plan.arm].recovery:
+        return RecoverySummary(status="none", steps=0, tokens=0)
+    work = run.store.work("subjects", plan.subject_key)
+    lines: dict[tuple[str, int], Mapping[str, Any]] = {}
+    with run.progress(f"{plan.id}: recovery", "tokens") as progress:
+        summary = recover(
+            model,
+            adapter,
+            constraint,
+            section,
+            tokenizer=tokenizer,
+            tokenizer_key=run.suite.models[plan.model].fingerprint or plan.model,
+            corpora=run.corpora,
+            store=run.store,
+            seed=plan.seed,
+            work=work,
+            device=run.device,
+            log=lambda line: None,
+            report=progress.update,
+            should_stop=lambda: bool(run.stop),
+        )
+    return summary
+
+
+def certificate_inputs(
+    run: RunContext, tokenizer: PreTrainedTokenizerBase
+) -> list[NDArray[np.int64]]:
+    """Return token ids of real text [<= 128] for the checks that need inputs."""
+    import numpy as np
+
+    documents = islice(_certificate_documents(run), CERTIFICATE_DOCUMENTS)
+    texts = [document.text for document in documents]
+    encoded = [
+        tokenizer(text, add_special_tokens=False)["input_ids"][:CERTIFICATE_TOKENS]
+        for text in texts
+    ]
+    return [np.asarray(ids, dtype=np.int64) for ids in encoded if ids]
+
+
+def _certificate_documents(run: RunContext) -> Iterator[Document]:
+    if run.suite.examples is not None:
+        yield from run.corpora.documents(run.suite.examples.test.corpus)
+    for name in sorted(run.suite.corpora):
+        yield from run.corpora.documents(name)
+
+
+def _limited(run: RunContext, name: str) -> Iterator[Document]:
+    return islice(run.corpora.documents(name), run.suite.limit)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def untouched_random_state() -> Iterator[None]:
+    """Restore the state of all global random generators after the block.
+
+    Evaluation libraries reseed them, which would tie what comes after to what was
+    measured before.
+    """
+    import numpy as np
+    import torch
+
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
