@@ -12,12 +12,12 @@ import importlib
 import sys
 import traceback
 import warnings
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
 from harness import __version__
-from harness.errors import HarnessError
+from harness.errors import HarnessError, SuiteError
 
 __all__ = ["main"]
 
@@ -92,6 +92,9 @@ def _exit_code(args: list[str] | None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except SuiteError as error:  # its lines start with file and line
+        click.echo(error, err=True)
+        return error.exit_code
     except HarnessError as error:
         click.echo(f"error: {error}", err=True)
         return error.exit_code
@@ -104,9 +107,16 @@ def _exit_code(args: list[str] | None) -> int:
 _default_showwarning = warnings.showwarning
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """Print our own warnings as a sentence; where they were raised helps nobody."""
     if category.__module__.startswith("harness."):
         click.echo(f"warning: {message}", err=True)
     else:
-        _default_showwarning(message, category, *rest)
+        _default_showwarning(message, category, filename, lineno, file, line)

@@ -1,0 +1,66 @@
+"""``harness describe``: a plugin, its options, and where it comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import indent, wrap
+
+import click
+
+from harness.cli import options
+from harness.description import Description, OptionDescription, describe
+from harness.errors import UsageError, unknown_name
+from harness.interfaces import PluginInfo
+from harness.registry import KINDS, Registry, load_registry
+
+
+@click.command()
+@click.argument("name")
+@click.option("--kind", type=click.Choice([*KINDS]), help="Where names coincide.")
+@options.plugins
+@options.json_output
+def command(
+    name: str, kind: str | None, plugins: tuple[Path, ...], as_json: bool
+) -> None:
+    """Describe a plugin and its options.
+
+    NAME is the plugin's name, as `harness list` prints it.
+    """
+    found = describe(_find(load_registry(plugins), name, kind))
+    if as_json:
+        click.echo(json.dumps(found.as_json(), indent=1))
+    else:
+        click.echo("\n".join(_lines(found)))
+
+
+def _find(registry: Registry, name: str, kind: str | None) -> PluginInfo:
+    candidates = registry.all(kind)
+    found = [info for info in candidates if info.name == name]
+    if not found:
+        known = {info.name for info in candidates}
+        raise UsageError(unknown_name(kind or "plugin", name, known))
+    if len(found) > 1:
+        kinds = ", ".join(info.kind for info in found)
+        raise UsageError(f"{name!r} is a name in several kinds ({kinds}): say --kind")
+    return found[0]
+
+
+def _lines(found: Description) -> Iterator[str]:
+    yield f"{found.kind} {found.name}: {found.summary}"
+    if found.text:
+        yield f"\n{found.text}"
+    yield "\noptions:" if found.options else "\nno options"
+    for option in found.options:
+        yield from _option_lines(option)
+    yield f"\nversion {found.version}, from {found.source}"
+
+
+def _option_lines(option: OptionDescription) -> Iterator[str]:
+    if option.required:
+        yield f"  {option.name}  ({option.type}, required)"
+    else:
+        yield f"  {option.name} = {json.dumps(option.default)}  ({option.type})"
+    if option.meaning:
+        yield indent("\n".join(wrap(option.meaning, 80)), "      ")

@@ -1,0 +1,137 @@
+"""The frame of the command line: help, exit codes, and what is said of errors."""
+
+import importlib
+import subprocess
+import sys
+import time
+import types
+import warnings
+
+import click
+import pytest
+
+from harness import __version__, errors
+from harness.cli import COMMANDS
+from harness.registry import PluginWarning
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Return a function that makes ``harness doctor`` raise an exception."""
+
+    def install(error: BaseException) -> None:
+        @click.command()
+        def command() -> None:
+            raise error
+
+        module = types.SimpleNamespace(command=command)
+        monkeypatch.setitem(sys.modules, "harness.cli.doctor", module)
+
+    return install
+
+
+def test_help_lists_every_command(cli):
+    outcome = cli("--help")
+    assert outcome.code == 0
+    for name, line in COMMANDS.items():
+        assert f"  {name} " in outcome.out
+        assert line in outcome.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_line_in_the_overview_is_the_command_s_own(name, cli):
+    command = importlib.import_module(f"harness.cli.{name}").command
+    assert command.help.partition("\n")[0] == COMMANDS[name]
+    assert cli(name, "--help").code == 0
+
+
+def test_help_is_quick_and_imports_no_heavy_library():
+    code = (
+        "import sys; from harness.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted(sys.modules))"
+    )
+    best_s = min(_seconds([sys.executable, "-m", "harness", "-h"]) for _ in range(3))
+    assert best_s < 0.3
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True)
+    for library in ("torch", "transformers", "numpy", "pydantic", "lm_eval"):
+        assert f"'{library}'" not in loaded
+
+
+def _seconds(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def test_version(cli):
+    assert cli("--version").out == f"harness, version {__version__}\n"
+
+
+def test_an_unknown_command_is_a_usage_error_with_the_nearest_match(cli):
+    outcome = cli("lsit")
+    assert outcome.code == 2
+    assert "No such command 'lsit'. Did you mean 'list'?" in outcome.err
+
+
+def test_an_unknown_option_is_a_usage_error(cli):
+    assert cli("list", "--jsn").code == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.HarnessError, 1),
+        (errors.CellError, 1),
+        (errors.RecordError, 1),
+        (errors.UsageError, 2),
+        (errors.MissingResource, 2),
+        (errors.PluginError, 2),
+        (errors.NothingMatched, 4),
+        (errors.Stopped, 75),
+    ],
+)
+def test_an_error_of_the_user_prints_its_sentence_and_its_code(
+    failing, cli, error, code
+):
+    failing(error("the sentence"))
+    outcome = cli("doctor")
+    assert (outcome.code, outcome.err) == (code, "error: the sentence\n")
+
+
+def test_all_problems_of_a_suite_are_printed_one_a_line(failing, cli):
+    problems = [
+        errors.Problem("s.yaml:3", "seeds", "is empty"),
+        errors.Problem("s.yaml:7", "arms.x", "is unknown"),
+    ]
+    failing(errors.SuiteError(problems))
+    outcome = cli("doctor")
+    assert outcome.code == 2
+    assert outcome.err == "s.yaml:3: seeds: is empty\ns.yaml:7: arms.x: is unknown\n"
+
+
+def test_a_bug_prints_its_traceback_and_exits_3(failing, cli):
+    failing(ZeroDivisionError("by zero"))
+    outcome = cli("doctor")
+    assert outcome.code == 3
+    assert "Traceback" in outcome.err
+    assert "ZeroDivisionError: by zero" in outcome.err
+    assert "this is a bug of harness" in outcome.err
+
+
+def test_ctrl_c_exits_130(failing, cli):
+    failing(KeyboardInterrupt())
+    assert cli("doctor").code == 130
+
+
+def test_our_warnings_are_sentences(monkeypatch, cli):
+    @click.command()
+    def command() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.warn(PluginWarning("x is left out"), stacklevel=1)
+
+    module = types.SimpleNamespace(command=command)
+    monkeypatch.setitem(sys.modules, "harness.cli.doctor", module)
+    assert cli("doctor").err == "warning: x is left out\n"
