@@ -33,7 +33,8 @@ def read_texts(path: Path, field: str, separator: str) -> Iterator[str]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 text ({error.reason})") from error
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error})") from error
+        cause = " ".join(str(error).split())
+        raise UsageError(f"{path}: cannot be read ({cause})") from error
 
 
 def readable(name: str) -> bool:
@@ -65,7 +66,7 @@ def _jsonl_zst(path: Path, field: str, separator: str) -> Iterator[str]:
         ):
             yield from _json_lines(path, io.BufferedReader(file, _CHUNK), field)
     except zstandard.ZstdError as error:
-        raise UsageError(f"{path}: not a whole zstandard file ({error})") from error
+        raise UsageError(f"{path}: not a zstandard file ({error})") from error
 
 
 def _json_lines(path: Path, file: IO[bytes], field: str) -> Iterator[str]:
@@ -124,7 +125,8 @@ def _parquet(path: Path, field: str, separator: str) -> Iterator[str]:
                 for row in batch.to_pylist():
                     yield _text(row, field, str(path))
     except pyarrow.ArrowInvalid as error:
-        raise UsageError(f"{path}: not a whole parquet file ({error})") from error
+        cause = " ".join(str(error).split())
+        raise UsageError(f"{path}: not a parquet file ({cause})") from error
 
 
 def _plain(path: Path, field: str, separator: str) -> Iterator[str]:

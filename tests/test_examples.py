@@ -1,0 +1,106 @@
+"""Examples: one from each document, the first tokens of it, sets disjoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.corpora import Corpora
+from harness.errors import UsageError
+from harness.examples import build_examples
+from harness.store import Store
+from harness.suite import CorpusSection, ExampleSet, ExamplesSection
+
+TEXTS = [f"{i}: the cat sat on the mat and ate {i} dogs" for i in range(8)]
+
+
+@pytest.fixture
+def corpora(tmp_path: Path) -> Corpora:
+    def section(name: str, texts: list[str]) -> CorpusSection:
+        (tmp_path / name).write_text("\n\n".join(texts))
+        return CorpusSection(path=str(tmp_path / name))
+
+    sections = {
+        "mixed": section("mixed.txt", ["cat", *TEXTS[:4], "dog", *TEXTS[4:]]),
+        "other": section("other.txt", [text.upper() for text in TEXTS]),
+        "copy": section("copy.txt", ["the start of another", TEXTS[1]]),
+    }
+    return Corpora(sections, Store(tmp_path / "store"), limit=1)
+
+
+def section(count: int = 3, **sets: ExampleSet) -> ExamplesSection:
+    return ExamplesSection(
+        test=ExampleSet(corpus="mixed", count=count),
+        prompt_tokens=6,
+        reference_tokens=4,
+        **sets,
+    )
+
+
+def with_start(tokenizer):
+    """Return a copy that puts its special token before every text, as OPT's does."""
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    start = tokenizer.eos_token
+    inner = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    inner.post_processor = TemplateProcessing(
+        single=f"{start} $A {start}", special_tokens=[(start, tokenizer.eos_token_id)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=start)
+
+
+def test_prompt_and_reference_are_the_first_tokens(corpora, tiny_tokenizer):
+    sets = build_examples(section(), corpora, tiny_tokenizer, None)
+    for example, text in zip(sets.test, TEXTS, strict=False):
+        ids = tiny_tokenizer.encode(text, add_special_tokens=False)
+        assert example.prompt_ids.tolist() == ids[:6]
+        assert example.reference_ids.tolist() == ids[6:10]
+        assert example.protected == 0
+    assert (sets.search, sets.validation) == ((), ())
+
+
+def test_short_documents_are_passed_over_and_ids_say_where_from(
+    corpora, tiny_tokenizer
+):
+    sets = build_examples(section(5), corpora, tiny_tokenizer, None)
+    expected = ["mixed/1", "mixed/2", "mixed/3", "mixed/4", "mixed/6"]
+    assert [example.id for example in sets.test] == expected
+    assert [example.document_id for example in sets.test] == expected
+
+
+def test_start_token_precedes_the_prompt_and_is_protected(corpora, tiny_tokenizer):
+    tokenizer = with_start(tiny_tokenizer)
+    plain = build_examples(section(), corpora, tiny_tokenizer, None)
+    started = build_examples(section(), corpora, tokenizer, None)
+    for a, b in zip(plain.test, started.test, strict=True):
+        assert b.protected == 1
+        assert b.prompt_ids.tolist() == [tokenizer.eos_token_id, *a.prompt_ids]
+        assert b.reference_ids.tolist() == a.reference_ids.tolist()
+
+
+def test_limit_cuts_every_set(corpora, tiny_tokenizer):
+    search = ExampleSet(corpus="other", count=4)
+    sets = build_examples(section(search=search), corpora, tiny_tokenizer, 2)
+    assert (len(sets.test), len(sets.search)) == (2, 2)
+
+
+def test_too_few_documents_are_counted(corpora, tiny_tokenizer):
+    with pytest.raises(UsageError, match="mixed has 8 documents of 10 tokens or more"):
+        build_examples(section(9), corpora, tiny_tokenizer, None)
+
+
+def test_sets_that_share_a_text_are_refused(corpora, tiny_tokenizer):
+    search = ExampleSet(corpus="copy", count=2)
+    message = r"examples.search: document copy/1 has the text of mixed/2"
+    with pytest.raises(UsageError, match=message):
+        build_examples(section(search=search), corpora, tiny_tokenizer, None)
+
+
+def test_search_and_validation_must_differ_too(corpora, tiny_tokenizer):
+    other = ExampleSet(corpus="other", count=1)
+    sets = section(search=other, validation=other)
+    with pytest.raises(UsageError, match=r"examples\.validation: document other/0"):
+        build_examples(sets, corpora, tiny_tokenizer, None)
