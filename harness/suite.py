@@ -1,9 +1,9 @@
-"""Suites: from YAML to a validated `Suite`, and from a suite to a `Plan`.
+"""Suites: the models below define the format of the file that a user writes.
 
-The models below define the file's format; `harness schema suite` prints them. Keys of
-`models`, `arms`, `metrics` and `attacks` are labels that the user chooses; each entry
-names a plugin (by default the one called like its label) and holds that plugin's
-options beside the few reserved keys. Those options are validated by the plugin.
+Keys of `models`, `arms`, `metrics` and `attacks` are labels that the user chooses; each
+entry names a plugin (a metric or an attack by default the one called like its label)
+and holds that plugin's options beside the few reserved keys. The plugin's own `Options`
+validate those. `harness.suite_file` reads suites, `harness.plan` expands them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-Label = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+SLICE = r"^(\d+%?)?:(\d+%?)?$"
+SPLIT = r"^[A-Za-z0-9_.-]+$"
+DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+FINGERPRINT = r"^(sha256:[0-9a-f]{64}|hub:.+@.+)$"
+
+Label = Annotated[str, pydantic.Field(pattern=LABEL)]
+Fingerprint = Annotated[str, pydantic.Field(pattern=FINGERPRINT)]
 Positive = Annotated[int, pydantic.Field(gt=0)]
 
 
@@ -52,8 +59,7 @@ class RecoverySection(_Section):
     corpus: str
     """The corpus to train on."""
     validation: str | None = None
-    """The corpus for the stated evaluations; by default the training corpus is not
-    evaluated on and a held-out corpus must be named to see them."""
+    """The held-out corpus of the evaluations while training; none without it."""
     tokens: Positive
     """Training tokens; rounded up to whole optimizer steps."""
     context: Positive = 512
@@ -103,18 +109,16 @@ class CorpusSection(_Section):
     """The dataset's revision (branch, tag or commit)."""
     files: str | None = None
     """Files of the dataset (glob), where it has no split of that name."""
-    split: str = "train"
+    split: Annotated[str, pydantic.Field(pattern=SPLIT)] = "train"
     """The dataset's split."""
     text: str = "text"
     """The field that holds the text."""
     separator: str = r"\n\s*\n"
     """For text files: the regular expression between two documents."""
-    slice: Annotated[
-        str, pydantic.Field(pattern=r"^(\d+%?)?:(\d+%?)?$")
-    ] = ":"
+    slice: Annotated[str, pydantic.Field(pattern=SLICE)] = ":"
     """Which documents, as in Python, in numbers or percent: ``:80%``, ``100:200``."""
-    sha256: str | None = None
-    """If set, the file's contents must have this hash; resolved suites set it."""
+    fingerprint: Fingerprint | None = None
+    """If set, the contents must have this fingerprint; resolved suites set it."""
 
     @pydantic.model_validator(mode="after")
     def _one_source(self) -> CorpusSection:
@@ -174,9 +178,9 @@ class Suite(_Section):
     """A whole experiment."""
 
     name: Label
-    """Names the run folder."""
+    """Names the run folder; by default the file's name without its ending."""
     extends: str | None = None
-    """Another suite file that this one is merged onto."""
+    """Another suite file that this one is merged onto; relative to this one."""
     plugins: tuple[str, ...] = ()
     """Plugin files or folders, relative to the suite."""
     models: dict[Label, ModelSection] = pydantic.Field(min_length=1)
@@ -201,7 +205,7 @@ class Suite(_Section):
     """When an attack counts as a success."""
     batch_size: Positive = 64
     """Sequences in one forward pass; changes no result."""
-    device: str = "auto"
+    device: Annotated[str, pydantic.Field(pattern=DEVICE)] = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     limit: Positive | None = None
     """First so many examples and documents only: not for real numbers."""

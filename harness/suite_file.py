@@ -1,0 +1,295 @@
+"""Suite files: read, checked and built into an `Experiment`; resolved; written."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pydantic
+from ruamel.yaml import YAML
+
+from harness.errors import MissingResource, Problem, SuiteError
+from harness.interfaces import CORPUS, Attack, Constraint, Metric, ModelAdapter, Plugin
+from harness.layers import profile_names, read_layers
+from harness.located import Node
+from harness.registry import Registry, load_registry
+from harness.suite import CorpusSection, ModelSection, Suite
+from harness.suite_checks import PLUGIN_SECTIONS, absolute, check, marked, settle
+
+if TYPE_CHECKING:
+    from harness.corpora import Corpora
+
+_NOT_DUMPED = {"extends", "profiles"}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A valid suite, and its plugins built with their options."""
+
+    suite: Suite
+    base: Path
+    """The folder of the suite file."""
+    source: Path
+    """The suite file."""
+    profile: str | None
+    """The profile that was chosen."""
+    registry: Registry
+    models: dict[str, ModelAdapter[Any]]
+    arms: dict[str, Constraint[Any]]
+    metrics: dict[str, Metric[Any]]
+    attacks: dict[str, Attack[Any]]
+    tree: Node = field(repr=False, compare=False)
+    """Where every value of the suite was stated, for later messages."""
+
+    @property
+    def plugins(self) -> dict[str, Mapping[str, Plugin[Any]]]:
+        """The plugins by section and label."""
+        return {section: getattr(self, section) for section in PLUGIN_SECTIONS}
+
+    @property
+    def used_corpora(self) -> list[str]:
+        """The corpora that something reads, in the suite's order."""
+        used = set(_used_corpora(self))
+        return [label for label in self.suite.corpora if label in used]
+
+
+def load_experiment(
+    path: Path,
+    *,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    limit: int | None = None,
+    plugins: Sequence[Path] = (),
+    device: str | None = None,
+    batch_size: int | None = None,
+) -> Experiment:
+    """Read a suite file; `overrides` are texts such as ``recovery.tokens=3e6``.
+
+    What comes later wins: what the file extends, the file, the profile, the overrides,
+    the other arguments.
+
+    Raises SuiteError with all that is wrong, UsageError if there is no such file and
+    PluginError if plugins cannot be told apart.
+    """
+    flags = {
+        "seeds": None if seeds is None else list(seeds),
+        "limit": limit,
+        "plugins": [os.fspath(Path(p).absolute()) for p in plugins] or None,
+        "device": device,
+        "batch_size": batch_size,
+    }
+    given = {key: value for key, value in flags.items() if value is not None}
+    problems: list[Problem] = []
+    tree = read_layers(
+        path, problems, profile=profile, overrides=overrides, flags=given
+    )
+    tree = _absolute_plugins(tree, problems)
+    registry = load_registry(_plugin_paths(tree))
+    tree = settle(tree, registry)
+    suite, built, faults = check(tree, registry)
+    if suite is None or problems or faults:
+        raise SuiteError(_in_order([*problems, *faults]))
+    return Experiment(
+        suite, path.parent, path, profile, registry, **cast(Any, built), tree=tree
+    )
+
+
+def validate_suite(path: Path, *, plugins: Sequence[Path] = ()) -> list[Problem]:
+    """Return all that is wrong with a suite file, with each of its profiles too."""
+    found: dict[tuple[str, str], list[Problem]] = {}
+    for profile in (None, *profile_names(path)):
+        try:
+            load_experiment(path, profile=profile, plugins=plugins)
+        except SuiteError as error:
+            new = [p for p in error.problems if (p.where, p.path) not in found]
+            for problem in new:
+                found.setdefault((problem.where, problem.path), []).append(problem)
+    return _in_order([problem for group in found.values() for problem in group])
+
+
+def resolve(experiment: Experiment, store_root: Path) -> Experiment:
+    """Fill in the plugins' defaults, and fingerprints of models and used corpora.
+
+    Raises MissingResource with all that is not on this machine, and SuiteError if a
+    fingerprint is not the one that the suite states.
+    """
+    corpora = _corpora(experiment, store_root)
+    absent = missing(experiment, store_root)
+    if absent:
+        raise MissingResource(
+            "not on this machine:\n"
+            + "\n".join(f"  {sentence}" for sentence in absent)
+            + f"\n`harness prefetch {experiment.source}` downloads what can be"
+        )
+    models = {k: m.fingerprint(store_root) for k, m in experiment.models.items()}
+    texts = {label: corpora.fingerprint(label) for label in experiment.used_corpora}
+    return with_fingerprints(_with_defaults(experiment), models, texts)
+
+
+def missing(experiment: Experiment, store_root: Path) -> list[str]:
+    """Say what the suite needs and this machine lacks, a sentence for each."""
+    corpora = _corpora(experiment, store_root)
+    sentences = [
+        f"{section}.{label}: {sentence}"
+        for section in ("models", "metrics")
+        for label, plugin in experiment.plugins[section].items()
+        for sentence in cast(Any, plugin).missing()
+    ]
+    for label in experiment.used_corpora:
+        sentences += corpora.missing(label)
+    return sentences
+
+
+def with_fingerprints(
+    experiment: Experiment, models: Mapping[str, str], corpora: Mapping[str, str]
+) -> Experiment:
+    """Return the experiment with these fingerprints in its suite.
+
+    Raises SuiteError if the suite states others.
+    """
+    suite, problems = experiment.suite, []
+    found = {"models": models, "corpora": corpora}
+    for section, fingerprints in found.items():
+        for label, value in fingerprints.items():
+            stated = getattr(suite, section)[label].fingerprint
+            if stated not in (None, value):
+                path = (section, label, "fingerprint")
+                message = f"expected {stated}, found {value}"
+                place = experiment.tree.find(path)[0].place
+                problems.append(Problem(str(place), ".".join(path), message))
+    if problems:
+        raise SuiteError(problems)
+    update = {
+        section: _fingerprinted(getattr(suite, section), fingerprints)
+        for section, fingerprints in found.items()
+    }
+    return replace(experiment, suite=suite.model_copy(update=update))
+
+
+def dump_suite(suite: Suite) -> str:
+    """Return a suite as YAML: a file that can be run by itself."""
+    stream = io.StringIO()
+    yaml = YAML(pure=True)
+    yaml.default_flow_style = False
+    yaml.width = 88
+    yaml.dump(_plain(suite), stream)
+    return stream.getvalue()
+
+
+# --- reading ------------------------------------------------------------------------
+
+
+def _absolute_plugins(tree: Node, problems: list[Problem]) -> Node:
+    """Make plugin paths absolute; say which of them lead nowhere."""
+    stated = tree.child("plugins")
+    if stated is None or not isinstance(stated.value, list):
+        return tree
+    paths = absolute(stated)
+    for node in paths.value:
+        if isinstance(node.value, str) and not Path(node.value).is_absolute():
+            message = f"no such file or folder: {node.value}"
+            problems.append(Problem(str(node.place), "plugins", message))
+    return Node({**tree.value, "plugins": paths}, tree.place)
+
+
+def _plugin_paths(tree: Node) -> list[Path]:
+    stated = tree.child("plugins")
+    items = stated.value if stated and isinstance(stated.value, list) else []
+    paths = [Path(item.value) for item in items if isinstance(item.value, str)]
+    return [path for path in paths if path.is_absolute()]
+
+
+def _in_order(problems: Sequence[Problem]) -> list[Problem]:
+    """Sort by file and line, without repetitions."""
+
+    def key(problem: Problem) -> tuple[str, int]:
+        source, _, line = problem.where.rpartition(":")
+        return (source, int(line)) if line.isdigit() else (problem.where, 0)
+
+    return sorted(dict.fromkeys(problems), key=key)
+
+
+# --- resolving ----------------------------------------------------------------------
+
+
+def _corpora(experiment: Experiment, store_root: Path) -> Corpora:
+    from harness.corpora import Corpora
+    from harness.store import Store
+
+    return Corpora(experiment.suite.corpora, Store(store_root))
+
+
+def _used_corpora(experiment: Experiment) -> Iterator[str]:
+    suite = experiment.suite
+    if suite.recovery and any(arm.recovery for arm in suite.arms.values()):
+        yield suite.recovery.corpus
+        if suite.recovery.validation:
+            yield suite.recovery.validation
+    if suite.examples and suite.attacks:
+        sets = suite.examples.test, suite.examples.search, suite.examples.validation
+        yield from (part.corpus for part in sets if part is not None)
+    for plugins in experiment.plugins.values():
+        for plugin in plugins.values():
+            yield from _named_corpora(plugin)
+
+
+def _named_corpora(plugin: Plugin[Any]) -> Iterator[str]:
+    for name in marked(type(plugin.options), CORPUS):
+        value = getattr(plugin.options, name)
+        if value is not None:
+            yield from [value] if isinstance(value, str) else value
+
+
+def _with_defaults(experiment: Experiment) -> Experiment:
+    """State every option, so that the suite outlives a change of a default."""
+    update = {
+        section: {
+            label: entry.model_copy(update=_all_options(plugins[label]))
+            for label, entry in getattr(experiment.suite, section).items()
+        }
+        for section, plugins in experiment.plugins.items()
+    }
+    return replace(experiment, suite=experiment.suite.model_copy(update=update))
+
+
+def _all_options(plugin: Plugin[Any]) -> dict[str, Any]:
+    options = plugin.options
+    values = options.model_dump(mode="json")
+    fields = type(options).model_fields
+    return {k: v for k, v in values.items() if v != fields[k].default or v is not None}
+
+
+def _fingerprinted(
+    sections: Mapping[str, ModelSection | CorpusSection], found: Mapping[str, str]
+) -> dict[str, Any]:
+    return {
+        label: section.model_copy(update={"fingerprint": found[label]})
+        if label in found
+        else section
+        for label, section in sections.items()
+    }
+
+
+# --- writing ------------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON values; null and empty ones only where the user stated an option."""
+    if isinstance(value, pydantic.BaseModel):
+        stated = {name: getattr(value, name) for name in type(value).model_fields}
+        kept = {
+            name: _plain(part)
+            for name, part in stated.items()
+            if part not in (None, {}, ()) and name not in _NOT_DUMPED
+        }
+        return kept | dict(value.__pydantic_extra__ or {})
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return value
