@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, cast
 
 import pydantic
 
@@ -79,6 +79,12 @@ class Projection:
     transposed: bool = False
     """True where the weight is stored [in, out], as GPT-2's Conv1D does."""
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """The effective weight [out, in], whatever parametrization computes it."""
+        weight = cast("torch.Tensor", self.module.weight)
+        return weight.T if self.transposed else weight
+
 
 @dataclass(frozen=True)
 class FFN:
@@ -134,12 +140,10 @@ class ModelAdapter(Plugin[OptionsT]):
 
     @abstractmethod
     def fingerprint(self, store_root: Path) -> str:
-        """Identify the weights: ``sha256:...`` of local files, or ``hub:ID@REVISION``."""
+        """Identify the weights: ``sha256:...`` of files, or ``hub:ID@REVISION``."""
 
     @abstractmethod
-    def load(
-        self, store_root: Path
-    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def load(self, store_root: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Return the model (float32, CPU, evaluation mode) and its fast tokenizer."""
 
     @abstractmethod
@@ -172,7 +176,11 @@ class Constraint(Plugin[OptionsT]):
         """Install the start and the constraint, in place (float32)."""
 
     def promised(self, anatomy: Anatomy) -> list[Projection]:
-        """Return the matrices whose effective weight is promised to be >= 0."""
+        """Return the matrices whose effective weight is promised to be >= 0.
+
+        Override it only to promise something: certificates fail where an override
+        returns no matrix.
+        """
         return []
 
     def parameter_groups(

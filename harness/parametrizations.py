@@ -1,0 +1,141 @@
+"""Non-negative weights by parametrization: the model trains V, and uses W = f(V) > 0.
+
+V, and with it its gradient and the optimizer's state, is float32 whatever happens to
+the model around it: in bfloat16, steps of AdamW up to 1e-2 vanish, and the inverse of
+softplus keeps 15 distinct values. The inverses are computed in float64.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils.parametrize import (
+    ParametrizationList,
+    is_parametrized,
+    register_parametrization,
+)
+
+from harness.interfaces import Projection
+
+SMALLEST_WEIGHT = 1e-6
+"""The inverses take no smaller weight: V would go to -infinity."""
+
+
+class NonNegative(nn.Module):
+    """A map from all real numbers to the positive ones, elementwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtype = torch.float32
+
+    @abstractmethod
+    def weight_of(self, v: torch.Tensor) -> torch.Tensor:
+        """Compute W = f(V)."""
+
+    @abstractmethod
+    def inverse(self, w: torch.Tensor) -> torch.Tensor:
+        """Compute V of W > 0, in float64."""
+
+    @abstractmethod
+    def slope(self, w: torch.Tensor) -> torch.Tensor:
+        """Return about how far W moves for a small step of V."""
+
+    def forward(self, v: torch.Tensor) -> torch.Tensor:
+        """Return the effective weight, in the model's precision."""
+        return self.weight_of(v).to(self.dtype)
+
+    def right_inverse(self, w: torch.Tensor) -> torch.Tensor:
+        """Return V in float32; weights below `SMALLEST_WEIGHT` are raised to it."""
+        return self.inverse(w.double().clamp(min=SMALLEST_WEIGHT)).float()
+
+
+class Softplus(NonNegative):
+    """W = log(1 + exp(V))."""
+
+    def weight_of(self, v: torch.Tensor) -> torch.Tensor:
+        return functional.softplus(v)
+
+    def inverse(self, w: torch.Tensor) -> torch.Tensor:
+        # log(exp(w) - 1) without its cancellation, and without overflow.
+        return w + (-torch.expm1(-w)).log()
+
+    def slope(self, w: torch.Tensor) -> torch.Tensor:
+        return w  # 1 - exp(-w), to first order
+
+
+class Exponential(NonNegative):
+    """W = exp(V)."""
+
+    def weight_of(self, v: torch.Tensor) -> torch.Tensor:
+        return v.exp()
+
+    def inverse(self, w: torch.Tensor) -> torch.Tensor:
+        return w.log()
+
+    def slope(self, w: torch.Tensor) -> torch.Tensor:
+        return w
+
+
+class Square(NonNegative):
+    """W = V^2."""
+
+    def weight_of(self, v: torch.Tensor) -> torch.Tensor:
+        return v.square()
+
+    def inverse(self, w: torch.Tensor) -> torch.Tensor:
+        return w.sqrt()
+
+    def slope(self, w: torch.Tensor) -> torch.Tensor:
+        return 2 * w.sqrt()
+
+
+PARAMETRIZATIONS: dict[str, Callable[[], NonNegative]] = {
+    "softplus": Softplus,
+    "exp": Exponential,
+    "square": Square,
+}
+"""The maps by the names that suites use."""
+
+
+class _Float32List(ParametrizationList):
+    """A parametrization list whose V stays float32 when the model is cast."""
+
+    def _apply(
+        self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True
+    ) -> _Float32List:
+        def keep_dtype(tensor: torch.Tensor) -> torch.Tensor:
+            moved = fn(tensor)
+            same = moved.dtype == tensor.dtype
+            return moved if same else tensor.to(moved.device)
+
+        function = cast(NonNegative, self[0])
+        probe = torch.empty(0, dtype=function.dtype, device=self.original.device)
+        function.dtype = fn(probe).dtype
+        super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def constrain(projection: Projection, name: str) -> None:
+    """Train V instead of the weight of a projection (float32), from now on."""
+    module = projection.module
+    register_parametrization(module, "weight", PARAMETRIZATIONS[name]())
+    parametrizations: Any = module.parametrizations
+    # As torch itself does with a parametrized module: its class is what changes.
+    parametrizations.weight.__class__ = _Float32List
+
+
+def parametrized_weights(
+    model: nn.Module,
+) -> Iterator[tuple[NonNegative, nn.Parameter]]:
+    """Yield the map and the V of every constrained matrix."""
+    for module in model.modules():
+        if not is_parametrized(module, "weight"):
+            continue
+        parametrizations: Any = module.parametrizations
+        if isinstance(parametrizations.weight[0], NonNegative):
+            yield parametrizations.weight[0], parametrizations.weight.original
