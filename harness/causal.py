@@ -36,7 +36,7 @@ class CausalNetwork:
 
     def check_head(self) -> None:
         """Raise CellError where the head does more to hidden states than we know of."""
-        ids = torch.zeros((1, 2), dtype=torch.int64, device=self.model.device)
+        ids = torch.arange(8, device=self.model.device)[None] % self._n_logits
         with torch.inference_mode():
             expected = self.model(ids, use_cache=False).logits
             logits = self._head(self._hidden(ids))

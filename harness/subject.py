@@ -179,6 +179,7 @@ class Subject:
 
     # --- gradients ------------------------------------------------------------------
 
+    @torch.inference_mode(mode=False)
     def gradients(
         self, prompts: Sequence[Ids] | Ids, references: References
     ) -> list[Tensor]:
