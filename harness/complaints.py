@@ -93,7 +93,7 @@ class _Fault:
         self, prefix: tuple[str, ...], key: str, also_known: Iterable[str]
     ) -> Problem:
         path = ".".join((*prefix, *self.path))
-        return Problem(str(self.node.place), path, self._sentence(key, also_known))
+        return self.node.place.problem(path, self._sentence(key, also_known))
 
     def _sentence(self, key: str, also_known: Iterable[str]) -> str:
         if self.type == "extra_forbidden":

@@ -82,19 +82,21 @@ def _extended(
 ) -> Node:
     nothing = Node({}, extends.place)
     if not isinstance(extends.value, str):
-        problems.append(_problem(extends, "extends", "expected the path of a suite"))
+        problems.append(
+            extends.place.problem("extends", "expected the path of a suite")
+        )
         return nothing
     target = Path(os.path.normpath(path.parent / extends.value))
     chain = (*chain, path)
     if any(target.resolve() == other.resolve() for other in chain):
         names = " -> ".join(map(str, (*chain, target)))
         problems.append(
-            _problem(extends, "extends", f"goes round in a circle: {names}")
+            extends.place.problem("extends", f"goes round in a circle: {names}")
         )
         return nothing
     if not target.is_file():
         message = f"no such file: {target}{_near_file(target)}"
-        problems.append(_problem(extends, "extends", message))
+        problems.append(extends.place.problem("extends", message))
         return nothing
     below = _read_file(target, chain, problems)
     entries = {key: node for key, node in below.value.items() if key != "name"}
@@ -106,7 +108,7 @@ def _text(path: Path, problems: list[Problem]) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 text (byte {error.start})"
-        problems.append(Problem(str(path), "", message))
+        problems.append(Place(str(path), None, path.parent).problem("", message))
         return ""
 
 
@@ -129,7 +131,9 @@ def _lay(below: Node, above: Node, problems: list[Problem]) -> Node:
         for label, node in entries.value.items():
             if node.value is None and label not in labels:
                 path = f"{section}.{label}"
-                problems.append(_problem(node, path, _nothing_to_remove(label, labels)))
+                problems.append(
+                    node.place.problem(path, _nothing_to_remove(label, labels))
+                )
     return merge(below, above)
 
 
@@ -147,7 +151,7 @@ def _profile(tree: Node, name: str, problems: list[Problem]) -> Node:
     known = profiles.value if profiles and isinstance(profiles.value, dict) else {}
     if known.get(name) is None:
         place = Place(f"--profile {name}", None, tree.place.base)
-        problems.append(Problem(str(place), "", unknown_name("profile", name, known)))
+        problems.append(place.problem("", unknown_name("profile", name, known)))
         return Node({}, place)
     profile = _mapping(known[name], f"profiles.{name}", problems)
     _refuse_read_first(profile, f"profiles.{name}.", "a profile", problems)
@@ -160,7 +164,7 @@ def _override(tree: Node, text: str, problems: list[Problem]) -> Node:
     place = Place(f"--set {key}", None, Path.cwd())
     nothing = Node({}, place)
     if not (key and equals):
-        problems.append(Problem(str(place), "", f"expected KEY=VALUE, got {text!r}"))
+        problems.append(place.problem("", f"expected KEY=VALUE, got {text!r}"))
         return nothing
     node = parse(value, place, problems)
     path = _walk(tree, key.split("."), node, problems)
@@ -203,7 +207,7 @@ def _new_label(
         return [section, ".".join(segments)]
     label = ".".join(segments[:-1] or segments)
     message = unknown_name(LABELLED[section], label, known)
-    problems.append(Problem(str(value.place), "", message))
+    problems.append(value.place.problem("", message))
     return []
 
 
@@ -223,7 +227,7 @@ def _refuse_read_first(
         child = node.child(key)
         if child is not None:
             message = f"cannot be changed by {where}: it is read before"
-            problems.append(_problem(child, prefix + key, message))
+            problems.append(child.place.problem(prefix + key, message))
 
 
 def _mapping(node: Node, path: str, problems: list[Problem]) -> Node:
@@ -231,7 +235,7 @@ def _mapping(node: Node, path: str, problems: list[Problem]) -> Node:
         return node
     if node.value is not None or not problems:
         what = "is empty" if node.value is None else "expected a mapping of keys"
-        problems.append(_problem(node, "" if path == "suite" else path, what))
+        problems.append(node.place.problem("" if path == "suite" else path, what))
     return Node({}, node.place)
 
 
@@ -245,7 +249,3 @@ def _finished(tree: Node) -> Node:
         if node.value is not None or key not in LABELLED:
             entries[key] = node
     return Node(entries, tree.place)
-
-
-def _problem(node: Node, path: str, message: str) -> Problem:
-    return Problem(str(node.place), path, message)

@@ -34,6 +34,12 @@ class Place:
     base: Path
     """The folder that relative paths stated here are relative to."""
 
+    def problem(self, path: str, message: str) -> Problem:
+        """Return what is wrong with the value here; `path` is that of its key."""
+        # `--set a.b` says the path already.
+        named = self.line is None and self.source.endswith(f" {path}")
+        return Problem(str(self), "" if named else path, message)
+
     def __str__(self) -> str:
         return self.source if self.line is None else f"{self.source}:{self.line}"
 
@@ -107,7 +113,7 @@ def parse(text: str, place: Place, problems: list[Problem]) -> Node:
         problems.append(_syntax_problem(error, place))
         return Node(None, place)
     except YAMLError as error:  # characters that YAML forbids
-        problems.append(Problem(str(place), "", f"is no YAML: {_one_line(error)}"))
+        problems.append(place.problem("", f"is no YAML: {_one_line(error)}"))
         return Node(None, place)
     if root is None:
         return Node(None, place)
@@ -118,9 +124,7 @@ def _syntax_problem(error: MarkedYAMLError, place: Place) -> Problem:
     mark = error.problem_mark or error.context_mark
     line = None if place.line is None or mark is None else mark.line + 1
     what = _one_line(error.problem or error.context)
-    return Problem(
-        str(Place(place.source, line, place.base)), "", f"is no YAML: {what}"
-    )
+    return Place(place.source, line, place.base).problem("", f"is no YAML: {what}")
 
 
 def _one_line(error: object) -> str:
@@ -188,7 +192,7 @@ class _Builder:
         return Place(start.source, line, start.base)
 
     def _complain(self, place: Place, path: tuple[str, ...], message: str) -> None:
-        self.problems.append(Problem(str(place), ".".join(path), message))
+        self.problems.append(place.problem(".".join(path), message))
 
 
 def _scalar(tag: str, text: str) -> Any:

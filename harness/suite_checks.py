@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
+import pydantic
+
 from harness import complaints
 from harness.errors import Problem, UsageError, unknown_name
 from harness.interfaces import CORPUS, LOCAL_PATH, Attack, Plugin
@@ -39,8 +41,13 @@ class PluginSection:
     """The kind of plugin."""
     key: str
     """The key that names it."""
-    reserved: frozenset[str]
-    """The keys that are no options of the plugin."""
+    model: type[pydantic.BaseModel]
+    """What defines an entry, besides the plugin's options."""
+
+    @property
+    def reserved(self) -> frozenset[str]:
+        """The keys that are no options of the plugin."""
+        return frozenset(self.model.model_fields)
 
     def default(self, label: str) -> str | None:
         """Return the plugin of an entry that names none."""
@@ -48,12 +55,10 @@ class PluginSection:
 
 
 PLUGIN_SECTIONS = {
-    "models": PluginSection("model", "adapter", frozenset(ModelSection.model_fields)),
-    "arms": PluginSection(
-        "constraint", "constraint", frozenset(ArmSection.model_fields)
-    ),
-    "metrics": PluginSection("metric", "metric", frozenset(MetricSection.model_fields)),
-    "attacks": PluginSection("attack", "attack", frozenset(AttackSection.model_fields)),
+    "models": PluginSection("model", "adapter", ModelSection),
+    "arms": PluginSection("constraint", "constraint", ArmSection),
+    "metrics": PluginSection("metric", "metric", MetricSection),
+    "attacks": PluginSection("attack", "attack", AttackSection),
 }
 
 
@@ -192,7 +197,7 @@ def _build(
         plugin = registry.get(about.kind, name).plugin
     except UsageError as error:
         path = ".".join((section, label, about.key))
-        problems.append(Problem(str(stated.place), path, str(error)))
+        problems.append(stated.place.problem(path, str(error)))
         return None
     given = {k: n for k, n in node.value.items() if k not in about.reserved}
     options, faults = complaints.validate(
@@ -258,7 +263,7 @@ def _unknown_corpora(tree: Node, uses: list[_Use]) -> Iterator[Problem]:
     for use in uses:
         if use.node.value not in known:
             message = unknown_name("corpus", use.node.value, known)
-            yield Problem(str(use.node.place), use.path, message)
+            yield use.node.place.problem(use.path, message)
 
 
 _APART = {
@@ -284,7 +289,7 @@ def _overlaps(tree: Node, uses: list[_Use]) -> Iterator[Problem]:
             shared = overlap(one, other) if one and other else None
             if shared:
                 message = f"{shared} with {first.path}; give them disjoint slices"
-                yield Problem(str(second.node.place), second.path, message)
+                yield second.node.place.problem(second.path, message)
 
 
 def _sources(tree: Node) -> dict[str, Source]:
@@ -305,7 +310,7 @@ def _arms_problems(tree: Node) -> Iterator[Problem]:
         return
     if "baseline" not in arms.value:
         message = "needs an arm called 'baseline', which all others are compared with"
-        yield Problem(str(arms.place), "arms", message)
+        yield arms.place.problem("arms", message)
 
 
 def _seed_problems(tree: Node) -> Iterator[Problem]:
@@ -313,7 +318,7 @@ def _seed_problems(tree: Node) -> Iterator[Problem]:
     seen = set()
     for node in seeds.value if seeds and isinstance(seeds.value, list) else []:
         if isinstance(node.value, int) and node.value in seen:
-            yield Problem(str(node.place), "seeds", f"{node.value} is stated twice")
+            yield node.place.problem("seeds", f"{node.value} is stated twice")
         seen.add(node.value if isinstance(node.value, int) else None)
 
 
@@ -323,7 +328,7 @@ def _attack_problems(tree: Node, plugins: Plugins) -> Iterator[Problem]:
     examples = tree.child("examples")
     if attacks and labels and (examples is None or examples.value is None):
         message = "attacks need examples: state `examples.test`"
-        yield Problem(str(attacks.place), "attacks", message)
+        yield attacks.place.problem("attacks", message)
     for label, node in _entries(tree, "attacks").items():
         yield from _match_problems(label, node, labels)
         attack = plugins["attacks"].get(label)
@@ -346,7 +351,7 @@ def _match_problems(
     elif target.child("match") is not None:
         message = f"{match.value!r} is a control itself; match an attack"
     if message:
-        yield Problem(str(match.place), f"attacks.{label}.match", message)
+        yield match.place.problem(f"attacks.{label}.match", message)
 
 
 def _search_problems(label: str, node: Node, examples: Node) -> Iterator[Problem]:
@@ -354,4 +359,4 @@ def _search_problems(label: str, node: Node, examples: Node) -> Iterator[Problem
         stated = examples.child(name)
         if isinstance(examples.value, dict) and (stated is None or not stated.value):
             message = f"needs `examples.{name}`, apart from the test examples"
-            yield Problem(str(node.place), f"attacks.{label}", message)
+            yield node.place.problem(f"attacks.{label}", message)

@@ -46,6 +46,13 @@ class Experiment:
     """Where every value of the suite was stated, for later messages."""
 
     @property
+    def resolved(self) -> bool:
+        """Whether every fingerprint is known that ids depend on."""
+        used = [self.suite.corpora[label] for label in self.used_corpora]
+        sections = [*self.suite.models.values(), *used]
+        return all(section.fingerprint is not None for section in sections)
+
+    @property
     def plugins(self) -> dict[str, Mapping[str, Plugin[Any]]]:
         """The plugins by section and label."""
         return {section: getattr(self, section) for section in PLUGIN_SECTIONS}
@@ -161,7 +168,7 @@ def with_fingerprints(
                 path = (section, label, "fingerprint")
                 message = f"expected {stated}, found {value}"
                 place = experiment.tree.find(path)[0].place
-                problems.append(Problem(str(place), ".".join(path), message))
+                problems.append(place.problem(".".join(path), message))
     if problems:
         raise SuiteError(problems)
     update = {
@@ -193,7 +200,7 @@ def _absolute_plugins(tree: Node, problems: list[Problem]) -> Node:
     for node in paths.value:
         if isinstance(node.value, str) and not Path(node.value).is_absolute():
             message = f"no such file or folder: {node.value}"
-            problems.append(Problem(str(node.place), "plugins", message))
+            problems.append(node.place.problem("plugins", message))
     return Node({**tree.value, "plugins": paths}, tree.place)
 
 
@@ -261,7 +268,9 @@ def _all_options(plugin: Plugin[Any]) -> dict[str, Any]:
     options = plugin.options
     values = options.model_dump(mode="json")
     fields = type(options).model_fields
-    return {k: v for k, v in values.items() if v != fields[k].default or v is not None}
+    # A null that is the default anyway would only be noise in the file.
+    unset = {k for k, v in values.items() if v is None and fields[k].default is None}
+    return {key: value for key, value in values.items() if key not in unset}
 
 
 def _fingerprinted(

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from harness.suite_file import Experiment
 
 json_output = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, for other programs."
@@ -21,7 +28,125 @@ plugins = click.option(
 )
 """Adds the argument `plugins`, a tuple of paths."""
 
-suite = click.argument(
-    "suite", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+suite = click.argument("suite", type=click.Path(dir_okay=False, path_type=Path))
+"""Adds the argument `suite`, a path; reading it says whether it is there."""
+
+
+@dataclass(frozen=True)
+class SuiteChoice:
+    """A suite as the command line gives it: the file, and what changes it."""
+
+    suite: Path
+    profile: str | None
+    overrides: tuple[str, ...]
+    """The texts after ``--set``."""
+    seeds: tuple[int, ...] | None
+    only: dict[str, list[str]]
+    """What is selected, by model, arm, seed and attack."""
+    limit: int | None
+    plugins: tuple[Path, ...]
+    out: Path | None
+    device: str | None
+    batch_size: int | None
+
+    def experiment(self) -> Experiment:
+        """Read the suite; not resolved yet."""
+        from harness.suite_file import load_experiment
+
+        return load_experiment(
+            self.suite,
+            profile=self.profile,
+            overrides=self.overrides,
+            seeds=self.seeds,
+            limit=self.limit,
+            plugins=self.plugins,
+            device=self.device,
+            batch_size=self.batch_size,
+        )
+
+    def run_dir(self, experiment: Experiment) -> Path:
+        """Return the folder of the run: ``--out``, or one called like the suite."""
+        return self.out or Path("runs") / experiment.suite.name
+
+
+def suite_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what all commands on a suite take; `function` gets it as `choice`."""
+
+    @functools.wraps(function)
+    def wrapper(**arguments: Any) -> Any:
+        names = [part.name for part in fields(SuiteChoice)]
+        choice = SuiteChoice(**{name: arguments.pop(name) for name in names})
+        return function(choice=choice, **arguments)
+
+    for option in reversed(_SUITE_OPTIONS):
+        wrapper = option(wrapper)
+    return wrapper
+
+
+def _read_seeds(_: Any, __: Any, text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"expected seeds such as 42,1337: {text!r}") from error
+
+
+def _read_only(_: Any, __: Any, texts: tuple[str, ...]) -> dict[str, list[str]]:
+    """Read ``arm=a,b,attack=c``: a part without a key belongs to the key before it."""
+    chosen: dict[str, list[str]] = {}
+    for text in texts:
+        key = ""
+        for part in text.split(","):
+            name, equals, value = part.rpartition("=")
+            key = name.strip() if equals else key
+            if not key or not value.strip():
+                raise click.BadParameter(f"expected KEY=VALUE,...: {text!r}")
+            chosen.setdefault(key, []).append(value.strip())
+    return chosen
+
+
+_SUITE_OPTIONS = (
+    suite,
+    click.option("--profile", metavar="NAME", help="A profile of the suite."),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change one value, as recovery.tokens=3e6; may be given again.",
+    ),
+    click.option(
+        "--seeds",
+        callback=_read_seeds,
+        metavar="N,...",
+        help="These seeds instead of the suite's.",
+    ),
+    click.option(
+        "--only",
+        multiple=True,
+        callback=_read_only,
+        metavar="KEY=VALUE,...",
+        help="Only these units, as arm=baseline,attack=hotflip.",
+    ),
+    click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="First N examples and documents only: not for real numbers.",
+    ),
+    plugins,
+    click.option(
+        "--out",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="DIR",
+        help="The run folder; by default runs/NAME, by the suite's name.",
+    ),
+    click.option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N."),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Sequences in one forward pass; changes no result.",
+    ),
 )
-"""Adds the argument `suite`, a path."""
