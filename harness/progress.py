@@ -1,0 +1,130 @@
+"""Say how far long work is: a bar on a terminal, else a plain line every 30 seconds."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.progress import Progress as Bar
+
+INTERVAL_S = 30.0
+_MINUTE_S = 60
+_HOUR_S = 3600
+
+
+class Progress:
+    """Shows one piece of work while the block runs; `update` is its callback.
+
+    Nothing is written for work that ends within the interval, unless on a terminal,
+    where the bar goes away at the end.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        unit: str,
+        stream: TextIO | None = None,
+        *,
+        interval_s: float = INTERVAL_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._label = label
+        self._unit = unit
+        self._stream = stream or sys.stderr
+        self._interval_s = interval_s
+        self._clock = clock
+        self._bar: Bar | None = None
+        self._first: tuple[float, int] | None = None
+        self._printed = clock()
+
+    def __enter__(self) -> Progress:
+        if shows_bars(self._stream, os.environ):
+            self._bar = _make_bar(self._stream, self._unit)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def update(self, done: int, total: int) -> None:
+        """Tell that `done` of `total` units are done, those of earlier tries too."""
+        now = self._clock()
+        self._first = self._first or (now, done)
+        if self._bar is not None:
+            self._update_bar(self._bar, done, total)
+        elif now - self._printed >= self._interval_s:
+            self._printed = now
+            print(self._line(done, total, now), file=self._stream, flush=True)
+
+    def _update_bar(self, bar: Bar, done: int, total: int) -> None:
+        if not bar.tasks:
+            # rich takes the rate from what is done after the start.
+            bar.add_task(self._label, total=total, completed=done)
+        bar.update(bar.tasks[0].id, completed=done, total=total)
+
+    def _line(self, done: int, total: int, now: float) -> str:
+        share = f" ({done / total:.0%})" if total else ""
+        line = f"{self._label}: {done:,}/{total:,} {self._unit}{share}"
+        assert self._first is not None  # set by the first update
+        since, done_then = self._first
+        if done > done_then and now > since:
+            rate = (done - done_then) / (now - since)
+            left = spell_seconds((total - done) / rate)
+            line += f", {spell_rate(rate, self._unit)}, {left} left"
+        return line
+
+
+def shows_bars(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Return whether a stream is a terminal on which lines can be redrawn."""
+    dumb = environment.get("TERM") == "dumb"
+    return stream.isatty() and not dumb and not environment.get("CI")
+
+
+def spell_rate(per_s: float, unit: str) -> str:
+    """Return a rate in words, by the minute where it is slow."""
+    if per_s >= 1:
+        return f"{per_s:,.0f} {unit}/s"
+    return f"{per_s * _MINUTE_S:.1f} {unit}/min"
+
+
+def spell_seconds(seconds: float) -> str:
+    """Return a time span in words, as ``1 h 05 min``, ``12 min`` or ``40 s``."""
+    whole = round(seconds)
+    if whole < 2 * _MINUTE_S:
+        return f"{whole} s"
+    if whole < _HOUR_S:
+        return f"{round(whole / _MINUTE_S)} min"
+    hours, rest = divmod(whole, _HOUR_S)
+    return f"{hours} h {rest // _MINUTE_S:02} min"
+
+
+def _make_bar(stream: TextIO, unit: str) -> Any:
+    from rich import progress
+    from rich.console import Console
+
+    class Rate(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> str:
+            return spell_rate(task.speed, unit) if task.speed else ""
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        Rate(),
+        progress.TimeRemainingColumn(),
+        console=Console(file=stream),
+        transient=True,
+    )
