@@ -40,7 +40,7 @@ class CausalNetwork:
         with torch.inference_mode():
             expected = self.model(ids, use_cache=False).logits
             logits = self._head(self._hidden(ids))
-        if not torch.allclose(logits, expected, rtol=1e-3, atol=1e-4):
+        if not torch.allclose(logits, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
             raise CellError(
                 f"{type(self.model).__name__} changes its logits after the output "
                 "embedding (soft-capping or scaling): such models are not supported"

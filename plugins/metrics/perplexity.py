@@ -1,0 +1,204 @@
+"""Perplexity over the documents of a corpus, per token, word and byte."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pydantic
+
+from harness import hookimpl
+from harness.errors import CellError, UsageError
+from harness.interfaces import CorpusName, Document, Metric, MetricContext, Options
+
+if TYPE_CHECKING:
+    from harness.interfaces import Ids
+    from harness.records import Estimate
+    from harness.subject import Subject
+
+Positive = Annotated[int, pydantic.Field(gt=0)]
+
+_DOCUMENTS_AT_ONCE = 32
+_CONTEXT = 2048
+
+
+class PerplexityOptions(Options):
+    """Options of perplexity."""
+
+    corpus: CorpusName
+    """The corpus; its slice and the suite's limit say which documents."""
+    context: Positive | None = None
+    """Tokens in a window; by default as many as the model has positions (2,048 where
+    it states none)."""
+    stride: Positive | None = None
+    """Tokens that a further window scores; by default all of it. With less, each token
+    has at least context - stride tokens before it (less at a document's start)."""
+    max_documents: Positive | None = None
+    """First so many documents only."""
+    max_tokens: Positive | None = None
+    """Stop after the document that reaches so many tokens."""
+
+    @pydantic.model_validator(mode="after")
+    def _stride_fits(self) -> PerplexityOptions:
+        if self.context and self.stride and self.stride > self.context:
+            raise ValueError("stride must not exceed context")
+        return self
+
+
+class Perplexity(Metric[PerplexityOptions]):
+    """Measure token, word and byte perplexity and bits per byte of a corpus.
+
+    Every token of a document is scored once, the first one after the beginning-of-text
+    token (end-of-text where there is none), as lm-eval's rolling log-likelihood does:
+    on the same documents, `word_perplexity`, `byte_perplexity` and `bits_per_byte`
+    equal lm-eval's. Intervals are percentile bootstraps over documents.
+    """
+
+    name = "perplexity"
+    Options = PerplexityOptions
+
+    def measure(
+        self, subject: Subject, context: MetricContext
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yield a row for each document: tokens, words, bytes, and nats of them all."""
+        documents = islice(
+            context.documents(self.options.corpus), self.options.max_documents
+        )
+        totals = [self.options.max_documents, context.limit]
+        total = min((n for n in totals if n is not None), default=0)
+        done = tokens = 0
+        for batch in _batches(documents):
+            for row in self._score(subject, batch):
+                yield row
+                tokens += row["tokens"]
+                if tokens >= (self.options.max_tokens or math.inf):
+                    return
+            done += len(batch)
+            context.report(done, max(done, total))
+
+    def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+        """Compute perplexities and losses from sums over documents."""
+        import numpy as np
+
+        return {
+            "loss": _ratio(rows, "tokens", None, "nats/token"),
+            "token_perplexity": _ratio(rows, "tokens", np.exp, "perplexity"),
+            "word_perplexity": _ratio(rows, "words", np.exp, "perplexity"),
+            "byte_perplexity": _ratio(rows, "bytes", np.exp, "perplexity"),
+            "bits_per_byte": _ratio(
+                rows, "bytes", lambda nats: nats / math.log(2), "bits/byte"
+            ),
+        }
+
+    def _score(
+        self, subject: Subject, documents: Sequence[Document]
+    ) -> Iterator[dict[str, Any]]:
+        encoded = [_encode(subject, document.text) for document in documents]
+        context, stride = self._window(subject)
+        windows = [
+            (number, sequence, first)
+            for number, ids in enumerate(encoded)
+            for sequence, first in _windows(ids, context, stride)
+        ]
+        losses = subject.token_losses(
+            [sequence for _, sequence, _ in windows], [first for *_, first in windows]
+        )
+        nats = [0.0] * len(documents)
+        for (number, *_), scored in zip(windows, losses, strict=True):
+            nats[number] += float(scored.sum())
+        for document, ids, loss in zip(documents, encoded, nats, strict=True):
+            if len(ids) > 1:
+                yield _row(document, len(ids) - 1, loss)
+
+    def _window(self, subject: Subject) -> tuple[int, int]:
+        longest = subject.max_positions or _CONTEXT
+        context = self.options.context or longest
+        stride = self.options.stride or context
+        if subject.max_positions and context > subject.max_positions:
+            raise UsageError(
+                f"context: {context} tokens are more than the model's "
+                f"{subject.max_positions} positions"
+            )
+        if stride > context:
+            raise UsageError(
+                f"stride: {stride} tokens exceed the context of {context} tokens"
+            )
+        return context, stride
+
+
+@hookimpl
+def register_metrics() -> list[type[Metric[Any]]]:
+    """Offer perplexity."""
+    return [Perplexity]
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    iterator = iter(documents)
+    while batch := list(islice(iterator, _DOCUMENTS_AT_ONCE)):
+        yield batch
+
+
+def _encode(subject: Subject, text: str) -> Ids:
+    """Return the ids of a text after the token that its first one is predicted from."""
+    import numpy as np
+
+    _, tokenizer = subject.huggingface()
+    start = tokenizer.bos_token_id
+    if start is None:
+        start = tokenizer.eos_token_id
+    if start is None:
+        raise CellError("the tokenizer has no token to predict a text's first from")
+    # A start token that the tokenizer adds is scored too, as lm-eval does.
+    special = not text.startswith(tokenizer.decode(start))
+    ids = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+    return np.array([start, *ids], dtype=np.int64)
+
+
+def _windows(ids: Ids, context: int, stride: int) -> Iterator[tuple[Ids, int]]:
+    """Yield windows of ids, and from which position on each one is scored.
+
+    A window reads at most `context` ids and predicts one more. The first scores all of
+    it, a further one the next `stride`; the last is as long as the others.
+    """
+    scored, end = 1, min(len(ids), context + 1)
+    while scored < len(ids):
+        start = max(0, end - context - 1)
+        yield ids[start:end], scored - start
+        scored, end = end, min(len(ids), end + stride)
+
+
+def _row(document: Document, tokens: int, nats: float) -> dict[str, Any]:
+    row = {
+        "document_id": document.id,
+        "tokens": tokens,
+        "words": len(re.split(r"\s+", document.text)),
+        "bytes": len(document.text.encode()),
+        "nats": nats if math.isfinite(nats) else None,
+    }
+    return row if math.isfinite(nats) else {**row, "reason": "the loss is not finite"}
+
+
+def _ratio(
+    rows: Sequence[Mapping[str, Any]], denominator: str, transform: Any, unit: str
+) -> Estimate:
+    from harness.records import Estimate
+    from harness.statistics import bootstrap_ratio
+
+    broken = sum(row["nats"] is None for row in rows)
+    if broken:
+        return Estimate(
+            value=None,
+            n=len(rows),
+            unit=unit,
+            method="ratio of sums",
+            reason=f"the loss of {broken} of {len(rows)} documents is not finite",
+        )
+    return bootstrap_ratio(
+        [row["nats"] for row in rows],
+        [row[denominator] for row in rows],
+        transform,
+        unit=unit,
+    )
