@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,7 +68,6 @@ class Subject:
             if dtype == "float32"
             else CausalNetwork(_in_precision(self._model, getattr(torch, dtype)))
         )
-        self._margin = ROUNDING_MARGIN_NATS[dtype]
         self._meters = Meters(self._model.device)
         self.vocabulary = Vocabulary(
             tokenizer, len(self.embedding), ascii_only=ascii_only
@@ -98,15 +97,7 @@ class Subject:
         or one array [m] for all. Pairs of equal shape share a batch, so there is no
         padding. In the search precision: for choosing, not for reporting.
         """
-        pairs = self._pairs(prompts, references)
-        losses = np.empty(len(pairs), dtype=np.float64)
-
-        def run(batch: Sequence[int]) -> None:
-            losses[batch] = self._pass(self._search, [pairs[i] for i in batch])
-
-        for group in _equal_shapes(pairs):
-            self._in_batches(group, run)
-        return losses
+        return self._batched_losses(self._search, self._pairs(prompts, references))
 
     def exact_losses(
         self, prompts: Sequence[Ids] | Ids, references: References
@@ -165,17 +156,15 @@ class Subject:
         neither the batch size nor the search precision chooses. Equal losses go to the
         lower index; losses that are not finite come last.
         """
-        values = _finite(losses)
-        order = np.argsort(-values, kind="stable")
-        if not len(order):
-            return []
-        floor = values[order[:k]][-1] - self._margin
-        contenders = order[values[order] >= floor]
-        if not np.all(np.diff(values[contenders]) < -self._margin):
-            pairs = self._pairs(prompts, references)
-            exact = self._exact_losses([pairs[i] for i in contenders])
-            contenders = contenders[np.lexsort((contenders, -_finite(exact)))]
-        return [int(i) for i in contenders[:k]]
+        pairs = self._pairs(prompts, references)
+        indices, values = np.arange(len(losses)), _finite(losses)
+        for margin, score in self._referees:
+            keep = values >= _floor(values, k) - margin
+            indices, values = indices[keep], values[keep]
+            if _distinct(values, margin):
+                break
+            values = _finite(score([pairs[i] for i in indices]))
+        return [int(i) for i in indices[np.lexsort((indices, -values))][:k]]
 
     # --- gradients ------------------------------------------------------------------
 
@@ -251,6 +240,25 @@ class Subject:
         )
         self._count(pairs)
         return losses.cpu().numpy()
+
+    @property
+    def _referees(self) -> list[tuple[float, Callable[[Sequence[Pair]], Losses]]]:
+        """Each rounding margin, and who decides between what is within it."""
+        alone = (ROUNDING_MARGIN_NATS["float32"], self._exact_losses)
+        if self._search is self._exact:
+            return [alone]
+        batched = partial(self._batched_losses, self._exact)
+        return [(ROUNDING_MARGIN_NATS[self.dtype], batched), alone]
+
+    def _batched_losses(self, network: CausalNetwork, pairs: Sequence[Pair]) -> Losses:
+        losses = np.empty(len(pairs), dtype=np.float64)
+
+        def run(batch: Sequence[int]) -> None:
+            losses[batch] = self._pass(network, [pairs[i] for i in batch])
+
+        for group in _equal_shapes(pairs):
+            self._in_batches(group, run)
+        return losses
 
     def _exact_losses(self, pairs: Sequence[Pair]) -> Losses:
         losses = [self._pass(self._exact, [pair])[0] for pair in pairs]
@@ -355,6 +363,16 @@ def _fits(run: Callable[[Sequence[int]], None], batch: Sequence[int]) -> bool:
 def _finite(losses: Losses) -> Losses:
     """Replace what is not finite by the lowest number."""
     return np.where(np.isfinite(losses), losses, np.finfo(np.float64).min)
+
+
+def _floor(values: Losses, k: int) -> float:
+    """Return the k-th highest value, or the lowest where there are fewer."""
+    return float(np.sort(values)[-k:][0]) if len(values) else 0.0
+
+
+def _distinct(values: Losses, margin: float) -> bool:
+    """Say whether no two values are within the margin of each other."""
+    return bool(np.all(np.diff(np.sort(values)) > margin))
 
 
 def _one_each(first: int | Sequence[int], count: int) -> list[int]:

@@ -549,3 +549,49 @@ def test_a_trained_model_is_scored_as_plain_transformers_scores_it(shared):
     expected = [plain_loss(model, block[:100], block[100:]) for block in blocks]
     np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
     assert np.exp(losses.mean()) < 185  # of the test split, on the whole of it
+
+
+# --- on a GPU -----------------------------------------------------------------------
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@pytest.mark.accelerator
+@on_gpu
+def test_a_gpu_repeats_its_results_and_agrees_with_the_cpu(
+    tiny_model, tiny_tokenizer, family
+):
+    cpu = Subject(tiny_model(family), tiny_tokenizer)
+    gpu = Subject(tiny_model(family), tiny_tokenizer, device="cuda")
+    prompts, reference = random_ids(64, N), random_ids(M)
+
+    exact, again = (gpu.exact_losses(prompts, reference) for _ in range(2))
+    assert (exact == again).all()
+    np.testing.assert_allclose(
+        exact, cpu.exact_losses(prompts, reference), rtol=0, atol=1e-4
+    )
+    losses = gpu.losses(prompts, reference)
+    np.testing.assert_allclose(losses, exact, rtol=0, atol=5e-5)
+    gradients, same = (gpu.gradients(prompts[:8], reference) for _ in range(2))
+    for one, other in zip(gradients, same, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.accelerator
+@on_gpu
+def test_a_gpu_that_runs_out_of_memory_gets_smaller_batches(tiny_model, tiny_tokenizer):
+    prompts, reference = np.tile(random_ids(8, 100), (2**11, 1)), random_ids(M)
+    subject = Subject(
+        tiny_model(), tiny_tokenizer, device="cuda", batch_size=len(prompts)
+    )
+    expected = subject.exact_losses(prompts[:8], reference)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(300e6 / total)
+    try:
+        losses = subject.losses(prompts, reference)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+    assert 1 < subject.batch_size < len(prompts)
+    np.testing.assert_allclose(losses, np.tile(expected, 2**11), rtol=0, atol=5e-5)
