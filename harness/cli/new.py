@@ -1,0 +1,65 @@
+"""``harness new``: a working plugin and its test, to start from."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+import click
+
+from harness.errors import UsageError
+from harness.registry import KINDS, load_registry
+from harness.store import write_atomic
+
+
+@click.command()
+@click.argument("kind", type=click.Choice([*KINDS]))
+@click.argument("name")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    help="Where to write; by default the current folder.",
+)
+def command(kind: str, name: str, folder: Path) -> None:
+    """Write a working plugin and its test, to start from.
+
+    NAME is both what suites will call the plugin and the name of its file.
+    """
+    _check_name(kind, name)
+    files = {
+        folder / f"{name}.py": _filled(f"{kind}.tmpl", name),
+        folder / f"test_{name}.py": _filled(f"test_{kind}.tmpl", name),
+    }
+    for path in files:
+        if path.exists():
+            raise UsageError(f"{path} is already there; choose another name or --dir")
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, text in files.items():
+        write_atomic(path, text)
+        click.echo(f"wrote {path}")
+    plugin, test = files
+    click.echo(f"try it:  pytest {test}")
+    click.echo(f"         harness describe {name} --plugins {plugin}")
+
+
+def _check_name(kind: str, name: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        raise UsageError(
+            f"{name!r} cannot name a Python file: use lower-case letters, digits and _"
+        )
+    if name.startswith(("test_", "conftest")):
+        raise UsageError(f"{name!r} would be taken for a test and not for a plugin")
+    for info in load_registry().all(kind):
+        if info.name == name:
+            raise UsageError(f"there is a {kind} {name!r} already: {info.source}")
+
+
+def _filled(template: str, name: str) -> str:
+    text = resources.files("harness.templates").joinpath(template).read_text()
+    class_name = "".join(part.capitalize() for part in name.split("_"))
+    return Template(text).substitute(name=name, class_name=class_name)

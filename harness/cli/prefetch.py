@@ -1,0 +1,24 @@
+"""``harness prefetch``: download what a suite needs."""
+
+from __future__ import annotations
+
+import click
+
+from harness.cli.options import SuiteChoice, suite_options
+
+
+@click.command()
+@suite_options
+def command(choice: SuiteChoice) -> None:
+    """Download all that a suite needs, to run without network later.
+
+    Models and datasets of the hub go to its cache, as `HF_HOME` says. Where the run has
+    no network, set HF_HUB_OFFLINE=1: it will not even try.
+    """
+    from harness.prefetching import prefetch
+    from harness.store import default_store_root
+
+    experiment = choice.experiment()
+    store_root = default_store_root(choice.run_dir(experiment))
+    prefetch(experiment, store_root, lambda line: click.echo(line, err=True))
+    click.echo(f"all that {choice.suite} needs is on this machine")
