@@ -1,0 +1,59 @@
+# `make quickstart` shows what the harness does; `make test` and `make lint` check it.
+# Each makes its own virtual environment when it is not there; a second call is quick.
+
+PYTHON ?= python3
+VENV := .venv
+VENV_T5 := .venv-transformers5
+PYTEST_WORKERS ?= 2
+SETTINGS := setup.cfg pyproject.toml constraints.txt
+
+.PHONY: help quickstart test lint format test-transformers5 clean
+
+help:
+	@echo "make quickstart          install, train a small model, attack it, print tables"
+	@echo "make test                all tests"
+	@echo "make lint                format, lint, types, imports between modules"
+	@echo "make format              format the code"
+	@echo "make test-transformers5  a part of the tests, on transformers 5"
+	@echo "make clean               remove the environments and what tools left"
+
+quickstart: $(VENV)/.installed
+	$(VENV)/bin/harness run suites/quickstart.yaml
+
+test: $(VENV)/.installed-test
+	$(VENV)/bin/pytest -n $(PYTEST_WORKERS)
+
+lint: $(VENV)/.installed-test
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/.installed-test
+	$(VENV)/bin/ruff format
+	$(VENV)/bin/ruff check --fix
+
+test-transformers5: $(VENV_T5)/.installed
+	$(VENV_T5)/bin/pytest -m transformers5
+
+clean:
+	rm -rf $(VENV) $(VENV_T5) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# setup.cfg says which versions work; constraints.txt, which ones were tested.
+$(VENV)/.installed: $(SETTINGS)
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "needs Python 3.10"'
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+$(VENV_T5)/.installed: $(SETTINGS)
+	test -x $(VENV_T5)/bin/python || $(PYTHON) -m venv $(VENV_T5)
+	grep -vE '^(transformers|tokenizers|huggingface_hub|datasets|fsspec)==' \
+		constraints.txt > $(VENV_T5)/constraints.txt
+	$(VENV_T5)/bin/python -m pip install --quiet -c $(VENV_T5)/constraints.txt \
+		-e '.[test]' 'transformers>=5,<6'
+	touch $@
