@@ -25,6 +25,8 @@ LABELLED = {
     "profiles": "profile",
 }
 """The sections whose keys are labels, and what one entry is called."""
+_SOURCES = ("path", "dataset", "builtin")
+_SOURCE_KEYS = {*_SOURCES, "revision", "files", "split"}
 _READ_FIRST = ("extends", "profiles")
 
 
@@ -74,6 +76,7 @@ def _read_file(path: Path, chain: tuple[Path, ...], problems: list[Problem]) -> 
     below = Node({}, place)
     if extends is not None and extends.value is not None:
         below = _extended(path, extends, chain, problems)
+        below = _without_removed_in_profiles(below, tree)
     return _lay(below, Node(entries, place), problems)
 
 
@@ -101,6 +104,32 @@ def _extended(
     below = _read_file(target, chain, problems)
     entries = {key: node for key, node in below.value.items() if key != "name"}
     return Node(entries, below.place)
+
+
+def _without_removed_in_profiles(below: Node, above: Node) -> Node:
+    """Take what a file removes out of the profiles too that it inherits.
+
+    Otherwise a profile that adjusts the entry would bring a piece of it back.
+    """
+    profiles = below.child("profiles")
+    if profiles is None or not isinstance(profiles.value, dict):
+        return below
+    kept = {
+        name: _pruned(profile, above) if isinstance(profile.value, dict) else profile
+        for name, profile in profiles.value.items()
+    }
+    return Node({**below.value, "profiles": Node(kept, profiles.place)}, below.place)
+
+
+def _pruned(profile: Node, above: Node) -> Node:
+    entries = dict(profile.value)
+    for section in LABELLED:
+        old, new = profile.child(section), above.child(section)
+        if old and new and isinstance(old.value, dict) and isinstance(new.value, dict):
+            removed = {label for label, node in new.value.items() if node.value is None}
+            kept = {k: node for k, node in old.value.items() if k not in removed}
+            entries[section] = Node(kept, old.place)
+    return Node(entries, profile.place)
 
 
 def _text(path: Path, problems: list[Problem]) -> str:
@@ -134,7 +163,23 @@ def _lay(below: Node, above: Node, problems: list[Problem]) -> Node:
                 problems.append(
                     node.place.problem(path, _nothing_to_remove(label, labels))
                 )
-    return merge(below, above)
+    return merge(_without_replaced_sources(below, above), above)
+
+
+def _without_replaced_sources(below: Node, above: Node) -> Node:
+    """Let a corpus that names a source replace the source below it, of any kind."""
+    old, new = below.child("corpora"), above.child("corpora")
+    if old is None or new is None or not isinstance(old.value, dict):
+        return below
+    corpora = dict(old.value)
+    for label, node in corpora.items():
+        entry = new.child(label)
+        if entry is None or not any(entry.child(key) for key in _SOURCES):
+            continue
+        if isinstance(node.value, dict):
+            kept = {k: n for k, n in node.value.items() if k not in _SOURCE_KEYS}
+            corpora[label] = Node(kept, node.place)
+    return Node({**below.value, "corpora": Node(corpora, old.place)}, below.place)
 
 
 def _nothing_to_remove(label: str, known: Mapping[str, Node]) -> str:

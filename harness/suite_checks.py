@@ -192,11 +192,13 @@ def _build(
     name = _plugin_name(label, node, about)
     if name is None:  # missing or no string: said of the section
         return None
-    stated = node.value.get(about.key, node)
+    stated = node.value[about.key]
     try:
         plugin = registry.get(about.kind, name).plugin
     except UsageError as error:
-        path = ".".join((section, label, about.key))
+        path = f"{section}.{label}"
+        if stated.place is not node.place:  # else `settle` put it there
+            path += f".{about.key}"
         problems.append(stated.place.problem(path, str(error)))
         return None
     given = {k: n for k, n in node.value.items() if k not in about.reserved}

@@ -48,9 +48,9 @@ class Experiment:
     @property
     def resolved(self) -> bool:
         """Whether every fingerprint is known that ids depend on."""
-        used = [self.suite.corpora[label] for label in self.used_corpora]
-        sections = [*self.suite.models.values(), *used]
-        return all(section.fingerprint is not None for section in sections)
+        models = [model.fingerprint for model in self.suite.models.values()]
+        texts = [self.suite.corpora[label].fingerprint for label in self.used_corpora]
+        return None not in (*models, *texts)
 
     @property
     def plugins(self) -> dict[str, Mapping[str, Plugin[Any]]]:
