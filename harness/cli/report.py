@@ -1,0 +1,52 @@
+"""``harness report``: make the tables of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "markdown", "json", "latex"]),
+    default="text",
+    show_default=True,
+    help="LaTeX needs the package booktabs; JSON holds every number in full.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="Success is exp(dL) > 1 + X; by default the suite's threshold.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write here instead of to the terminal.",
+)
+def command(
+    run: Path, style: str, as_json: bool, threshold: float | None, output: Path | None
+) -> None:
+    """Make the tables of a run folder.
+
+    Units that are missing, failed or invalid are marked as such; success rates are
+    derived from the recorded losses, so any threshold can be asked for.
+    """
+    from harness import report
+    from harness.survey import survey
+
+    made = report.build(survey(run), threshold)
+    text = report.render(made, "json" if as_json else style)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        from harness.store import write_atomic
+
+        write_atomic(output, text)

@@ -1,0 +1,122 @@
+"""What can be checked of one record alone: its schema, its id, and its identity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import RecordError
+from harness.findings import Finding, at_fault
+from harness.plan import content_hash
+from harness.records import Fault, Record, faults, read_document
+from harness.sample_checks import Metrics, check_samples
+
+SUBJECT_KEYS = ("schema_version", "model", "arm", "recovery", "seed")
+"""The part of an identity that the frozen weights depend on."""
+
+
+def check_record(path: Path, metrics: Metrics) -> tuple[Record | None, list[Finding]]:
+    """Check one record and its samples; return it unless it cannot be read.
+
+    The results of a variant are recomputed with `metrics`, by label; those that are not
+    there stay unchecked.
+    """
+    try:
+        document = read_document(path)
+    except RecordError as error:
+        line = getattr(error.__cause__, "lineno", 1)
+        return None, [Finding(str(path), "", _reason(error, path), line)]
+    broken = faults(document)
+    if broken:
+        return None, [at_fault(path, fault) for fault in broken]
+    record = Record.model_validate(document)
+    found = [*_id_faults(path, record), *_identity_faults(record)]
+    findings = [at_fault(path, fault) for fault in found]
+    if record.samples is not None:
+        findings += check_samples(path, record, metrics)
+    return record, findings
+
+
+def subject_key(record: Record) -> str:
+    """Return what identifies the subject of a variant or a cell: how it was made."""
+    made = {key: record.identity.get(key) for key in SUBJECT_KEYS}
+    return content_hash(made)
+
+
+def _reason(error: RecordError, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")
+
+
+# --- identity -----------------------------------------------------------------------
+
+
+def _id_faults(path: Path, record: Record) -> Iterator[Fault]:
+    readable = f"{record.model.label}.{record.arm.label}.s{record.seed}"
+    variant_prefix = f"{readable}-"
+    if record.attack is not None:
+        readable += f".{record.attack.label}"
+    expected = f"{readable}-{content_hash(record.identity)[:8]}"
+    if record.id != expected:
+        yield Fault(("id",), f"{record.id!r}, but labels and identity give {expected}")
+    if path.parent.name != record.id:
+        yield Fault(("id",), f"{record.id!r} lies in the folder {path.parent.name}")
+    own = record.variant == record.id
+    if own if record.kind == "cell" else not own:
+        yield Fault(("variant",), f"{record.variant!r} cannot be its variant")
+    elif not record.variant.startswith(variant_prefix):
+        yield Fault(("variant",), f"{record.variant!r} has other labels or seed")
+
+
+def _identity_faults(record: Record) -> Iterator[Fault]:
+    """Compare what the id is computed from with what the record shows."""
+    fingerprint = _at(record.identity, ("model", "fingerprint"))
+    if fingerprint != record.model.fingerprint:
+        message = f"{fingerprint!r}, but elsewhere {record.model.fingerprint!r}"
+        yield Fault(("identity", "model", "fingerprint"), message)
+    for path, shown in _shown(record):
+        hashed = _at(record.identity, path)
+        if not _agrees(shown, hashed):
+            where, what = ".".join(path), "the record shows another value"
+            yield Fault(
+                ("identity", *path), f"{where} is {hashed!r}; {what}: {shown!r}"
+            )
+
+
+def _shown(record: Record) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield ("schema_version",), record.schema_version
+    yield ("seed",), record.seed
+    yield ("limit",), record.suite.limit
+    yield ("recovery",), record.arm.recovery
+    yield ("model", "adapter"), record.model.adapter
+    yield ("model", "options"), record.model.options
+    yield ("arm", "constraint"), record.arm.constraint
+    yield ("arm", "options"), record.arm.options
+    if record.attack is not None:
+        yield ("attack", "attack"), record.attack.attack
+        yield ("attack", "options"), record.attack.options
+        yield ("examples",), record.attack.examples
+
+
+def _at(value: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _agrees(shown: Any, hashed: Any) -> bool:
+    """Say whether what is shown can be what is hashed.
+
+    Null options and paths of models are not hashed; corpora and other files are hashed
+    by their contents but shown by their names, and those are not compared.
+    """
+    if isinstance(hashed, str) and hashed.startswith("sha256:"):
+        return isinstance(shown, str)
+    if isinstance(shown, str) and isinstance(hashed, dict):
+        return True
+    if isinstance(shown, dict) and isinstance(hashed, dict):
+        return all(key in shown and _agrees(shown[key], hashed[key]) for key in hashed)
+    if isinstance(shown, list) and isinstance(hashed, list):
+        pairs = zip(shown, hashed, strict=False)
+        return len(shown) == len(hashed) and all(_agrees(*pair) for pair in pairs)
+    return bool(shown == hashed)

@@ -1,0 +1,44 @@
+"""Reports: records and rows become tables; tables become text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from harness.report.build import build
+from harness.report.content import Report
+from harness.report.json import render_json
+from harness.report.latex import render_latex
+from harness.report.markdown import render_markdown
+from harness.report.text import render_text
+from harness.store import write_atomic
+from harness.survey import survey
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["FORMATS", "Report", "build", "render", "write_reports"]
+
+_RENDERERS: dict[str, tuple[Callable[[Report], str], str]] = {
+    "text": (render_text, "txt"),
+    "markdown": (render_markdown, "md"),
+    "json": (render_json, "json"),
+    "latex": (render_latex, "tex"),
+}
+FORMATS = tuple(_RENDERERS)
+"""The formats of a report."""
+
+
+def render(report: Report, style: str) -> str:
+    """Return the report in one of the formats, ending in a newline."""
+    return _RENDERERS[style][0](report)
+
+
+def write_reports(root: Path) -> str:
+    """Write the report of a run in all formats into ``report/``; return the text."""
+    found = survey(root)
+    report = build(found)
+    for renderer, ending in _RENDERERS.values():
+        path = found.folder.report_dir / f"report.{ending}"
+        write_atomic(path, renderer(report))
+    return render_text(report)

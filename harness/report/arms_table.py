@@ -1,0 +1,73 @@
+"""Each arm against the baseline arm, in absolute nats on the same examples."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from harness.report.content import (
+    Cell,
+    Column,
+    Label,
+    Missing,
+    Number,
+    Table,
+    from_estimate,
+)
+from harness.report.pairing import pair
+from harness.report.results import Results, Subjects
+from harness.results import SampleRow
+
+
+def arms_table(results: Results) -> Table:
+    """Return a row for each model, arm other than the baseline, and attack."""
+    treated = [s for s in results.subjects if s != s.baseline]
+    attacks = list(results.suite.attacks)
+    return Table(
+        key="arms",
+        title="Arms against the baseline arm",
+        columns=[
+            Column("model (arm)"),
+            Column("attack"),
+            Column("baseline", "clean loss"),
+            Column("arm", "clean loss"),
+            Column("baseline", "dL"),
+            Column("arm", "dL"),
+            Column("difference of dL", "paired"),
+        ],
+        rows=[_row(results, s, attack) for s in treated for attack in attacks],
+        caption=(
+            "Nats/token on the attacked examples. Below 0, the attack does less harm "
+            "to the arm than to the baseline; [a, b] is a 95 % interval, paired by "
+            "example, by bootstrap over documents and seeds. Success at a relative "
+            "threshold falls when the clean loss rises, with no robustness gained: "
+            "compare the clean losses first."
+        ),
+    )
+
+
+def _row(results: Results, subjects: Subjects, attack: str) -> list[Cell]:
+    names: list[Cell] = [Label(subjects.name), Label(attack)]
+    own = results.cells(subjects, attack)
+    base = results.cells(subjects.baseline, attack)
+    pairing = pair(own, base)
+    if pairing is None:
+        absence = "examples differ"
+        if not own:
+            absence = results.absence(subjects, attack)
+        elif not base:
+            absence = f"baseline {results.absence(subjects.baseline, attack)}"
+        return [*names, *[Missing(absence)] * 5]
+    delta_own, delta_base = pairing.mean_deltas()
+    return [
+        *names,
+        _clean(pairing.second),
+        _clean(pairing.first),
+        Number(delta_base, "nats"),
+        Number(delta_own, "nats"),
+        from_estimate(pairing.difference(), "nats", signed=True),
+    ]
+
+
+def _clean(rows: list[SampleRow]) -> Cell:
+    losses = [row.clean_loss for row in rows if row.clean_loss is not None]
+    return Number(fmean(losses), "nats") if losses else Missing("errors only")

@@ -1,0 +1,72 @@
+"""Put a report together: facts, warnings, tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from harness.records import Record
+from harness.report.arms_table import arms_table
+from harness.report.cautions import cautions, made_by
+from harness.report.content import Report, Table
+from harness.report.controls import Comparison, compare_controls, controls_table
+from harness.report.main_table import main_table
+from harness.report.making import certificates_table, recovery_table
+from harness.report.metrics_table import metrics_tables
+from harness.report.results import Results
+from harness.survey import STATES, Survey
+
+
+def build(survey: Survey, threshold: float | None = None) -> Report:
+    """Return the report of a run; success at `threshold`, by default the suite's."""
+    suite = survey.plan.experiment.suite
+    results = Results(survey, threshold or suite.success.threshold)
+    comparisons = compare_controls(results)
+    return Report(
+        title=f"Report of {survey.folder.root}",
+        facts=list(_facts(results)),
+        warnings=list(cautions(results, comparisons)),
+        tables=list(_tables(results, comparisons)),
+        provenance=list(_provenance(results)),
+    )
+
+
+def _tables(results: Results, comparisons: Sequence[Comparison]) -> Iterator[Table]:
+    yield main_table(results)
+    if comparisons:
+        yield controls_table(results, comparisons)
+    if results.suite.attacks and len(results.suite.arms) > 1:
+        yield arms_table(results)
+    yield certificates_table(results)
+    if results.suite.recovery is not None:
+        yield recovery_table(results)
+    if results.suite.metrics:
+        yield from metrics_tables(results)
+
+
+def _facts(results: Results) -> Iterator[tuple[str, str]]:
+    suite = results.suite
+    yield "suite", suite.name
+    profiles = {r.suite.profile for r in results.records if r.suite.profile}
+    if profiles:
+        yield "profile", ", ".join(sorted(profiles))
+    yield "seeds", ", ".join(map(str, suite.seeds))
+    counts = results.survey.counts
+    states = [f"{counts[state]} {state}" for state in STATES]
+    yield "units", f"{', '.join(states)} of {sum(counts.values())}"
+
+
+def _provenance(results: Results) -> Iterator[tuple[str, str]]:
+    """Return what pins the numbers down: nothing here depends on when it is asked."""
+    yield "suite sha256", _values(results, lambda r: r.suite.sha256[:12])
+    yield "code commit", _values(results, made_by)
+    finished = [record.provenance.finished for record in results.records]
+    yield "newest record", max(finished, default="none")
+
+
+def _values(results: Results, of: Callable[[Record], str]) -> str:
+    """Name the values that records have, with their numbers if they differ."""
+    found = Counter(of(record) for record in results.records)
+    if len(found) < 2:
+        return next(iter(found), "none")
+    return ", ".join(f"{value} ({n} records)" for value, n in sorted(found.items()))

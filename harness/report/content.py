@@ -1,0 +1,129 @@
+"""What a report says, before any of it is formatted; numbers here are not rounded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from harness.records import Estimate
+from harness.statistics import across_seeds
+
+Kind = Literal[
+    "number",
+    "count",
+    "parameters",
+    "perplexity",
+    "nats",
+    "fraction",
+    "flops",
+    "weight",
+    "p",
+]
+"""What a number is; it decides how it is rounded and what stands behind it."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """A cell of words."""
+
+    text: str
+    alarm: bool = False
+    """True for what must not be overlooked."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A number that is not there, and why: missing, failed, invalid, ..."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Number:
+    """A cell with a number: either its spread over seeds or an interval, never both."""
+
+    value: float
+    kind: Kind
+    signed: bool = False
+    std: float | None = None
+    """Sample standard deviation (ddof 1) over seeds."""
+    interval: tuple[float, float] | None = None
+    """What a record or a bootstrap says of `value`, at 95 %."""
+    n: int | None = None
+    """How many seeds `value` rests on."""
+    planned: int | None = None
+    """How many seeds the suite asks for; shown where `n` is smaller."""
+    mark: str = ""
+    """Refers to a note below the table."""
+
+
+Cell = Label | Missing | Number
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading, and the group of columns that it belongs to."""
+
+    title: str
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first column names the row."""
+
+    key: str
+    """What programs call it."""
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    caption: str
+    """How to read it."""
+    notes: Sequence[str] = ()
+    """What the marks mean."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Facts about the run, warnings, and tables."""
+
+    title: str
+    facts: Sequence[tuple[str, str]]
+    warnings: Sequence[str]
+    tables: Sequence[Table]
+    provenance: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    """What pins down the numbers: hash of the suite, commit, newest record."""
+
+
+def from_estimate(
+    estimate: Estimate, kind: Kind, *, signed: bool = False, mark: str = ""
+) -> Cell:
+    """Return the cell of an estimate, with its interval."""
+    if estimate.value is None:
+        return Missing(estimate.reason or "null")
+    return Number(
+        estimate.value, kind, signed=signed, interval=estimate.interval, mark=mark
+    )
+
+
+def from_seeds(
+    values: Sequence[float], kind: Kind, planned: int, *, signed: bool = False
+) -> Cell:
+    """Return the cell of a mean over seeds, with the sample standard deviation."""
+    spread = across_seeds(values)
+    if spread.mean is None:
+        return Missing("missing")
+    return Number(
+        spread.mean,
+        kind,
+        signed=signed,
+        std=spread.std,
+        n=spread.n,
+        planned=planned,
+    )
+
+
+def marked(cell: Cell, mark: str) -> Cell:
+    """Return the cell with a mark behind its number."""
+    return replace(cell, mark=cell.mark + mark) if isinstance(cell, Number) else cell

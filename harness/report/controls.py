@@ -1,0 +1,179 @@
+"""Does an attack beat its control? Without that, its numbers mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from harness.records import Estimate
+from harness.report.content import (
+    Cell,
+    Column,
+    Label,
+    Missing,
+    Number,
+    Table,
+    from_estimate,
+)
+from harness.report.pairing import CellsBySeed, Pairing, pair
+from harness.report.results import Results, Subjects
+from harness.statistics import holm
+
+LEDGER_MARK = "‡"
+LEDGER_TOLERANCE = 0.1
+"""Relative difference of FLOPs beyond which two ledgers are not called equal."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An attack and its control on the same subjects."""
+
+    subjects: Subjects
+    attack: str
+    control: str
+    pairing: Pairing | None
+    difference: Estimate | None
+    """Of dL, attack minus control; None where nothing could be paired."""
+    flops: tuple[float, float] | None
+    """Per example: attack, control."""
+    absence: str
+    """Why nothing could be paired."""
+
+    @property
+    def better(self) -> bool | None:
+        """True where the interval lies above 0; None where there is none."""
+        if self.difference is None or self.difference.interval is None:
+            return None
+        return self.difference.interval[0] > 0
+
+    @property
+    def equal_ledgers(self) -> bool:
+        """True where both spent about the same."""
+        if self.flops is None:
+            return True
+        attack, control = self.flops
+        return abs(control - attack) <= LEDGER_TOLERANCE * attack
+
+
+def compare_controls(results: Results) -> list[Comparison]:
+    """Compare every attack with its controls, under every model and arm."""
+    return [
+        _compare(results, subjects, attack, control)
+        for attack, control in results.controls
+        for subjects in results.subjects
+    ]
+
+
+def invalid(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return the comparisons on the baseline arm that the attack did not win."""
+    return [
+        comparison
+        for comparison in comparisons
+        if comparison.better is False
+        and comparison.subjects == comparison.subjects.baseline
+    ]
+
+
+def controls_table(results: Results, comparisons: Sequence[Comparison]) -> Table:
+    """Return a row for each attack, control, model and arm."""
+    paired = [c for c in comparisons if c.pairing is not None]
+    p_values = holm(
+        [c.pairing.success_p_value(results.threshold) for c in paired if c.pairing]
+    )
+    adjusted = {id(c): p for c, p in zip(paired, p_values, strict=True)}
+    losers = {(c.subjects.model, c.attack) for c in invalid(comparisons)}
+    rows = [
+        _row(c, adjusted.get(id(c)), (c.subjects.model, c.attack) in losers)
+        for c in comparisons
+    ]
+    return Table(
+        key="controls",
+        title="Attacks against their controls",
+        columns=[
+            Column("model (arm)"),
+            Column("attack : control"),
+            Column("dL", "attack"),
+            Column("FLOPs/ex.", "attack"),
+            Column("dL", "control"),
+            Column("FLOPs/ex.", "control"),
+            Column("difference of dL", "paired"),
+            Column("p", "paired"),
+            Column("verdict", "paired"),
+        ],
+        rows=rows,
+        caption=(
+            "A control gets the attack's budget on the same examples. The difference "
+            "is paired by example; [a, b] is its 95 % interval by bootstrap over "
+            "documents and seeds. p: McNemar's exact test of success, the largest over "
+            "seeds, Holm over the table. An attack whose interval does not lie above 0 "
+            "on the baseline arm is invalid, whatever it shows elsewhere."
+        ),
+        notes=_ledger_notes(comparisons),
+    )
+
+
+def _compare(
+    results: Results, subjects: Subjects, attack: str, control: str
+) -> Comparison:
+    first, second = results.cells(subjects, attack), results.cells(subjects, control)
+    pairing = pair(first, second)
+    absence = "examples differ"
+    if not first:
+        absence = f"{attack} {results.absence(subjects, attack)}"
+    elif not second:
+        absence = f"{control} {results.absence(subjects, control)}"
+    return Comparison(
+        subjects=subjects,
+        attack=attack,
+        control=control,
+        pairing=pairing,
+        difference=pairing.difference() if pairing else None,
+        flops=(_flops(first), _flops(second)) if pairing else None,
+        absence=absence,
+    )
+
+
+def _flops(cells: CellsBySeed) -> float:
+    return fmean(cell.flops_per_example for cell in cells.values())
+
+
+def _row(comparison: Comparison, p_value: float | None, loser: bool) -> list[Cell]:
+    names: list[Cell] = [
+        Label(comparison.subjects.name),
+        Label(f"{comparison.attack} : {comparison.control}"),
+    ]
+    pairing, difference = comparison.pairing, comparison.difference
+    if pairing is None or difference is None or comparison.flops is None:
+        gap = Missing(comparison.absence)
+        return [*names, gap, gap, gap, gap, gap, gap, Label("no comparison", True)]
+    mark = "" if comparison.equal_ledgers else LEDGER_MARK
+    deltas, flops = pairing.mean_deltas(), comparison.flops
+    return [
+        *names,
+        Number(deltas[0], "nats"),
+        Number(flops[0], "flops"),
+        Number(deltas[1], "nats"),
+        Number(flops[1], "flops", mark=mark),
+        from_estimate(difference, "nats", signed=True),
+        Missing("untested") if p_value is None else Number(p_value, "p"),
+        _verdict(comparison, loser),
+    ]
+
+
+def _verdict(comparison: Comparison, loser: bool) -> Label:
+    if loser:
+        return Label("ATTACK INVALID", alarm=True)
+    if comparison.better is None:
+        return Label("undecided: no interval", alarm=True)
+    if comparison.better:
+        return Label(f"beats {comparison.control}")
+    return Label(f"no better than {comparison.control}", alarm=True)
+
+
+def _ledger_notes(comparisons: Sequence[Comparison]) -> list[str]:
+    unequal = [c for c in comparisons if not c.equal_ledgers]
+    if not unequal:
+        return []
+    percent = f"{LEDGER_TOLERANCE:.0%}".replace("%", " %")
+    return [f"{LEDGER_MARK} the ledgers are not equal: they differ by over {percent}"]

@@ -1,0 +1,43 @@
+"""Reports for programs: every number in full."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from harness.report.content import Cell, Label, Missing, Report, Table
+
+
+def render_json(report: Report) -> str:
+    """Return the report as JSON; a missing number is null with its reason."""
+    document = {
+        "title": report.title,
+        "facts": dict(report.facts),
+        "provenance": dict(report.provenance),
+        "warnings": list(report.warnings),
+        "tables": {table.key: _table(table) for table in report.tables},
+    }
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    return text + "\n"
+
+
+def _table(table: Table) -> dict[str, Any]:
+    names = [
+        f"{column.group}: {column.title}" if column.group else column.title
+        for column in table.columns
+    ]
+    return {
+        "title": table.title,
+        "caption": table.caption,
+        "notes": list(table.notes),
+        "rows": [dict(zip(names, map(_cell, row), strict=True)) for row in table.rows],
+    }
+
+
+def _cell(cell: Cell) -> Any:
+    if isinstance(cell, Label):
+        return cell.text
+    if isinstance(cell, Missing):
+        return {"value": None, "reason": cell.reason}
+    return asdict(cell)

@@ -1,0 +1,111 @@
+"""Reports as LaTeX: tables for a paper, with booktabs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from harness.report.content import Cell, Column, Label, Missing, Report, Table
+from harness.report.numbers import show
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "†": r"$\dagger$",
+    "‡": r"$\ddagger$",
+}
+
+
+def render_latex(report: Report) -> str:
+    """Return the tables, and all else as comments; needs the package booktabs.
+
+    The same records give the same text, so that a rerun leaves no difference.
+    """
+    facts = [f"{name}: {value}" for name, value in (*report.provenance, *report.facts)]
+    comments = [report.title, *facts, *report.warnings]
+    header = "\n".join(_comment(text) for text in comments)
+    needs = "% \\usepackage{booktabs}"
+    tables = [_table(table) for table in report.tables]
+    return "\n\n".join([f"{header}\n{needs}", *tables]) + "\n"
+
+
+def _comment(text: str) -> str:
+    return f"% {' '.join(text.split())}"
+
+
+def _table(table: Table) -> str:
+    rows = [_line(map(_cell, row)) for row in table.rows]
+    words = " ".join(escape(text) for text in (*table.notes, table.caption))
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        f"\\caption{{{escape(table.title)}. {words}}}",
+        f"\\label{{tab:{table.key}}}",
+        f"\\begin{{tabular}}{{{'l' + 'r' * (len(table.columns) - 1)}}}",
+        r"\toprule",
+        *_headings(table.columns),
+        r"\midrule",
+        *rows,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines)
+
+
+def _headings(columns: Sequence[Column]) -> list[str]:
+    titles = _line(escape(column.title) for column in columns)
+    groups = [
+        (name, len(list(found)))
+        for name, found in groupby(columns, key=lambda column: column.group)
+    ]
+    if len(groups) == 1:
+        return [titles]
+    above = _line(f"\\multicolumn{{{n}}}{{c}}{{{escape(name)}}}" for name, n in groups)
+    return [above, *_rules(groups), titles]
+
+
+def _rules(groups: Sequence[tuple[str, int]]) -> list[str]:
+    rules, start = [], 1
+    for name, n in groups:
+        if name:
+            rules.append(f"\\cmidrule(lr){{{start}-{start + n - 1}}}")
+        start += n
+    return ["".join(rules)]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"{' & '.join(cells)} \\\\"
+
+
+def _cell(cell: Cell) -> str:
+    if isinstance(cell, Label):
+        text = escape(cell.text)
+        return f"\\textbf{{{text}}}" if cell.alarm else text
+    if isinstance(cell, Missing):
+        return f"\\emph{{{escape(cell.reason)}}}"
+    shown = show(cell)
+    number = shown.value.replace(",", "{,}")
+    if shown.std is not None:
+        number += rf" \pm {shown.std}"
+    if shown.interval is not None:
+        number += rf"\ [{shown.interval[0]}, {shown.interval[1]}]"
+    unit = rf"\,{escape(shown.unit)}" if shown.unit else ""
+    seeds = f" ({escape(shown.seeds)})" if shown.seeds else ""
+    return f"${number}${unit}{seeds}{escape(shown.mark)}"
+
+
+def escape(text: str) -> str:
+    """Escape what LaTeX would read as markup."""
+    return "".join(_SPECIAL.get(character, character) for character in text)

@@ -1,0 +1,154 @@
+"""The main table: what each arm costs, and what each attack does to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from statistics import fmean
+
+from harness.records import Record
+from harness.report.content import (
+    Cell,
+    Column,
+    Label,
+    Missing,
+    Number,
+    Table,
+    from_estimate,
+    from_seeds,
+    marked,
+)
+from harness.report.pairing import CellsBySeed, pooled_delta
+from harness.report.results import Results, Subjects
+from harness.results import successes
+from harness.statistics import wilson
+
+ERROR_MARK = "†"
+LOSS = "loss"
+"""The estimate that the table looks for, whatever metric offers it."""
+LARGEST_LOSS = 700.0
+"""Nats/token beyond which a perplexity leaves the range of floats."""
+
+
+def main_table(results: Results) -> Table:
+    """Return a row for each model and arm."""
+    columns = [
+        Column("model (arm)"),
+        Column("params"),
+        Column("perplexity"),
+        Column("change"),
+        Column("clean loss"),
+    ]
+    for attack in results.suite.attacks:
+        columns += [Column("success", attack), Column("dL", attack)]
+    return Table(
+        key="main",
+        title="Clean perplexity and attacks",
+        columns=columns,
+        rows=[_row(results, subjects) for subjects in results.subjects],
+        caption=_caption(results),
+        notes=list(_errors(results)),
+    )
+
+
+def clean_losses(results: Results, subjects: Subjects) -> dict[int, float]:
+    """Return nats/token by seed, from the first metric that offers a loss."""
+    records = results.variants(subjects)
+    found = {seed: _clean_loss(record) for seed, record in records.items()}
+    return {seed: loss for seed, loss in found.items() if loss is not None}
+
+
+def _clean_loss(record: Record) -> float | None:
+    for found in record.results.values():
+        if LOSS in found:
+            return found[LOSS].value
+    return None
+
+
+def _perplexities(results: Results, subjects: Subjects) -> dict[int, float]:
+    losses = clean_losses(results, subjects)
+    return {seed: math.exp(x) for seed, x in losses.items() if x < LARGEST_LOSS}
+
+
+def _row(results: Results, subjects: Subjects) -> list[Cell]:
+    row: list[Cell] = [Label(subjects.name), _parameters(results, subjects)]
+    planned = len(results.suite.seeds)
+    absence = Missing(results.absence(subjects))
+    perplexities = _perplexities(results, subjects)
+    losses = clean_losses(results, subjects)
+    clean = from_seeds([*perplexities.values()], "perplexity", planned)
+    row.append(clean if perplexities else absence)
+    row.append(_change(results, subjects))
+    row.append(from_seeds([*losses.values()], "nats", planned) if losses else absence)
+    for attack in results.suite.attacks:
+        row += _attack_cells(results, subjects, attack)
+    return row
+
+
+def _parameters(results: Results, subjects: Subjects) -> Cell:
+    for record in results.variants(subjects).values():
+        if record.model.parameters is not None:
+            return Number(record.model.parameters, "parameters")
+    return Missing(results.absence(subjects))
+
+
+def _change(results: Results, subjects: Subjects) -> Cell:
+    """Return the mean over seeds of perplexity / baseline's perplexity - 1."""
+    if subjects == subjects.baseline:
+        return Label("")
+    own = _perplexities(results, subjects)
+    base = _perplexities(results, subjects.baseline)
+    ratios = [own[seed] / base[seed] - 1 for seed in own if seed in base]
+    if not ratios:
+        return Missing("missing")
+    return Number(fmean(ratios), "fraction", signed=True)
+
+
+def _attack_cells(results: Results, subjects: Subjects, attack: str) -> list[Cell]:
+    cells = results.cells(subjects, attack)
+    delta = pooled_delta(cells)
+    if delta is None:
+        reason = "examples differ" if cells else results.absence(subjects, attack)
+        return [Missing(reason), Missing(reason)]
+    mark = ERROR_MARK if any(cell.errors for cell in cells.values()) else ""
+    success = _success(cells, results.threshold, len(results.suite.seeds))
+    return [marked(success, mark), from_estimate(delta, "nats")]
+
+
+def _success(cells: CellsBySeed, threshold: float, planned: int) -> Cell:
+    """Return the spread over seeds; of a single seed, the Wilson interval."""
+    hits = [successes(cell.rows, threshold) for cell in cells.values()]
+    if planned == 1:
+        return from_estimate(wilson(sum(hits[0]), len(hits[0])), "fraction")
+    return from_seeds([fmean(found) for found in hits], "fraction", planned)
+
+
+def _errors(results: Results) -> Iterator[str]:
+    for subjects in results.subjects:
+        for attack in results.suite.attacks:
+            cells = results.cells(subjects, attack).values()
+            errors = sum(cell.errors for cell in cells)
+            if errors:
+                total = sum(len(cell.rows) for cell in cells)
+                where = f"{attack} on {subjects.name}"
+                what = f"{errors} of {total} examples ended in an error"
+                yield f"{ERROR_MARK} {where}: {what}; they count as no success and dL 0"
+
+
+def _caption(results: Results) -> str:
+    seeds = len(results.suite.seeds)
+    shared = (
+        f"change: of perplexity against the baseline arm. success: exp(dL) > "
+        f"{1 + results.threshold:g}, of all examples. dL: rise of the loss on the "
+        "reference, nats/token."
+    )
+    if seeds == 1:
+        return (
+            f"One seed, so there is no spread over seeds. [a, b] is a 95 % interval "
+            f"within the run (Wilson; bootstrap over documents). {shared}"
+        )
+    return (
+        f"± is the sample standard deviation (ddof 1) over {seeds} seeds, fewer where "
+        "n says so. [a, b] is a 95 % interval by bootstrap over documents and seeds. "
+        f"{shared}"
+    )

@@ -1,0 +1,192 @@
+"""How the subjects were made: certificates, and recovery on equal terms or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from harness.records import Certificate, Certificates, Estimate, Record, RecoverySummary
+from harness.report.content import (
+    Cell,
+    Column,
+    Label,
+    Missing,
+    Number,
+    Table,
+    from_seeds,
+)
+from harness.report.results import Results, Subjects
+
+WEIGHTS = "weights_non_negative"
+"""The check of a certificate that measures the smallest weight."""
+_WORST_FIRST = ("fail", "pass", "nothing_promised")
+
+
+def certificates_table(results: Results) -> Table:
+    """Return a row for each model and arm: the worst of its seeds."""
+    return Table(
+        key="certificates",
+        title="Certificates of the feed-forward networks",
+        columns=[
+            Column("model (arm)"),
+            Column("before", "certificate"),
+            Column("after", "certificate"),
+            Column("examined"),
+            Column("before", "smallest weight"),
+            Column("after", "smallest weight"),
+            Column("FFN monotone"),
+            Column("activation"),
+        ],
+        rows=[_certificate_row(results, subjects) for subjects in results.subjects],
+        caption=(
+            "Before and after recovery, the worst over seeds. Nothing follows for the "
+            "whole model (end to end: none): residuals, norms and attention are not "
+            "monotone."
+        ),
+    )
+
+
+def recovery_table(results: Results) -> Table:
+    """Return a row for each model and arm: what training restored, on which data."""
+    return Table(
+        key="recovery",
+        title="Recovery training",
+        columns=[
+            Column("model (arm)"),
+            Column("at once", "held-out perplexity"),
+            Column("after", "held-out perplexity"),
+            Column("tokens"),
+            Column("data and order"),
+        ],
+        rows=[_recovery_row(results, subjects) for subjects in results.subjects],
+        caption=(
+            "± is the sample standard deviation (ddof 1) over seeds. Arms compare only "
+            "where they saw the same tokens in the same order as the baseline arm."
+        ),
+    )
+
+
+def unequal_training(results: Results) -> list[Subjects]:
+    """Return the models and arms that were not trained as their baseline arm was."""
+    return [s for s in results.subjects if _same_training(results, s) is False]
+
+
+def failed_certificates(results: Results) -> list[Subjects]:
+    """Return the models and arms that break a promise, under any seed."""
+    return [s for s in results.subjects if any(_failed(c) for c in _all(results, s))]
+
+
+# --- certificates -------------------------------------------------------------------
+
+
+def _certificate_row(results: Results, subjects: Subjects) -> list[Cell]:
+    found = _all(results, subjects)
+    if not found:
+        return [Label(subjects.name), *[Missing(results.absence(subjects))] * 7]
+    before = [certificates.before for certificates in found]
+    after = [certificates.after for certificates in found]
+    return [
+        Label(subjects.name),
+        _status(before),
+        _status(after),
+        _examined(after),
+        _smallest(before),
+        _smallest(after),
+        Label("yes" if all(c.ffn_monotone for c in after) else "no"),
+        Label(after[0].activation),
+    ]
+
+
+def _all(results: Results, subjects: Subjects) -> list[Certificates]:
+    records = results.variants(subjects).values()
+    return [record.certificate for record in records if record.certificate]
+
+
+def _failed(certificates: Certificates) -> bool:
+    return "fail" in (certificates.before.status, certificates.after.status)
+
+
+def _status(certificates: Sequence[Certificate]) -> Label:
+    found = {certificate.status for certificate in certificates}
+    worst = next(status for status in _WORST_FIRST if status in found)
+    if worst == "fail":
+        return Label("FAIL", alarm=True)
+    return Label(worst.replace("_", " "))
+
+
+def _examined(certificates: Sequence[Certificate]) -> Label:
+    least = min(certificates, key=lambda c: c.examined - c.expected)
+    short = least.examined < least.expected
+    return Label(f"{least.examined} of {least.expected}", alarm=short)
+
+
+def _smallest(certificates: Sequence[Certificate]) -> Cell:
+    checks = [c for x in certificates for c in x.checks if c.name == WEIGHTS]
+    values = [check.measured.get("minimum") for check in checks]
+    known = [value for value in values if isinstance(value, int | float)]
+    return Number(min(known), "weight", signed=True) if known else Missing("none")
+
+
+# --- recovery -----------------------------------------------------------------------
+
+
+def _recovery_row(results: Results, subjects: Subjects) -> list[Cell]:
+    found = _summaries(results, subjects)
+    if not found:
+        return [Label(subjects.name), *[Missing(results.absence(subjects))] * 4]
+    if all(summary.status == "none" for summary in found.values()):
+        nothing = Label("none")
+        return [
+            Label(subjects.name),
+            nothing,
+            nothing,
+            nothing,
+            _data(results, subjects),
+        ]
+    planned = len(results.suite.seeds)
+    tokens = {summary.tokens for summary in found.values()}
+    return [
+        Label(subjects.name),
+        _perplexity([s.loss_before for s in found.values()], planned),
+        _perplexity([s.loss_after for s in found.values()], planned),
+        Number(min(tokens), "count") if len(tokens) == 1 else Label("varies", True),
+        _data(results, subjects),
+    ]
+
+
+def _summaries(results: Results, subjects: Subjects) -> dict[int, RecoverySummary]:
+    records: dict[int, Record] = results.variants(subjects)
+    return {seed: r.recovery for seed, r in records.items() if r.recovery}
+
+
+def _perplexity(losses: Sequence[Estimate | None], planned: int) -> Cell:
+    known = [loss.value for loss in losses if loss and loss.value is not None]
+    if not known:
+        return Missing("not evaluated")
+    try:
+        values = [math.exp(loss) for loss in known]
+    except OverflowError:
+        return Missing("beyond the range of floats")
+    return from_seeds(values, "perplexity", planned)
+
+
+def _data(results: Results, subjects: Subjects) -> Label:
+    if subjects == subjects.baseline:
+        return Label("the measure")
+    same = _same_training(results, subjects)
+    if same is None:
+        return Label("no baseline to compare", alarm=True)
+    return Label("as baseline") if same else Label("NOT EQUAL", alarm=True)
+
+
+def _same_training(results: Results, subjects: Subjects) -> bool | None:
+    """Compare tokens and order with the baseline arm's; None where it is not there."""
+    own, base = _summaries(results, subjects), _summaries(results, subjects.baseline)
+    shared = [seed for seed in own if seed in base]
+    if not shared:
+        return None
+    return all(_budget(own[seed]) == _budget(base[seed]) for seed in shared)
+
+
+def _budget(summary: RecoverySummary) -> tuple[str, int, int, str | None]:
+    return summary.status, summary.steps, summary.tokens, summary.data_sha256

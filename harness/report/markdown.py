@@ -1,0 +1,46 @@
+"""Reports as Markdown: for pull requests, issues and notebooks."""
+
+from __future__ import annotations
+
+from harness.report.content import Cell, Column, Label, Report, Table
+from harness.report.text import cell_text
+
+
+def render_markdown(report: Report) -> str:
+    """Return the report as GitHub-flavoured Markdown."""
+    facts = [*report.facts, *report.provenance]
+    parts = [f"# {_escape(report.title)}"]
+    parts.append("\n".join(f"- {name}: {_escape(value)}" for name, value in facts))
+    parts += [f"> **{_escape(warning)}**" for warning in report.warnings]
+    parts += [_table(table) for table in report.tables]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(table: Table) -> str:
+    header = _line([_heading(column) for column in table.columns])
+    rule = _line(["---"] + ["---:"] * (len(table.columns) - 1))
+    rows = [_line([_cell(cell) for cell in row]) for row in table.rows]
+    words = [_escape(text) for text in (*table.notes, table.caption)]
+    lines = "\n".join([header, rule, *rows])
+    return "\n\n".join([f"## {_escape(table.title)}", lines, *words])
+
+
+def _heading(column: Column) -> str:
+    group = f"{column.group}: " if column.group else ""
+    return _escape(group + column.title)
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(cell: Cell) -> str:
+    text = _escape(cell_text(cell))
+    return f"**{text}**" if isinstance(cell, Label) and cell.alarm else text
+
+
+def _escape(text: str) -> str:
+    """Escape what Markdown would read as markup, in labels above all."""
+    for character in "\\`*_|<>[]":
+        text = text.replace(character, f"\\{character}")
+    return text

@@ -1,0 +1,104 @@
+"""Round numbers, as late as possible: when they are shown."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from harness.report.content import Kind, Number
+
+
+@dataclass(frozen=True)
+class Style:
+    """How numbers of a kind are shown."""
+
+    decimals: int = 3
+    """Decimals where nothing says how sure the number is."""
+    least: int = 1
+    """Decimals shown at least, where something does."""
+    scale: float = 1.0
+    unit: str = ""
+
+
+STYLES: dict[Kind, Style] = {
+    "number": Style(decimals=4),
+    "count": Style(decimals=0, least=0),
+    "perplexity": Style(decimals=2, least=1),
+    "nats": Style(decimals=3, least=2),
+    "fraction": Style(decimals=1, least=1, scale=100, unit="%"),
+}
+MOST_DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The rounded parts of a number, as plain ASCII."""
+
+    value: str
+    unit: str = ""
+    std: str | None = None
+    interval: tuple[str, str] | None = None
+    seeds: str = ""
+    """As ``n=3 of 5``, where there are fewer than planned."""
+    mark: str = ""
+
+
+def show(number: Number) -> Shown:
+    """Round a number; decimals follow the first digit of what is uncertain."""
+    special = _SPECIAL.get(number.kind)
+    if special is not None:
+        return Shown(special(number.value), mark=number.mark)
+    style = STYLES[number.kind]
+    decimals = _decimals(number, style)
+
+    def fixed(value: float, signed: bool = False) -> str:
+        scaled = round(value * style.scale, decimals) + 0.0  # no "-0.0"
+        return f"{scaled:+,.{decimals}f}" if signed else f"{scaled:,.{decimals}f}"
+
+    interval = number.interval
+    return Shown(
+        value=fixed(number.value, number.signed),
+        unit=style.unit,
+        std=None if number.std is None else fixed(number.std),
+        interval=interval
+        and (fixed(interval[0], number.signed), fixed(interval[1], number.signed)),
+        seeds=_seeds(number),
+        mark=number.mark,
+    )
+
+
+def _decimals(number: Number, style: Style) -> int:
+    width = number.std
+    if number.interval is not None:
+        width = (number.interval[1] - number.interval[0]) / 2
+    if not width:
+        return style.decimals
+    first_digit = -math.floor(math.log10(abs(width) * style.scale))
+    return min(MOST_DECIMALS, max(style.least, first_digit))
+
+
+def _seeds(number: Number) -> str:
+    if number.n is None or number.planned is None or number.n == number.planned:
+        return ""
+    return f"n={number.n} of {number.planned}"
+
+
+def _parameters(value: float) -> str:
+    """Show a parameter count as ``1.4B`` or ``14M``."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            scaled = value / size
+            return f"{scaled:.0f}{letter}" if scaled >= 10 else f"{scaled:.1f}{letter}"
+    return f"{value:.0f}"
+
+
+def _p_value(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+_SPECIAL = {
+    "parameters": _parameters,
+    "flops": lambda value: f"{value:.2e}".replace("e+", "e"),
+    "weight": lambda value: f"{value:.2g}",
+    "p": _p_value,
+}

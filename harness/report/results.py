@@ -1,0 +1,122 @@
+"""The records and rows of a run, by model, arm, seed and attack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.records import Record
+from harness.results import SampleRow, read_samples
+from harness.survey import Survey
+
+BASELINE = "baseline"
+"""The arm that every suite has."""
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """A model under one arm: as many variants as there are seeds."""
+
+    model: str
+    arm: str
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return f"{self.model} ({self.arm})"
+
+    @property
+    def baseline(self) -> Subjects:
+        """The same model under the baseline arm."""
+        return Subjects(self.model, BASELINE)
+
+
+@dataclass(frozen=True)
+class AttackedCell:
+    """A complete cell."""
+
+    record: Record
+    rows: Sequence[SampleRow]
+    """In the order of the examples."""
+
+    @property
+    def flops_per_example(self) -> float:
+        """What the attack spent on an example, on average."""
+        return self.record.ledger.flops / max(1, len(self.rows))
+
+    @property
+    def errors(self) -> int:
+        """How many examples the attack failed on."""
+        return sum(row.status == "error" for row in self.rows)
+
+
+class Results:
+    """What a run found: complete units, and why the others are not there."""
+
+    def __init__(self, survey: Survey, threshold: float) -> None:
+        self.survey = survey
+        self.suite = survey.plan.experiment.suite
+        self.threshold = threshold
+        self._units = {(u.model, u.arm, u.seed, u.attack): u for u in survey.units}
+        self._cells: dict[str, AttackedCell] = {}
+
+    @cached_property
+    def subjects(self) -> list[Subjects]:
+        """All models and arms in the suite's order, the baseline arm first."""
+        arms = sorted(self.suite.arms, key=lambda arm: arm != BASELINE)
+        return [Subjects(model, arm) for model in self.suite.models for arm in arms]
+
+    @cached_property
+    def controls(self) -> list[tuple[str, str]]:
+        """Pairs of an attack and a control that got its budget."""
+        entries = self.suite.attacks.items()
+        return [(section.match, label) for label, section in entries if section.match]
+
+    def variants(self, subjects: Subjects) -> dict[int, Record]:
+        """Return the records of the complete variants, by seed."""
+        found = {}
+        for seed in self.suite.seeds:
+            record = self._complete(subjects, seed, None)
+            if record is not None:
+                found[seed] = record
+        return found
+
+    def cells(self, subjects: Subjects, attack: str) -> dict[int, AttackedCell]:
+        """Return the complete cells, by seed."""
+        found = {}
+        for seed in self.suite.seeds:
+            record = self._complete(subjects, seed, attack)
+            if record is not None:
+                found[seed] = self._cell(record)
+        return found
+
+    def absence(self, subjects: Subjects, attack: str | None = None) -> str:
+        """Say why there is nothing under any seed, as ``failed`` or ``missing``."""
+        units = [
+            self._units[subjects.model, subjects.arm, seed, attack]
+            for seed in self.suite.seeds
+        ]
+        states = {unit.state.status for unit in units} - {"complete"}
+        return ", ".join(sorted(states)) or "missing"
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """All complete records, in the order of the plan."""
+        units = self.survey.units
+        complete = [unit.state for unit in units if unit.state.status == "complete"]
+        return [state.record for state in complete if state.record is not None]
+
+    def _complete(
+        self, subjects: Subjects, seed: int, attack: str | None
+    ) -> Record | None:
+        state = self._units[subjects.model, subjects.arm, seed, attack].state
+        return state.record if state.status == "complete" else None
+
+    def _cell(self, record: Record) -> AttackedCell:
+        if record.id not in self._cells:
+            folder = self.survey.folder.unit_dir("cell", record.id)
+            assert record.samples is not None  # it is complete
+            rows = read_samples(folder / record.samples.path)
+            self._cells[record.id] = AttackedCell(record, rows)
+        return self._cells[record.id]
