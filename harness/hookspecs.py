@@ -14,22 +14,22 @@ hookspec = pluggy.HookspecMarker("harness")
 
 
 @hookspec
-def register_models() -> Iterable[type[ModelAdapter]]:  # type: ignore[empty-body]
+def register_models() -> Iterable[type[ModelAdapter[Any]]]:  # type: ignore[empty-body]
     """Return the model adapters that this plugin offers."""
 
 
 @hookspec
-def register_constraints() -> Iterable[type[Constraint]]:  # type: ignore[empty-body]
+def register_constraints() -> Iterable[type[Constraint[Any]]]:  # type: ignore[empty-body]
     """Return the constraints that this plugin offers."""
 
 
 @hookspec
-def register_attacks() -> Iterable[type[Attack]]:  # type: ignore[empty-body]
+def register_attacks() -> Iterable[type[Attack[Any]]]:  # type: ignore[empty-body]
     """Return the attacks that this plugin offers."""
 
 
 @hookspec
-def register_metrics() -> Iterable[type[Metric]]:  # type: ignore[empty-body]
+def register_metrics() -> Iterable[type[Metric[Any]]]:  # type: ignore[empty-body]
     """Return the metrics that this plugin offers."""
 
 

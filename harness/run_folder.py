@@ -78,6 +78,7 @@ def samples_fault(record_path: Path, samples: Samples) -> str | None:
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != samples.sha256:
         return f"{samples.path} differs from its hash in the record"
-    if data.count(b"\n") != samples.rows:
-        return f"{samples.path} has {data.count(bytes([10]))} lines, the record {samples.rows}"
+    lines = data.count(b"\n")
+    if lines != samples.rows:
+        return f"{samples.path} has {lines} lines, the record says {samples.rows}"
     return None

@@ -22,6 +22,7 @@ from harness.errors import CellError, Stopped
 from harness.examples import build_examples
 from harness.plan import CellPlan, VariantPlan
 from harness.provenance import utc_now
+from harness.random_state import seed_everything
 from harness.records import Record, Samples, write_record
 from harness.results import summarise_attack
 from harness.run_context import RunContext
@@ -29,10 +30,10 @@ from harness.run_folder import Kind
 from harness.store import sha256_file, write_atomic
 from harness.subject import Subject
 from harness.variant import (
+    TRAINING,
     load_subject,
     measure,
     read_making,
-    seed_everything,
     subject_folder,
 )
 
@@ -74,7 +75,7 @@ class Runner:
                 self._run_variant(unit, folder, outcome)
         except Stopped:
             raise
-        except Exception as error:  # noqa: BLE001 - one unit must not end the suite
+        except Exception as error:  # one unit must not end the suite
             outcome.error = error_info(error)
             outcome.samples, outcome.results = None, {}
             logging.getLogger(__name__).exception("%s failed", unit.id)
@@ -158,8 +159,8 @@ def link_subject(made: Path, folder: Path) -> None:
     link = folder / "model"
     link.unlink(missing_ok=True)
     link.symlink_to(os.path.relpath(made / "model", folder.resolve()))
-    if (made / "training.jsonl").exists():
-        shutil.copyfile(made / "training.jsonl", folder / "training.jsonl")
+    if (made / TRAINING).exists():
+        shutil.copyfile(made / TRAINING, folder / TRAINING)
 
 
 @contextmanager

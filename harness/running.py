@@ -1,9 +1,9 @@
-"""Run a plan: resolve, write down what will run, run what is not done, tell the user."""
+"""Run a plan: write down what will run, run what is not done, tell the user."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ import filelock
 from harness.assembly import Unit
 from harness.corpora import Corpora
 from harness.errors import HarnessError
-from harness.executors import Executor
+from harness.executors import Executor, RunUnit
 from harness.plan import Plan
 from harness.records import Record
 from harness.run_context import RunContext
@@ -37,6 +37,13 @@ class Tally:
         """All units seen so far."""
         return len(self.complete) + len(self.failed)
 
+    def sentence(self) -> str:
+        """Say in one line how the run ended."""
+        done = f"{len(self.complete)} of {self.total} complete"
+        before = f" ({self.found} of them before)" if self.found else ""
+        failed = f"; failed: {', '.join(self.failed)}" if self.failed else ""
+        return f"{done}{before}{failed}"
+
 
 def run_plan(
     plan: Plan,
@@ -45,13 +52,14 @@ def run_plan(
     executor: Executor,
     stop: StopFlag,
     *,
+    rerun: bool = False,
     fail_fast: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Tally:
     """Run all units of a resolved plan that are not done, and count how they ended.
 
-    Raises `Stopped` where a signal asked for it, and HarnessError after the first
-    failure with `fail_fast`.
+    With `rerun`, the complete ones run again too. Raises `Stopped` where a signal
+    asked for it, and HarnessError after the first failure with `fail_fast`.
     """
     text = dump_suite(plan.experiment.suite)
     folder.root.mkdir(parents=True, exist_ok=True)
@@ -60,7 +68,9 @@ def run_plan(
         plan=plan,
         folder=folder,
         store=store,
-        corpora=Corpora(plan.experiment.suite.corpora, store, plan.experiment.suite.limit),
+        corpora=Corpora(
+            plan.experiment.suite.corpora, store, plan.experiment.suite.limit
+        ),
         device=choose_device(plan.experiment.suite.device),
         stop=stop,
         suite_sha256=hashlib.sha256(text.encode()).hexdigest(),
@@ -69,7 +79,14 @@ def run_plan(
     run.hook.suite_started(
         suite=run.suite.model_dump(mode="json"), run_dir=str(folder.root)
     )
-    tally = _run_units(run, units_of(plan), executor, fail_fast)
+    tally = Tally()
+    run_unit = _unit_runner(run, tally, rerun)
+    for record in executor.execute(units_of(plan), run_unit):
+        (tally.failed if record.error else tally.complete).append(record.id)
+        if record.error:
+            say(f"  FAILED: {record.error.message}")
+        if record.error and fail_fast:
+            raise HarnessError(f"{record.id} failed, and --fail-fast is set")
     run.hook.suite_finished(
         run_dir=str(folder.root),
         complete=len(tally.complete),
@@ -96,10 +113,9 @@ def choose_device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _run_units(
-    run: RunContext, units: Sequence[Unit], executor: Executor, fail_fast: bool
-) -> Tally:
-    runner, tally = Runner(run), Tally()
+def _unit_runner(run: RunContext, tally: Tally, rerun: bool) -> RunUnit:
+    runner = Runner(run)
+    total = len(run.plan.variants) + len(run.plan.cells)
 
     def run_unit(unit: Unit) -> Record | None:
         run.stop.check()
@@ -107,19 +123,13 @@ def _run_units(
             if not mine:
                 return None
             state = run.folder.state(kind_of(unit), unit.id)
-            if state.status == "complete":
+            if state.record and state.status == "complete" and not rerun:
                 tally.found += 1
                 return state.record
-            run.say(f"[{tally.total + 1}/{len(units)}] {unit.id}")
+            run.say(f"[{tally.total + 1}/{total}] {unit.id}")
             return runner.run(unit)
 
-    for record in executor.execute(units, run_unit):
-        (tally.failed if record.error else tally.complete).append(record.id)
-        if record.error:
-            run.say(f"  FAILED: {record.error.message}")
-        if record.error and fail_fast:
-            raise HarnessError(f"{record.id} failed, and --fail-fast is set")
-    return tally
+    return run_unit
 
 
 @contextmanager

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from harness.certificate import certify
 from harness.freeze import freeze, load_frozen
 from harness.interfaces import Constraint, Document, MetricContext, ModelAdapter
 from harness.plan import VariantPlan
+from harness.random_state import seed_everything, untouched_random_state
 from harness.records import Certificates, Estimate, RecoverySummary
 from harness.recovery import recover
 from harness.run_context import RunContext
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
+TRAINING = "training.jsonl"
 CERTIFICATE_DOCUMENTS = 8
 CERTIFICATE_TOKENS = 128
 
@@ -67,7 +68,7 @@ def measure(
     for label, metric in run.experiment.metrics.items():
         with run.progress(f"{plan.id}: {label}", "units") as progress:
             context = MetricContext(
-                documents=lambda name: _limited(run, name),
+                documents=run.corpora.documents,
                 limit=run.suite.limit,
                 report=run.stop.guard(progress.update),
             )
@@ -87,8 +88,11 @@ def _make(run: RunContext, plan: VariantPlan, folder: Path) -> None:
     inputs = certificate_inputs(run, tokenizer)
     constraint.apply(adapter, model, plan.seed)
     before = certify(adapter, model, constraint, inputs)
-    summary = _recover(run, plan, adapter, constraint, model, tokenizer, folder)
-    freeze(model, adapter, tokenizer, folder / "model")
+    log = TrainingLog(run, plan, run.folder.unit_dir("variant", plan.id) / TRAINING)
+    summary = _recover(run, plan, adapter, constraint, model, tokenizer, log)
+    if log.path.exists():
+        shutil.copyfile(log.path, folder / TRAINING)
+    freeze(model, tokenizer, folder / "model")
     frozen, _ = load_frozen(folder / "model")
     after = certify(adapter, frozen, constraint, inputs)
     made = {
@@ -107,15 +111,14 @@ def _recover(
     constraint: Constraint[Any],
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    folder: Path,
+    log: TrainingLog,
 ) -> RecoverySummary:
     section = run.suite.recovery
     if section is None or not run.suite.arms[plan.arm].recovery:
         return RecoverySummary(status="none", steps=0, tokens=0)
     work = run.store.work("subjects", plan.subject_key)
-    lines: dict[tuple[str, int], Mapping[str, Any]] = {}
     with run.progress(f"{plan.id}: recovery", "tokens") as progress:
-        summary = recover(
+        return recover(
             model,
             adapter,
             constraint,
@@ -127,11 +130,27 @@ def _recover(
             seed=plan.seed,
             work=work,
             device=run.device,
-            log=lambda line: None,
+            log=log,
             report=progress.update,
             should_stop=lambda: bool(run.stop),
         )
-    return summary
+
+
+class TrainingLog:
+    """Writes ``training.jsonl`` line by line, and tells the plugins."""
+
+    def __init__(self, run: RunContext, plan: VariantPlan, path: Path) -> None:
+        self._run, self._plan, self.path = run, plan, path
+        path.unlink(missing_ok=True)
+
+    def __call__(self, line: Mapping[str, Any]) -> None:
+        """Append one line; after a restart, all come again from the first."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        values = {k: float(v) for k, v in line.items() if isinstance(v, int | float)}
+        self._run.hook.step_logged(
+            variant_id=self._plan.id, step=int(line["step"]), values=values
+        )
 
 
 def certificate_inputs(
@@ -151,42 +170,6 @@ def certificate_inputs(
 
 def _certificate_documents(run: RunContext) -> Iterator[Document]:
     if run.suite.examples is not None:
-        yield from run.corpora.documents(run.suite.examples.test.corpus)
+        yield from run.corpora.all_documents(run.suite.examples.test.corpus)
     for name in sorted(run.suite.corpora):
-        yield from run.corpora.documents(name)
-
-
-def _limited(run: RunContext, name: str) -> Iterator[Document]:
-    return islice(run.corpora.documents(name), run.suite.limit)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and torch."""
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-@contextmanager
-def untouched_random_state() -> Iterator[None]:
-    """Restore the state of all global random generators after the block.
-
-    Evaluation libraries reseed them, which would tie what comes after to what was
-    measured before.
-    """
-    import numpy as np
-    import torch
-
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
+        yield from run.corpora.all_documents(name)

@@ -1,0 +1,100 @@
+"""``harness run``: run what of a suite is not done yet, then print the tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli import options
+from harness.cli.options import SuiteChoice
+
+if TYPE_CHECKING:
+    from harness.run_folder import RunFolder
+    from harness.running import Tally
+
+FAILED = 1
+REPORTS = {
+    "text": "report.txt",
+    "markdown": "report.md",
+    "latex": "report.tex",
+    "json": "report.json",
+}
+"""The files in the run's folder ``report``."""
+
+
+@click.command()
+@options.suite_options
+@click.option(
+    "--dry-run", "-n", is_flag=True, help="Show what would run, as `harness plan` does."
+)
+@click.option("--rerun", is_flag=True, help="Run also what is complete already.")
+@click.option(
+    "--fail-fast", is_flag=True, help="Stop at the first variant or cell that fails."
+)
+@click.pass_context
+def command(
+    ctx: click.Context, /, choice: SuiteChoice, dry_run: bool, **how: bool
+) -> Any:
+    """Run every variant and cell of SUITE that is not done, and print the tables.
+
+    What was finished before is kept: the same command goes on where it was stopped.
+    """
+    if dry_run:
+        return _show_plan(ctx)
+    folder, tally = _run(choice, **how)
+    click.echo(_report(folder))
+    _say(tally.sentence())
+    return FAILED if tally.failed else 0
+
+
+def _run(
+    choice: SuiteChoice, *, rerun: bool, fail_fast: bool
+) -> tuple[RunFolder, Tally]:
+    from harness.executors.local import LocalExecutor
+    from harness.plan import make_plan
+    from harness.run_folder import RunFolder
+    from harness.running import run_plan
+    from harness.signals import stop_on_signals
+    from harness.store import Store, default_store_root
+    from harness.suite_file import resolve
+
+    experiment = choice.experiment()
+    folder = RunFolder(choice.run_dir(experiment))
+    store = Store(default_store_root(folder.root))
+    plan = make_plan(resolve(experiment, store.root), choice.only)
+    with stop_on_signals() as stop:
+        tally = run_plan(
+            plan,
+            folder,
+            store,
+            LocalExecutor(),
+            stop,
+            rerun=rerun,
+            fail_fast=fail_fast,
+            say=_say,
+        )
+    return folder, tally
+
+
+def _report(folder: RunFolder) -> str:
+    from harness import report
+    from harness.store import write_atomic
+    from harness.survey import survey
+
+    made = report.build(survey(folder.root))
+    for style, name in REPORTS.items():
+        write_atomic(folder.report_dir / name, report.render(made, style))
+    return report.render(made, "text")
+
+
+def _show_plan(ctx: click.Context) -> Any:
+    from harness.cli.plan import command as plan
+
+    own = ("dry_run", "rerun", "fail_fast")
+    shared = {name: value for name, value in ctx.params.items() if name not in own}
+    return ctx.invoke(plan, as_json=False, **shared)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
