@@ -34,6 +34,11 @@ class CausalNetwork:
         self._head: torch.nn.Module = model.get_output_embeddings()
         self.pass_flops = PassFlops.of(model)
 
+    @property
+    def rows(self) -> int:
+        """Number of rows of the embedding matrix, those that are no token included."""
+        return cast("Tensor", self.embedding.weight).shape[0]
+
     def check_head(self) -> None:
         """Raise CellError where the head does more to hidden states than we know of."""
         ids = torch.arange(8, device=self.model.device)[None] % self._n_logits
@@ -78,9 +83,8 @@ class CausalNetwork:
 
     def embeddings(self) -> Tensor:
         """Return the embedding module's output [V, d] for every id."""
-        rows = cast("Tensor", self.embedding.weight).shape[0]
         with torch.no_grad():
-            ids = torch.arange(rows, device=self.model.device)
+            ids = torch.arange(self.rows, device=self.model.device)
             return cast("Tensor", self.embedding(ids))
 
     def _losses(self, prompts: Tensor, references: Tensor) -> Tensor:

@@ -69,9 +69,7 @@ class Subject:
             else CausalNetwork(_in_precision(self._model, getattr(torch, dtype)))
         )
         self._meters = Meters(self._model.device)
-        self.vocabulary = Vocabulary(
-            tokenizer, len(self.embedding), ascii_only=ascii_only
-        )
+        self.vocabulary = Vocabulary(tokenizer, self._exact.rows, ascii_only=ascii_only)
 
     # --- what it costs --------------------------------------------------------------
 
@@ -152,9 +150,9 @@ class Subject:
         """Return the indices of the `k` highest losses, best first.
 
         `losses` are those that `losses` returned for the pairs. Where rounding could
-        decide, the pairs in question are scored again by `exact_losses`, so that
-        neither the batch size nor the search precision chooses. Equal losses go to the
-        lower index; losses that are not finite come last.
+        decide, the pairs in question are scored again by `exact_losses` (at the
+        ledger's cost), so that neither the batch size nor the search precision chooses.
+        Equal losses go to the lower index; losses that are not finite come last.
         """
         pairs = self._pairs(prompts, references)
         indices, values = np.arange(len(losses)), _finite(losses)
