@@ -24,17 +24,17 @@ __all__ = ["main"]
 BUG = 3
 INTERRUPTED = 130
 COMMANDS = {
-    "run": "Run what of a suite is not done yet.",
-    "plan": "List the variants and cells of a suite, and which would run.",
-    "status": "Say how far a run is, and what changed since.",
-    "report": "Make the tables of a run.",
+    "run": "Run every variant and cell that is not done, and print the tables.",
+    "plan": "List the variants and cells of a suite, and why each would run or not.",
+    "status": "Say what is done in a run folder, and what changed since.",
+    "report": "Make the tables of a run folder.",
     "validate": "Check suites, records and whole run folders.",
     "list": "List the plugins.",
     "describe": "Describe a plugin and its options.",
     "new": "Write a working plugin and its test, to start from.",
     "prefetch": "Download all that a suite needs, to run without network later.",
     "doctor": "Check this machine, and whether it has what a suite names.",
-    "schema": "Print the JSON Schema of suites or records.",
+    "schema": "Print the JSON Schema of suites, records or lines of samples.jsonl.",
 }
 """The commands and what they do, in the order of ``harness --help``."""
 

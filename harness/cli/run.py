@@ -36,7 +36,7 @@ REPORTS = {
 def command(
     ctx: click.Context, /, choice: SuiteChoice, dry_run: bool, **how: bool
 ) -> Any:
-    """Run every variant and cell of SUITE that is not done, and print the tables.
+    """Run every variant and cell that is not done, and print the tables.
 
     What was finished before is kept: the same command goes on where it was stopped.
     """
