@@ -1,0 +1,94 @@
+"""Frozen subjects: plain Hugging Face folders that need no constraint to be loaded.
+
+`save_pretrained` of a parametrized model writes names like
+``dense_h_to_4h.parametrizations.weight.original``; `from_pretrained` then finds no
+``dense_h_to_4h.weight`` and fills every such matrix with random numbers. So weights are
+folded first, and what was written is loaded again and compared.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.utils.parametrize import is_parametrized
+from transformers.utils.logging import disable_progress_bar
+
+from harness.activations import register_activations
+from harness.checkpoints import load_model, load_tokenizer
+from harness.errors import CellError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_TEXT = (
+    "The harbour froze in the winter of 1709, and for eleven weeks nobody came or went "
+    "but on foot; the pilots' ledger has one line for it: 'No tides worth noting.'"
+)
+
+
+def plain_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the effective weights under the names that a plain model gives them.
+
+    Any parametrization of torch is folded; the model is left as it is.
+    """
+    state = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if "parametrizations" not in name.split(".")
+    }
+    with torch.no_grad():
+        for path, module in model.named_modules():
+            if is_parametrized(module):
+                for name in module.parametrizations:
+                    key = f"{path}.{name}".lstrip(".")
+                    state[key] = getattr(module, name).detach()
+    return state
+
+
+def freeze(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
+) -> None:
+    """Write a model and its tokenizer as a plain folder, and check what was written.
+
+    The model is moved to the CPU. Raises CellError unless the folder, loaded again,
+    gives bitwise the same logits.
+    """
+    model.to("cpu").eval()
+    register_activations()
+    disable_progress_bar()
+    plain = type(model)(copy.deepcopy(model.config)).eval()
+    plain.load_state_dict(plain_state(model), strict=True)
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    del plain
+    _check(model, tokenizer, folder)
+
+
+def load_frozen(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a frozen subject: float32, CPU, evaluation mode, no gradients of weights."""
+    model = load_model(folder).requires_grad_(False)
+    return model, load_tokenizer(folder)
+
+
+def _check(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
+) -> None:
+    frozen, again = load_frozen(folder)
+    ids, read = (_ids(each) for each in (tokenizer, again))
+    if not torch.equal(ids, read):
+        raise CellError(f"the tokenizer in {folder} reads text in another way")
+    with torch.no_grad():
+        ours, theirs = (each(input_ids=ids).logits for each in (model, frozen))
+    if not torch.equal(ours, theirs):
+        apart = float((ours - theirs).abs().max())
+        raise CellError(
+            f"the frozen subject in {folder} computes other logits than the trained "
+            f"model (up to {apart:.3g} apart)"
+        )
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+    return torch.tensor([tokenizer(_TEXT)["input_ids"]])

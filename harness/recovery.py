@@ -1,0 +1,250 @@
+"""Recovery training: every arm sees the same tokens in the same order.
+
+The order depends on the seed, the corpus and the sizes alone, never on the arm; its
+hash goes into the record, so that anyone can see that two arms were treated alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from harness.corpora import Corpora, token_blocks
+from harness.errors import CellError
+from harness.interfaces import Constraint, ModelAdapter
+from harness.records import Estimate, RecoverySummary
+from harness.statistics import bootstrap_mean
+from harness.store import Store
+from harness.suite import RecoverySection
+from harness.training import Line, TrainingHooks, TrainingPlan, next_token_loss, train
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    Tokens = NDArray[np.int32]
+
+_METHOD = "mean over packed blocks; bootstrap over blocks"
+
+
+def recover(
+    model: PreTrainedModel,
+    adapter: ModelAdapter[Any],
+    constraint: Constraint[Any],
+    section: RecoverySection,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    tokenizer_key: str,
+    corpora: Corpora,
+    store: Store,
+    seed: int,
+    work: Path,
+    device: str,
+    log: Callable[[Line], None] = lambda line: None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> RecoverySummary:
+    """Train a constrained model in place, from the last checkpoint in `work` if any.
+
+    `log` gets every line of ``training.jsonl``, after a restart again from the first;
+    `report` the tokens done and all of them. The model ends on `device`.
+
+    Raises TrainingDiverged with the step and the last good checkpoint, and Stopped,
+    with a checkpoint written, where `should_stop` said so.
+    """
+    _check_context(model, section.context)
+    source = _Source(corpora, tokenizer, tokenizer_key, section.context, store)
+    plan = training_plan(section, seed)
+    tokens = source.blocks(section.corpus, plan.total_blocks * section.context)
+    order = training_order(len(tokens), plan.total_blocks, seed)
+    evaluate = None
+    if section.validation is not None:
+        held_out = source.blocks(section.validation, section.evaluation_tokens)
+        evaluate = _evaluation(model, adapter, constraint, held_out, section)
+    hooks = TrainingHooks(
+        evaluate=evaluate,
+        after_step=lambda: constraint.after_step(model),
+        log=log,
+        report=_in_tokens(report, section.context),
+        should_stop=should_stop,
+    )
+    groups = constraint.parameter_groups(
+        model, section.learning_rate, section.weight_decay
+    )
+    ordered = OrderedBlocks(tokens, order)
+    lines = train(model, ordered, groups, plan, work=work, device=device, hooks=hooks)
+    return _summary(lines, plan, section, ordered)
+
+
+def training_plan(section: RecoverySection, seed: int) -> TrainingPlan:
+    """Turn numbers of tokens into blocks and steps, rounded up to whole steps."""
+    blocks_per_step = max(1, section.batch_tokens // section.context)
+    steps = -(-section.tokens // (blocks_per_step * section.context))
+    return TrainingPlan(
+        steps=steps,
+        blocks_per_step=blocks_per_step,
+        micro_batch=section.micro_batch,
+        warmup_steps=round(section.warmup_fraction * steps),
+        max_grad_norm=section.max_grad_norm,
+        bf16=section.precision == "bf16",
+        evaluate_every=section.evaluate_every,
+        checkpoint_every=section.checkpoint_every,
+        seed=seed,
+    )
+
+
+def training_order(available: int, wanted: int, seed: int) -> NDArray[np.int64]:
+    """Return which of the available blocks come when [wanted].
+
+    Each epoch is a permutation keyed by the seed and its number, so a longer training
+    begins as a shorter one does.
+    """
+    epochs = [
+        np.random.Generator(np.random.PCG64([seed, epoch])).permutation(available)
+        for epoch in range(-(-wanted // available))
+    ]
+    return np.concatenate(epochs)[:wanted]
+
+
+@dataclass(frozen=True)
+class OrderedBlocks:
+    """Blocks [n, context] seen in an order [m]."""
+
+    blocks: Tokens
+    order: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Tokens:
+        block: Tokens = self.blocks[self.order[index]]
+        return block
+
+    def sha256(self) -> str:
+        """Return the hash of all token ids in order, as little-endian int32."""
+        digest = hashlib.sha256()
+        for index in range(len(self)):
+            digest.update(np.ascontiguousarray(self[index], dtype="<i4").tobytes())
+        return digest.hexdigest()
+
+
+def minimum_weight(
+    adapter: ModelAdapter[Any], constraint: Constraint[Any], model: PreTrainedModel
+) -> float | None:
+    """Return the smallest effective weight that is promised to be >= 0, if any is."""
+    with torch.no_grad():
+        minima = [
+            float(projection.module.weight.min())  # type: ignore[operator]
+            for projection in constraint.promised(adapter.anatomy(model))
+        ]
+    return min(minima, default=None)
+
+
+def held_out_losses(
+    model: PreTrainedModel, blocks: Tokens, batch: int
+) -> NDArray[np.float64]:
+    """Return the mean loss [n] of each block in nats/token, in float32."""
+    model.eval()
+    losses = []
+    with torch.no_grad():
+        for start in range(0, len(blocks), batch):
+            ids = torch.as_tensor(blocks[start : start + batch].astype(np.int64))
+            found = next_token_loss(model, ids.to(model.device))
+            losses.append(found.double().mean(dim=1).cpu().numpy())
+    return np.concatenate(losses)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The token blocks of the corpora, as one model's tokenizer cuts them."""
+
+    corpora: Corpora
+    tokenizer: PreTrainedTokenizerBase
+    tokenizer_key: str
+    context: int
+    store: Store
+
+    def blocks(self, corpus: str, tokens: int) -> Tokens:
+        return token_blocks(
+            self.corpora,
+            corpus,
+            self.tokenizer,
+            self.tokenizer_key,
+            self.context,
+            tokens,
+            self.store,
+        )
+
+
+def _evaluation(
+    model: PreTrainedModel,
+    adapter: ModelAdapter[Any],
+    constraint: Constraint[Any],
+    held_out: Tokens,
+    section: RecoverySection,
+) -> Callable[[], dict[str, float | None]]:
+    def evaluate() -> dict[str, float | None]:
+        losses = held_out_losses(model, held_out, section.micro_batch)
+        values: dict[str, float | None] = {"loss": float(losses.mean())}
+        if np.isfinite(losses).all():
+            found = bootstrap_mean(losses, unit="nats/token", over="blocks")
+            if found.interval is not None:
+                values["loss_low"], values["loss_high"] = found.interval
+        values["blocks"] = len(held_out)
+        values["tokens"] = held_out.size
+        values["minimum_weight"] = minimum_weight(adapter, constraint, model)
+        return values
+
+    return evaluate
+
+
+def _in_tokens(
+    report: Callable[[int, int], None], context: int
+) -> Callable[[int, int], None]:
+    return lambda done, total: report(done * context, total * context)
+
+
+def _check_context(model: PreTrainedModel, context: int) -> None:
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None and context > positions:
+        raise CellError(
+            f"recovery.context is {context}, but the model has {positions} positions"
+        )
+
+
+def _summary(
+    lines: list[Line],
+    plan: TrainingPlan,
+    section: RecoverySection,
+    ordered: OrderedBlocks,
+) -> RecoverySummary:
+    evaluations = [line for line in lines if line["kind"] == "evaluation"]
+    return RecoverySummary(
+        status="trained",
+        steps=plan.steps,
+        tokens=plan.total_blocks * section.context,
+        data_sha256=ordered.sha256(),
+        loss_before=_estimate(evaluations[0]) if evaluations else None,
+        loss_after=_estimate(evaluations[-1]) if evaluations else None,
+        restarts=sum(line["kind"] == "resumed" for line in lines),
+    )
+
+
+def _estimate(line: Line) -> Estimate:
+    interval = None
+    if "loss_low" in line:
+        interval = (line["loss_low"], line["loss_high"])
+    return Estimate(
+        value=line["loss"],
+        n=line["blocks"],
+        unit="nats/token",
+        method=_METHOD,
+        interval=interval,
+        reason=None if interval else "too few blocks for an interval",
+    )

@@ -1,0 +1,285 @@
+"""The training loop against one written out in plain torch."""
+
+import math
+import os
+import random
+import re
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
+
+from harness.errors import Stopped, TrainingDiverged
+from harness.testing import tiny_model
+from harness.training import TrainingHooks, TrainingPlan, last_checkpoint, train
+
+CONTEXT = 16
+PLAN = TrainingPlan(
+    steps=6, blocks_per_step=4, micro_batch=2, warmup_steps=2, checkpoint_every=2
+)
+
+
+def blocks_for(plan=PLAN, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 280, (plan.total_blocks, CONTEXT)).astype(np.int32)
+
+
+def groups_of(model, rate=1e-2):
+    return [{"params": list(model.parameters()), "lr": rate, "weight_decay": 0.1}]
+
+
+def run(model, work, plan=PLAN, blocks=None, groups=None, device="cpu", **hooks):
+    return train(
+        model,
+        blocks_for(plan) if blocks is None else blocks,
+        groups or groups_of(model),
+        plan,
+        work=work,
+        device=device,
+        hooks=TrainingHooks(**hooks),
+    )
+
+
+def state_of(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(
+        torch.equal(one[name], other[name]) for name in one
+    )
+
+
+@pytest.mark.transformers5
+@pytest.mark.parametrize("micro_batch", [2, 4])
+def test_steps_are_those_of_adamw_with_clipping_warmup_and_cosine(
+    tmp_path, micro_batch
+):
+    model, plain = tiny_model(), tiny_model()
+    lines = run(model, tmp_path, replace(PLAN, micro_batch=micro_batch))
+
+    optimizer = torch.optim.AdamW(groups_of(plain))
+    blocks = torch.tensor(blocks_for()).long()
+    plain.train()
+    cosine = [(1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)]
+    for step, factor in enumerate([0, 0.5, *cosine]):
+        optimizer.param_groups[0]["lr"] = 1e-2 * factor
+        batch = blocks[4 * step : 4 * step + 4]
+        logits = plain(batch).logits[:, :-1]
+        loss = cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        optimizer.step()
+        line = lines[step]
+        assert (line["kind"], line["step"]) == ("train", step + 1)
+        assert line["loss"] == pytest.approx(loss.item(), abs=1e-3)
+        assert line["grad_norm"] == pytest.approx(norm.item(), rel=1e-2)
+        assert line["learning_rate"] == pytest.approx(1e-2 * factor)
+
+    # Accumulated gradients round differently, and Adam takes their signs seriously.
+    apart = max(
+        float((ours - theirs).detach().abs().max())
+        for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True)
+    )
+    assert apart < (1e-6 if micro_batch == 4 else 5e-2)
+    assert not model.training
+
+
+def test_a_forward_pass_has_as_many_blocks_as_divide_a_step():
+    sizes = {
+        micro: TrainingPlan(1, 12, micro, 0).forward_blocks for micro in (1, 5, 8, 50)
+    }
+    assert sizes == {1: 1, 5: 4, 8: 6, 50: 12}
+
+
+@pytest.mark.transformers5
+def test_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
+    whole, halves = tiny_model(), tiny_model()
+    evaluate = lambda: {"loss": 1.0}  # noqa: E731
+    plan = TrainingPlan(6, 4, 2, 2, evaluate_every=2, checkpoint_every=100)
+    expected = run(whole, tmp_path / "whole", plan, evaluate=evaluate)
+
+    heard = []
+    with pytest.raises(Stopped):
+        run(
+            halves,
+            tmp_path / "halves",
+            plan,
+            evaluate=evaluate,
+            log=heard.append,
+            should_stop=lambda: heard[-1]["step"] == 3,
+        )
+    again = tiny_model(seed=5)
+    lines = run(again, tmp_path / "halves", plan, evaluate=evaluate)
+
+    assert same(state_of(whole), state_of(again))
+    assert [line for line in lines if line["kind"] != "resumed"] == expected
+    assert {"kind": "resumed", "step": 3} in lines
+
+
+def test_training_interrupted_at_any_moment_goes_on_from_the_last_checkpoint(tmp_path):
+    whole, cut = tiny_model(), tiny_model()
+    run(whole, tmp_path / "whole")
+
+    def crash(line):
+        if line["step"] == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(cut, tmp_path / "cut", log=crash)
+    assert last_checkpoint(tmp_path / "cut").name == "checkpoint-4"
+    run(cut, tmp_path / "cut")
+    assert same(state_of(whole), state_of(cut))
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_not_used(tmp_path):
+    def crash(line):
+        if line["step"] == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_model(), tmp_path, log=crash)
+    (tmp_path / "checkpoint-5").mkdir()
+    (tmp_path / "checkpoint-5" / "model.safetensors").write_bytes(b"torn")
+    assert last_checkpoint(tmp_path).name == "checkpoint-4"
+    lines = run(tiny_model(), tmp_path)
+    assert [x["step"] for x in lines if x["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_training_that_was_finished_already_is_not_done_again(tmp_path):
+    model, again = tiny_model(), tiny_model(seed=1)
+    run(model, tmp_path)
+    lines = run(again, tmp_path)
+    assert same(state_of(model), state_of(again))
+    assert lines[-1] == {"kind": "resumed", "step": 6}
+
+
+def test_the_last_two_checkpoints_are_kept(tmp_path):
+    run(tiny_model(), tmp_path)
+    names = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
+    assert names == ["checkpoint-4", "checkpoint-6"]
+    assert load_file(tmp_path / "checkpoint-6" / "model.safetensors")
+
+
+@pytest.mark.transformers5
+def test_nan_ends_training_before_it_reaches_the_weights(tmp_path):
+    model = tiny_model()
+    seen = []
+
+    def poison():
+        seen.append(state_of(model))
+        if len(seen) == 3:
+            model.get_output_embeddings().weight.data[0, 0] = float("nan")
+
+    with pytest.raises(TrainingDiverged, match=r"step 4.*nan.*checkpoint-2"):
+        run(model, tmp_path, after_step=poison)
+    after = state_of(model)
+    assert same(
+        {k: v for k, v in after.items() if "embed_out" not in k},
+        {k: v for k, v in seen[-1].items() if "embed_out" not in k},
+    )
+    good = load_file(last_checkpoint(tmp_path) / "model.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in good.values())
+
+
+def test_a_loss_that_runs_away_ends_training(tmp_path):
+    model = tiny_model()
+
+    def inflate():
+        model.get_output_embeddings().weight.data.mul_(1.1)
+
+    plan = TrainingPlan(200, 1, 1, 0)
+    with pytest.raises(TrainingDiverged, match=r"ran away.*no checkpoint") as caught:
+        run(model, tmp_path, plan, after_step=inflate)
+    assert 40 <= int(re.search(r"step (\d+)", str(caught.value))[1]) < 100
+
+
+def test_a_held_out_loss_that_is_not_finite_ends_training(tmp_path):
+    with pytest.raises(TrainingDiverged, match="step 0: the held-out loss is inf"):
+        run(tiny_model(), tmp_path, evaluate=lambda: {"loss": math.inf})
+
+
+def test_progress_counts_blocks_and_goes_on_where_it_was(tmp_path):
+    heard = []
+    with pytest.raises(Stopped):
+        run(
+            tiny_model(),
+            tmp_path,
+            report=lambda *x: heard.append(x),
+            should_stop=lambda: heard[-1][0] == 8,
+        )
+    run(tiny_model(), tmp_path, report=lambda *x: heard.append(x))
+    assert heard == [(4 * step, 24) for step in (0, 1, 2, 2, 3, 4, 5, 6)]
+
+
+def test_after_each_step_the_weights_can_be_projected(tmp_path):
+    model = tiny_model()
+    weight = model.gpt_neox.layers[0].mlp.dense_h_to_4h.weight
+
+    def clamp():
+        weight.data.clamp_(min=0)
+
+    clamp()
+    run(model, tmp_path, after_step=clamp)
+    assert weight.min() == 0
+
+
+@pytest.mark.transformers5
+def test_nothing_is_printed_and_no_random_state_moves(tmp_path, capfd):
+    random.seed(1)
+    torch.manual_seed(1)
+    before = random.getstate(), torch.get_rng_state()
+    run(tiny_model(), tmp_path)
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_a_stop_signal_ends_training_with_a_checkpoint(tmp_path):
+    from harness.signals import stop_on_signals
+
+    def send(line):
+        if line["step"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with stop_on_signals() as stop, pytest.raises(Stopped):
+        run(tiny_model(), tmp_path, log=send, should_stop=lambda: bool(stop))
+    assert last_checkpoint(tmp_path).name == "checkpoint-3"
+
+
+def test_autocast_leaves_the_weights_in_float32(tmp_path):
+    losses = {}
+    for bf16 in (False, True):
+        model = tiny_model()
+        lines = run(model, tmp_path / str(bf16), replace(PLAN, bf16=bf16))
+        losses[bf16] = [line["loss"] for line in lines]
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert losses[True] == pytest.approx(losses[False], rel=0.02)
+    assert losses[True] != losses[False]
+
+
+@pytest.mark.accelerator
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_a_gpu_trains_to_the_same_weights_and_goes_on(tmp_path, device):
+    ours, theirs = tiny_model(), tiny_model()
+    heard = []
+    with pytest.raises(Stopped):
+        run(
+            ours,
+            tmp_path,
+            device=device,
+            log=heard.append,
+            should_stop=lambda: heard[-1]["step"] == 3,
+        )
+    ours = tiny_model(seed=3)
+    run(ours, tmp_path, device=device)
+    run(theirs, tmp_path / "cpu")
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one.cpu(), other, atol=1e-3, rtol=0)
