@@ -212,6 +212,8 @@ def _override(tree: Node, text: str, problems: list[Problem]) -> Node:
         problems.append(place.problem("", f"expected KEY=VALUE, got {text!r}"))
         return nothing
     node = parse(value, place, problems)
+    if isinstance(node.value, dict) and not value.lstrip().startswith("{"):
+        node = Node(value.strip(), place)  # a slice such as 60%: is no mapping
     path = _walk(tree, key.split("."), node, problems)
     for step in reversed(path):
         node = Node({step: node}, place)

@@ -36,8 +36,9 @@ class Place:
 
     def problem(self, path: str, message: str) -> Problem:
         """Return what is wrong with the value here; `path` is that of its key."""
-        # `--set a.b` says the path already.
-        named = self.line is None and self.source.endswith(f" {path}")
+        # A flag says the path already.
+        flags = (f"--set {path}", f"--{path.replace('_', '-')}")
+        named = self.line is None and self.source in flags
         return Problem(str(self), "" if named else path, message)
 
     def __str__(self) -> str:

@@ -1,6 +1,7 @@
 """What all tests share: one thread, no network, and the data beside the project."""
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,3 +84,12 @@ def tiny_tokenizer() -> "PreTrainedTokenizerBase":
     from harness.testing import tiny_tokenizer
 
     return tiny_tokenizer()
+
+
+@pytest.fixture
+def toy_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Go to a folder with the suite ``base.yaml`` and its plugins; return the suite."""
+    folder = tmp_path / "toys"
+    shutil.copytree(HERE / "toy_suite", folder)
+    monkeypatch.chdir(folder)
+    return Path("base.yaml")

@@ -1,0 +1,246 @@
+"""Plans: which units, and what their ids depend on."""
+
+import hashlib
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UsageError
+from harness.plan import content_hash, make_plan
+from harness.suite_file import load_experiment, resolve
+
+
+@pytest.fixture
+def plan(toy_suite, tmp_path):
+    """Return a function that plans the toy suite with overrides."""
+
+    def make(*overrides, only=None, extra="", **arguments):
+        Path("s.yaml").write_text(f"extends: base.yaml\n{extra}", encoding="utf-8")
+        experiment = load_experiment(Path("s.yaml"), overrides=overrides, **arguments)
+        return make_plan(resolve(experiment, tmp_path / "store"), only)
+
+    return make
+
+
+def ids(plan):
+    return [unit.id for unit in (*plan.variants, *plan.cells)]
+
+
+def hashes(plan):
+    return [unit_id.rpartition("-")[2] for unit_id in ids(plan)]
+
+
+def test_variants_are_models_by_arms_by_seeds_and_cells_by_attacks(plan):
+    made = plan()
+    stems = [unit_id.rpartition("-")[0] for unit_id in ids(made)]
+    variants = [
+        "toy-1.5b.baseline.s1",
+        "toy-1.5b.baseline.s2",
+        "toy-1.5b.monotone.s1",
+        "toy-1.5b.monotone.s2",
+    ]
+    cells = [f"{stem}.{attack}" for stem in variants for attack in ("flip", "control")]
+    assert stems == variants + cells
+    assert [cell.variant.id for cell in made.cells[:2]] == [made.variants[0].id] * 2
+
+
+def test_an_id_ends_in_the_hash_of_the_identity(plan):
+    for unit in (*plan().variants, *plan().cells):
+        text = json.dumps(unit.identity, sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        assert unit.id.endswith(f"-{digest[:8]}")
+        assert digest == content_hash(unit.identity)
+
+
+# --- what leaves ids alone ----------------------------------------------------------
+
+COSMETIC = {
+    "batch size": ["batch_size=3"],
+    "device": ["device=cpu"],
+    "threshold": ["success.threshold=0.5"],
+    "stated defaults": ["recovery.context=512", "arms.monotone.layers=all"],
+    "another spelling of a number": ["recovery.learning_rate=0.0001"],
+    "how often it is saved": ["recovery.checkpoint_every=7"],
+    "a null option": ["attacks.flip.stop=null"],
+    "a corpus that nothing reads": ["corpora.spare={builtin: python-topics}"],
+    "search examples of attacks without search": [
+        "examples.search={corpus: held, count: 2}",
+        "examples.validation={corpus: held2, count: 2}",
+        "corpora.held.slice='50%:55%'",
+        "corpora.held2={builtin: python-topics, slice: '55%:60%'}",
+        "recovery.validation=null",
+    ],
+}
+
+
+@pytest.mark.parametrize("change", COSMETIC)
+def test_what_changes_no_result_changes_no_id(plan, change):
+    before = plan("recovery.validation=null") if "search" in change else plan()
+    assert ids(plan(*COSMETIC[change])) == ids(before)
+
+
+def test_the_order_of_the_suite_changes_no_id(plan):
+    text = Path("base.yaml").read_text(encoding="utf-8")
+    before = ids(plan())
+    mixed = text.replace("[1, 2]", "[2, 1]").replace(
+        "  baseline: {}\n  monotone:\n    constraint: toy_softplus\n    start: abs\n",
+        "  monotone:\n    start: abs\n    constraint: toy_softplus\n  baseline: {}\n",
+    )
+    assert mixed != text
+    Path("base.yaml").write_text(mixed, encoding="utf-8")
+    assert sorted(ids(plan())) == sorted(before)
+
+
+def test_labels_are_not_in_the_hash(plan):
+    before = hashes(plan())
+    text = Path("base.yaml").read_text(encoding="utf-8")
+    for old, new in (("toy-1.5b", "m"), ("monotone", "mono"), ("control", "c")):
+        text = text.replace(old, new)
+    text = text.replace(" train", " texts").replace("  flip:", "  f:")
+    text = text.replace("match: flip", "match: f")
+    Path("base.yaml").write_text(text, encoding="utf-8")
+    assert hashes(plan()) == before
+
+
+def test_where_the_files_are_changes_no_id(plan, tmp_path):
+    before = ids(plan())
+    Path("weights").rename(tmp_path / "moved")
+    assert ids(plan(f"models.toy-1.5b.path={tmp_path / 'moved'}")) == before
+
+
+# --- what changes them --------------------------------------------------------------
+
+ALL, VARIANTS, CELLS, MONOTONE, FLIPS = "all", "variants", "cells", "monotone", "flips"
+MATTERS = {
+    "models.toy-1.5b.dtype=bfloat16": ALL,
+    "models.toy-1.5b.revision=main": ALL,
+    "corpora.train.slice=:49%": ALL,
+    "corpora.train.builtin=python-topics": None,
+    "recovery.tokens=10001": ALL,
+    "recovery.context=256": ALL,
+    "recovery.batch_tokens=8192": ALL,
+    "recovery.micro_batch=4": ALL,
+    "recovery.learning_rate=2e-4": ALL,
+    "recovery.warmup_fraction=0.1": ALL,
+    "recovery.weight_decay=0": ALL,
+    "recovery.max_grad_norm=2": ALL,
+    "recovery.precision=bf16": ALL,
+    "recovery.validation=null": ALL,
+    "recovery.evaluate_every=50": ALL,
+    "recovery.evaluation_tokens=99": ALL,
+    "limit=2": ALL,
+    "arms.monotone.start=gauge": MONOTONE,
+    "arms.monotone.layers=[0]": MONOTONE,
+    "arms.monotone.recovery=false": MONOTONE,
+    "metrics.toy_metric.others=[test]": VARIANTS,
+    "metrics.more={metric: toy_metric}": VARIANTS,
+    "corpora.test.slice=61%:": "test text",
+    "examples.test.count=4": CELLS,
+    "examples.prompt_tokens=65": CELLS,
+    "examples.reference_tokens=65": CELLS,
+    "attacks.flip.flips=5": FLIPS,
+    "attacks.flip.stop=0.1": FLIPS,
+}
+
+
+def changed(before, after):
+    """Return the labels of the units whose hash changed."""
+    pairs = zip(before, after, strict=True)
+    return {new.id.rpartition("-")[0] for old, new in pairs if old.id != new.id}
+
+
+@pytest.mark.parametrize("override", MATTERS)
+def test_what_can_change_a_result_changes_the_ids_it_concerns(plan, override):
+    before, after = plan(), plan(override)
+    variants = changed(before.variants, after.variants)
+    cells = changed(before.cells, after.cells)
+    every_variant = {unit.id.rpartition("-")[0] for unit in after.variants}
+    every_cell = {unit.id.rpartition("-")[0] for unit in after.cells}
+    monotone = {stem for stem in every_variant | every_cell if "monotone" in stem}
+    expected = {
+        None: (set(), set()),
+        ALL: (every_variant, every_cell),
+        "test text": (every_variant, every_cell),
+        VARIANTS: (every_variant, set()),
+        CELLS: (set(), every_cell),
+        MONOTONE: (monotone & every_variant, monotone & every_cell),
+        FLIPS: (set(), every_cell),  # the control's budget is the attack's
+    }[MATTERS[override]]
+    assert (variants, cells) == expected
+
+
+def test_every_setting_of_recovery_is_tried_above():
+    from harness.suite import RecoverySection
+
+    overrides = [*MATTERS, *itertools.chain(*COSMETIC.values())]
+    tried = {override.partition("=")[0] for override in overrides}
+    left = {f"recovery.{name}" for name in RecoverySection.model_fields} - tried
+    assert left == {
+        "recovery.corpus",  # by its content: corpora.train.slice
+    }
+
+
+def test_new_weights_are_another_variant(plan):
+    before = plan()
+    Path("weights/weights.txt").write_text("other weights")
+    after = plan()
+    assert not set(ids(before)) & set(ids(after))
+    assert not {v.subject_key for v in before.variants} & {
+        v.subject_key for v in after.variants
+    }
+
+
+def test_the_content_of_task_files_counts_not_their_place(plan, tmp_path):
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "task.yaml").write_text("task: a")
+    one, two = (plan(f"metrics.toy_metric.tasks={folder}") for folder in folders)
+    assert ids(one) == ids(two)
+    (folders[1] / "task.yaml").write_text("task: b")
+    other = plan(f"metrics.toy_metric.tasks={folders[1]}")
+    assert changed(one.variants, other.variants)
+    assert not changed(one.cells, other.cells)
+
+
+def test_search_examples_count_for_the_attacks_that_see_them(plan):
+    extra = (
+        "corpora:\n  more: {builtin: python-topics, slice: '55%:60%'}\n"
+        "  held: {slice: '50%:55%'}\n"
+        "examples:\n  search: {corpus: held, count: 2}\n"
+        "  validation: {corpus: more, count: 2}\n"
+        "attacks:\n  toy_trigger: {}\n  control: {match: toy_trigger}\n"
+    )
+    before, after = plan(extra=extra), plan("examples.search.count=3", extra=extra)
+    stems = changed(before.cells, after.cells)
+    assert {stem.rpartition(".")[2] for stem in stems} == {"toy_trigger", "control"}
+
+
+def test_the_subject_is_what_is_trained_not_what_is_measured(plan):
+    def keys(*overrides):
+        return [variant.subject_key for variant in plan(*overrides).variants]
+
+    assert len(set(keys())) == 4
+    assert keys("metrics.toy_metric=null", "limit=2", "examples.test.count=9") == keys()
+    assert not set(keys("recovery.tokens=20000")) & set(keys())
+
+
+# --- selection ----------------------------------------------------------------------
+
+
+def test_only_selects_and_leaves_ids_alone(plan):
+    everything = plan()
+    some = plan(only={"arm": ["monotone"], "seed": ["2"], "attack": ["flip"]})
+    assert len(some.variants) == len(some.cells) == 1
+    assert set(ids(some)) < set(ids(everything))
+
+
+def test_an_unknown_value_of_only_is_a_usage_error(plan):
+    with pytest.raises(UsageError, match="unknown arm 'monotne'; did you mean 'monoto"):
+        plan(only={"arm": ["monotne"]})
+    with pytest.raises(UsageError, match="unknown key 'arms'; did you mean 'arm'"):
+        plan(only={"arms": ["monotone"]})
+    with pytest.raises(UsageError, match=r"unknown seed '3' \(known: 1, 2\)"):
+        plan(only={"seed": ["3"]})

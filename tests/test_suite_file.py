@@ -1,0 +1,325 @@
+"""Suite files: every wrong one has its sentence; right ones resolve and round-trip."""
+# ruff: noqa: E501 - in the table of wrong suites, a message is a line
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from harness.errors import MissingResource, PluginError, SuiteError
+from harness.plan import make_plan
+from harness.suite_file import (
+    dump_suite,
+    load_experiment,
+    missing,
+    resolve,
+    validate_suite,
+)
+
+TEXT = "{builtin: python-topics, slice: '%s'}"
+
+
+def problems(text, **arguments):
+    """Return what is wrong with a suite that extends the valid one."""
+    Path("s.yaml").write_text(f"extends: base.yaml\n{text}\n", encoding="utf-8")
+    with pytest.raises(SuiteError) as raised:
+        load_experiment(Path("s.yaml"), **arguments)
+    return str(raised.value).splitlines()
+
+
+def test_the_base_of_these_tests_is_valid(toy_suite):
+    assert validate_suite(toy_suite) == []
+
+
+WRONG = {
+    # --- keys
+    "limits: 3": "s.yaml:2: limits: unknown key 'limits'; did you mean 'limit'? (known: arms, attacks, batch_size, corpora, device, examples, extends, limit, metrics, models, name, plugins, profiles, recovery, seeds, success)",
+    "success: {treshold: 0.1}": "s.yaml:2: success.treshold: unknown key 'treshold'; did you mean 'threshold'? (known: threshold)",
+    "arms:\n  monotone: {strat: abs}": "s.yaml:3: arms.monotone.strat: unknown toy_softplus option 'strat'; did you mean 'start'? (known: constraint, layers, recovery, start)",
+    "attacks:\n  flip: {mach: control}": "s.yaml:3: attacks.flip.mach: unknown toy_flip option 'mach'; did you mean 'match'? (known: attack, flips, match, stop)",
+    # --- missing
+    "models:\n  other: {path: x}": "s.yaml:3: models.other.adapter: is missing: the model plugin that loads it",
+    "models:\n  other: {adapter: toy}": "s.yaml:3: models.other.path: is missing: the folder with the weights",
+    "examples: null\nattacks:\n  control: null": "s.yaml:3: attacks: attacks need examples: state `examples.test`",
+    "arms: {baseline: null}": "s.yaml:2: arms: needs an arm called 'baseline', which all others are compared with",
+    "models: {toy-1.5b: null}": "s.yaml:2: models: expected at least 1 entry, got an empty mapping",
+    # --- types
+    "seeds: ['42']": "s.yaml:2: seeds.0: expected a whole number, got '42'; write numbers without quotes",
+    "seeds: 42": "s.yaml:2: seeds: expected a list, got 42",
+    "seeds: [1.0]": "s.yaml:2: seeds.0: expected a whole number, got 1.0",
+    "recovery: {tokens: true}": "s.yaml:2: recovery.tokens: expected a whole number, got true",
+    "recovery: 5": "s.yaml:2: recovery: expected a mapping, got 5",
+    "recovery: {learning_rate: fast}": "s.yaml:2: recovery.learning_rate: expected a number, got 'fast'",
+    "models: [a]": "s.yaml:2: models: expected a mapping, got a list",
+    "arms:\n  monotone: {recovery: yes}": "s.yaml:3: arms.monotone.recovery: expected true or false, got 'yes'",
+    "models:\n  toy-1.5b: {revision: 143000}": "s.yaml:3: models.toy-1.5b.revision: expected a string, got 143000; put it in quotes",
+    "arms:\n  monotone: {layers: [0, x]}": "s.yaml:3: arms.monotone.layers.1: expected a whole number, got 'x'",
+    "arms:\n  monotone: {layers: some}": "s.yaml:3: arms.monotone.layers: expected a list or 'all', got 'some'",
+    # --- values
+    "seeds: []": "s.yaml:2: seeds: expected at least 1 entry, got an empty list",
+    "seeds: [7, 8, 7]": "s.yaml:2: seeds: 7 is stated twice",
+    "seeds:\n  - 1\n  - -2": "s.yaml:4: seeds.1: expected a number of at least 0, got -2",
+    "attacks:\n  flip:\n    flips: -1": "s.yaml:4: attacks.flip.flips: expected a number above 0, got -1",
+    "success: {threshold: .nan}": "s.yaml:2: success.threshold: expected a finite number, got NaN",
+    "recovery: {warmup_fraction: 1}": "s.yaml:2: recovery.warmup_fraction: expected a number below 1.0, got 1",
+    "recovery: {precision: fp16}": "s.yaml:2: recovery.precision: expected 'float32' or 'bf16', got 'fp16'; did you mean 'bf16'?",
+    "arms:\n  monotone: {start: gague}": "s.yaml:3: arms.monotone.start: expected 'abs' or 'gauge', got 'gague'; did you mean 'gauge'?",
+    "arms:\n  a b: {}": "s.yaml:3: arms.a b: expected a name of letters, digits, '.', '_' and '-', got 'a b'",
+    "name: a/b": "s.yaml:2: name: expected a name of letters, digits, '.', '_' and '-', got 'a/b'",
+    "device: gpu": "s.yaml:2: device: expected auto, cpu, cuda or cuda:N, got 'gpu'",
+    "corpora:\n  c: {path: x, slice: 1-2}": "s.yaml:3: corpora.c.slice: expected a slice such as ':80%' or '100:200', got '1-2'",
+    "corpora:\n  c: {dataset: a/b, split: 'train[:9%]'}": "s.yaml:3: corpora.c.split: expected the name of a split (`slice` takes a part of it), got 'train[:9%]'",
+    "corpora:\n  c: {path: x, dataset: a/b}": "s.yaml:3: corpora.c: needs exactly one of path, dataset and builtin",
+    # --- names
+    "models:\n  toy-1.5b: {adapter: toi}": "s.yaml:3: models.toy-1.5b.adapter: unknown model 'toi'; did you mean 'toy'?",
+    "attacks:\n  toy_flop: {}": "s.yaml:3: attacks.toy_flop: unknown attack 'toy_flop'; did you mean 'toy_flip'?",
+    "metrics:\n  toy_metric: {metric: toymetric}": "s.yaml:3: metrics.toy_metric.metric: unknown metric 'toymetric'; did you mean 'toy_metric'?",
+    # --- references
+    "recovery: {corpus: trian}": "s.yaml:2: recovery.corpus: unknown corpus 'trian'; did you mean 'train'? (known: held, test, train)",
+    "examples: {test: {corpus: tests}}": "s.yaml:2: examples.test.corpus: unknown corpus 'tests'; did you mean 'test'? (known: held, test, train)",
+    "metrics:\n  toy_metric: {corpus: tset}": "s.yaml:3: metrics.toy_metric.corpus: unknown corpus 'tset'; did you mean 'test'? (known: held, test, train)",
+    "metrics:\n  toy_metric:\n    others: [test, tset]": "s.yaml:4: metrics.toy_metric.others.1: unknown corpus 'tset'; did you mean 'test'? (known: held, test, train)",
+    "attacks:\n  control: {match: flp}": "s.yaml:3: attacks.control.match: unknown attack 'flp'; did you mean 'flip'? (known: control, flip)",
+    "attacks:\n  control: {match: control}": "s.yaml:3: attacks.control.match: an attack cannot be its own control",
+    "attacks:\n  more: {attack: toy_flip, match: control}": "s.yaml:3: attacks.more.match: 'control' is a control itself; match an attack",
+    "attacks:\n  toy_trigger: {}\nexamples:\n  search: {corpus: held, count: 2}": "s.yaml:3: attacks.toy_trigger: needs `examples.validation`, apart from the test examples",
+    # --- texts that must be apart
+    "examples: {search: {corpus: test, count: 2}}": "s.yaml:2: examples.search.corpus: shares documents of python-topics (slices '60%:' and '60%:') with examples.test.corpus; give them disjoint slices",
+    "corpora: {train: {slice: ':70%'}}\nmetrics: null\nrecovery: {validation: null}": "base.yaml:24: examples.test.corpus: shares documents of python-topics (slices '60%:' and ':70%') with recovery.corpus; give them disjoint slices",
+    "recovery: {validation: train}": "s.yaml:2: recovery.validation: shares documents of python-topics (slices ':50%' and ':50%') with recovery.corpus; give them disjoint slices",
+    "metrics: {toy_metric: {corpus: train}}": "s.yaml:2: metrics.toy_metric.corpus: shares documents of python-topics (slices ':50%' and ':50%') with recovery.corpus; give them disjoint slices",
+    # --- plugins
+    "plugins: [toys.py, toy.py]": "s.yaml:2: plugins: no such file or folder: toy.py",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_wrong_suite_gets_one_sentence(toy_suite, text):
+    found = problems(text)
+    known = " (known:"
+    if known in WRONG[text]:
+        assert found == [WRONG[text]]
+    else:  # which plugins are known is not the matter here
+        assert [line.partition(known)[0] for line in found] == [WRONG[text]]
+
+
+def test_all_problems_are_said_at_once_in_the_order_of_the_file(toy_suite):
+    found = problems(
+        "seeds: []\narms:\n  monotone: {start: ab}\n  other: {constraint: sofplus}\n"
+        "recovery: {tokens: -1, corpus: no}\nbatch_size: 1\nbatch_size: x\n"
+        "attacks: {flip: {flips: 0}}"
+    )
+    places = [line.split(": ")[:2] for line in found]
+    assert places == [
+        ["s.yaml:2", "seeds"],
+        ["s.yaml:4", "arms.monotone.start"],
+        ["s.yaml:5", "arms.other.constraint"],
+        ["s.yaml:6", "recovery.tokens"],
+        ["s.yaml:6", "recovery.corpus"],
+        ["s.yaml:8", "batch_size"],
+        ["s.yaml:9", "attacks.flip.flips"],
+    ]
+
+
+def test_a_problem_names_the_layer_that_the_value_came_from(toy_suite):
+    text = "profiles:\n  p:\n    seeds: [-1]"
+    assert problems(text, profile="p") == [
+        "s.yaml:4: seeds.0: expected a number of at least 0, got -1"
+    ]
+    overrides = ["recovery.tokens=-1", "models.toy-1.5b.pth=x"]
+    assert problems("", overrides=overrides, batch_size=0) == [
+        "--batch-size: expected a number above 0, got 0",
+        "--set models.toy-1.5b.pth: unknown toy option 'pth'; did you mean 'path'? "
+        "(known: adapter, dtype, fingerprint, path, revision)",
+        "--set recovery.tokens: expected a number above 0, got -1",
+    ]
+
+
+def test_validation_looks_into_every_profile(toy_suite):
+    Path("s.yaml").write_text(
+        "extends: base.yaml\nseeds: [1, 1]\nprofiles:\n  a: {batch_size: 0}\n"
+        "  b: {seeds: []}\n"
+    )
+    assert [str(problem) for problem in validate_suite(Path("s.yaml"))] == [
+        "s.yaml:2: seeds: 1 is stated twice",
+        "s.yaml:4: batch_size: expected a number above 0, got 0",
+        "s.yaml:5: seeds: expected at least 1 entry, got an empty list",
+    ]
+
+
+def test_disjoint_texts_raise_no_objection(toy_suite):
+    Path("s.yaml").write_text(
+        "extends: base.yaml\n"
+        "examples:\n  search: {corpus: held, count: 2}\n"
+        "  validation: {corpus: more, count: 2}\n"
+        f"corpora:\n  more: {TEXT % '55%:60%'}\n  held: {{slice: '50%:55%'}}\n"
+        "attacks: {toy_trigger: {}}\n"
+    )
+    assert validate_suite(Path("s.yaml")) == []
+
+
+def test_plugins_are_built_with_checked_options(toy_suite):
+    experiment = load_experiment(toy_suite, overrides=["attacks.flip.stop=1e-1"])
+    flip = experiment.attacks["flip"]
+    assert (flip.name, flip.options.flips, flip.options.stop) == ("toy_flip", 3, 0.1)
+    assert flip.options.model_fields_set == {"flips", "stop"}
+    assert experiment.arms["baseline"].name == "none"
+    assert experiment.suite.metrics["toy_metric"].metric == "toy_metric"
+
+
+def test_arguments_win_over_the_suite(toy_suite):
+    suite = load_experiment(
+        toy_suite, profile="quick", seeds=[9], limit=2, device="cpu", batch_size=3
+    ).suite
+    assert (suite.seeds, suite.limit, suite.device, suite.batch_size) == (
+        (9,),
+        2,
+        "cpu",
+        3,
+    )
+    assert list(suite.attacks) == ["flip"]
+
+
+def test_local_paths_are_relative_to_the_file_that_states_them(toy_suite, monkeypatch):
+    folder = Path.cwd()
+    Path("sub").mkdir()
+    Path("sub/s.yaml").write_text(
+        "extends: ../base.yaml\n"
+        "models:\n  near: {adapter: toy, path: ../weights}\n"
+        "  hub: {adapter: toy, path: owner/name}\n"
+        "  gone: {adapter: toy, path: ./gone}\n"
+        "corpora:\n  c: {path: ../toys.py}\n"
+        "metrics: {toy_metric: {tasks: ..}}\n"
+    )
+    monkeypatch.chdir(folder.parent)
+    suite = load_experiment(
+        Path("toys/sub/s.yaml"), overrides=["models.set={adapter: toy, path: toys}"]
+    ).suite
+    assert {label: model.options["path"] for label, model in suite.models.items()} == {
+        "toy-1.5b": str(folder / "weights"),
+        "near": str(folder / "weights"),
+        "hub": "owner/name",
+        "gone": str(folder / "sub" / "gone"),
+        "set": str(folder),
+    }
+    assert suite.corpora["c"].path == str(folder / "toys.py")
+    assert suite.metrics["toy_metric"].options["tasks"] == str(folder)
+    assert suite.plugins == (str(folder / "toys.py"),)
+
+
+def test_plugins_of_the_command_line_are_loaded_too(toy_suite, example_plugin):
+    Path("s.yaml").write_text("extends: base.yaml\nattacks: {rotate: {}}\n")
+    experiment = load_experiment(Path("s.yaml"), plugins=[example_plugin])
+    assert experiment.attacks["rotate"].name == "rotate"
+    assert str(example_plugin) in experiment.suite.plugins
+
+
+def test_plugins_that_cannot_be_told_apart_are_an_error(toy_suite):
+    Path("twin.py").write_bytes(Path("toys.py").read_bytes())
+    with pytest.raises(PluginError, match="two plugins offer"):
+        load_experiment(toy_suite, plugins=[Path("twin.py")])
+
+
+# --- resolving ----------------------------------------------------------------------
+
+
+def test_resolving_fills_in_fingerprints_and_defaults(toy_suite, tmp_path):
+    experiment = load_experiment(toy_suite)
+    assert not experiment.resolved
+    resolved = resolve(experiment, tmp_path / "store")
+    assert resolved.resolved
+    suite = resolved.suite
+    weights = hashlib.sha256(Path("weights/weights.txt").read_bytes()).hexdigest()
+    assert suite.models["toy-1.5b"].fingerprint == f"sha256:{weights}"
+    prints = {corpus.fingerprint for corpus in suite.corpora.values()}
+    assert len(prints) == 1  # slices of one text
+    assert suite.arms["monotone"].options == {"start": "abs", "layers": "all"}
+    assert experiment.suite.models["toy-1.5b"].fingerprint is None
+
+
+def test_a_pinned_fingerprint_must_be_found(toy_suite, tmp_path):
+    pinned = f"sha256:{'0' * 64}"
+    Path("s.yaml").write_text(
+        f"extends: base.yaml\nmodels:\n  toy-1.5b: {{fingerprint: '{pinned}'}}\n"
+        f"corpora:\n  train:\n    fingerprint: '{pinned}'\n"
+    )
+    with pytest.raises(SuiteError) as raised:
+        resolve(load_experiment(Path("s.yaml")), tmp_path / "store")
+    first, second = str(raised.value).splitlines()
+    start = "s.yaml:3: models.toy-1.5b.fingerprint: "
+    assert first.startswith(f"{start}expected {pinned}, found sha256:")
+    assert second.startswith("s.yaml:6: corpora.train.fingerprint: ")
+
+
+def test_all_that_is_missing_is_said_at_once(toy_suite, tmp_path):
+    experiment = load_experiment(
+        toy_suite,
+        overrides=["models.toy-1.5b.path=./gone", "corpora.train.path=gone.txt"],
+    )
+    sentences = missing(experiment, tmp_path)
+    assert len(sentences) == 2
+    assert sentences[0] == f"models.toy-1.5b: no weights in {Path.cwd() / 'gone'}"
+    with pytest.raises(MissingResource) as raised:
+        resolve(experiment, tmp_path)
+    assert all(sentence in str(raised.value) for sentence in sentences)
+    assert "harness prefetch base.yaml" in str(raised.value)
+
+
+def test_a_corpus_that_nothing_reads_need_not_be_there(toy_suite, tmp_path):
+    overrides = ["corpora.spare={path: ./gone.txt}"]
+    experiment = load_experiment(toy_suite, overrides=overrides)
+    assert experiment.used_corpora == ["train", "held", "test"]
+    assert resolve(experiment, tmp_path).resolved
+
+
+def test_without_recovery_its_corpus_is_not_used(toy_suite):
+    overrides = ["arms.baseline.recovery=false", "arms.monotone.recovery=false"]
+    assert load_experiment(toy_suite, overrides=overrides).used_corpora == ["test"]
+
+
+@pytest.mark.parametrize("profile", [None, "quick"])
+def test_a_resolved_suite_is_itself_runnable(toy_suite, tmp_path, profile):
+    store = tmp_path / "store"
+    overrides = ["attacks.flip.stop=null", "recovery.learning_rate=1e-3"]
+    experiment = resolve(
+        load_experiment(toy_suite, profile=profile, overrides=overrides), store
+    )
+    written = tmp_path / "elsewhere" / "suite.resolved.yaml"
+    written.parent.mkdir()
+    written.write_text(dump_suite(experiment.suite), encoding="utf-8")
+    again = resolve(load_experiment(written), store)
+    assert again.suite == experiment.suite.model_copy(update={"profiles": {}})
+    ours, theirs = make_plan(experiment), make_plan(again)
+    assert [unit.id for unit in ours.variants] == [unit.id for unit in theirs.variants]
+    assert [unit.id for unit in ours.cells] == [unit.id for unit in theirs.cells]
+    assert dump_suite(again.suite) == dump_suite(experiment.suite)
+
+
+@pytest.mark.parametrize(
+    "text", ["1e-3", "on", "010", "null", "", "a: b", "é\n x", "~"]
+)
+def test_strings_survive_the_dump(toy_suite, tmp_path, text):
+    experiment = load_experiment(toy_suite)
+    model = experiment.suite.models["toy-1.5b"].model_copy(update={"revision": text})
+    suite = experiment.suite.model_copy(update={"models": {"m": model}})
+    Path("again.yaml").write_text(dump_suite(suite), encoding="utf-8")
+    again = load_experiment(Path("again.yaml")).suite
+    assert again.models["m"].options["revision"] == text
+
+
+def test_nothing_heavy_is_imported_to_read_a_suite(toy_suite):
+    import subprocess
+    import sys
+
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from harness.plan import make_plan\n"
+        "from harness.suite_file import load_experiment\n"
+        "load_experiment(Path('base.yaml'))\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'lm_eval', 'scipy', 'numpy'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
