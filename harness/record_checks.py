@@ -70,17 +70,19 @@ def _id_faults(path: Path, record: Record) -> Iterator[Fault]:
 
 def _identity_faults(record: Record) -> Iterator[Fault]:
     """Compare what the id is computed from with what the record shows."""
-    fingerprint = _at(record.identity, ("model", "fingerprint"))
-    if fingerprint != record.model.fingerprint:
-        message = f"{fingerprint!r}, but elsewhere {record.model.fingerprint!r}"
-        yield Fault(("identity", "model", "fingerprint"), message)
     for path, shown in _shown(record):
         hashed = _at(record.identity, path)
-        if not _agrees(shown, hashed):
-            where, what = ".".join(path), "the record shows another value"
-            yield Fault(
-                ("identity", *path), f"{where} is {hashed!r}; {what}: {shown!r}"
-            )
+        if hashed != shown:
+            yield _disagreement(path, hashed, shown)
+    for path, options in _shown_options(record):
+        hashed = _at(record.identity, path)
+        for name in hashed if isinstance(hashed, dict) else ():
+            if not _same_option(options.get(name), hashed[name]):
+                yield _disagreement((*path, name), hashed[name], options.get(name))
+    if record.attack and (record.attack.match is None) != (
+        record.identity.get("match") is None
+    ):
+        yield _disagreement(("match",), record.identity["match"], record.attack.match)
 
 
 def _shown(record: Record) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -89,13 +91,20 @@ def _shown(record: Record) -> Iterator[tuple[tuple[str, ...], Any]]:
     yield ("limit",), record.suite.limit
     yield ("recovery",), record.arm.recovery
     yield ("model", "adapter"), record.model.adapter
-    yield ("model", "options"), record.model.options
+    yield ("model", "fingerprint"), record.model.fingerprint
     yield ("arm", "constraint"), record.arm.constraint
+    if record.attack is not None:
+        yield ("attack",), record.attack.attack
+        yield ("examples",), record.attack.examples
+
+
+def _shown_options(
+    record: Record,
+) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    yield ("model", "options"), record.model.options
     yield ("arm", "options"), record.arm.options
     if record.attack is not None:
-        yield ("attack", "attack"), record.attack.attack
-        yield ("attack", "options"), record.attack.options
-        yield ("examples",), record.attack.examples
+        yield ("options",), record.attack.options
 
 
 def _at(value: Any, path: Sequence[str]) -> Any:
@@ -104,19 +113,17 @@ def _at(value: Any, path: Sequence[str]) -> Any:
     return value
 
 
-def _agrees(shown: Any, hashed: Any) -> bool:
-    """Say whether what is shown can be what is hashed.
-
-    Null options and paths of models are not hashed; corpora and other files are hashed
-    by their contents but shown by their names, and those are not compared.
-    """
-    if isinstance(hashed, str) and hashed.startswith("sha256:"):
-        return isinstance(shown, str)
-    if isinstance(shown, str) and isinstance(hashed, dict):
-        return True
-    if isinstance(shown, dict) and isinstance(hashed, dict):
-        return all(key in shown and _agrees(shown[key], hashed[key]) for key in hashed)
+def _same_option(shown: Any, hashed: Any) -> bool:
+    """Compare an option; corpora and files, hashed by contents, are shown by name."""
+    if isinstance(shown, str):
+        by_contents = isinstance(hashed, dict) or str(hashed).startswith("sha256:")
+        return by_contents or shown == hashed
     if isinstance(shown, list) and isinstance(hashed, list):
         pairs = zip(shown, hashed, strict=False)
-        return len(shown) == len(hashed) and all(_agrees(*pair) for pair in pairs)
+        return len(shown) == len(hashed) and all(_same_option(*pair) for pair in pairs)
     return bool(shown == hashed)
+
+
+def _disagreement(path: tuple[str, ...], hashed: Any, shown: Any) -> Fault:
+    message = f"{hashed!r}, but elsewhere the record says {shown!r}"
+    return Fault(("identity", *path), message)

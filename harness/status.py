@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from harness.report.grid import grid
 from harness.survey import Survey, Unit, changes
 
 
 def describe(found: Survey) -> str:
     """Return counts, a table of the units, and what changed since they were made."""
-    from tabulate import tabulate
-
     counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
     rows = [[unit.kind, unit.id, _state(unit)] for unit in found.units]
-    table = tabulate(rows, headers=["", "unit", "state"], tablefmt="simple")
+    table = grid([""] * 3, ["kind", "unit", "state"], rows, [False] * 3)
     return "\n".join([f"{found.folder.root}: {counts}", "", table, *_notes(found)])
 
 

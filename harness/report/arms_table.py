@@ -13,7 +13,7 @@ from harness.report.content import (
     Table,
     from_estimate,
 )
-from harness.report.pairing import pair
+from harness.report.pairing import pair, why_unpaired
 from harness.report.results import Results, Subjects
 from harness.results import SampleRow
 
@@ -32,7 +32,8 @@ def arms_table(results: Results) -> Table:
             Column("arm", "clean loss"),
             Column("baseline", "dL"),
             Column("arm", "dL"),
-            Column("difference of dL", "paired"),
+            Column("difference", "dL"),
+            Column("pairs"),
         ],
         rows=[_row(results, s, attack) for s in treated for attack in attacks],
         caption=(
@@ -42,6 +43,7 @@ def arms_table(results: Results) -> Table:
             "threshold falls when the clean loss rises, with no robustness gained: "
             "compare the clean losses first."
         ),
+        keys=2,
     )
 
 
@@ -51,12 +53,9 @@ def _row(results: Results, subjects: Subjects, attack: str) -> list[Cell]:
     base = results.cells(subjects.baseline, attack)
     pairing = pair(own, base)
     if pairing is None:
-        absence = "examples differ"
-        if not own:
-            absence = results.absence(subjects, attack)
-        elif not base:
-            absence = f"baseline {results.absence(subjects.baseline, attack)}"
-        return [*names, *[Missing(absence)] * 5]
+        absence = why_unpaired(results, (subjects, attack), (subjects.baseline, attack))
+        gaps = [Missing(absence, brief=True)] * 5
+        return [*names, *gaps, Missing(absence)]
     delta_own, delta_base = pairing.mean_deltas()
     return [
         *names,
@@ -65,6 +64,7 @@ def _row(results: Results, subjects: Subjects, attack: str) -> list[Cell]:
         Number(delta_base, "nats"),
         Number(delta_own, "nats"),
         from_estimate(pairing.difference(), "nats", signed=True),
+        Number(len(pairing.first), "count"),
     ]
 
 

@@ -52,8 +52,9 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
         yield "profile", ", ".join(sorted(profiles))
     yield "seeds", ", ".join(map(str, suite.seeds))
     counts = results.survey.counts
-    states = [f"{counts[state]} {state}" for state in STATES]
-    yield "units", f"{', '.join(states)} of {sum(counts.values())}"
+    total = sum(counts.values())
+    others = [f"{counts[state]} {state}" for state in STATES if state != "complete"]
+    yield "units", f"{counts['complete']} of {total} complete; {', '.join(others)}"
 
 
 def _provenance(results: Results) -> Iterator[tuple[str, str]]:

@@ -49,12 +49,12 @@ def _hole_warnings(results: Results) -> Iterator[str]:
         yield f"and {len(bad) - NAMED_AT_MOST} more; `harness status` names them."
     missing = results.survey.counts["missing"]
     if missing:
-        yield f"MISSING: {missing} units have no record; `harness run` makes them."
+        yield f"MISSING: units without a record: {missing}; `harness run` makes them."
     strays = len(results.survey.strays)
     if strays:
         yield (
-            f"LEFT OUT: {strays} records in the folder are not part of the suite as it "
-            "is now; `harness status` names them."
+            f"LEFT OUT: records that are not part of the suite as it is now: {strays}; "
+            "`harness status` names them."
         )
 
 

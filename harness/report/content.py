@@ -37,6 +37,8 @@ class Missing:
     """A number that is not there, and why: missing, failed, invalid, ..."""
 
     reason: str
+    brief: bool = False
+    """True where another cell of the row says why, so that dashes will do."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; the first column names the row."""
+    """A table whose first columns name the row."""
 
     key: str
     """What programs call it."""
@@ -82,6 +84,12 @@ class Table:
     """How to read it."""
     notes: Sequence[str] = ()
     """What the marks mean."""
+    keys: int = 1
+    """How many columns name the row."""
+
+    def is_numeric(self, index: int) -> bool:
+        """Say whether a column holds numbers."""
+        return any(isinstance(row[index], Number) for row in self.rows)
 
 
 @dataclass(frozen=True)

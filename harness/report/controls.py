@@ -16,7 +16,7 @@ from harness.report.content import (
     Table,
     from_estimate,
 )
-from harness.report.pairing import CellsBySeed, Pairing, pair
+from harness.report.pairing import CellsBySeed, Pairing, pair, why_unpaired
 from harness.report.results import Results, Subjects
 from harness.statistics import holm
 
@@ -93,23 +93,25 @@ def controls_table(results: Results, comparisons: Sequence[Comparison]) -> Table
         columns=[
             Column("model (arm)"),
             Column("attack : control"),
-            Column("dL", "attack"),
-            Column("FLOPs/ex.", "attack"),
-            Column("dL", "control"),
-            Column("FLOPs/ex.", "control"),
-            Column("difference of dL", "paired"),
-            Column("p", "paired"),
-            Column("verdict", "paired"),
+            Column("attack", "dL"),
+            Column("control", "dL"),
+            Column("difference", "dL"),
+            Column("verdict"),
+            Column("attack", "FLOPs/example"),
+            Column("control", "FLOPs/example"),
+            Column("p"),
+            Column("pairs"),
         ],
         rows=rows,
         caption=(
             "A control gets the attack's budget on the same examples. The difference "
-            "is paired by example; [a, b] is its 95 % interval by bootstrap over "
-            "documents and seeds. p: McNemar's exact test of success, the largest over "
-            "seeds, Holm over the table. An attack whose interval does not lie above 0 "
-            "on the baseline arm is invalid, whatever it shows elsewhere."
+            "is paired by example and seed; [a, b] is its 95 % interval by bootstrap "
+            "over documents and seeds. p: McNemar's exact test of success, the largest "
+            "over seeds, Holm over the table. An attack whose interval does not lie "
+            "above 0 on the baseline arm is invalid, whatever it shows elsewhere."
         ),
         notes=_ledger_notes(comparisons),
+        keys=2,
     )
 
 
@@ -118,11 +120,6 @@ def _compare(
 ) -> Comparison:
     first, second = results.cells(subjects, attack), results.cells(subjects, control)
     pairing = pair(first, second)
-    absence = "examples differ"
-    if not first:
-        absence = f"{attack} {results.absence(subjects, attack)}"
-    elif not second:
-        absence = f"{control} {results.absence(subjects, control)}"
     return Comparison(
         subjects=subjects,
         attack=attack,
@@ -130,7 +127,7 @@ def _compare(
         pairing=pairing,
         difference=pairing.difference() if pairing else None,
         flops=(_flops(first), _flops(second)) if pairing else None,
-        absence=absence,
+        absence=why_unpaired(results, (subjects, attack), (subjects, control)),
     )
 
 
@@ -145,19 +142,21 @@ def _row(comparison: Comparison, p_value: float | None, loser: bool) -> list[Cel
     ]
     pairing, difference = comparison.pairing, comparison.difference
     if pairing is None or difference is None or comparison.flops is None:
-        gap = Missing(comparison.absence)
-        return [*names, gap, gap, gap, gap, gap, gap, Label("no comparison", True)]
+        gap = Missing(comparison.absence, brief=True)
+        verdict = Label(f"none: {comparison.absence}", alarm=True)
+        return [*names, gap, gap, gap, verdict, gap, gap, gap, gap]
     mark = "" if comparison.equal_ledgers else LEDGER_MARK
     deltas, flops = pairing.mean_deltas(), comparison.flops
     return [
         *names,
         Number(deltas[0], "nats"),
-        Number(flops[0], "flops"),
         Number(deltas[1], "nats"),
-        Number(flops[1], "flops", mark=mark),
         from_estimate(difference, "nats", signed=True),
-        Missing("untested") if p_value is None else Number(p_value, "p"),
         _verdict(comparison, loser),
+        Number(flops[0], "flops"),
+        Number(flops[1], "flops", mark=mark),
+        Missing("untested") if p_value is None else Number(p_value, "p"),
+        Number(len(pairing.first), "count"),
     ]
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from harness.report.content import Cell, Column, Label, Missing, Report, Table
+from harness.report.content import Cell, Column, Label, Missing, Number, Report, Table
 from harness.report.numbers import show
 
 _SPECIAL = {
@@ -47,12 +48,14 @@ def _comment(text: str) -> str:
 def _table(table: Table) -> str:
     rows = [_line(map(_cell, row)) for row in table.rows]
     words = " ".join(escape(text) for text in (*table.notes, table.caption))
+    columns = range(len(table.columns))
+    alignment = "".join("r" if table.is_numeric(i) else "l" for i in columns)
     lines = [
         r"\begin{table}",
         r"\centering",
         f"\\caption{{{escape(table.title)}. {words}}}",
         f"\\label{{tab:{table.key}}}",
-        f"\\begin{{tabular}}{{{'l' + 'r' * (len(table.columns) - 1)}}}",
+        f"\\begin{{tabular}}{{{alignment}}}",
         r"\toprule",
         *_headings(table.columns),
         r"\midrule",
@@ -94,9 +97,17 @@ def _cell(cell: Cell) -> str:
         text = escape(cell.text)
         return f"\\textbf{{{text}}}" if cell.alarm else text
     if isinstance(cell, Missing):
-        return f"\\emph{{{escape(cell.reason)}}}"
+        return "--" if cell.brief else f"\\emph{{{escape(cell.reason)}}}"
+    return _number(cell)
+
+
+def _number(cell: Number) -> str:
     shown = show(cell)
+    if cell.kind == "parameters":
+        return shown.value  # as 1.4B: no formula
     number = shown.value.replace(",", "{,}")
+    if cell.kind == "flops":
+        number = re.sub(r"e(.+)", r"\\times 10^{\1}", number)
     if shown.std is not None:
         number += rf" \pm {shown.std}"
     if shown.interval is not None:

@@ -95,7 +95,7 @@ def _parameters(results: Results, subjects: Subjects) -> Cell:
 def _change(results: Results, subjects: Subjects) -> Cell:
     """Return the mean over seeds of perplexity / baseline's perplexity - 1."""
     if subjects == subjects.baseline:
-        return Label("")
+        return Label("reference")
     own = _perplexities(results, subjects)
     base = _perplexities(results, subjects.baseline)
     ratios = [own[seed] / base[seed] - 1 for seed in own if seed in base]

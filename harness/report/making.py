@@ -29,13 +29,11 @@ def certificates_table(results: Results) -> Table:
         title="Certificates of the feed-forward networks",
         columns=[
             Column("model (arm)"),
-            Column("before", "certificate"),
-            Column("after", "certificate"),
+            Column("certificate"),
             Column("examined"),
             Column("before", "smallest weight"),
             Column("after", "smallest weight"),
             Column("FFN monotone"),
-            Column("activation"),
         ],
         rows=[_certificate_row(results, subjects) for subjects in results.subjects],
         caption=(
@@ -60,8 +58,9 @@ def recovery_table(results: Results) -> Table:
         ],
         rows=[_recovery_row(results, subjects) for subjects in results.subjects],
         caption=(
-            "± is the sample standard deviation (ddof 1) over seeds. Arms compare only "
-            "where they saw the same tokens in the same order as the baseline arm."
+            "Mean over seeds, ± the sample standard deviation (ddof 1) where there are "
+            "several. Arms compare only where they saw the same tokens in the same "
+            "order as the baseline arm."
         ),
     )
 
@@ -82,18 +81,16 @@ def failed_certificates(results: Results) -> list[Subjects]:
 def _certificate_row(results: Results, subjects: Subjects) -> list[Cell]:
     found = _all(results, subjects)
     if not found:
-        return [Label(subjects.name), *[Missing(results.absence(subjects))] * 7]
+        return [Label(subjects.name), *[Missing(results.absence(subjects))] * 5]
     before = [certificates.before for certificates in found]
     after = [certificates.after for certificates in found]
     return [
         Label(subjects.name),
-        _status(before),
-        _status(after),
+        _statuses(before, after),
         _examined(after),
         _smallest(before),
         _smallest(after),
-        Label("yes" if all(c.ffn_monotone for c in after) else "no"),
-        Label(after[0].activation),
+        _monotone(after),
     ]
 
 
@@ -106,12 +103,23 @@ def _failed(certificates: Certificates) -> bool:
     return "fail" in (certificates.before.status, certificates.after.status)
 
 
-def _status(certificates: Sequence[Certificate]) -> Label:
+def _statuses(before: Sequence[Certificate], after: Sequence[Certificate]) -> Label:
+    """Show ``pass -> FAIL``; a single word where nothing was promised."""
+    first, second = _worst(before), _worst(after)
+    alarm = "FAIL" in (first, second)
+    promised = first != second or first != "nothing promised"
+    return Label(f"{first} -> {second}" if promised else first, alarm=alarm)
+
+
+def _worst(certificates: Sequence[Certificate]) -> str:
     found = {certificate.status for certificate in certificates}
     worst = next(status for status in _WORST_FIRST if status in found)
-    if worst == "fail":
-        return Label("FAIL", alarm=True)
-    return Label(worst.replace("_", " "))
+    return "FAIL" if worst == "fail" else worst.replace("_", " ")
+
+
+def _monotone(certificates: Sequence[Certificate]) -> Label:
+    answer = "yes" if all(c.ffn_monotone for c in certificates) else "no"
+    return Label(f"{answer} ({certificates[0].activation})")
 
 
 def _examined(certificates: Sequence[Certificate]) -> Label:

@@ -18,7 +18,8 @@ def render_markdown(report: Report) -> str:
 
 def _table(table: Table) -> str:
     header = _line([_heading(column) for column in table.columns])
-    rule = _line(["---"] + ["---:"] * (len(table.columns) - 1))
+    columns = range(len(table.columns))
+    rule = _line(["---:" if table.is_numeric(i) else "---" for i in columns])
     rows = [_line([_cell(cell) for cell in row]) for row in table.rows]
     words = [_escape(text) for text in (*table.notes, table.caption)]
     lines = "\n".join([header, rule, *rows])

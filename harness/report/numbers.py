@@ -73,7 +73,8 @@ def _decimals(number: Number, style: Style) -> int:
         width = (number.interval[1] - number.interval[0]) / 2
     if not width:
         return style.decimals
-    first_digit = -math.floor(math.log10(abs(width) * style.scale))
+    rounded = float(f"{width * style.scale:.0e}")
+    first_digit = -math.floor(math.log10(rounded))
     return min(MOST_DECIMALS, max(style.least, first_digit))
 
 

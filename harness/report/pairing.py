@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from harness.records import Estimate
-from harness.report.results import AttackedCell
+from harness.report.results import AttackedCell, Results, Subjects
 from harness.results import SampleRow, successes
 from harness.statistics import bootstrap_mean, mcnemar, paired_difference
 
@@ -72,6 +72,18 @@ def pair(first: CellsBySeed, second: CellsBySeed) -> Pairing | None:
             pairing.documents.append(row.document_id)
             pairing.seeds.append(seed)
     return pairing if pairing.first else None
+
+
+def why_unpaired(
+    results: Results, first: tuple[Subjects, str], second: tuple[Subjects, str]
+) -> str:
+    """Say why the cells of two pairs of subjects and attack cannot be paired."""
+    for subjects, attack in (first, second):
+        if not results.cells(subjects, attack):
+            return f"{subjects.arm} {attack} {results.absence(subjects, attack)}"
+    if not results.cells(*first).keys() & results.cells(*second).keys():
+        return "no seed in common"
+    return "examples differ"
 
 
 def pooled_delta(cells: CellsBySeed) -> Estimate | None:

@@ -6,9 +6,8 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from tabulate import tabulate
-
-from harness.report.content import Cell, Column, Label, Missing, Report, Table
+from harness.report.content import Cell, Label, Missing, Report, Table
+from harness.report.grid import grid
 from harness.report.numbers import show
 
 WIDTH = 100
@@ -26,7 +25,7 @@ def cell_text(cell: Cell) -> str:
     if isinstance(cell, Label):
         return cell.text
     if isinstance(cell, Missing):
-        return f"-- {cell.reason}"
+        return "--" if cell.brief else f"-- {cell.reason}"
     shown = show(cell)
     parts = [shown.value]
     if shown.std is not None:
@@ -47,64 +46,49 @@ def _facts(report: Report) -> str:
 
 def _warnings(warnings: Iterable[str]) -> Iterator[str]:
     for warning in warnings:
-        yield textwrap.fill(f"! {warning}", WIDTH, subsequent_indent="  ")
+        yield _filled(f"! {warning}")
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ")
 
 
 def _table(table: Table) -> str:
     title = f"{table.title}\n{'=' * len(table.title)}"
     blocks = [_block(table, chosen) for chosen in _blocks(table)]
-    words = [textwrap.fill(text, WIDTH) for text in (*table.notes, table.caption)]
-    return "\n\n".join([title, *blocks, "\n".join(words)])
+    notes = [_filled(note) for note in table.notes]
+    words = "\n".join([*notes, textwrap.fill(table.caption, WIDTH)])
+    return "\n\n".join([title, *blocks, words])
 
 
 def _blocks(table: Table) -> Iterator[list[int]]:
-    """Spread the columns over blocks that fit; groups stay together if they can."""
-    groups = [
-        [index for index, _ in found]
-        for _, found in groupby(
-            list(enumerate(table.columns))[1:],
-            key=lambda item: item[1].group or item[0],
-        )
-    ]
-    chosen: list[int] = [0]
-    for group in groups:
-        if len(chosen) > 1 and _width(table, [*chosen, *group]) > WIDTH:
+    """Spread the columns over blocks that fit; the keys start each of them."""
+    keys = list(range(table.keys))
+    chosen = keys
+    for group in _groups(table):
+        if chosen != keys and _width(table, [*chosen, *group]) > WIDTH:
             yield chosen
-            chosen = [0]
+            chosen = keys
         chosen = [*chosen, *group]
     yield chosen
 
 
+def _groups(table: Table) -> Iterator[list[int]]:
+    """Yield the columns that stay together: those of a group, or one alone."""
+    others = range(table.keys, len(table.columns))
+    for _, found in groupby(others, key=lambda i: table.columns[i].group or i):
+        yield list(found)
+
+
 def _width(table: Table, chosen: Sequence[int]) -> int:
-    return max(len(line) for line in _block(table, chosen).splitlines())
+    return max(map(len, _block(table, chosen).splitlines()))
 
 
 def _block(table: Table, chosen: Sequence[int]) -> str:
     columns = [table.columns[index] for index in chosen]
-    rows = [[cell_text(row[index]) for index in chosen] for row in table.rows]
-    alignment = [_alignment(table, index) for index in chosen]
-    return tabulate(
-        rows,
-        headers=_headers(columns),
-        tablefmt="simple",
-        colalign=alignment if rows else None,
-        disable_numparse=True,
+    return grid(
+        groups=[column.group for column in columns],
+        titles=[column.title for column in columns],
+        rows=[[cell_text(row[index]) for index in chosen] for row in table.rows],
+        right=[table.is_numeric(index) for index in chosen],
     )
-
-
-def _headers(columns: Sequence[Column]) -> list[str]:
-    """Put the group's name above the first of its columns."""
-    headers = []
-    previous = ""
-    grouped = any(column.group for column in columns)
-    for column in columns:
-        above = column.group if column.group != previous else ""
-        headers.append(f"{above}\n{column.title}" if grouped else column.title)
-        previous = column.group
-    return headers
-
-
-def _alignment(table: Table, index: int) -> str:
-    """Align words left; numbers too where an interval follows, else right."""
-    cells = [row[index] for row in table.rows]
-    return "left" if all(isinstance(cell, Label) for cell in cells) else "right"
