@@ -1,0 +1,84 @@
+"""``harness plan``, and the options that all commands on suites share."""
+
+import json
+
+import pytest
+
+
+def test_it_lists_variants_and_cells(cli, toy_suite):
+    outcome = cli("plan", toy_suite)
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    assert lines[0] == "variants"
+    assert lines[5] == "cells"
+    assert [line.split()[1] for line in lines[1:5] + lines[6:14]] == ["new"] * 12
+    assert lines[-1] == "4 variants, 8 cells: 12 new"
+
+
+def test_json_says_the_same(cli, toy_suite):
+    outcome = cli("plan", toy_suite, "--json", "--only", "arm=baseline,seed=2")
+    document = json.loads(outcome.out)
+    assert document["missing"] == []
+    units = document["units"]
+    assert [(unit["kind"], unit["state"], unit["runs"]) for unit in units] == [
+        ("variant", "new", True),
+        ("cell", "new", True),
+        ("cell", "new", True),
+    ]
+    assert units[0]["id"].startswith("toy-1.5b.baseline.s2-")
+
+
+def test_only_takes_several_values_of_a_key(cli, toy_suite):
+    once = cli("plan", toy_suite, "--only", "seed=1,2,attack=flip", "--json").out
+    twice = cli(
+        "plan", toy_suite, "--only", "seed=1", "--only", "seed=2,attack=flip", "--json"
+    ).out
+    assert once == twice
+    assert len(json.loads(once)["units"]) == 4 + 4
+
+
+def test_every_option_reaches_the_suite(cli, toy_suite, example_plugin):
+    outcome = cli(
+        *("plan", toy_suite, "--profile", "quick", "--seeds", "5,6", "--limit", "3"),
+        *("--set", "arms.monotone=null", "--set", "attacks.rotate={}"),
+        *("--plugins", example_plugin, "--device", "cpu", "--batch-size", "2"),
+        *("--out", "elsewhere", "--json"),
+    )
+    stems = {u["id"].rpartition("-")[0] for u in json.loads(outcome.out)["units"]}
+    assert stems == {
+        f"toy-1.5b.baseline.s{seed}{attack}"
+        for seed in (5, 6)
+        for attack in ("", ".flip", ".rotate")
+    }
+
+
+def test_a_limit_is_marked(cli, toy_suite):
+    assert "not for real numbers" in cli("plan", toy_suite, "--limit", 3).err
+
+
+def test_what_is_not_here_blocks_and_is_named(cli, toy_suite):
+    outcome = cli("plan", toy_suite, "--set", "models.toy-1.5b.path=./gone")
+    assert outcome.code == 0
+    assert "12 blocked" in outcome.out
+    assert "not on this machine: models.toy-1.5b: no weights in" in outcome.err
+    first = outcome.out.splitlines()[1].split()
+    assert first == ["toy-1.5b.baseline.s1", "blocked"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bas.yaml"], "no such suite: bas.yaml; did you mean base.yaml?"),
+        (["base.yaml", "--only", "arm=monoton"], "did you mean 'monotone'?"),
+        (["base.yaml", "--only", "monotone"], "expected KEY=VALUE,...: 'monotone'"),
+        (["base.yaml", "--seeds", "x"], "expected seeds such as 42,1337: 'x'"),
+        (["base.yaml", "--profile", "quik"], "did you mean 'quick'?"),
+        (["base.yaml", "--set", "seeds=[]"], "--set seeds: expected at least 1 entry"),
+        (["base.yaml", "--batch-size", "0"], "--batch-size"),
+    ],
+)
+def test_mistakes_exit_with_2_and_say_what_is_known(cli, toy_suite, arguments, message):
+    outcome = cli("plan", *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert outcome.out == ""

@@ -1,0 +1,99 @@
+"""The shipped suites."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.plan import make_plan
+from harness.suite_file import load_experiment, validate_suite
+
+SUITES = Path(__file__).parents[1] / "suites"
+MISSION = SUITES / "pythia_1p4b.yaml"
+LARGER = {
+    "pythia_2p8b": "EleutherAI/pythia-2.8b",
+    "pythia_6p9b": "EleutherAI/pythia-6.9b",
+    "opt_1p3b": "facebook/opt-1.3b",
+    "gpt_neo_1p3b": "EleutherAI/gpt-neo-1.3B",
+}
+
+
+@pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_suite_is_valid_under_every_profile(path):
+    assert [str(problem) for problem in validate_suite(path)] == []
+
+
+def test_the_mission_is_the_whole_experiment():
+    experiment = load_experiment(MISSION)
+    suite = experiment.suite
+    model = suite.models["pythia-1.4b"].options
+    assert (model["path"], model["revision"]) == (
+        "EleutherAI/pythia-1.4b",
+        "step143000",
+    )
+    assert list(suite.arms) == ["baseline", "monotone", "abs-unconstrained", "gauge"]
+    assert suite.seeds == (42, 1337, 2024, 8888, 12345)
+    assert suite.success.threshold == 0.15
+    assert set(suite.profiles) == {"smoke", "quick", "full"}
+    plan = make_plan(experiment)
+    assert (len(plan.variants), len(plan.cells)) == (4 * 5, 4 * 5 * 4)
+
+
+def test_every_attack_of_the_mission_has_a_control_of_equal_budget():
+    attacks = load_experiment(MISSION).suite.attacks
+    matched = {attack.match for attack in attacks.values() if attack.match}
+    assert matched == {label for label, attack in attacks.items() if not attack.match}
+
+
+def test_the_arms_of_the_mission_differ_in_what_they_compare():
+    options = {
+        label: (arm.name, arm.options.start, arm.options.scope, arm.options.activation)
+        for label, arm in load_experiment(MISSION).arms.items()
+    }
+    assert options == {
+        "baseline": ("none", "keep", "both", "keep"),
+        "monotone": ("softplus", "abs", "both", "keep"),
+        "abs-unconstrained": ("none", "abs", "both", "keep"),
+        "gauge": ("softplus", "gauge", "both", "keep"),
+    }
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_the_other_suites_are_the_mission_on_another_model(name):
+    mission = load_experiment(MISSION).suite
+    other = load_experiment(SUITES / f"{name}.yaml").suite
+    assert other.name == name
+    assert [model.options["path"] for model in other.models.values()] == [LARGER[name]]
+    for section in ("arms", "seeds", "corpora", "metrics", "examples", "attacks"):
+        assert getattr(other, section) == getattr(mission, section)
+    changed = {"micro_batch"}
+    assert other.recovery.model_dump(exclude=changed) == mission.recovery.model_dump(
+        exclude=changed
+    )
+
+
+@pytest.mark.parametrize("name", ["pythia_1p4b", *LARGER])
+def test_smoke_is_one_seed_in_float32(name):
+    experiment = load_experiment(SUITES / f"{name}.yaml", profile="smoke")
+    assert experiment.suite.seeds == (42,)
+    assert [model.dtype for model in experiment.models.values()] == ["float32"]
+    assert len(experiment.models) == 1
+
+
+def test_smoke_can_take_all_texts_from_one_small_file(shared, tmp_path):
+    from harness.corpora import Corpora
+    from harness.store import Store
+
+    file = shared / "data" / "pile_sequences.jsonl"
+    names = ("pile_train", "pile_validation", "pile_search", "pile_test")
+    suite = load_experiment(
+        MISSION,
+        profile="smoke",
+        overrides=[f"corpora.{name}.path={file}" for name in names],
+    ).suite
+    corpora = Corpora(suite.corpora, Store(tmp_path))
+    found = {name: [d.id for d in corpora.all_documents(name)] for name in names}
+    assert len(found["pile_test"]) >= suite.examples.test.count
+    assert len(found["pile_search"]) >= suite.examples.search.count
+    assert len(found["pile_validation"]) >= suite.examples.validation.count
+    together = [identity for ids in found.values() for identity in ids]
+    assert len(together) == len(set(together)) == 500
