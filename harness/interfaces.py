@@ -289,6 +289,8 @@ class Budget:
     """How many positions may differ at the end; None where that is not the limit."""
     trigger_tokens: int | None = None
     """How many tokens are prepended; None where none are."""
+    examples: int = 1
+    """How many examples share the work: all of it costs so many times the above."""
 
 
 @dataclass(frozen=True)

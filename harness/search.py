@@ -1,0 +1,235 @@
+"""The loop that attacks on single tokens share: what they try is all that differs.
+
+An attack explores a prompt by verifying flips in a `Pool`; `flip_search` decides which
+of them are kept. So an attack and its random control have the same rule of acceptance,
+the same ties and the same trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from harness.interfaces import Adversarial
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from harness.interfaces import Example, Ids
+    from harness.subject import Subject
+
+
+class Flip(NamedTuple):
+    """One token written over another."""
+
+    position: int
+    token: int
+
+
+@dataclass(frozen=True)
+class State:
+    """A prompt on its way."""
+
+    prompt_ids: Ids
+    loss: float
+    """In nats/token, in the precision of the search."""
+    free: NDArray[np.bool_]
+    """Which positions [n] may still change: neither protected nor flipped before."""
+    trace: tuple[Mapping[str, Any], ...] = ()
+    """The flips that led here."""
+
+    @classmethod
+    def clean(cls, subject: Subject, example: Example) -> State:
+        """Start from the prompt as it is; costs one forward pass."""
+        prompt = np.asarray(example.prompt_ids)
+        loss = subject.losses([prompt], example.reference_ids)[0]
+        return cls(prompt, float(loss), np.arange(len(prompt)) >= example.protected)
+
+    def possible_flips(self, allowed: Ids) -> list[Flip]:
+        """Return every flip of a free position to another allowed token."""
+        return [
+            Flip(int(i), int(token))
+            for i in np.flatnonzero(self.free)
+            for token in allowed
+            if token != self.prompt_ids[i]
+        ]
+
+    def after(self, flip: Flip) -> Ids:
+        """Return the prompt with one flip made."""
+        prompt: Ids = self.prompt_ids.copy()
+        prompt[flip.position] = flip.token
+        return prompt
+
+
+@dataclass
+class Pool:
+    """The flips of one state that were verified by a forward pass, and their losses."""
+
+    subject: Subject
+    state: State
+    reference_ids: Ids
+    flips: list[Flip] = field(default_factory=list)
+    prompts: list[Ids] = field(default_factory=list)
+    losses: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    """True losses, in nats/token, in the order of `flips`."""
+    gains: NDArray[np.float64] | None = None
+    """First-order gains in the order of `flips`, where the attack has any."""
+
+    def verify(self, flips: Iterable[Flip]) -> None:
+        """Compute the true losses of flips, those known already left out."""
+        new = sorted(set(flips).difference(self.flips))
+        if not new:
+            return
+        prompts = [self.state.after(flip) for flip in new]
+        losses = self.subject.losses(prompts, self.reference_ids)
+        self.flips += new
+        self.prompts += prompts
+        self.losses = np.concatenate([self.losses, losses])
+
+    def best(self, passed_over: Collection[Flip] = ()) -> Flip | None:
+        """Return the flip of highest loss, some passed over; None if none is left."""
+        left = [i for i, flip in enumerate(self.flips) if flip not in passed_over]
+        if not left:
+            return None
+        left.sort(key=self.flips.__getitem__)  # ties break on (position, token)
+        prompts = [self.prompts[i] for i in left]
+        best = self.subject.best(prompts, self.reference_ids, self.losses[left])
+        return self.flips[left[best]]
+
+    def states(self) -> list[State]:
+        """Return what each verified flip leads to, by (position, token)."""
+        notes = self._notes()
+        order = sorted(range(len(self.flips)), key=self.flips.__getitem__)
+        return [self._state(i, notes[i]) for i in order]
+
+    def _state(self, i: int, notes: Mapping[str, Any]) -> State:
+        flip, state = self.flips[i], self.state
+        free = state.free.copy()
+        free[flip.position] = False
+        step = {
+            "step": len(state.trace) + 1,
+            "position": flip.position,
+            "token": flip.token,
+            "loss": float(self.losses[i]),
+            "verified": len(self.flips),
+            **notes,
+        }
+        return State(self.prompts[i], float(self.losses[i]), free, (*state.trace, step))
+
+    def _notes(self) -> list[dict[str, Any]]:
+        """Rank the flips by true loss and, where known, by first-order gain."""
+        notes: list[dict[str, Any]] = [{"loss_rank": r} for r in ranks(self.losses)]
+        if self.gains is not None:
+            for note, gain, rank in zip(
+                notes, self.gains, ranks(self.gains), strict=True
+            ):
+                note["gain"] = float(gain) if np.isfinite(gain) else None
+                note["gain_rank"] = rank
+        return notes
+
+
+Explore = Callable[[Pool], None]
+"""Verifies flips of the pool's state, in the pool."""
+
+
+def flip_search(
+    subject: Subject,
+    example: Example,
+    explore: Explore,
+    *,
+    flips: int,
+    beam_width: int = 1,
+    stop_on_success: float | None = None,
+) -> Adversarial:
+    """Flip up to `flips` distinct positions, a step each, so that the loss rises.
+
+    Each step explores every state of the beam and keeps the best `beam_width` among
+    what was found and the states themselves: with a width of 1, a flip is accepted if
+    it improves. With `stop_on_success`, stop once exp(dL) > 1 + that.
+    """
+    beam = [State.clean(subject, example)]
+    for _ in range(flips):
+        beam = _step(subject, example, explore, beam, beam_width)
+        if stop_on_success is not None and _succeeded(
+            subject, example, beam[0], stop_on_success
+        ):
+            break
+    return Adversarial(example.id, beam[0].prompt_ids, beam[0].trace)
+
+
+def draw_flips(
+    state: State,
+    allowed: Ids,
+    rng: np.random.Generator,
+    count: int,
+    weights: NDArray[np.float64] | None = None,
+) -> list[Flip]:
+    """Draw `count` distinct flips, each other token equally likely.
+
+    Positions are equally likely too, or by `weights` [n], which are positive where the
+    state is free and zero elsewhere. Where there are no more than `count` flips, all
+    of them are returned.
+    """
+    possible = int(state.free.sum()) * len(allowed)
+    if possible <= count:
+        return state.possible_flips(allowed)
+    chances = state.free / state.free.sum() if weights is None else weights
+    drawn: dict[Flip, None] = {}
+    while len(drawn) < min(count, possible - int(state.free.sum())):
+        positions = rng.choice(len(chances), count, p=chances)
+        for position, token in zip(positions, rng.choice(allowed, count), strict=True):
+            if token != state.prompt_ids[position]:
+                drawn[Flip(int(position), int(token))] = None
+    return list(drawn)[:count]
+
+
+def ranks(values: NDArray[np.float64]) -> list[int]:
+    """Return the rank of each value, 1 for the highest; ties share the best rank."""
+    ascending = np.sort(values)
+    above = len(values) - np.searchsorted(ascending, values, side="right")
+    return [int(rank) + 1 for rank in above]
+
+
+def _step(
+    subject: Subject,
+    example: Example,
+    explore: Explore,
+    beam: Sequence[State],
+    width: int,
+) -> list[State]:
+    reached: list[State] = list(beam)  # first, so that a tie changes nothing
+    for state in beam:
+        if state.free.any():
+            pool = Pool(subject, state, example.reference_ids)
+            explore(pool)
+            reached += pool.states()
+    return _best_states(subject, example, _distinct(reached), width)
+
+
+def _best_states(
+    subject: Subject, example: Example, states: Sequence[State], width: int
+) -> list[State]:
+    prompts = [state.prompt_ids for state in states]
+    losses = np.array([state.loss for state in states])
+    kept = subject.top(prompts, example.reference_ids, losses, width)
+    return [states[i] for i in kept]
+
+
+def _distinct(states: Iterable[State]) -> list[State]:
+    """Keep the first of states with equal prompts: two orders of the same flips."""
+    by_prompt: dict[bytes, State] = {}
+    for state in states:
+        by_prompt.setdefault(state.prompt_ids.tobytes(), state)
+    return list(by_prompt.values())
+
+
+def _succeeded(
+    subject: Subject, example: Example, state: State, threshold: float
+) -> bool:
+    clean, attacked = subject.exact_losses(
+        [example.prompt_ids, state.prompt_ids], example.reference_ids
+    )
+    return bool(attacked - clean > np.log1p(threshold))

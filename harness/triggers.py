@@ -1,0 +1,213 @@
+"""The loop that attacks with a universal trigger share: what they try differs.
+
+One trigger is written before every prompt. It is searched on one set of prompts, the
+best of several starts is chosen on a second, and a third says what it is worth
+[Wallace et al. 2019].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.errors import CellError
+from harness.subject import ROUNDING_MARGIN_NATS, Subject
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from harness.interfaces import Example, Ids
+
+Trigger = tuple[int, ...]
+
+
+def with_trigger(example: Example, trigger: Sequence[int]) -> Ids:
+    """Return the prompt with a trigger before it, after what must stay first."""
+    first, rest = np.split(np.asarray(example.prompt_ids), [example.protected])
+    return np.concatenate([first, np.array(trigger, dtype=np.int64), rest])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts that a trigger is scored on, all together."""
+
+    subject: Subject
+    examples: Sequence[Example]
+
+    def losses(self, triggers: Sequence[Trigger]) -> NDArray[np.float64]:
+        """Return the mean loss [T] over the examples, in nats/token."""
+        return self._means(triggers, self.subject.losses)
+
+    def top(
+        self, triggers: Sequence[Trigger], losses: NDArray[np.float64], k: int
+    ) -> list[int]:
+        """Return the indices of the `k` highest losses, best first.
+
+        As `Subject.top` does: where rounding could decide, triggers are scored again,
+        each prompt alone and in float32; ties go to the lower index.
+        """
+        margin = ROUNDING_MARGIN_NATS[self.subject.dtype]
+        values = np.nan_to_num(losses, nan=-np.inf, posinf=-np.inf)
+        order = np.argsort(-values, kind="stable")
+        order = order[values[order] >= values[order[:k]][-1] - margin]
+        if np.any(-np.diff(values[order]) <= margin):
+            exact = self._means([triggers[i] for i in order], self.subject.exact_losses)
+            order = order[np.lexsort((order, -exact))]
+        return [int(i) for i in order[:k]]
+
+    def gradient(self, trigger: Trigger) -> Tensor:
+        """Return the mean over the examples of dL/d(embedding) [m, d] of a trigger."""
+        import torch
+
+        gradients = self.subject.gradients(*self._inputs([trigger]))
+        own = [
+            gradient[example.protected : example.protected + len(trigger)]
+            for gradient, example in zip(gradients, self.examples, strict=True)
+        ]
+        return torch.stack(own).mean(dim=0)
+
+    def _means(
+        self,
+        triggers: Sequence[Trigger],
+        score: Callable[[Sequence[Ids], Sequence[Ids]], NDArray[np.float64]],
+    ) -> NDArray[np.float64]:
+        losses = score(*self._inputs(triggers))
+        means: NDArray[np.float64]
+        means = losses.reshape(len(triggers), len(self.examples)).mean(axis=1)
+        return means
+
+    def _inputs(self, triggers: Iterable[Trigger]) -> tuple[list[Ids], list[Ids]]:
+        pairs = [
+            (with_trigger(example, trigger), example.reference_ids)
+            for trigger in triggers
+            for example in self.examples
+        ]
+        return [prompt for prompt, _ in pairs], [reference for _, reference in pairs]
+
+
+Propose = Callable[[Batch, Trigger, int, "np.random.Generator"], "Iterable[int]"]
+"""Return the tokens to try at one place of a trigger: (batch, trigger, place, rng)."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A trigger and how it came about."""
+
+    trigger: Trigger
+    trace: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class TriggerSearch:
+    """Looks for the trigger that raises the mean loss most."""
+
+    subject: Subject
+    search: Sequence[Example]
+    """What the trigger is searched on."""
+    validation: Sequence[Example]
+    """What the best start is chosen on."""
+    propose: Propose
+    tokens: int
+    """Length of the trigger."""
+    starts: int
+    """Random triggers to start from, at least."""
+    sweeps: int
+    """Sweeps over all batches and places from one start, at most."""
+    batch_prompts: int
+    """Search examples that share a loss; a sweep goes over all of them."""
+    beam_width: int = 1
+    """Triggers kept from place to place."""
+
+    def run(self, rng: Callable[..., np.random.Generator]) -> Found:
+        """Return the best trigger on the validation prompts.
+
+        `rng(*key)` gives the stream of each start. A start from which a whole sweep
+        brings nothing is over; the sweeps it leaves go to further starts, so that the
+        whole costs `starts * sweeps` sweeps.
+        """
+        if not self.search or not self.validation:
+            raise CellError("a universal trigger needs search and validation examples")
+        found: list[Found] = []
+        left = self.starts * self.sweeps
+        while left > 0:
+            start = len(found)
+            one, used = self._climb(start, rng("start", start), min(left, self.sweeps))
+            found.append(one)
+            left -= used
+        triggers = [one.trigger for one in found]
+        batch = Batch(self.subject, self.validation)
+        return found[batch.top(triggers, batch.losses(triggers), 1)[0]]
+
+    def _climb(
+        self, start: int, rng: np.random.Generator, sweeps: int
+    ) -> tuple[Found, int]:
+        """Sweep until nothing improves; returns what was found and sweeps used."""
+        allowed = self.subject.vocabulary.allowed
+        trigger = tuple(int(i) for i in rng.choice(allowed, self.tokens))
+        trace: list[Mapping[str, Any]] = []
+        for sweep in range(1, sweeps + 1):
+            before = trigger
+            for batch in self._batches():
+                climbed, loss = self._sweep(batch, trigger, rng)
+                trace += [
+                    {"start": start, "sweep": sweep, "loss": loss, **change}
+                    for change in _changes(trigger, climbed)
+                ]
+                trigger = climbed
+            if trigger == before:
+                break
+        steps = ({"step": i, **step} for i, step in enumerate(trace, 1))
+        return Found(trigger, tuple(steps)), sweep
+
+    def _batches(self) -> list[Batch]:
+        size = self.batch_prompts
+        starts = range(0, len(self.search), size)
+        return [Batch(self.subject, self.search[i : i + size]) for i in starts]
+
+    def _sweep(
+        self, batch: Batch, trigger: Trigger, rng: np.random.Generator
+    ) -> tuple[Trigger, float]:
+        """Improve the places from left to right, with a beam on the true loss."""
+        known = {trigger: float(batch.losses([trigger])[0])}
+        beam = [trigger]
+        for place in range(self.tokens):
+            tokens = list(self.propose(batch, beam[0], place, rng))
+            beam = self._extend(batch, beam, place, tokens, known)
+        return beam[0], known[beam[0]]
+
+    def _extend(
+        self,
+        batch: Batch,
+        beam: Sequence[Trigger],
+        place: int,
+        tokens: Iterable[int],
+        known: dict[Trigger, float],
+    ) -> list[Trigger]:
+        """Write each token at a place of each trigger; keep the best, and ties first.
+
+        The triggers themselves stay candidates: their token is one of the choices.
+        """
+        written = {_write(trigger, place, t) for t in tokens for trigger in beam}
+        new = sorted(written.difference(known))
+        if new:
+            known.update(zip(new, batch.losses(new).tolist(), strict=True))
+        tried = [*beam, *sorted(written.difference(beam))]
+        losses = np.array([known[trigger] for trigger in tried])
+        return [tried[i] for i in batch.top(tried, losses, self.beam_width)]
+
+
+def _write(trigger: Trigger, place: int, token: int) -> Trigger:
+    return (*trigger[:place], int(token), *trigger[place + 1 :])
+
+
+def _changes(before: Trigger, after: Trigger) -> list[dict[str, int]]:
+    """Return the places where two triggers differ, and what stands there now."""
+    return [
+        {"position": place, "token": new}
+        for place, (old, new) in enumerate(zip(before, after, strict=True))
+        if old != new
+    ]

@@ -1,0 +1,122 @@
+"""Universal adversarial triggers: one prefix that raises the loss of all prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import pydantic
+
+from harness import hookimpl
+from harness.interfaces import (
+    Adversarial,
+    Attack,
+    AttackContext,
+    Budget,
+    ExampleSets,
+    Options,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from harness.subject import Subject
+    from harness.triggers import Batch, Trigger
+
+Positive = Annotated[int, pydantic.Field(gt=0)]
+
+
+class UATOptions(Options):
+    """Options of universal triggers."""
+
+    trigger_tokens: Positive = 4
+    """Length of the trigger."""
+    candidates: Positive = 32
+    """Tokens tried at each place of the trigger, besides the one that is there."""
+    beam_width: Positive = 1
+    """Triggers kept from place to place."""
+    restarts: Positive = 4
+    """Random triggers to start from, at least."""
+    sweeps: Positive = 4
+    """Sweeps over the trigger from one start, at most; what a start leaves when a whole
+    sweep brings nothing goes to further starts."""
+    search_prompts: Positive = 32
+    """How many of the search examples are used, at most."""
+    batch_prompts: Positive = 32
+    """Search examples that share a gradient and a loss; a sweep goes over all."""
+    validation_prompts: Positive = 32
+    """How many of the validation examples are used, at most."""
+
+
+class UAT(Attack[UATOptions]):
+    """Searches one trigger for all prompts, left to right, on the true mean loss.
+
+    Candidates for a place are the tokens of highest ``(E_b - E_t)^T G`` for the
+    gradient G at the token t, averaged over a batch of search prompts [Wallace et al.
+    2019]. The start that does best on the validation prompts is used on the test
+    prompts, which the search never sees.
+    """
+
+    name = "uat"
+    Options = UATOptions
+    uses_search_examples = True
+
+    def run(
+        self, subject: Subject, examples: ExampleSets, context: AttackContext
+    ) -> Iterator[Adversarial]:
+        from harness.triggers import TriggerSearch, with_trigger
+
+        options = self.options
+        found = TriggerSearch(
+            subject,
+            examples.search[: options.search_prompts],
+            examples.validation[: options.validation_prompts],
+            self._propose,
+            tokens=options.trigger_tokens,
+            starts=options.restarts,
+            sweeps=options.sweeps,
+            batch_prompts=options.batch_prompts,
+            beam_width=options.beam_width,
+        ).run(context.rng)
+        for done, example in enumerate(examples.test, 1):
+            prompt = with_trigger(example, found.trigger)
+            yield Adversarial(example.id, prompt, found.trace)
+            context.report(done, len(examples.test))
+
+    def budget(self, examples: int) -> Budget:
+        """Return an example's share of the search, where all its prompts are given.
+
+        Near ties that are scored again are left out.
+        """
+        options, places = self.options, self.options.trigger_tokens
+        sweeps = options.restarts * options.sweeps
+        triggers = 1 + options.candidates * (1 + (places - 1) * options.beam_width)
+        forward = options.search_prompts * (triggers + places)
+        return Budget(
+            forward=_share(sweeps * (forward + options.validation_prompts), examples),
+            backward=_share(sweeps * options.search_prompts * places, examples),
+            trigger_tokens=places,
+            examples=examples,
+        )
+
+    def _propose(
+        self, batch: Batch, trigger: Trigger, place: int, rng: np.random.Generator
+    ) -> list[int]:
+        """Return the tokens of highest first-order gain at one place."""
+        import numpy as np
+
+        row = slice(place, place + 1)
+        gradient = batch.gradient(trigger)[row]
+        gains = batch.subject.gains(np.array(trigger[row]), gradient)[0]
+        values, tokens = gains.topk(min(self.options.candidates, len(gains)))
+        return [int(token) for token in tokens[values > -np.inf]]
+
+
+def _share(total: int, examples: int) -> int:
+    return -(-total // examples)
+
+
+@hookimpl
+def register_attacks() -> list[type[UAT]]:
+    """Offer the attack."""
+    return [UAT]
