@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Iterator
@@ -81,7 +82,7 @@ def lm_eval_rolling(model, tokenizer, folder, texts) -> dict[str, float]:
         ],
     }
     results = lm_eval.simple_evaluate(
-        HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2),
+        HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=2),
         tasks=[task],
         task_manager=TaskManager(include_defaults=False),
         bootstrap_iters=0,

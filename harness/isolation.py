@@ -1,0 +1,150 @@
+"""Keep what a library does to the whole process inside a block.
+
+Evaluation libraries reseed the global random generators, log, draw progress bars and
+call the hub. Blocks of this module undo or prevent that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+_NOISY = ("lm_eval", "datasets", "evaluate", "huggingface_hub", "fsspec")
+
+
+@contextlib.contextmanager
+def fixed_random_state(seed: int) -> Iterator[None]:
+    """Seed Python, numpy and torch inside the block, and restore them after it.
+
+    So the block neither depends on what was drawn before nor shows in what is drawn
+    after.
+    """
+    import torch
+    from numpy import random as numpy_random
+
+    python, cpu = random.getstate(), torch.get_rng_state()
+    numpy = numpy_random.get_state()  # noqa: NPY002 (it is what others draw from)
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try:
+        random.seed(seed)
+        numpy_random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        yield
+    finally:
+        random.setstate(python)
+        numpy_random.set_state(numpy)  # noqa: NPY002
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+@contextlib.contextmanager
+def silenced(package: str) -> Iterator[None]:
+    """Silence a package that is imported already: logs, warnings, tqdm's bars.
+
+    Errors are still logged. Our own progress display is not touched.
+    """
+    modules = [
+        module
+        for name, module in list(sys.modules.items())
+        if name.startswith(f"{package}.") and "tqdm" in vars(module)
+    ]
+    with contextlib.ExitStack() as stack:
+        for name in _NOISY:
+            stack.enter_context(_logging_errors_only(name))
+        for module in modules:
+            stack.enter_context(_without_bars(module))
+        stack.enter_context(_without_dataset_bars())
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Keep `datasets` and the hub's client from calling out; caches still serve.
+
+    What is not in a cache then fails at once instead of after retries.
+    """
+    import datasets.config
+    import huggingface_hub.constants
+
+    with (
+        _replaced(huggingface_hub.constants, "HF_HUB_OFFLINE", True),
+        _replaced(datasets.config, "HF_HUB_OFFLINE", True),
+        _fresh_sessions(),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(place: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(place, name)
+    setattr(place, name, value)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
+
+
+@contextlib.contextmanager
+def _fresh_sessions() -> Iterator[None]:
+    """Drop connections: the hub's client looks at the offline mode as it makes them."""
+    from huggingface_hub import utils
+
+    # One name before its version 1, one after.
+    names = ("reset_sessions", "close_session")
+    drop = next(getattr(utils, name) for name in names if hasattr(utils, name))
+    drop()
+    try:
+        yield
+    finally:
+        drop()
+
+
+@contextlib.contextmanager
+def _logging_errors_only(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextlib.contextmanager
+def _without_bars(module: ModuleType) -> Iterator[None]:
+    bars = vars(module)["tqdm"]
+    if isinstance(bars, ModuleType):
+        with _without_bars(bars):
+            yield
+        return
+
+    @functools.wraps(bars)
+    def disabled(*args: Any, **options: Any) -> Any:
+        return bars(*args, **{**options, "disable": True})
+
+    with _replaced(module, "tqdm", disabled):
+        yield
+
+
+@contextlib.contextmanager
+def _without_dataset_bars() -> Iterator[None]:
+    import datasets
+
+    if datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()

@@ -1,0 +1,385 @@
+"""Tasks of EleutherAI's lm-evaluation-harness, on the subject in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import difflib
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pydantic
+
+from harness import hookimpl
+from harness.errors import CellError, MissingResource, UsageError
+from harness.interfaces import LocalPath, Metric, MetricContext, Options
+
+if TYPE_CHECKING:
+    from harness.records import Estimate
+    from harness.subject import Subject
+
+Positive = Annotated[int, pydantic.Field(gt=0)]
+Rows = Sequence[Mapping[str, Any]]
+
+_SEED = 1234
+"""What lm-eval seeds its few-shot samplers with."""
+
+_AGGREGATIONS = (
+    *("mean", "nanmean", "median", "perplexity", "weighted_perplexity"),
+    *("bits_per_byte", "f1", "matthews_corrcoef", "bleu", "chrf", "ter", "brier_score"),
+)
+
+
+class LmEvalOptions(Options):
+    """Options of lm_eval."""
+
+    tasks: Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
+    """Names of tasks, groups or tags, as lm-eval knows them."""
+    include_path: LocalPath | None = None
+    """A folder with task files of your own."""
+    num_fewshot: Annotated[int, pydantic.Field(ge=0)] | None = None
+    """Examples in the prompt; by default what the task says."""
+    limit: Positive | None = None
+    """First so many examples of each task only: not for real numbers."""
+    batch_size: Positive | None = None
+    """Sequences in a forward pass; by default the suite's."""
+
+
+class LmEval(Metric[LmEvalOptions]):
+    """Run tasks of lm-evaluation-harness; keep each example's scores.
+
+    Values equal lm-eval's own. Intervals are Wilson's for scores of 0 and 1, else
+    bootstraps over examples. Its response and request caches are not used, its random
+    seeds, logs and bars do not leave the metric, and it does not call out: datasets
+    come from the local cache, which `harness prefetch` fills.
+    """
+
+    name = "lm_eval"
+    Options = LmEvalOptions
+
+    def measure(
+        self, subject: Subject, context: MetricContext
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yield a row for each example, task and filter, with its scores."""
+        limits = [self.options.limit, context.limit]
+        limit = min((n for n in limits if n is not None), default=None)
+        with _contained(), _offline():
+            tasks, samples = self._evaluate(subject, limit, context.report)
+        for name, examples in samples.items():
+            aggregations = _aggregations(tasks[name])
+            for example in examples:
+                yield _row(name, example, aggregations)
+
+    def summarise(self, rows: Rows) -> dict[str, Estimate]:
+        """Aggregate the scores of the rows as the tasks say, by ``task.score``."""
+        scores: dict[tuple[str, str], list[Any]] = defaultdict(list)
+        for row in rows:
+            for score, value in row["scores"].items():
+                key = f"{row['task']}.{score}"
+                if row["filter"] != "none":
+                    key += f".{row['filter']}"
+                scores[key, row["aggregations"][score]].append(value)
+        return {
+            key: _estimate(values, aggregation)
+            for (key, aggregation), values in scores.items()
+        }
+
+    def missing(self) -> list[str]:
+        """Say which tasks are unknown, and whose datasets are not here."""
+        with _contained(), _offline():
+            return list(self._faults())
+
+    def fetch(self) -> None:
+        """Download the datasets of the tasks."""
+        with _contained():
+            for fault in self._faults():
+                raise MissingResource(fault)
+
+    def _faults(self) -> Iterator[str]:
+        try:
+            manager = _task_manager(self.options.tasks, self.options.include_path)
+        except UsageError as error:
+            yield str(error)
+            return
+        for name in self.options.tasks:
+            try:
+                _load(manager, [name])
+            except UsageError as error:
+                yield str(error)
+
+    def _evaluate(
+        self,
+        subject: Subject,
+        limit: int | None,
+        report: Callable[[int, int], None],
+    ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+        """Return the tasks and their samples; in smaller batches if need be."""
+        import torch
+
+        manager = _task_manager(self.options.tasks, self.options.include_path)
+        batch_size = self.options.batch_size or subject.batch_size
+        while True:
+            loaded = _load(manager, self.options.tasks)
+            self._prepare(loaded["tasks"].values())
+            with contextlib.suppress(torch.OutOfMemoryError):
+                samples = _samples(
+                    _language_model(subject, batch_size, report), loaded, limit
+                )
+                return loaded["tasks"], samples
+            if batch_size == 1:
+                raise CellError("a single sequence does not fit the device's memory")
+            batch_size //= 2
+
+    def _prepare(self, tasks: Any) -> None:
+        for task in tasks:
+            stated = task.get_config("num_fewshot")
+            # A task that states 0 works with no other number, lm-eval holds.
+            if stated is None or (stated and self.options.num_fewshot is not None):
+                task.set_config("num_fewshot", self.options.num_fewshot or 0)
+            task.set_fewshot_seed(_SEED)
+
+
+@hookimpl
+def register_metrics() -> list[type[Metric[Any]]]:
+    """Offer lm_eval."""
+    return [LmEval]
+
+
+# --- lm-eval, kept to itself --------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _contained() -> Iterator[None]:
+    """Import lm-eval; keep its seeds, logs and bars inside the block."""
+    import lm_eval.evaluator
+    import lm_eval.models.huggingface  # noqa: F401 (what is imported can be silenced)
+
+    from harness.isolation import fixed_random_state, silenced
+
+    with fixed_random_state(_SEED), silenced("lm_eval"):
+        yield
+
+
+def _offline() -> contextlib.AbstractContextManager[None]:
+    from harness.isolation import offline
+
+    return offline()
+
+
+def _task_manager(names: Sequence[str], include_path: str | None) -> Any:
+    """Return a task manager that knows the names.
+
+    lm-eval's own index of some 14,000 tasks takes seconds. Where the folders that are
+    called like the start of a task's name hold all of the tasks, they suffice.
+    """
+    import lm_eval.tasks
+
+    if include_path is not None and not Path(include_path).is_dir():
+        raise MissingResource(f"include_path: there is no folder {include_path}")
+    own = [] if include_path is None else [Path(include_path)]
+    root = Path(lm_eval.tasks.__file__).parent
+    near = [
+        folder
+        for folder in sorted(root.iterdir())
+        if folder.is_dir() and any(name.startswith(folder.name) for name in names)
+    ]
+    manager = lm_eval.tasks.TaskManager(
+        include_path=[*near, *own], include_defaults=False
+    )
+    if set(names) <= set(manager.all_subtasks):
+        return manager
+    return lm_eval.tasks.TaskManager(include_path=own or None)
+
+
+def _load(manager: Any, names: Sequence[str]) -> Any:
+    for name in names:
+        if name not in manager.all_tasks:
+            near = difflib.get_close_matches(name, manager.all_tasks, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UsageError(f"tasks: lm-eval knows no task {name!r}{hint}")
+    try:
+        return manager.load(list(names))
+    except Exception as error:
+        # Loaders of datasets and of task files raise whatever they like.
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise MissingResource(
+            f"lm-eval task {', '.join(names)} cannot be loaded: {cause}; "
+            "`harness prefetch SUITE` fetches datasets where there is a network"
+        ) from error
+
+
+def _samples(lm: Any, loaded: Any, limit: int | None) -> dict[str, list[Any]]:
+    from lm_eval.evaluator import evaluate
+
+    originals = {task: task.aggregation for task in loaded["tasks"].values()}
+    for task in originals:
+        # Theirs end in math.exp, which overflows for broken models. We use none.
+        task.aggregation = lambda: defaultdict(lambda: len)
+    results = evaluate(
+        lm=lm, task_dict=loaded, limit=limit, bootstrap_iters=0, log_samples=True
+    )
+    for task, original in originals.items():
+        task.aggregation = original
+    return dict(results["samples"])
+
+
+def _language_model(
+    subject: Subject, batch_size: int, report: Callable[[int, int], None]
+) -> Any:
+    """Wrap the subject's model for lm-eval; report requests as they are answered."""
+    from lm_eval.models.huggingface import HFLM
+
+    class Reporting(HFLM):
+        done = 0
+        wanted = 0
+
+        def loglikelihood(self, requests: Any, *args: Any, **kwargs: Any) -> Any:
+            self.wanted += len(requests)
+            return super().loglikelihood(requests, *args, **kwargs)
+
+        def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
+            logits = super()._model_call(inps, *args, **kwargs)
+            self.done += len(inps)
+            report(self.done, max(self.done, self.wanted))
+            return logits
+
+    model, tokenizer = subject.huggingface()
+    return Reporting(
+        pretrained=model,
+        # A copy: lm-eval gives it a padding token.
+        tokenizer=copy.deepcopy(tokenizer),
+        batch_size=batch_size,
+        # Its cache takes windows of repeated text for the same request.
+        logits_cache=False,
+    )
+
+
+# --- rows ---------------------------------------------------------------------------
+
+
+def _aggregations(task: Any) -> dict[str, str]:
+    """Name the aggregation of each score of a task; empty for one of its own."""
+    from lm_eval.api.registry import get_aggregation
+
+    names = {get_aggregation(name): name for name in _AGGREGATIONS}
+    return {
+        score: names.get(function, "") for score, function in task.aggregation().items()
+    }
+
+
+def _row(
+    task: str, example: Mapping[str, Any], aggregations: Mapping[str, str]
+) -> dict[str, Any]:
+    return {
+        "task": task,
+        "doc_id": example["doc_id"],
+        "filter": example["filter"],
+        **{key: example[key] for key in ("doc_hash", "prompt_hash", "target_hash")},
+        "scores": {name: _plain(example[name]) for name in example["metrics"]},
+        # lm-eval takes the mean of scores that the task says nothing about.
+        "aggregations": {
+            name: aggregations.get(name, "mean") for name in example["metrics"]
+        },
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Turn a score into JSON; None stands for what is not finite."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+# --- estimates ----------------------------------------------------------------------
+
+
+def _estimate(values: Sequence[Any], aggregation: str) -> Estimate:
+    n = len(values)
+    broken = sum(_incomplete(value) for value in values)
+    if broken:
+        return _null(n, f"the score of {broken} of {n} examples is not finite")
+    if aggregation == "mean":
+        return _mean(values)
+    if aggregation == "perplexity":
+        return _perplexity([(value, 1) for value in values])
+    if aggregation == "weighted_perplexity":
+        return _perplexity(values)
+    if aggregation == "bits_per_byte":
+        return _bits_per_byte(values)
+    return _by_lm_eval(values, aggregation)
+
+
+def _mean(values: Sequence[Any]) -> Estimate:
+    from harness.statistics import bootstrap_mean, wilson
+
+    if not all(isinstance(value, int | float) for value in values):
+        return _null(len(values), "the scores are no numbers")
+    if set(values) <= {0, 1}:
+        return wilson(int(sum(values)), len(values))
+    return bootstrap_mean(values, unit="score", over="examples")
+
+
+def _perplexity(pairs: Sequence[Sequence[float]]) -> Estimate:
+    """Estimate it from (log-likelihood, weight) of each example."""
+    import numpy as np
+
+    from harness.statistics import bootstrap_ratio
+
+    logs, weights = np.array(pairs, dtype=np.float64).T
+    return bootstrap_ratio(-logs, weights, np.exp, unit="perplexity", over="examples")
+
+
+def _bits_per_byte(pairs: Sequence[Sequence[float]]) -> Estimate:
+    """Estimate them from (log-likelihood, bytes) of each example."""
+    import numpy as np
+
+    from harness.statistics import bootstrap_ratio
+
+    logs, weights = np.array(pairs, dtype=np.float64).T
+    return bootstrap_ratio(
+        -logs / math.log(2), weights, unit="bits/byte", over="examples"
+    )
+
+
+def _by_lm_eval(values: Sequence[Any], aggregation: str) -> Estimate:
+    """Aggregate as lm-eval does, without an interval."""
+    from harness.records import Estimate
+
+    if not aggregation:
+        return _null(len(values), "the task aggregates by a function of its own")
+    from lm_eval.api.registry import get_aggregation
+
+    try:
+        value = float(get_aggregation(aggregation)(list(values)))
+    except (ArithmeticError, TypeError, ValueError) as error:
+        return _null(len(values), f"lm-eval's {aggregation} failed: {error}")
+    if not math.isfinite(value):
+        return _null(len(values), f"lm-eval's {aggregation} is not finite")
+    return Estimate(
+        value=value,
+        n=len(values),
+        unit="score",
+        method=f"lm-eval's {aggregation}",
+        reason=f"no interval is computed for {aggregation}",
+    )
+
+
+def _null(n: int, reason: str) -> Estimate:
+    from harness.records import Estimate
+
+    return Estimate(value=None, n=n, unit="score", method="none", reason=reason)
+
+
+def _incomplete(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_incomplete, value))
+    return value is None
