@@ -52,17 +52,39 @@ KINDS: dict[str, type[Plugin[Any]]] = {
 
 
 class PluginWarning(UserWarning):
-    """A plugin was left out because it cannot be loaded."""
+    """A plugin failed, and the rest went on without it."""
+
+
+class Lifecycle:
+    """Calls a lifecycle hook of all plugins: ``lifecycle.cell_started(cell_id=...)``.
+
+    Trackers are not on the way to a record: one that raises is warned of, and neither
+    the run nor the other plugins notice.
+    """
+
+    def __init__(self, manager: pluggy.PluginManager) -> None:
+        self._manager = manager
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def call(**arguments: Any) -> None:
+            for plugin_name, plugin in sorted(self._manager.list_name_plugin()):
+                others = self._manager.get_plugins() - {plugin}
+                try:
+                    self._manager.subset_hook_caller(name, others)(**arguments)
+                except Exception:  # noqa: BLE001 - see above
+                    _warn(plugin_name, f"failed in {name}:\n{_reason()}")
+
+        return call
 
 
 class Registry:
     """The plugins of one command; `load_registry` makes it."""
 
     def __init__(
-        self, hook: pluggy.HookRelay, infos: Mapping[tuple[str, str], PluginInfo]
+        self, hook: Lifecycle, infos: Mapping[tuple[str, str], PluginInfo]
     ) -> None:
         self.hook = hook
-        """The hooks of all plugins, to call the lifecycle ones."""
+        """The lifecycle hooks of all plugins."""
         self._infos = dict(sorted(infos.items()))
 
     def all(self, kind: str | None = None) -> list[PluginInfo]:
@@ -107,7 +129,7 @@ def load_registry(paths: Sequence[Path] = ()) -> Registry:
             versions[found.name] = found.version
             seen.add(origin)
     _check_hooks(manager)
-    return Registry(manager.hook, _collect(manager, versions))
+    return Registry(Lifecycle(manager), _collect(manager, versions))
 
 
 # --- discovery ----------------------------------------------------------------------
@@ -204,13 +226,16 @@ def _load(found: _Found) -> Any:
     try:
         return found.load()
     except (Exception, SystemExit):  # noqa: BLE001 - whatever it does, the rest load
-        _warn(found.name, f"cannot be loaded:\n{traceback.format_exc()}")
+        _warn(found.name, f"cannot be loaded and is left out:\n{_reason()}")
         return None
 
 
-def _warn(name: str, reason: str) -> None:
-    message = f"plugin {name} is left out: it {reason}"
-    warnings.warn(PluginWarning(message), stacklevel=3)
+def _warn(name: str, problem: str) -> None:
+    warnings.warn(PluginWarning(f"plugin {name} {problem}"), stacklevel=3)
+
+
+def _reason() -> str:
+    return traceback.format_exc().rstrip()
 
 
 def _register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
@@ -226,7 +251,7 @@ def _check_hooks(manager: pluggy.PluginManager) -> None:
     for name, plugin in manager.list_name_plugin():
         callers = manager.get_hookcallers(plugin)
         if not callers:
-            _warn(name, "implements no hook")
+            _warn(name, "implements no hook and is left out")
         for caller in callers or ():
             if not caller.has_spec():
                 problem = unknown_name("hook", caller.name, known)
@@ -257,7 +282,8 @@ def _offered(
             try:
                 classes = list(impl.function())
             except Exception:  # noqa: BLE001 - as in `_load`
-                _warn(impl.plugin_name, f"failed:\n{traceback.format_exc()}")
+                name = impl.plugin_name
+                _warn(name, f"failed in {caller.name} and is left out:\n{_reason()}")
                 continue
             for plugin in classes:
                 _check_class(plugin, kind, f"plugin {impl.plugin_name}, {caller.name}")

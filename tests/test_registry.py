@@ -9,7 +9,7 @@ import pydantic
 import pytest
 
 import harness_plugins
-from harness import __version__
+from harness import __version__, hookspecs
 from harness.errors import PluginError, UsageError
 from harness.registry import KINDS, PluginWarning, load_registry
 
@@ -295,28 +295,39 @@ def test_create_validates_the_options(tmp_path):
         registry.create("metric", "count", {"fcator": 5})
 
 
-def test_lifecycle_hooks_of_a_plugin_are_called(tmp_path):
-    path = write(
-        tmp_path,
-        "tracker",
-        """
+def tracker(folder: Path, name: str, line: str) -> Path:
+    return write(
+        folder,
+        name,
+        f"""
+        from pathlib import Path
         from harness import hookimpl
-
-        seen = []
 
         @hookimpl
         def cell_started(cell_id, attack):
-            seen.append((cell_id, attack))
-            return list(seen)
+            {line}
+            Path(__file__).with_suffix(".log").write_text(cell_id + attack)
         """,
     )
-    hook = load_registry([path]).hook
-    result = hook.cell_started(cell_id="c", variant_id="v", attack="a")
-    assert result == [[("c", "a")]]
+
+
+def test_lifecycle_hooks_are_called_with_the_arguments_they_take(tmp_path):
+    registry = load_registry([tracker(tmp_path, "tracker", "pass")])
+    registry.hook.cell_started(cell_id="c", variant_id="v", attack="a")
+    assert (tmp_path / "tracker.log").read_text() == "ca"
+
+
+def test_a_tracker_that_raises_warns_and_the_others_are_called(tmp_path):
+    paths = [tracker(tmp_path, name, "pass") for name in ("before", "later")]
+    bad = tracker(tmp_path, "between", "raise OSError('disk full')")
+    registry = load_registry([*paths, bad])
+    with pytest.warns(PluginWarning, match=r"(?s)between\.py failed in.*disk full"):
+        registry.hook.cell_started(cell_id="c", variant_id="v", attack="a")
+    assert (tmp_path / "before.log").exists()
+    assert (tmp_path / "later.log").exists()
 
 
 def test_each_kind_has_its_hook_and_its_folder():
-    hook = load_registry().hook
     for kind in KINDS:
-        assert hasattr(hook, f"register_{kind}s")
+        assert hasattr(hookspecs, f"register_{kind}s")
         assert (Path(harness_plugins.__path__[0]) / f"{kind}s").is_dir()
