@@ -120,12 +120,11 @@ def validate_suite(path: Path, *, plugins: Sequence[Path] = ()) -> list[Problem]
 
 
 def resolve(experiment: Experiment, store_root: Path) -> Experiment:
-    """Fill in the plugins' defaults, and fingerprints of models and used corpora.
+    """Make sure that all is there, and `identify` it.
 
-    Raises MissingResource with all that is not on this machine, and SuiteError if a
-    fingerprint is not the one that the suite states.
+    Raises MissingResource with all that is not on this machine, and SuiteError as
+    `identify` does.
     """
-    corpora = _corpora(experiment, store_root)
     absent = missing(experiment, store_root)
     if absent:
         raise MissingResource(
@@ -133,6 +132,16 @@ def resolve(experiment: Experiment, store_root: Path) -> Experiment:
             + "\n".join(f"  {sentence}" for sentence in absent)
             + f"\n`harness prefetch {experiment.source}` downloads what can be"
         )
+    return identify(experiment, store_root)
+
+
+def identify(experiment: Experiment, store_root: Path) -> Experiment:
+    """Fill in the plugins' defaults, and fingerprints of models and used corpora.
+
+    Raises SuiteError if a fingerprint is not the one that the suite states, and
+    MissingResource if `missing_sources` are.
+    """
+    corpora = _corpora(experiment, store_root)
     models = {k: m.fingerprint(store_root) for k, m in experiment.models.items()}
     texts = {label: corpora.fingerprint(label) for label in experiment.used_corpora}
     return with_fingerprints(_with_defaults(experiment), models, texts)
@@ -140,16 +149,24 @@ def resolve(experiment: Experiment, store_root: Path) -> Experiment:
 
 def missing(experiment: Experiment, store_root: Path) -> list[str]:
     """Say what the suite needs and this machine lacks, a sentence for each."""
-    corpora = _corpora(experiment, store_root)
-    sentences = [
-        f"{section}.{label}: {sentence}"
-        for section in ("models", "metrics")
-        for label, plugin in experiment.plugins[section].items()
-        for sentence in cast(Any, plugin).missing()
+    metrics = [
+        f"metrics.{label}: {sentence}"
+        for label, metric in experiment.metrics.items()
+        for sentence in metric.missing()
     ]
-    for label in experiment.used_corpora:
-        sentences += corpora.missing(label)
-    return sentences
+    return [*missing_sources(experiment, store_root), *metrics]
+
+
+def missing_sources(experiment: Experiment, store_root: Path) -> list[str]:
+    """Say which models and texts are missing: what ids depend on, quick to find out."""
+    corpora = _corpora(experiment, store_root)
+    models = [
+        f"models.{label}: {sentence}"
+        for label, adapter in experiment.models.items()
+        for sentence in adapter.missing()
+    ]
+    texts = [s for label in experiment.used_corpora for s in corpora.missing(label)]
+    return [*models, *texts]
 
 
 def with_fingerprints(

@@ -30,14 +30,14 @@ def command(choice: SuiteChoice, as_json: bool) -> None:
     from harness.preview import preview
     from harness.run_folder import RunFolder
     from harness.store import default_store_root
-    from harness.suite_file import missing, resolve
+    from harness.suite_file import identify, missing_sources
 
     experiment = choice.experiment()
     folder = RunFolder(choice.run_dir(experiment))
     store_root = default_store_root(folder.root)
-    absent = missing(experiment, store_root)
+    absent = missing_sources(experiment, store_root)
     if not absent:
-        experiment = resolve(experiment, store_root)
+        experiment = identify(experiment, store_root)
     units = preview(make_plan(experiment, choice.only), folder)
     if as_json:
         click.echo(json.dumps(_document(units, absent), indent=1))
