@@ -13,7 +13,7 @@ from harness.assembly import Unit
 from harness.corpora import Corpora
 from harness.errors import HarnessError
 from harness.executors import Executor, RunUnit
-from harness.plan import Plan
+from harness.plan import CellPlan, Plan
 from harness.records import Record
 from harness.run_context import RunContext
 from harness.run_folder import RunFolder
@@ -120,7 +120,7 @@ def _unit_runner(run: RunContext, tally: Tally, rerun: bool) -> RunUnit:
     def run_unit(unit: Unit) -> Record | None:
         run.stop.check()
         with _held(run.folder, unit) as mine:
-            if not mine:
+            if not mine or _waits_for_its_variant(run, unit):
                 return None
             state = run.folder.state(kind_of(unit), unit.id)
             if state.record and state.status == "complete" and not rerun:
@@ -130,6 +130,13 @@ def _unit_runner(run: RunContext, tally: Tally, rerun: bool) -> RunUnit:
             return runner.run(unit)
 
     return run_unit
+
+
+def _waits_for_its_variant(run: RunContext, unit: Unit) -> bool:
+    """Say whether another process is still at work on the variant of a cell."""
+    if not isinstance(unit, CellPlan):
+        return False
+    return run.folder.state("variant", unit.variant.id).status == "missing"
 
 
 @contextmanager

@@ -1,0 +1,198 @@
+"""Whole runs on a tiny random model: order, batches, failures, signals, plugins."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.testing import TEXT, tiny_model, tiny_tokenizer
+
+SUITE = """
+name: tiny
+models:
+  tiny: {adapter: pythia, path: model}
+arms:
+  baseline: {}
+  gauge: {constraint: softplus, start: gauge}
+corpora:
+  train: {path: text.jsonl, slice: ":40"}
+  search: {path: text.jsonl, slice: "40:50"}
+  validation: {path: text.jsonl, slice: "50:60"}
+  test: {path: text.jsonl, slice: "60:"}
+recovery: {corpus: train, tokens: 512, context: 32, batch_tokens: 128, micro_batch: 4}
+metrics:
+  perplexity: {corpus: test, context: 32}
+examples:
+  test: {corpus: test, count: 5}
+  search: {corpus: search, count: 4}
+  validation: {corpus: validation, count: 3}
+  prompt_tokens: 10
+  reference_tokens: 6
+attacks:
+  hotflip: {flips: 2, candidates: 12}
+  uat: {trigger_tokens: 2, candidates: 6, sweeps: 1, restarts: 2}
+  random: {match: hotflip}
+seeds: [7]
+"""
+
+BROKEN = '''
+"""An attack that fails, until a file says that it is mended."""
+from pathlib import Path
+
+from harness import hookimpl
+from harness.interfaces import Adversarial, Attack, Budget
+
+
+class Broken(Attack):
+    """Fail after the first example."""
+
+    name = "broken"
+
+    def run(self, subject, examples, context):
+        for number, example in enumerate(examples.test):
+            if number and not Path(__file__).with_name("mended").exists():
+                raise RuntimeError("the attack is broken")
+            yield Adversarial(example.id, example.prompt_ids)
+
+    def budget(self, examples):
+        return Budget(0, 0)
+
+
+@hookimpl
+def register_attacks():
+    return [Broken]
+'''
+
+
+@pytest.fixture
+def suite(tmp_path):
+    """Write a tiny suite with its model and text; return its path."""
+    import numpy as np
+
+    tiny_model(num_hidden_layers=2).save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    rng, words = np.random.default_rng(0), TEXT.split()
+    lines = [{"text": " ".join(rng.permutation(words * 2))} for _ in range(80)]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "text.jsonl").write_text(text)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SUITE)
+    return path
+
+
+def adversarial_ids(out):
+    found = {}
+    for path in sorted(out.glob("cells/*/samples.jsonl")):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        found[path.parent.name] = [
+            (r["example_id"], r["adversarial_prompt_ids"], r["adversarial_loss"])
+            for r in rows
+        ]
+    return found
+
+
+def test_batch_size_and_order_of_cells_change_nothing(suite, cli, tmp_path):
+    one, other = tmp_path / "runs" / "one", tmp_path / "runs" / "other"
+    assert cli("run", suite, "--out", one, "--batch-size", 64).code == 0
+    backwards = ("random", "uat", "hotflip")
+    for attack in backwards:
+        done = cli(
+            *("run", suite, "--out", other, "--batch-size", 3),
+            *("--only", f"attack={attack}"),
+        )
+        assert done.code == 0
+    assert len(adversarial_ids(one)) == 6
+    assert adversarial_ids(one) == adversarial_ids(other)
+
+
+def test_a_failed_cell_is_recorded_and_does_not_end_the_suite(suite, cli, tmp_path):
+    plugin, out = tmp_path / "broken.py", tmp_path / "runs" / "tiny"
+    plugin.write_text(BROKEN)
+    arguments = ("run", suite, "--out", out, "--plugins", plugin)
+    arguments += ("--set", "attacks.broken={}", "--set", "attacks.uat=null")
+
+    first = cli(*arguments)
+    assert first.code == 1
+    assert "6 of 8 complete; failed: tiny.baseline.s7.broken-" in first.err
+    (path,) = out.glob("cells/tiny.gauge.s7.broken-*/record.json")
+    record = json.loads(path.read_text())
+    assert record["status"] == "failed"
+    assert record["error"]["message"] == "the attack is broken"
+    assert "Traceback" in record["error"]["traceback"]
+    assert cli("validate", out).code == 1
+
+    (tmp_path / "mended").touch()
+    second = cli(*arguments)
+    assert second.code == 0
+    assert "8 of 8 complete (6 of them before)" in second.err
+    assert json.loads(path.read_text())["provenance"]["restarts"] == 1
+    assert cli("validate", out).code == 0
+
+
+def test_a_plugin_in_one_file_is_listed_runs_and_validates(
+    suite, cli, tmp_path, example_plugin
+):
+    plugin = tmp_path / "rotating.py"
+    shutil.copy(example_plugin, plugin)
+    listed = cli("list", "attack", "--plugins", plugin)
+    assert "rotate" in listed.out
+    out = tmp_path / "runs" / "tiny"
+    arguments = ("--set", "attacks={rotate: {}}", "--set", "arms.gauge=null")
+    done = cli("run", suite, "--out", out, "--plugins", plugin, *arguments)
+    assert done.code == 0
+    assert cli("validate", out).code == 0
+
+
+def start(suite, out):
+    """Run the suite in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness", "run", str(suite), "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for(pattern, out, process):
+    """Wait until a file appears in the run folder."""
+    while not list(out.glob(pattern)):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGKILL, -9)],
+)
+def test_what_was_finished_survives_a_signal(suite, cli, tmp_path, number, code):
+    out, whole = tmp_path / "runs" / "cut", tmp_path / "runs" / "whole"
+    process = start(suite, out)
+    wait_for("cells/*.hotflip-*/samples.partial.jsonl", out, process)
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == code
+    assert list(out.glob("variants/*.baseline.*/record.json"))
+
+    assert cli("run", suite, "--out", out).code == 0
+    assert cli("run", suite, "--out", whole).code == 0
+    assert adversarial_ids(out) == adversarial_ids(whole)
+    assert cli("validate", out).code == 0
+
+
+@pytest.mark.slow
+def test_two_runs_of_one_suite_share_the_work(suite, tmp_path):
+    out = tmp_path / "runs" / "shared"
+    processes = [start(suite, out) for _ in range(2)]
+    said = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert all("8 of 8 complete" in text for text in said)
+    done = [line for text in said for line in text.splitlines() if line.startswith("[")]
+    assert len(done) == 8  # each unit was run by one of the two
