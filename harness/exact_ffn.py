@@ -67,17 +67,18 @@ class ExactFFN:
         return self.inputs[0](z)
 
     def jacobian(self, z: Tensor, rows: Tensor) -> Tensor:
-        """Return rows of dF/dz at one vector: ``W2 diag(s'(h)) W1``, [len(rows), d].
+        """Return rows [n, r] of dF/dz at vectors z [n, d]: [n, r, d].
 
-        The derivative of the hidden units is taken by automatic differentiation, so it
-        is that of the activation that runs, not of its formula.
+        At each vector it is ``W2 diag(s'(h)) W1``. The derivative of the hidden units
+        is taken by automatic differentiation, so it is that of the activation that
+        runs, not of its formula.
         """
         with torch.enable_grad():
-            before = [affine(z[None]).requires_grad_() for affine in self.inputs]
+            before = [affine(z).requires_grad_() for affine in self.inputs]
             slopes = torch.autograd.grad(self._hidden(before).sum(), before)
         chosen = self.output.weight[rows]
         terms = [
-            (chosen * slope) @ affine.weight
+            (chosen * slope[:, None]) @ affine.weight
             for slope, affine in zip(slopes, self.inputs, strict=True)
         ]
         return torch.stack(terms).sum(dim=0)

@@ -29,7 +29,9 @@ ROUNDING = 1e-9
 
 _MAXIMUM_VECTORS = 256
 _ALL_ROWS_UP_TO = 256
-_ROWS = 32
+_ROWS = 16
+_FIRST_COORDINATES = 32
+_PAIRS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
@@ -153,22 +155,19 @@ def _forward(model: PreTrainedModel, ids: Ids) -> None:
 
 def _count_negative(exact: ExactFFN, vectors: Tensor) -> tuple[int, int, float]:
     """Count Jacobian entries at 64 vectors, and those of them that are not >= 0."""
-    entries = negative = 0
-    lowest: list[Tensor] = []
-    width = len(exact.output.bias)
-    for index, z in enumerate(_spread(vectors, MINIMUM_VECTORS)):
-        jacobian = exact.jacobian(z, _rows(index, width).to(z.device))
-        entries += jacobian.numel()
-        negative += int((~(jacobian >= 0)).sum())
-        lowest.append(jacobian.min())
-    return entries, negative, min(float(torch.stack(lowest).min()), 0.0)
+    z = _spread(vectors, MINIMUM_VECTORS)
+    rows = _rows(len(z), len(exact.output.bias)).to(z.device)
+    jacobian = exact.jacobian(z, rows)
+    negative = int((~(jacobian >= 0)).sum())
+    return jacobian.numel(), negative, min(float(jacobian.min()), 0.0)
 
 
-def _rows(index: int, width: int) -> Tensor:
-    """Choose the Jacobian's rows at one input; 64 inputs see each row of 2,048."""
+def _rows(vectors: int, width: int) -> Tensor:
+    """Choose rows of Jacobians, [vectors, rows]: all, or others at each vector."""
     if width <= _ALL_ROWS_UP_TO:
-        return torch.arange(width)
-    return (index + torch.arange(_ROWS) * (width // _ROWS)) % width
+        return torch.arange(width).expand(vectors, width)
+    first = torch.arange(vectors)[:, None]
+    return (first + torch.arange(_ROWS) * (width // _ROWS)) % width
 
 
 def _leave_boxes(exact: ExactFFN, vectors: Tensor) -> tuple[int, int, int, float]:
@@ -192,12 +191,14 @@ def _count_comparable(vectors: Tensor) -> tuple[int, int]:
     Pairs of equal vectors (the same token twice, in a first layer) compare trivially
     and are not counted.
     """
-    vectors = vectors.unique(dim=0)
+    vectors = torch.unique(vectors, dim=0)
+    # Few pairs are in order in their first coordinates: only they need a full look.
+    first = vectors[:, :_FIRST_COORDINATES]
+    in_order = (first[:, None] <= first).all(dim=2).fill_diagonal_(False)
     comparable = 0
-    for index, z in enumerate(vectors[:-1]):
-        others = vectors[index + 1 :]
-        ordered = (others >= z).all(dim=1) | (others <= z).all(dim=1)
-        comparable += int(ordered.sum())
+    for pairs in torch.split(in_order.nonzero(), _PAIRS_AT_ONCE):
+        low, high = vectors[pairs[:, 0]], vectors[pairs[:, 1]]
+        comparable += int((low <= high).all(dim=1).sum())
     return math.comb(len(vectors), 2), comparable
 
 
