@@ -23,6 +23,7 @@ from harness.errors import CellError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_TOKENS = 48
 _TEXT = (
     "The harbour froze in the winter of 1709, and for eleven weeks nobody came or went "
     "but on foot; the pilots' ledger has one line for it: 'No tides worth noting.'"
@@ -91,4 +92,4 @@ def _check(
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
-    return torch.tensor([tokenizer(_TEXT)["input_ids"]])
+    return torch.tensor([tokenizer(_TEXT)["input_ids"][:_TOKENS]])

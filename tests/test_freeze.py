@@ -1,0 +1,138 @@
+"""What is frozen computes, bit for bit, what was trained."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import harness.freeze
+from harness.checkpoints import CheckpointOptions
+from harness.errors import CellError
+from harness.freeze import freeze, load_frozen, plain_state
+from harness.parametrizations import constrain
+from harness.testing import tiny_model, tiny_tokenizer
+from harness_plugins.models.causal_lm import CausalLM
+from harness_plugins.models.pythia import Pythia
+
+IDS = torch.tensor([[5, 9, 200, 31, 7, 7, 120, 44]])
+
+
+def adapter_of(model):
+    plugin = Pythia if model.config.model_type == "gpt_neox" else CausalLM
+    return plugin(CheckpointOptions(path="unused"))
+
+
+def constrained(family="gpt_neox"):
+    """Return a model whose feed-forward weights are softplus(V)."""
+    model = tiny_model(family)
+    with torch.no_grad():
+        for ffn in adapter_of(model).anatomy(model).ffns:
+            for projection in ffn.projections:
+                projection.module.weight.abs_()
+                constrain(projection, "softplus")
+    return model.eval()
+
+
+def logits_of(model):
+    with torch.no_grad():
+        return model(input_ids=IDS).logits
+
+
+@pytest.mark.transformers5
+def test_a_frozen_subject_is_a_plain_folder_with_bitwise_equal_logits(tmp_path, family):
+    model = constrained(family)
+    expected = logits_of(model)
+    freeze(model, tiny_tokenizer(), tmp_path)
+
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert torch.equal(logits_of(plain), expected)
+    text = "the cat sat on the mat"
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer(text)["input_ids"] == tiny_tokenizer()(text)["input_ids"]
+
+
+def test_freezing_leaves_the_model_trainable_as_it_was(tmp_path):
+    model = constrained()
+    names = [name for name, _ in model.named_parameters()]
+    freeze(model, tiny_tokenizer(), tmp_path)
+    assert [name for name, _ in model.named_parameters()] == names
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.transformers5
+def test_a_frozen_subject_is_loaded_for_evaluation(tmp_path):
+    freeze(constrained(), tiny_tokenizer(), tmp_path)
+    model, tokenizer = load_frozen(tmp_path)
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert tokenizer.is_fast
+
+
+@pytest.mark.transformers5
+@pytest.mark.filterwarnings("default")
+def test_saving_a_parametrized_model_as_it_is_would_lose_its_weights(tmp_path):
+    model = constrained()
+    model.save_pretrained(tmp_path)
+    again, report = AutoModelForCausalLM.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    lost = {name for name in report["missing_keys"] if "dense" in name}
+    assert len(lost) == 4  # in and out, of two layers, without an error
+    assert not torch.equal(logits_of(again), logits_of(model))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_tied_embeddings_stay_tied(tmp_path, tied):
+    model = tiny_model(tie_word_embeddings=tied)
+    freeze(model, tiny_tokenizer(), tmp_path)
+    frozen, _ = load_frozen(tmp_path)
+    one, other = frozen.get_input_embeddings(), frozen.get_output_embeddings()
+    assert (one.weight is other.weight) is tied
+    assert torch.equal(logits_of(frozen), logits_of(model))
+
+
+def test_a_swapped_activation_is_frozen_with_the_model(tmp_path):
+    model = constrained()
+    adapter_of(model).set_activation(model, "gelu_hull")
+    freeze(model, tiny_tokenizer(), tmp_path)
+    frozen, _ = load_frozen(tmp_path)
+    assert frozen.config.hidden_act == "gelu_hull"
+    assert torch.equal(logits_of(frozen), logits_of(model))
+
+
+def test_a_folder_that_computes_something_else_is_refused(tmp_path, monkeypatch):
+    def half_folded(model):
+        state = plain_state(model)
+        return {name: state[name].half().float() for name in state}
+
+    monkeypatch.setattr(harness.freeze, "plain_state", half_folded)
+    with pytest.raises(CellError, match="computes other logits"):
+        freeze(constrained(), tiny_tokenizer(), tmp_path)
+
+
+class Negated(nn.Module):
+    def forward(self, x):
+        return -x
+
+
+def test_any_parametrization_is_folded():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    parametrizations.orthogonal(model[0])
+    parametrize.register_parametrization(model[1], "bias", Negated())
+    state = plain_state(model)
+    assert set(state) == set(expected)
+    assert torch.equal(state["1.bias"], -expected["1.bias"])
+    assert torch.equal(state["1.weight"], expected["1.weight"])
+    product = state["0.weight"].T @ state["0.weight"]
+    rank = torch.linalg.matrix_rank(product)
+    torch.testing.assert_close(product @ product, product, msg=str(rank))
+
+
+def test_a_parametrized_root_is_folded():
+    layer = nn.Linear(2, 2)
+    expected = layer.weight.detach().clone()
+    parametrize.register_parametrization(layer, "weight", Negated())
+    assert torch.equal(plain_state(layer)["weight"], -expected)
