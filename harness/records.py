@@ -32,6 +32,7 @@ class _Part(pydantic.BaseModel):
         frozen=True,
         use_attribute_docstrings=True,
         allow_inf_nan=False,
+        ser_json_inf_nan="constants",  # else NaN would be written as null, silently
         protected_namespaces=(),
     )
 

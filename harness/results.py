@@ -25,6 +25,7 @@ class SampleRow(pydantic.BaseModel):
         frozen=True,
         use_attribute_docstrings=True,
         allow_inf_nan=False,
+        ser_json_inf_nan="constants",  # else NaN would be written as null, silently
         json_schema_extra={
             "if": {"properties": {"status": {"const": "error"}}},
             "then": {

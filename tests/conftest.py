@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 from harness.cli import main
 
 HERE = Path(__file__).parent
+pytest_plugins = ["tests.run_fixtures"]
 SHARED = HERE.parents[1] / "shared"
 
 

@@ -1,0 +1,267 @@
+"""A fixture that writes whole run folders: real plans and records, drawn losses."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.assembly import Outcome, assemble
+from harness.corpora import Corpora
+from harness.interfaces import Example
+from harness.plan import CellPlan, VariantPlan, make_plan
+from harness.records import (
+    Certificate,
+    CertificateCheck,
+    Certificates,
+    ErrorInfo,
+    Ledger,
+    Record,
+    RecoverySummary,
+    write_record,
+)
+from harness.results import SampleRow, summarise_attack
+from harness.run_context import RunContext
+from harness.run_folder import RunFolder
+from harness.runner import write_samples
+from harness.signals import StopFlag
+from harness.statistics import bootstrap_mean
+from harness.store import Store
+from harness.suite_file import dump_suite, load_experiment
+
+SUITE = """
+name: rehearsal
+seeds: {seeds}
+models:
+  Pythia_1.4B:
+    adapter: pythia
+    path: EleutherAI/pythia-1.4b
+    fingerprint: sha256:{zeros}
+arms:
+  baseline: {{}}
+  monotone: {{constraint: softplus}}
+corpora:
+  train: {{builtin: python-topics, slice: ":80%", fingerprint: sha256:{zeros}}}
+  test: {{builtin: python-topics, slice: "80%:", fingerprint: sha256:{zeros}}}
+recovery: {{corpus: train, tokens: 1e6}}
+metrics:
+  perplexity: {{corpus: test}}
+examples:
+  test: {{corpus: test, count: 40}}
+attacks:
+  hotflip: {{}}
+  random: {{match: hotflip}}
+{more}
+"""
+
+
+@dataclass
+class Story:
+    """What the records of a run folder are to say."""
+
+    seeds: list[int] = field(default_factory=lambda: [1, 2])
+    more: str = ""
+    """Further lines of the suite."""
+    clean_loss: dict[str, float] = field(
+        default_factory=lambda: {"baseline": 2.4, "monotone": 2.5}
+    )
+    delta_loss: dict[tuple[str, str], float] = field(
+        default_factory=lambda: {
+            ("baseline", "hotflip"): 0.60,
+            ("baseline", "random"): 0.40,
+            ("monotone", "hotflip"): 0.45,
+            ("monotone", "random"): 0.30,
+        }
+    )
+    """Mean dL, by arm and attack."""
+    errors: int = 0
+    """How many examples of every cell end in an error."""
+    tokens: dict[str, int] = field(default_factory=dict)
+    """Training tokens, where an arm gets others."""
+    control_flops: float = 1.0
+    """What the control spends, relative to the attack."""
+    failed: tuple[str, ...] = ()
+    """Parts of the ids of units that fail."""
+    absent: tuple[str, ...] = ()
+    """Parts of the ids of units without a record."""
+
+
+@dataclass
+class _Writer:
+    story: Story
+    run: RunContext
+
+    def write_all(self) -> None:
+        for variant in self.run.plan.variants:
+            self._write(variant, self._variant_outcome)
+        for cell in self.run.plan.cells:
+            self._write(cell, self._cell_outcome)
+
+    def _write(self, unit: Any, make: Callable[[Any, Path], Outcome]) -> None:
+        if any(part in unit.id for part in self.story.absent):
+            return
+        kind = "cell" if isinstance(unit, CellPlan) else "variant"
+        folder = self.run.folder.unit_dir(kind, unit.id)
+        folder.mkdir(parents=True)
+        if any(part in unit.id for part in self.story.failed):
+            error = ErrorInfo(type="CellError", message="out of paper")
+            outcome = Outcome(error=error)
+        else:
+            outcome = make(unit, folder)
+        times = "2026-01-02T03:04:05+00:00", "2026-01-02T03:05:05+00:00"
+        write_record(folder / "record.json", assemble(self.run, unit, outcome, *times))
+
+    def _variant_outcome(self, plan: VariantPlan, folder: Path) -> Outcome:
+        rng = _rng(plan.model, plan.arm, plan.seed)
+        loss = self.story.clean_loss[plan.arm] + 0.02 * rng.standard_normal()
+        rows = [_document(index, loss, rng) for index in range(12)]
+        metric = self.run.experiment.metrics["perplexity"]
+        return Outcome(
+            results={"perplexity": metric.summarise(rows)},
+            ledger=Ledger(tokens_forward=1000, flops=1e9),
+            samples=write_samples(
+                folder, [{"metric": "perplexity", **row} for row in rows]
+            ),
+            parameters=1_414_647_808,
+            recovery=self._recovery(plan, loss),
+            certificate=_certificates(plan.arm),
+        )
+
+    def _recovery(self, plan: VariantPlan, loss: float) -> RecoverySummary:
+        tokens = self.story.tokens.get(plan.arm, 1_000_000)
+        at_once = loss + (0.0 if plan.arm == "baseline" else 1.5)
+        return RecoverySummary(
+            status="trained",
+            steps=tokens // 16384,
+            tokens=tokens,
+            data_sha256=_sha256(f"{plan.seed} {tokens}"),
+            loss_before=bootstrap_mean([at_once] * 3, unit="nats/token"),
+            loss_after=bootstrap_mean([loss] * 3, unit="nats/token"),
+        )
+
+    def _cell_outcome(self, plan: CellPlan, folder: Path) -> Outcome:
+        arm, story = plan.variant.arm, self.story
+        documents = _rng("difficulty", plan.variant.seed).standard_normal(40)
+        rng = _rng(plan.id)
+        mean = story.delta_loss[arm, plan.attack]
+        deltas = np.maximum(0.0, mean + 0.3 * documents + 0.1 * rng.standard_normal(40))
+        clean = story.clean_loss[arm] + 0.3 * documents
+        rows = [
+            sample_row(index, clean[index], deltas[index], error=index < story.errors)
+            for index in range(min(40, self.run.suite.limit or 40))
+        ]
+        factor = story.control_flops if plan.attack == "random" else 1.0
+        return Outcome(
+            results={"attack": summarise_attack(rows, 0.15)},
+            ledger=Ledger(sequences_forward=12800, flops=4.1e13 * factor, seconds=3.0),
+            samples=write_samples(
+                folder, [row.model_dump(mode="json") for row in rows]
+            ),
+            parameters=1_414_647_808,
+        )
+
+
+def sample_row(
+    index: int, clean_loss: float, delta_loss: float, *, error: bool = False
+) -> SampleRow:
+    """Return a row whose numbers are as given."""
+    example = Example(
+        id=f"test/{index}",
+        document_id=str(index),
+        prompt_ids=np.arange(index, index + 8),
+        reference_ids=np.arange(4),
+    )
+    if error:
+        return SampleRow.failed(example, clean_loss=float(clean_loss), error="no luck")
+    flipped = [*range(index, index + 7), 999 if delta_loss else index + 7]
+    return SampleRow.scored(
+        example,
+        status="attacked" if delta_loss else "unchanged",
+        adversarial_prompt_ids=flipped,
+        clean_loss=float(clean_loss),
+        adversarial_loss=float(clean_loss + delta_loss),
+        text_reachable=index % 4 > 0,
+        adversarial_text="some text",
+        trace=[{"step": 1, "position": 7, "token": 999, "loss": 3.0}],
+    )
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes a run folder; arguments are those of `Story`."""
+
+    def make(name: str = "run", **told: Any) -> Path:
+        story = Story(**told)
+        source = tmp_path / f"{name}.yaml"
+        source.write_text(
+            SUITE.format(seeds=story.seeds, more=story.more, zeros="0" * 64)
+        )
+        experiment = load_experiment(source)
+        folder = RunFolder(tmp_path / name)
+        folder.root.mkdir()
+        text = dump_suite(experiment.suite)
+        folder.suite_file.write_text(text)
+        store = Store(tmp_path / ".store")
+        run = RunContext(
+            plan=make_plan(load_experiment(folder.suite_file)),
+            folder=folder,
+            store=store,
+            corpora=Corpora({}, store),
+            device="cpu",
+            stop=StopFlag(),
+            suite_sha256=_sha256(text),
+        )
+        _Writer(story, run).write_all()
+        return folder.root
+
+    return make
+
+
+def read_all(run: Path) -> list[Record]:
+    """Return all records of a run folder, variants first."""
+    folder = RunFolder(run)
+    paths = [*folder.records("variant"), *folder.records("cell")]
+    return [Record.model_validate_json(path.read_text()) for path in paths]
+
+
+def _document(index: int, loss: float, rng: np.random.Generator) -> dict[str, Any]:
+    tokens = int(rng.integers(100, 300))
+    nats = tokens * (loss + 0.1 * rng.standard_normal())
+    counts = {"tokens": tokens, "words": tokens // 2, "bytes": tokens * 4}
+    return {"document_id": str(index), **counts, "nats": float(nats)}
+
+
+def _certificates(arm: str) -> Certificates:
+    promised = arm != "baseline"
+
+    def certificate(minimum: float) -> Certificate:
+        check = CertificateCheck(
+            name="weights_non_negative",
+            status="pass" if promised else "not_promised",
+            measured={"minimum": minimum},
+        )
+        return Certificate(
+            status="pass" if promised else "nothing_promised",
+            weights_non_negative=promised,
+            ffn_monotone=False,
+            activation="gelu",
+            examined=48 if promised else 0,
+            expected=48 if promised else 0,
+            checks=[check],
+        )
+
+    low = 1e-6 if promised else -0.31
+    return Certificates(before=certificate(low), after=certificate(low * 1.5))
+
+
+def _rng(*key: object) -> np.random.Generator:
+    return np.random.default_rng(int(_sha256(repr(key))[:12], 16))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
