@@ -25,8 +25,12 @@ LABELLED = {
     "profiles": "profile",
 }
 """The sections whose keys are labels, and what one entry is called."""
-_SOURCES = ("path", "dataset", "builtin")
-_SOURCE_KEYS = {*_SOURCES, "revision", "files", "split"}
+_SOURCES = {
+    "models": (("path",), ("revision",)),
+    "corpora": (("path", "dataset", "builtin"), ("revision", "files", "split")),
+}
+"""What says where an entry comes from, and what says more of it: a layer that states
+one of the first replaces all of them."""
 _READ_FIRST = ("extends", "profiles")
 
 
@@ -167,19 +171,30 @@ def _lay(below: Node, above: Node, problems: list[Problem]) -> Node:
 
 
 def _without_replaced_sources(below: Node, above: Node) -> Node:
-    """Let a corpus that names a source replace the source below it, of any kind."""
-    old, new = below.child("corpora"), above.child("corpora")
-    if old is None or new is None or not isinstance(old.value, dict):
-        return below
-    corpora = dict(old.value)
-    for label, node in corpora.items():
-        entry = new.child(label)
-        if entry is None or not any(entry.child(key) for key in _SOURCES):
-            continue
-        if isinstance(node.value, dict):
-            kept = {k: n for k, n in node.value.items() if k not in _SOURCE_KEYS}
-            corpora[label] = Node(kept, node.place)
-    return Node({**below.value, "corpora": Node(corpora, old.place)}, below.place)
+    """Let an entry that names a source replace all that described the one below it."""
+    entries = dict(below.value)
+    for section, (sources, details) in _SOURCES.items():
+        old, new = below.child(section), above.child(section)
+        if old is not None and new is not None and isinstance(old.value, dict):
+            kept = {
+                label: _without(node, {*sources, *details})
+                if _states(new.child(label), sources)
+                else node
+                for label, node in old.value.items()
+            }
+            entries[section] = Node(kept, old.place)
+    return Node(entries, below.place)
+
+
+def _states(entry: Node | None, keys: Sequence[str]) -> bool:
+    return entry is not None and any(entry.child(key) for key in keys)
+
+
+def _without(entry: Node, keys: set[str]) -> Node:
+    if not isinstance(entry.value, dict):
+        return entry
+    kept = {key: node for key, node in entry.value.items() if key not in keys}
+    return Node(kept, entry.place)
 
 
 def _nothing_to_remove(label: str, known: Mapping[str, Node]) -> str:

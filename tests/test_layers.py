@@ -122,6 +122,14 @@ def test_a_source_of_text_replaces_a_source_of_another_kind():
     assert corpus == {"text": "t", "slice": ":9", "path": "f.jsonl"}
 
 
+def test_a_path_replaces_the_revision_of_the_path_below_it():
+    text = "models: {m: {path: a/b, revision: step3, dtype: x}}"
+    elsewhere, _ = read(text, overrides=["models.m.path=./c"])
+    assert elsewhere.plain()["models"]["m"] == {"dtype": "x", "path": "./c"}
+    newer, _ = read(text, overrides=["models.m={path: a/c, revision: step4}"])
+    assert newer.plain()["models"]["m"]["revision"] == "step4"
+
+
 @pytest.mark.parametrize(
     ("override", "path"),
     [
