@@ -228,6 +228,19 @@ def test_progress_counts_requests(tasks, subject):
     assert seen == sorted(seen)
 
 
+def test_task_file_of_the_documentation_works(tasks, subject):
+    page = Path(__file__).parents[2] / "docs" / "metrics.md"
+    example = page.read_text().split("```yaml\ntask: lambada_local")[1].split("```")[0]
+    data = str(tasks.parent / "data.jsonl")
+    (tasks / "lambada_local.yaml").write_text(
+        "task: lambada_local" + example.replace("/data/lambada.jsonl", data)
+    )
+    local, last_word = (
+        measure(metric(tasks, name), subject) for name in ("lambada_local", "last_word")
+    )
+    assert [row["scores"] for row in local] == [row["scores"] for row in last_word]
+
+
 # --- broken models ------------------------------------------------------------------
 
 
