@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from harness.activations import register_activations
 from harness.checkpoints import load_model, load_tokenizer
 from harness.errors import CellError
+from harness.isolation import fixed_random_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -60,7 +61,8 @@ def freeze(
     model.to("cpu").eval()
     register_activations()
     disable_progress_bar()
-    plain = type(model)(copy.deepcopy(model.config)).eval()
+    with fixed_random_state(0):
+        plain = type(model)(copy.deepcopy(model.config)).eval()
     plain.load_state_dict(plain_state(model), strict=True)
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -92,4 +94,5 @@ def _check(
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
-    return torch.tensor([tokenizer(_TEXT)["input_ids"][:_TOKENS]])
+    encoded = tokenizer(_TEXT, truncation=True, max_length=_TOKENS)
+    return torch.tensor([encoded["input_ids"]])

@@ -20,9 +20,9 @@ from harness.assembly import Outcome, Unit, assemble, error_info
 from harness.cell import PARTIAL, attack_cell
 from harness.errors import CellError, Stopped
 from harness.examples import build_examples
+from harness.isolation import fixed_random_state
 from harness.plan import CellPlan, VariantPlan
 from harness.provenance import utc_now
-from harness.random_state import seed_everything
 from harness.records import Record, Samples, write_record
 from harness.results import summarise_attack
 from harness.run_context import RunContext
@@ -100,12 +100,11 @@ class Runner:
             raise CellError(f"its variant is {state.status}: {state.reason}")
         subject = self._subject(plan.variant)
         outcome.parameters = subject.n_parameters
-        seed_everything(plan.variant.seed)
         section, limit = self._run.suite.examples, self._run.suite.limit
         assert section is not None  # a suite with attacks has examples
         corpora, tokenizer = self._run.corpora, subject.huggingface()[1]
         examples = build_examples(section, corpora, tokenizer, limit)
-        with timed(outcome, "attack"):
+        with timed(outcome, "attack"), fixed_random_state(plan.variant.seed):
             found = attack_cell(self._run, plan, subject, examples)
         rows = [row.model_dump(mode="json") for row in found.rows]
         threshold = self._run.suite.success.threshold

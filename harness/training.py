@@ -30,7 +30,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from harness.errors import Stopped, TrainingDiverged
-from harness.random_state import untouched_random_state
+from harness.isolation import fixed_random_state
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -133,7 +133,7 @@ def train(
     schedule = get_cosine_schedule_with_warmup(optimizer, plan.warmup_steps, plan.steps)
     watcher = _Watcher(plan, hooks, work)
     last = last_checkpoint(work)
-    with untouched_random_state(), _visible(device):
+    with fixed_random_state(plan.seed), _visible(device):
         trainer = _BlockTrainer(
             model,
             _arguments(plan, work, device),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from harness.certificate import certify
 from harness.freeze import freeze, load_frozen
 from harness.interfaces import Constraint, Document, MetricContext, ModelAdapter
+from harness.isolation import fixed_random_state
 from harness.plan import VariantPlan
-from harness.random_state import seed_everything, untouched_random_state
 from harness.records import Certificates, Estimate, RecoverySummary
 from harness.recovery import recover
 from harness.run_context import RunContext
@@ -32,9 +32,12 @@ CERTIFICATE_TOKENS = 128
 
 def subject_folder(run: RunContext, plan: VariantPlan) -> Path:
     """Return the store's folder of the frozen subject, made if it is not there."""
-    return run.store.folder(
-        "subjects", plan.subject_key, lambda folder: _make(run, plan, folder)
-    )
+
+    def make(folder: Path) -> None:
+        with fixed_random_state(plan.seed):
+            _make(run, plan, folder)
+
+    return run.store.folder("subjects", plan.subject_key, make)
 
 
 def load_subject(run: RunContext, plan: VariantPlan) -> Subject:
@@ -72,7 +75,7 @@ def measure(
                 limit=run.suite.limit,
                 report=run.stop.guard(progress.update),
             )
-            with untouched_random_state():
+            with fixed_random_state(plan.seed):
                 own = [dict(row) for row in metric.measure(subject, context)]
         results[label] = metric.summarise(own)
         rows += [{"metric": label, **row} for row in own]
@@ -82,19 +85,18 @@ def measure(
 def _make(run: RunContext, plan: VariantPlan, folder: Path) -> None:
     adapter = run.experiment.models[plan.model]
     constraint = run.experiment.arms[plan.arm]
-    seed_everything(plan.seed)
     run.say(f"{plan.id}: loading")
     model, tokenizer = adapter.load(run.store.root)
     inputs = certificate_inputs(run, tokenizer)
     constraint.apply(adapter, model, plan.seed)
-    before = certify(adapter, model, constraint, inputs)
+    before = certify(adapter, model.to(run.device), constraint, inputs)
     log = TrainingLog(run, plan, run.folder.unit_dir("variant", plan.id) / TRAINING)
     summary = _recover(run, plan, adapter, constraint, model, tokenizer, log)
     if log.path.exists():
         shutil.copyfile(log.path, folder / TRAINING)
     freeze(model, tokenizer, folder / "model")
     frozen, _ = load_frozen(folder / "model")
-    after = certify(adapter, frozen, constraint, inputs)
+    after = certify(adapter, frozen.to(run.device), constraint, inputs)
     made = {
         "certificate": Certificates(before=before, after=after).model_dump(mode="json"),
         "recovery": summary.model_dump(mode="json"),
