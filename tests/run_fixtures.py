@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,35 +192,53 @@ def sample_row(
     )
 
 
+@pytest.fixture(scope="session")
+def written_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Story], Path]:
+    """Return a function that writes the run folder of a story, each story once."""
+    known: dict[str, Path] = {}
+
+    def written(story: Story) -> Path:
+        key = repr(story)
+        if key not in known:
+            known[key] = _write_run(story, tmp_path_factory.mktemp("story"))
+        return known[key]
+
+    return written
+
+
 @pytest.fixture
-def make_run(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that writes a run folder; arguments are those of `Story`."""
+def make_run(
+    tmp_path: Path, written_runs: Callable[[Story], Path]
+) -> Callable[..., Path]:
+    """Return a function that makes a run folder; arguments are those of `Story`."""
 
     def make(name: str = "run", **told: Any) -> Path:
-        story = Story(**told)
-        source = tmp_path / f"{name}.yaml"
-        source.write_text(
-            SUITE.format(seeds=story.seeds, more=story.more, zeros="0" * 64)
-        )
-        experiment = load_experiment(source)
-        folder = RunFolder(tmp_path / name)
-        folder.root.mkdir()
-        text = dump_suite(experiment.suite)
-        folder.suite_file.write_text(text)
-        store = Store(tmp_path / ".store")
-        run = RunContext(
-            plan=make_plan(load_experiment(folder.suite_file)),
-            folder=folder,
-            store=store,
-            corpora=Corpora({}, store),
-            device="cpu",
-            stop=StopFlag(),
-            suite_sha256=_sha256(text),
-        )
-        _Writer(story, run).write_all()
-        return folder.root
+        run = tmp_path / name
+        shutil.copytree(written_runs(Story(**told)), run)
+        return run
 
     return make
+
+
+def _write_run(story: Story, place: Path) -> Path:
+    source = place / "rehearsal.yaml"
+    source.write_text(SUITE.format(seeds=story.seeds, more=story.more, zeros="0" * 64))
+    folder = RunFolder(place / "run")
+    folder.root.mkdir()
+    text = dump_suite(load_experiment(source).suite)
+    folder.suite_file.write_text(text)
+    store = Store(place / ".store")
+    run = RunContext(
+        plan=make_plan(load_experiment(folder.suite_file)),
+        folder=folder,
+        store=store,
+        corpora=Corpora({}, store),
+        device="cpu",
+        stop=StopFlag(),
+        suite_sha256=_sha256(text),
+    )
+    _Writer(story, run).write_all()
+    return folder.root
 
 
 def read_all(run: Path) -> list[Record]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
 
 from harness import schemas
-from harness.results import SampleRow
+from harness.results import SampleRow, summarise_attack
 from tests.run_fixtures import sample_row
 
 
@@ -56,3 +57,14 @@ def test_schema_and_model_refuse_the_same_rows(change: dict[str, object]) -> Non
     assert not validator.is_valid(row)
     with pytest.raises(ValueError, match="validation error"):
         SampleRow.model_validate(row, strict=True)
+
+
+def test_the_page_on_records_names_every_field() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "records.md").read_text()
+    record = schemas.load("record")
+    estimate = record["$defs"]["Estimate"]
+    for schema in (record, estimate, schemas.load("sample")):
+        missing = [name for name in schema["properties"] if f"`{name}`" not in page]
+        assert missing == []
+    for name in summarise_attack([], 0.15):
+        assert f"`{name}`" in page
