@@ -26,7 +26,7 @@ def arms_table(results: Results) -> Table:
         key="arms",
         title="Arms against the baseline arm",
         columns=[
-            Column("model (arm)"),
+            results.heading,
             Column("attack"),
             Column("baseline", "clean loss"),
             Column("arm", "clean loss"),
@@ -48,14 +48,15 @@ def arms_table(results: Results) -> Table:
 
 
 def _row(results: Results, subjects: Subjects, attack: str) -> list[Cell]:
-    names: list[Cell] = [Label(subjects.name), Label(attack)]
+    names: list[Cell] = [results.label(subjects), Label(attack)]
     own = results.cells(subjects, attack)
     base = results.cells(subjects.baseline, attack)
     pairing = pair(own, base)
     if pairing is None:
-        absence = why_unpaired(results, (subjects, attack), (subjects.baseline, attack))
-        gaps = [Missing(absence, brief=True)] * 5
-        return [*names, *gaps, Missing(absence)]
+        sides = {"arm": (subjects, attack), "baseline": (subjects.baseline, attack)}
+        absence = why_unpaired(results, sides)
+        gap = Missing(absence, brief=True)
+        return [*names, gap, gap, gap, gap, Missing(absence), gap]
     delta_own, delta_base = pairing.mean_deltas()
     return [
         *names,

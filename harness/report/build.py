@@ -50,6 +50,7 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
     profiles = {r.suite.profile for r in results.records if r.suite.profile}
     if profiles:
         yield "profile", ", ".join(sorted(profiles))
+    yield "models", ", ".join(suite.models)
     yield "seeds", ", ".join(map(str, suite.seeds))
     counts = results.survey.counts
     total = sum(counts.values())

@@ -30,6 +30,8 @@ class Label:
     text: str
     alarm: bool = False
     """True for what must not be overlooked."""
+    short: str = ""
+    """What a terminal shows instead, where it is enough."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Column:
 
     title: str
     group: str = ""
+    short: str = ""
+    """The heading where labels are shown short."""
 
 
 @dataclass(frozen=True)

@@ -84,14 +84,14 @@ def controls_table(results: Results, comparisons: Sequence[Comparison]) -> Table
     adjusted = {id(c): p for c, p in zip(paired, p_values, strict=True)}
     losers = {(c.subjects.model, c.attack) for c in invalid(comparisons)}
     rows = [
-        _row(c, adjusted.get(id(c)), (c.subjects.model, c.attack) in losers)
+        _row(results, c, adjusted.get(id(c)), (c.subjects.model, c.attack) in losers)
         for c in comparisons
     ]
     return Table(
         key="controls",
         title="Attacks against their controls",
         columns=[
-            Column("model (arm)"),
+            results.heading,
             Column("attack : control"),
             Column("attack", "dL"),
             Column("control", "dL"),
@@ -127,7 +127,9 @@ def _compare(
         pairing=pairing,
         difference=pairing.difference() if pairing else None,
         flops=(_flops(first), _flops(second)) if pairing else None,
-        absence=why_unpaired(results, (subjects, attack), (subjects, control)),
+        absence=why_unpaired(
+            results, {attack: (subjects, attack), control: (subjects, control)}
+        ),
     )
 
 
@@ -135,9 +137,11 @@ def _flops(cells: CellsBySeed) -> float:
     return fmean(cell.flops_per_example for cell in cells.values())
 
 
-def _row(comparison: Comparison, p_value: float | None, loser: bool) -> list[Cell]:
+def _row(
+    results: Results, comparison: Comparison, p_value: float | None, loser: bool
+) -> list[Cell]:
     names: list[Cell] = [
-        Label(comparison.subjects.name),
+        results.label(comparison.subjects),
         Label(f"{comparison.attack} : {comparison.control}"),
     ]
     pairing, difference = comparison.pairing, comparison.difference

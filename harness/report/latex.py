@@ -106,14 +106,13 @@ def _number(cell: Number) -> str:
     if cell.kind == "parameters":
         return shown.value  # as 1.4B: no formula
     number = shown.value.replace(",", "{,}")
-    if cell.kind == "flops":
-        number = re.sub(r"e(.+)", r"\\times 10^{\1}", number)
     if shown.std is not None:
         number += rf" \pm {shown.std}"
     if shown.interval is not None:
         number += rf"\ [{shown.interval[0]}, {shown.interval[1]}]"
     unit = rf"\,{escape(shown.unit)}" if shown.unit else ""
     seeds = f" ({escape(shown.seeds)})" if shown.seeds else ""
+    number = re.sub(r"e(-?\d+)", r"\\times 10^{\1}", number)
     return f"${number}${unit}{seeds}{escape(shown.mark)}"
 
 

@@ -33,7 +33,7 @@ LARGEST_LOSS = 700.0
 def main_table(results: Results) -> Table:
     """Return a row for each model and arm."""
     columns = [
-        Column("model (arm)"),
+        results.heading,
         Column("params"),
         Column("perplexity"),
         Column("change"),
@@ -71,7 +71,7 @@ def _perplexities(results: Results, subjects: Subjects) -> dict[int, float]:
 
 
 def _row(results: Results, subjects: Subjects) -> list[Cell]:
-    row: list[Cell] = [Label(subjects.name), _parameters(results, subjects)]
+    row: list[Cell] = [results.label(subjects), _parameters(results, subjects)]
     planned = len(results.suite.seeds)
     absence = Missing(results.absence(subjects))
     perplexities = _perplexities(results, subjects)

@@ -28,7 +28,7 @@ def certificates_table(results: Results) -> Table:
         key="certificates",
         title="Certificates of the feed-forward networks",
         columns=[
-            Column("model (arm)"),
+            results.heading,
             Column("certificate"),
             Column("examined"),
             Column("before", "smallest weight"),
@@ -50,7 +50,7 @@ def recovery_table(results: Results) -> Table:
         key="recovery",
         title="Recovery training",
         columns=[
-            Column("model (arm)"),
+            results.heading,
             Column("at once", "held-out perplexity"),
             Column("after", "held-out perplexity"),
             Column("tokens"),
@@ -81,11 +81,11 @@ def failed_certificates(results: Results) -> list[Subjects]:
 def _certificate_row(results: Results, subjects: Subjects) -> list[Cell]:
     found = _all(results, subjects)
     if not found:
-        return [Label(subjects.name), *[Missing(results.absence(subjects))] * 5]
+        return [results.label(subjects), *[Missing(results.absence(subjects))] * 5]
     before = [certificates.before for certificates in found]
     after = [certificates.after for certificates in found]
     return [
-        Label(subjects.name),
+        results.label(subjects),
         _statuses(before, after),
         _examined(after),
         _smallest(before),
@@ -124,6 +124,8 @@ def _monotone(certificates: Sequence[Certificate]) -> Label:
 
 def _examined(certificates: Sequence[Certificate]) -> Label:
     least = min(certificates, key=lambda c: c.examined - c.expected)
+    if least.expected == 0:
+        return Label(f"{least.examined}, none promised")
     short = least.examined < least.expected
     return Label(f"{least.examined} of {least.expected}", alarm=short)
 
@@ -141,11 +143,11 @@ def _smallest(certificates: Sequence[Certificate]) -> Cell:
 def _recovery_row(results: Results, subjects: Subjects) -> list[Cell]:
     found = _summaries(results, subjects)
     if not found:
-        return [Label(subjects.name), *[Missing(results.absence(subjects))] * 4]
+        return [results.label(subjects), *[Missing(results.absence(subjects))] * 4]
     if all(summary.status == "none" for summary in found.values()):
         nothing = Label("none")
         return [
-            Label(subjects.name),
+            results.label(subjects),
             nothing,
             nothing,
             nothing,
@@ -154,7 +156,7 @@ def _recovery_row(results: Results, subjects: Subjects) -> list[Cell]:
     planned = len(results.suite.seeds)
     tokens = {summary.tokens for summary in found.values()}
     return [
-        Label(subjects.name),
+        results.label(subjects),
         _perplexity([s.loss_before for s in found.values()], planned),
         _perplexity([s.loss_after for s in found.values()], planned),
         Number(min(tokens), "count") if len(tokens) == 1 else Label("varies", True),

@@ -36,8 +36,10 @@ def _line(cells: list[str]) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    text = _escape(cell_text(cell))
-    return f"**{text}**" if isinstance(cell, Label) and cell.alarm else text
+    if isinstance(cell, Label):
+        text = _escape(cell.text)
+        return f"**{text}**" if cell.alarm else text
+    return _escape(cell_text(cell))
 
 
 def _escape(text: str) -> str:

@@ -22,12 +22,13 @@ class Style:
 
 STYLES: dict[Kind, Style] = {
     "number": Style(decimals=4),
-    "count": Style(decimals=0, least=0),
     "perplexity": Style(decimals=2, least=1),
     "nats": Style(decimals=3, least=2),
     "fraction": Style(decimals=1, least=1, scale=100, unit="%"),
 }
 MOST_DECIMALS = 6
+LONGEST = 1e6
+"""From here on, numbers are shown by powers of ten."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +52,32 @@ def show(number: Number) -> Shown:
     style = STYLES[number.kind]
     decimals = _decimals(number, style)
 
-    def fixed(value: float, signed: bool = False) -> str:
-        scaled = round(value * style.scale, decimals) + 0.0  # no "-0.0"
-        return f"{scaled:+,.{decimals}f}" if signed else f"{scaled:,.{decimals}f}"
+    def fixed(value: float) -> str:
+        return _fixed(value * style.scale, decimals, number.signed)
 
-    interval = number.interval
     return Shown(
-        value=fixed(number.value, number.signed),
+        value=fixed(number.value),
         unit=style.unit,
-        std=None if number.std is None else fixed(number.std),
-        interval=interval
-        and (fixed(interval[0], number.signed), fixed(interval[1], number.signed)),
+        std=None if number.std is None else _fixed(number.std * style.scale, decimals),
+        interval=number.interval
+        and (fixed(number.interval[0]), fixed(number.interval[1])),
         seeds=_seeds(number),
         mark=number.mark,
     )
+
+
+def _fixed(value: float, decimals: int, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    if abs(value) >= LONGEST:
+        return _powers(value, sign)
+    rounded = round(value, decimals) + 0.0  # no "-0.0"
+    return f"{rounded:{sign},.{decimals}f}"
+
+
+def _powers(value: float, sign: str = "") -> str:
+    """Show a number as ``4.21e9``."""
+    mantissa, _, exponent = f"{value:{sign}.2e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
 
 
 def _decimals(number: Number, style: Style) -> int:
@@ -72,9 +85,12 @@ def _decimals(number: Number, style: Style) -> int:
     if number.interval is not None:
         width = (number.interval[1] - number.interval[0]) / 2
     if not width:
-        return style.decimals
+        digits_before = len(str(int(abs(number.value * style.scale))))
+        return max(0, min(style.decimals, 5 - digits_before))
     rounded = float(f"{width * style.scale:.0e}")
     first_digit = -math.floor(math.log10(rounded))
+    if first_digit < -1:
+        return 0
     return min(MOST_DECIMALS, max(style.least, first_digit))
 
 
@@ -99,7 +115,8 @@ def _p_value(value: float) -> str:
 
 _SPECIAL = {
     "parameters": _parameters,
-    "flops": lambda value: f"{value:.2e}".replace("e+", "e"),
+    "flops": _powers,
     "weight": lambda value: f"{value:.2g}",
+    "count": lambda value: f"{value:,.0f}",
     "p": _p_value,
 }

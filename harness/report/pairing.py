@@ -74,16 +74,13 @@ def pair(first: CellsBySeed, second: CellsBySeed) -> Pairing | None:
     return pairing if pairing.first else None
 
 
-def why_unpaired(
-    results: Results, first: tuple[Subjects, str], second: tuple[Subjects, str]
-) -> str:
-    """Say why the cells of two pairs of subjects and attack cannot be paired."""
-    for subjects, attack in (first, second):
+def why_unpaired(results: Results, sides: Mapping[str, tuple[Subjects, str]]) -> str:
+    """Say why two sides, by name, cannot be paired: a side is subjects and attack."""
+    for name, (subjects, attack) in sides.items():
         if not results.cells(subjects, attack):
-            return f"{subjects.arm} {attack} {results.absence(subjects, attack)}"
-    if not results.cells(*first).keys() & results.cells(*second).keys():
-        return "no seed in common"
-    return "examples differ"
+            return f"{name} {results.absence(subjects, attack)}"
+    first, second = (results.cells(*side) for side in sides.values())
+    return "examples differ" if first.keys() & second.keys() else "no seed in common"
 
 
 def pooled_delta(cells: CellsBySeed) -> Estimate | None:

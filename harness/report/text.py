@@ -23,7 +23,7 @@ def render_text(report: Report) -> str:
 def cell_text(cell: Cell) -> str:
     """Return a cell in plain words and numbers."""
     if isinstance(cell, Label):
-        return cell.text
+        return cell.short or cell.text
     if isinstance(cell, Missing):
         return "--" if cell.brief else f"-- {cell.reason}"
     shown = show(cell)
@@ -88,7 +88,7 @@ def _block(table: Table, chosen: Sequence[int]) -> str:
     columns = [table.columns[index] for index in chosen]
     return grid(
         groups=[column.group for column in columns],
-        titles=[column.title for column in columns],
+        titles=[column.short or column.title for column in columns],
         rows=[[cell_text(row[index]) for index in chosen] for row in table.rows],
         right=[table.is_numeric(index) for index in chosen],
     )

@@ -225,7 +225,7 @@ def test_missing_and_failed_cells_are_marked_and_named(make_run) -> None:
     assert any(w.startswith("FAILED") and "out of paper" in w for w in made.warnings)
     assert any(w.startswith("MISSING") for w in made.warnings)
     verdict = _row(_table(made, "controls"), MONOTONE, "hotflip : random")["verdict"]
-    assert verdict.text == "none: monotone hotflip failed"
+    assert verdict.text == "none: hotflip failed"
 
 
 def test_a_seed_that_is_missing_shows_in_n(make_run) -> None:
