@@ -1,1 +1,1 @@
-"""The constraints that the project ships; a new file in this folder is found by itself."""
+"""The constraints that the project ships; a new file here is found by itself."""

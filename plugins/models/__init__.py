@@ -1,1 +1,1 @@
-"""The model adapters that the project ships; a new file in this folder is found by itself."""
+"""The model adapters that the project ships; a new file here is found by itself."""
