@@ -15,23 +15,14 @@ from typing import Any
 
 from harness.errors import Problem, UsageError, unknown_name
 from harness.located import Node, Place, locate, merge, parse
+from harness.overrides import LABELLED, read_override, refuse_read_first
 
-LABELLED = {
-    "models": "model",
-    "arms": "arm",
-    "corpora": "corpus",
-    "metrics": "metric",
-    "attacks": "attack",
-    "profiles": "profile",
-}
-"""The sections whose keys are labels, and what one entry is called."""
 _SOURCES = {
     "models": (("path",), ("revision",)),
     "corpora": (("path", "dataset", "builtin"), ("revision", "files", "split")),
 }
 """What says where an entry comes from, and what says more of it: a layer that states
 one of the first replaces all of them."""
-_READ_FIRST = ("extends", "profiles")
 
 
 def read_layers(
@@ -56,7 +47,7 @@ def read_layers(
     if profile is not None:
         tree = _lay(tree, _profile(tree, profile, problems), problems)
     for text in overrides:
-        tree = _lay(tree, _override(tree, text, problems), problems)
+        tree = _lay(tree, read_override(tree, text, problems), problems)
     for key, value in (flags or {}).items():
         tree = _lay(tree, _flag(tree, key, value), problems)
     return _finished(tree)
@@ -214,63 +205,8 @@ def _profile(tree: Node, name: str, problems: list[Problem]) -> Node:
         problems.append(place.problem("", unknown_name("profile", name, known)))
         return Node({}, place)
     profile = _mapping(known[name], f"profiles.{name}", problems)
-    _refuse_read_first(profile, f"profiles.{name}.", "a profile", problems)
+    refuse_read_first(profile, f"profiles.{name}.", "a profile", problems)
     return profile
-
-
-def _override(tree: Node, text: str, problems: list[Problem]) -> Node:
-    key, equals, value = text.partition("=")
-    key = key.strip()
-    place = Place(f"--set {key}", None, Path.cwd())
-    nothing = Node({}, place)
-    if not (key and equals):
-        problems.append(place.problem("", f"expected KEY=VALUE, got {text!r}"))
-        return nothing
-    node = parse(value, place, problems)
-    if isinstance(node.value, dict) and not value.lstrip().startswith("{"):
-        node = Node(value.strip(), place)  # a slice such as 60%: is no mapping
-    path = _walk(tree, key.split("."), node, problems)
-    for step in reversed(path):
-        node = Node({step: node}, place)
-    if not path:
-        return nothing
-    _refuse_read_first(node, "", "--set", problems)
-    return node
-
-
-def _walk(
-    tree: Node, segments: list[str], value: Node, problems: list[Problem]
-) -> list[str]:
-    """Split a dotted key where the tree has keys, longest first: labels hold dots."""
-    path: list[str] = []
-    node: Node | None = tree
-    while segments:
-        keys = node.value if node and isinstance(node.value, dict) else {}
-        joins = (".".join(segments[:n]) for n in range(len(segments), 0, -1))
-        step = next((join for join in joins if join in keys), None)
-        if step is None and len(path) == 1 and path[0] in LABELLED:
-            return _new_label(path[0], keys, segments, value, problems)
-        step = step or segments[0]
-        path.append(step)
-        segments = segments[step.count(".") + 1 :]
-        node = node.child(step) if node else None
-    return path
-
-
-def _new_label(
-    section: str,
-    known: Mapping[str, Node],
-    segments: list[str],
-    value: Node,
-    problems: list[Problem],
-) -> list[str]:
-    """A whole entry may be new; a single option needs an entry that is there."""
-    if isinstance(value.value, dict) or value.value is None:
-        return [section, ".".join(segments)]
-    label = ".".join(segments[:-1] or segments)
-    message = unknown_name(LABELLED[section], label, known)
-    problems.append(value.place.problem("", message))
-    return []
 
 
 def _flag(tree: Node, key: str, value: Any) -> Node:
@@ -280,16 +216,6 @@ def _flag(tree: Node, key: str, value: Any) -> Node:
     if key == "plugins" and stated is not None and isinstance(stated.value, list):
         node = Node([*stated.value, *node.value], place)
     return Node({key: node}, place)
-
-
-def _refuse_read_first(
-    node: Node, prefix: str, where: str, problems: list[Problem]
-) -> None:
-    for key in _READ_FIRST:
-        child = node.child(key)
-        if child is not None:
-            message = f"cannot be changed by {where}: it is read before"
-            problems.append(child.place.problem(prefix + key, message))
 
 
 def _mapping(node: Node, path: str, problems: list[Problem]) -> Node:

@@ -18,8 +18,8 @@ from harness.interfaces import CORPUS, LOCAL_PATH, Attack, Plugin
 from harness.records import SCHEMA_VERSION
 from harness.store import content_hash
 from harness.suite import ExampleSet, Suite
-from harness.suite_checks import marked
 from harness.suite_file import Experiment
+from harness.suite_plugins import marked
 
 __all__ = ["CellPlan", "Plan", "VariantPlan", "content_hash", "make_plan"]
 

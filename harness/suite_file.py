@@ -18,7 +18,8 @@ from harness.layers import profile_names, read_layers
 from harness.located import Node
 from harness.registry import Registry, load_registry
 from harness.suite import CorpusSection, ModelSection, Suite
-from harness.suite_checks import PLUGIN_SECTIONS, absolute, check, marked, settle
+from harness.suite_checks import check
+from harness.suite_plugins import PLUGIN_SECTIONS, absolute, marked, settle
 
 if TYPE_CHECKING:
     from harness.corpora import Corpora
@@ -213,9 +214,9 @@ def _absolute_plugins(tree: Node, problems: list[Problem]) -> Node:
     stated = tree.child("plugins")
     if stated is None or not isinstance(stated.value, list):
         return tree
-    paths = absolute(stated)
+    paths = absolute(stated, hub=False)
     for node in paths.value:
-        if isinstance(node.value, str) and not Path(node.value).is_absolute():
+        if isinstance(node.value, str) and not Path(node.value).exists():
             message = f"no such file or folder: {node.value}"
             problems.append(node.place.problem("plugins", message))
     return Node({**tree.value, "plugins": paths}, tree.place)
@@ -225,7 +226,7 @@ def _plugin_paths(tree: Node) -> list[Path]:
     stated = tree.child("plugins")
     items = stated.value if stated and isinstance(stated.value, list) else []
     paths = [Path(item.value) for item in items if isinstance(item.value, str)]
-    return [path for path in paths if path.is_absolute()]
+    return [path for path in paths if path.exists()]
 
 
 def _in_order(problems: Sequence[Problem]) -> list[Problem]:

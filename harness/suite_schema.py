@@ -13,7 +13,7 @@ from typing import Any
 from harness.interfaces import PluginInfo
 from harness.registry import Registry
 from harness.suite import LABEL, Suite
-from harness.suite_checks import PLUGIN_SECTIONS, PluginSection
+from harness.suite_plugins import PLUGIN_SECTIONS, PluginSection
 
 Schema = dict[str, Any]
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
