@@ -17,9 +17,13 @@ from harness.interfaces import Adversarial
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from harness.interfaces import Example, Ids
     from harness.subject import Subject
+
+TINY = 1e-12
+"""Squared distances below it are taken for it: equal rows of an embedding."""
 
 
 class Flip(NamedTuple):
@@ -184,6 +188,19 @@ def draw_flips(
             if token != state.prompt_ids[position]:
                 drawn[Flip(int(position), int(token))] = None
     return list(drawn)[:count]
+
+
+def gains_for_distance(subject: Subject, token: int, gradient: Tensor) -> Tensor:
+    """Return the first-order gain [V] of each token for its squared distance.
+
+    `gradient` [d] is that at the embedding of `token`. A gain is first-order: the
+    farther a token is, the less it says. Dividing by the squared distance prefers what
+    is near enough; it is -inf where `Subject.gains` is.
+    """
+    embedding = subject.embedding
+    distances = (embedding - embedding[token]).square().sum(dim=1)
+    gains = subject.gains(np.array([token]), gradient[None])[0]
+    return gains / distances.clamp(min=TINY)
 
 
 def ranks(values: NDArray[np.float64]) -> list[int]:

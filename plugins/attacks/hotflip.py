@@ -34,8 +34,6 @@ DRAWN_SHARE = 1 / 3
 """How much of the candidates is drawn where they are refined; the rest refines them."""
 UNIFORM_SHARE = 0.1
 """How often a position is drawn uniformly, whatever its gradient says."""
-TINY = 1e-12
-"""Squared distances below it are taken for it: equal rows of the embedding."""
 
 
 class HotFlipOptions(Options):
@@ -150,17 +148,13 @@ class _Explorer:
         """Return better tokens for a flip's position, by the gradient at the flip."""
         import torch
 
-        from harness.search import Flip
+        from harness.search import Flip, gains_for_distance
 
-        prompt, row = pool.state.after(flip), slice(flip.position, flip.position + 1)
-        gradient = self._gradient(pool, prompt)[row]
-        embedding = pool.subject.embedding
-        distances = (embedding - embedding[flip.token]).square().sum(dim=1)
-        gains = pool.subject.gains(prompt[row], gradient)[0] / distances.clamp(min=TINY)
-        passed_over = [f.token for f in pool.flips if f.position == flip.position]
-        gains[[*passed_over, pool.state.prompt_ids[flip.position]]] = -torch.inf
-        tokens = _top(gains, count)
-        return [Flip(flip.position, token) for token in tokens]
+        gradient = self._gradient(pool, pool.state.after(flip))[flip.position]
+        gains = gains_for_distance(pool.subject, flip.token, gradient)
+        verified = [f.token for f in pool.flips if f.position == flip.position]
+        gains[[*verified, pool.state.prompt_ids[flip.position]]] = -torch.inf
+        return [Flip(flip.position, token) for token in _top(gains, count)]
 
     def _gradient(self, pool: Pool, prompt: Ids) -> Tensor:
         (gradient,) = pool.subject.gradients([prompt], pool.reference_ids)

@@ -39,7 +39,7 @@ class RandomOptions(Options):
     """Flips that are verified by a forward pass for each flip made."""
     restarts: Positive = 4
     """Triggers: random ones to start from, at least."""
-    sweeps: Positive = 4
+    sweeps: Positive = 8
     """Triggers: sweeps over the trigger from one start, at most."""
     search_prompts: Positive = 32
     """Triggers: how many of the search examples are used, at most."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import pydantic
 
@@ -31,13 +31,16 @@ class UATOptions(Options):
 
     trigger_tokens: Positive = 4
     """Length of the trigger."""
-    candidates: Positive = 32
+    candidates: Positive = 16
     """Tokens tried at each place of the trigger, besides the one that is there."""
+    candidates_from: Literal["scaled", "gradient"] = "scaled"
+    """`gradient` is the textbook: the tokens of highest first-order gain. `scaled`
+    divides the gain by the token's squared distance in the embedding."""
     beam_width: Positive = 1
     """Triggers kept from place to place."""
     restarts: Positive = 4
     """Random triggers to start from, at least."""
-    sweeps: Positive = 4
+    sweeps: Positive = 8
     """Sweeps over the trigger from one start, at most; what a start leaves when a whole
     sweep brings nothing goes to further starts."""
     search_prompts: Positive = 32
@@ -51,10 +54,10 @@ class UATOptions(Options):
 class UAT(Attack[UATOptions]):
     """Searches one trigger for all prompts, left to right, on the true mean loss.
 
-    Candidates for a place are the tokens of highest ``(E_b - E_t)^T G`` for the
-    gradient G at the token t, averaged over a batch of search prompts [Wallace et al.
-    2019]. The start that does best on the validation prompts is used on the test
-    prompts, which the search never sees.
+    Candidates for a place are the tokens of highest ``(E_b - E_t)^T G``, `scaled` or
+    not, for the gradient G at the token t, averaged over a batch of search prompts
+    [Wallace et al. 2019]. The start that does best on the validation prompts is used on
+    the test prompts, which the search never sees.
     """
 
     name = "uat"
@@ -102,12 +105,17 @@ class UAT(Attack[UATOptions]):
     def _propose(
         self, batch: Batch, trigger: Trigger, place: int, rng: np.random.Generator
     ) -> list[int]:
-        """Return the tokens of highest first-order gain at one place."""
+        """Return the tokens of highest first-order gain, `scaled` or not."""
         import numpy as np
 
-        row = slice(place, place + 1)
-        gradient = batch.gradient(trigger)[row]
-        gains = batch.subject.gains(np.array(trigger[row]), gradient)[0]
+        from harness.search import gains_for_distance
+
+        subject, token = batch.subject, trigger[place]
+        gradient = batch.gradient(trigger)[place]
+        if self.options.candidates_from == "scaled":
+            gains = gains_for_distance(subject, token, gradient)
+        else:
+            gains = subject.gains(np.array([token]), gradient[None])[0]
         values, tokens = gains.topk(min(self.options.candidates, len(gains)))
         return [int(token) for token in tokens[values > -np.inf]]
 
