@@ -276,6 +276,22 @@ class Metric(Plugin[OptionsT]):
 
 
 @dataclass(frozen=True)
+class TriggerBudget:
+    """How the search for a universal trigger is laid out."""
+
+    tokens: int
+    """Length of the trigger."""
+    starts: int
+    """Triggers to start from, at least."""
+    sweeps: int
+    """Sweeps over the trigger from one start, at most."""
+    search_prompts: int
+    """How many of the search examples are used, at most."""
+    validation_prompts: int
+    """How many of the validation examples are used, at most."""
+
+
+@dataclass(frozen=True)
 class Budget:
     """What an attack may spend on one example, in passes over the whole input.
 
@@ -287,8 +303,8 @@ class Budget:
     backward: int
     flips: int | None = None
     """How many positions may differ at the end; None where that is not the limit."""
-    trigger_tokens: int | None = None
-    """How many tokens are prepended; None where none are."""
+    trigger: TriggerBudget | None = None
+    """The search for a universal trigger that is prepended; None where none is."""
     examples: int = 1
     """How many examples share the work: all of it costs so many times the above."""
 

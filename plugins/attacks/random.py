@@ -18,6 +18,7 @@ from harness.interfaces import (
     Example,
     ExampleSets,
     Options,
+    TriggerBudget,
 )
 
 if TYPE_CHECKING:
@@ -37,14 +38,6 @@ class RandomOptions(Options):
     """How many positions may change, distinct ones."""
     candidates: Positive = 64
     """Flips that are verified by a forward pass for each flip made."""
-    restarts: Positive = 4
-    """Triggers: random ones to start from, at least."""
-    sweeps: Positive = 8
-    """Triggers: sweeps over the trigger from one start, at most."""
-    search_prompts: Positive = 32
-    """Triggers: how many of the search examples are used, at most."""
-    validation_prompts: Positive = 32
-    """Triggers: how many of the validation examples are used, at most."""
 
 
 class Random(Attack[RandomOptions]):
@@ -62,12 +55,10 @@ class Random(Attack[RandomOptions]):
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
         budget = context.budget or self.budget(len(examples.test))
-        if budget.trigger_tokens is None:
+        if budget.trigger is None:
             results = self._flip_tokens(subject, examples, context, budget)
         else:
-            results = self._write_trigger(
-                subject, examples, context, budget, budget.trigger_tokens
-            )
+            results = _write_trigger(subject, examples, context, budget, budget.trigger)
         for done, result in enumerate(results, 1):
             yield result
             context.report(done, len(examples.test))
@@ -94,36 +85,40 @@ class Random(Attack[RandomOptions]):
             draw = _Draw(context.rng(example.id), iter(_shares(drawn, flips)))
             yield flip_search(subject, example, draw, flips=flips)
 
-    def _write_trigger(
-        self,
-        subject: Subject,
-        examples: ExampleSets,
-        context: AttackContext,
-        budget: Budget,
-        tokens: int,
-    ) -> Iterator[Adversarial]:
-        from harness.triggers import TriggerSearch, with_trigger
 
-        options = self.options
-        search = examples.search[: options.search_prompts]
-        validation = examples.validation[: options.validation_prompts]
-        passes = budget.examples * _passes(subject, budget, examples.test[0])
-        in_sweep = passes / (options.restarts * options.sweeps) - len(validation)
-        start = 1
-        triggers = in_sweep / max(1, len(search)) - start
-        found = TriggerSearch(
-            subject,
-            search,
-            validation,
-            _Tokens(max(1, round(triggers / tokens))),
-            tokens=tokens,
-            starts=options.restarts,
-            sweeps=options.sweeps,
-            batch_prompts=options.search_prompts,
-        ).run(context.rng)
-        for example in examples.test:
-            prompt = with_trigger(example, found.trigger)
-            yield Adversarial(example.id, prompt, found.trace)
+def _write_trigger(
+    subject: Subject,
+    examples: ExampleSets,
+    context: AttackContext,
+    budget: Budget,
+    trigger: TriggerBudget,
+) -> Iterator[Adversarial]:
+    from harness.triggers import TriggerSearch, with_trigger
+
+    search = examples.search[: trigger.search_prompts]
+    validation = examples.validation[: trigger.validation_prompts]
+    passes = budget.examples * _passes(subject, budget, examples.test[0])
+    found = TriggerSearch(
+        subject,
+        search,
+        validation,
+        _Tokens(_tokens_at_a_place(passes, trigger)),
+        tokens=trigger.tokens,
+        starts=trigger.starts,
+        sweeps=trigger.sweeps,
+        batch_prompts=trigger.search_prompts,
+    ).run(context.rng)
+    for example in examples.test:
+        prompt = with_trigger(example, found.trigger)
+        yield Adversarial(example.id, prompt, found.trace)
+
+
+def _tokens_at_a_place(passes: float, trigger: TriggerBudget) -> int:
+    """Return how many tokens to try where the whole search may cost so many passes."""
+    in_sweep = passes / (trigger.starts * trigger.sweeps) - trigger.validation_prompts
+    start = 1
+    triggers = in_sweep / trigger.search_prompts - start
+    return max(1, round(triggers / trigger.tokens))
 
 
 @dataclass(frozen=True)
@@ -158,7 +153,8 @@ class _Tokens:
 def _passes(subject: Subject, budget: Budget, example: Example) -> float:
     """Return how many forward passes cost as many FLOPs as a budget."""
     scored = len(example.reference_ids)
-    n_tokens = len(example.prompt_ids) + (budget.trigger_tokens or 0) + scored - 1
+    trigger = budget.trigger.tokens if budget.trigger else 0
+    n_tokens = len(example.prompt_ids) + trigger + scored - 1
     forward, backward = subject.pass_flops(n_tokens, scored)
     return budget.forward + budget.backward * backward / forward
 

@@ -15,6 +15,7 @@ from harness.interfaces import (
     Budget,
     ExampleSets,
     Options,
+    TriggerBudget,
 )
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ class UATOptions(Options):
     divides the gain by the token's squared distance in the embedding."""
     beam_width: Positive = 1
     """Triggers kept from place to place."""
-    restarts: Positive = 4
+    restarts: Positive = 2
     """Random triggers to start from, at least."""
-    sweeps: Positive = 8
+    sweeps: Positive = 6
     """Sweeps over the trigger from one start, at most; what a start leaves when a whole
     sweep brings nothing goes to further starts."""
     search_prompts: Positive = 32
@@ -98,7 +99,13 @@ class UAT(Attack[UATOptions]):
         return Budget(
             forward=_share(sweeps * (forward + options.validation_prompts), examples),
             backward=_share(sweeps * options.search_prompts * places, examples),
-            trigger_tokens=places,
+            trigger=TriggerBudget(
+                tokens=places,
+                starts=options.restarts,
+                sweeps=options.sweeps,
+                search_prompts=options.search_prompts,
+                validation_prompts=options.validation_prompts,
+            ),
             examples=examples,
         )
 

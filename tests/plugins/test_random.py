@@ -88,7 +88,7 @@ def test_the_control_of_a_trigger_writes_one_at_the_same_cost(
         list(uat.run(subject, sets, AttackContext("cell")))
 
     with subject.metered() as control:
-        found = attack(subject, sets, uat.budget(3), **sizes)
+        found = attack(subject, sets, uat.budget(3))
 
     assert control.flops == pytest.approx(spent.flops, rel=0.1)
     triggers = {tuple(found[x.id].prompt_ids[:3]) for x in test}
