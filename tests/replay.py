@@ -1,6 +1,7 @@
 """Replay a samples file with plain transformers: ``replay.py MODEL SAMPLES``.
 
-Prints, as JSON, the number of lines and the largest difference from the recorded losses.
+Prints, as JSON, the number of lines and the largest difference from the recorded
+losses.
 Nothing of the harness is imported, on purpose.
 """
 

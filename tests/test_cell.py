@@ -33,7 +33,7 @@ def test_a_torn_last_line_is_dropped_and_the_file_goes_on(tmp_path):
     again = PartialRows(path)
     again.add(row("c"), Ledger())
 
-    assert list(again.rows) == ["a"] + ["c"]
+    assert list(again.rows) == ["a", "c"]
     assert list(PartialRows(path).rows) == ["a", "c"]
 
 

@@ -44,7 +44,9 @@ def settings(shared, tasks):
         "corpora.pile_validation": f"{{path: {text}, slice: '300:340'}}",
         "corpora.pile_search": f"{{path: {text}, slice: '340:380'}}",
         "corpora.pile_test": f"{{path: {text}, slice: '380:'}}",
-        "metrics.lm_eval": f"{{tasks: [lambada_local], include_path: {tasks}, limit: 4}}",
+        "metrics.lm_eval": (
+            f"{{tasks: [lambada_local], include_path: {tasks}, limit: 4}}"
+        ),
         "metrics.perplexity": "{corpus: pile_test, context: 64, max_tokens: 500}",
         "recovery.tokens": 2048,
         "recovery.batch_tokens": 512,

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -43,7 +42,6 @@ seeds: [7]
 
 BROKEN = '''
 """An attack that fails, until a file says that it is mended."""
-from pathlib import Path
 
 from harness import hookimpl
 from harness.interfaces import Adversarial, Attack, Budget

@@ -7,32 +7,47 @@ from harness.errors import Stopped
 from harness.signals import STOP_SIGNALS, stop_on_signals
 
 
+def send(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
+
+
 @pytest.mark.parametrize("number", STOP_SIGNALS)
-def test_a_signal_is_remembered_until_the_next_safe_point(number):
-    with stop_on_signals() as stop:
-        assert not stop
-        os.kill(os.getpid(), number)
-        assert stop
-        with pytest.raises(Stopped, match=signal.Signals(number).name):
-            stop.check()
+def test_a_signal_stops_at_once_and_is_named(number):
+    with stop_on_signals(), pytest.raises(Stopped, match=signal.Signals(number).name):
+        send(number)
 
 
-def test_a_guarded_report_still_reports_before_it_stops():
-    seen = []
-    with stop_on_signals() as stop:
-        report = stop.guard(lambda done, total: seen.append((done, total)))
-        report(1, 3)
-        os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(Stopped):
-            report(2, 3)
-    assert seen == [(1, 3), (2, 3)]
+def test_no_library_that_catches_exceptions_swallows_a_stop():
+    def library():
+        try:
+            send()
+        except Exception:  # noqa: BLE001
+            pytest.fail("swallowed")
+
+    with stop_on_signals(), pytest.raises(Stopped):  # noqa: PT012
+        library()
 
 
-def test_a_second_signal_stops_at_once():
-    with stop_on_signals(), pytest.raises(Stopped):
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
-        signal.sigtimedwait([], 1)
+def test_a_deferred_signal_stops_at_the_end_of_the_block():
+    done = []
+    with stop_on_signals() as stop, pytest.raises(Stopped):
+        with stop.deferred() as should_stop:
+            assert not should_stop()
+            send()
+            assert should_stop()
+            done.append("saved")
+        done.append("never")
+    assert done == ["saved"]
+
+
+def test_a_second_signal_stops_at_once_though_deferred():
+    done = []
+    with stop_on_signals() as stop, pytest.raises(Stopped), stop.deferred():
+        send()
+        done.append("first")
+        send()
+        done.append("second")
+    assert done == ["first"]
 
 
 def test_handlers_are_put_back():
