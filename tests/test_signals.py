@@ -24,7 +24,7 @@ def test_no_library_that_catches_exceptions_swallows_a_stop():
         except Exception:  # noqa: BLE001
             pytest.fail("swallowed")
 
-    with stop_on_signals(), pytest.raises(Stopped):  # noqa: PT012
+    with stop_on_signals(), pytest.raises(Stopped):
         library()
 
 
