@@ -66,7 +66,6 @@ def _attack(
         context = AttackContext(
             seed_key=content_hash(plan.identity),
             budget=budget_of(run, plan, total),
-            report=run.stop.guard(lambda done, of: None),
         )
         by_id = {example.id: example for example in examples.test}
         results = attack.run(subject, examples, context)
@@ -75,7 +74,6 @@ def _attack(
                 raise CellError(f"the attack returned {found.example_id!r} unasked")
             partial.add(_scored_row(subject, by_id[found.example_id], found), spent)
             progress.update(len(partial.rows), total)
-            run.stop.check()
 
 
 def _metered(

@@ -29,8 +29,11 @@ class NothingMatched(HarnessError):
     exit_code = 4
 
 
-class Stopped(HarnessError):
-    """A signal asked us to stop; the same command goes on from here."""
+class Stopped(BaseException):
+    """A signal asked us to stop; the same command goes on from here.
+
+    No `Exception`, as KeyboardInterrupt is none: no library must swallow it.
+    """
 
     exit_code = 75
 

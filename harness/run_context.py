@@ -10,7 +10,7 @@ from harness.corpora import Corpora
 from harness.plan import Plan
 from harness.progress import Progress
 from harness.run_folder import RunFolder
-from harness.signals import StopFlag
+from harness.signals import StopSignals
 from harness.store import Store
 from harness.suite import Suite
 from harness.suite_file import Experiment
@@ -25,7 +25,7 @@ class RunContext:
     store: Store
     corpora: Corpora
     device: str
-    stop: StopFlag
+    stop: StopSignals
     suite_sha256: str
     say: Callable[[str], None] = lambda line: None
     """Tell the user one line."""

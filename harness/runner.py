@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.assembly import Outcome, Unit, assemble, error_info
 from harness.cell import PARTIAL, attack_cell
-from harness.errors import CellError, Stopped
+from harness.errors import CellError
 from harness.examples import build_examples
 from harness.isolation import fixed_random_state
 from harness.plan import CellPlan, VariantPlan
@@ -73,8 +73,6 @@ class Runner:
                 self._run_cell(unit, folder, outcome)
             else:
                 self._run_variant(unit, folder, outcome)
-        except Stopped:
-            raise
         except Exception as error:  # one unit must not end the suite
             outcome.error = error_info(error)
             outcome.samples, outcome.results = None, {}

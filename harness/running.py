@@ -18,7 +18,7 @@ from harness.records import Record
 from harness.run_context import RunContext
 from harness.run_folder import RunFolder
 from harness.runner import Runner, kind_of
-from harness.signals import StopFlag
+from harness.signals import StopSignals
 from harness.store import Store, write_atomic
 from harness.suite_file import dump_suite
 
@@ -50,7 +50,7 @@ def run_plan(
     folder: RunFolder,
     store: Store,
     executor: Executor,
-    stop: StopFlag,
+    stop: StopSignals,
     *,
     rerun: bool = False,
     fail_fast: bool = False,
@@ -118,7 +118,6 @@ def _unit_runner(run: RunContext, tally: Tally, rerun: bool) -> RunUnit:
     total = len(run.plan.variants) + len(run.plan.cells)
 
     def run_unit(unit: Unit) -> Record | None:
-        run.stop.check()
         with _held(run.folder, unit) as mine:
             if not mine or _waits_for_its_variant(run, unit):
                 return None

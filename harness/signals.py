@@ -1,4 +1,4 @@
-"""Stop on a signal at the next safe point, so that nothing finished is lost."""
+"""Stop on a signal: at once, or where that is dearer, at the next safe point."""
 
 from __future__ import annotations
 
@@ -13,49 +13,48 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """What clusters send before they take a machine back."""
 
 
-class StopFlag:
-    """Remembers that a stop was asked for; long work asks it between steps."""
+class StopSignals:
+    """Turns stop signals into `Stopped`, raised wherever the main thread is.
+
+    Files are written atomically and finished examples are flushed, so that costs little
+    except in training, which defers the signal to save a checkpoint first.
+    """
 
     def __init__(self) -> None:
-        self.signal_name: str | None = None
+        self._deferring = False
+        self._received: str | None = None
 
-    def __bool__(self) -> bool:
-        return self.signal_name is not None
+    def receive(self, number: int, frame: FrameType | None = None) -> None:
+        """Handle a signal; a second one stops at once, deferred or not."""
+        again = self._received is not None
+        self._received = signal.Signals(number).name
+        if again or not self._deferring:
+            self._stop()
 
-    def check(self) -> None:
-        """Raise `Stopped` if a stop was asked for."""
-        if self.signal_name:
-            raise Stopped(
-                f"stopped by {self.signal_name}; run the same command again to go on"
-            )
+    @contextmanager
+    def deferred(self) -> Iterator[Callable[[], bool]]:
+        """Put a stop off to the end of the block, which asks whether one is due."""
+        self._deferring = True
+        try:
+            yield lambda: self._received is not None
+        finally:
+            self._deferring = False
+        if self._received is not None:
+            self._stop()
 
-    def guard(self, report: Callable[[int, int], None]) -> Callable[[int, int], None]:
-        """Return `report`, which then also stops where a stop was asked for."""
-
-        def guarded(done: int, total: int) -> None:
-            report(done, total)
-            self.check()
-
-        return guarded
+    def _stop(self) -> None:
+        raise Stopped(
+            f"stopped by {self._received}; run the same command again to go on"
+        )
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopFlag]:
-    """Collect stop signals in a flag for the time of the block.
-
-    A second signal stops at once: files are written atomically, so that is safe too.
-    """
-    flag = StopFlag()
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        again = bool(flag)
-        flag.signal_name = signal.Signals(number).name
-        if again:
-            flag.check()
-
-    before = {number: signal.signal(number, remember) for number in STOP_SIGNALS}
+def stop_on_signals() -> Iterator[StopSignals]:
+    """Listen for stop signals for the time of the block."""
+    stop = StopSignals()
+    before = {number: signal.signal(number, stop.receive) for number in STOP_SIGNALS}
     try:
-        yield flag
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

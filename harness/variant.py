@@ -73,7 +73,7 @@ def measure(
             context = MetricContext(
                 documents=run.corpora.documents,
                 limit=run.suite.limit,
-                report=run.stop.guard(progress.update),
+                report=progress.update,
             )
             with fixed_random_state(plan.seed):
                 own = [dict(row) for row in metric.measure(subject, context)]
@@ -119,7 +119,10 @@ def _recover(
     if section is None or not run.suite.arms[plan.arm].recovery:
         return RecoverySummary(status="none", steps=0, tokens=0)
     work = run.store.work("subjects", plan.subject_key)
-    with run.progress(f"{plan.id}: recovery", "tokens") as progress:
+    with (
+        run.progress(f"{plan.id}: recovery", "tokens") as progress,
+        run.stop.deferred() as should_stop,
+    ):
         return recover(
             model,
             adapter,
@@ -134,7 +137,7 @@ def _recover(
             device=run.device,
             log=log,
             report=progress.update,
-            should_stop=lambda: bool(run.stop),
+            should_stop=should_stop,
         )
 
 

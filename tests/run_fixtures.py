@@ -30,7 +30,7 @@ from harness.results import SampleRow, summarise_attack
 from harness.run_context import RunContext
 from harness.run_folder import RunFolder
 from harness.runner import write_samples
-from harness.signals import StopFlag
+from harness.signals import StopSignals
 from harness.statistics import bootstrap_mean
 from harness.store import Store
 from harness.suite_file import dump_suite, load_experiment
@@ -234,7 +234,7 @@ def _write_run(story: Story, place: Path) -> Path:
         store=store,
         corpora=Corpora({}, store),
         device="cpu",
-        stop=StopFlag(),
+        stop=StopSignals(),
         suite_sha256=_sha256(text),
     )
     _Writer(story, run).write_all()

@@ -13,7 +13,7 @@ from harness.records import write_record
 from harness.run_context import RunContext
 from harness.run_folder import RunFolder
 from harness.runner import write_samples
-from harness.signals import StopFlag
+from harness.signals import StopSignals
 from harness.store import Store
 from harness.suite_file import identify, load_experiment
 
@@ -44,7 +44,7 @@ def write(plan, unit, folder, error=None):
         store=store,
         corpora=Corpora(suite.corpora, store),
         device="cpu",
-        stop=StopFlag(),
+        stop=StopSignals(),
         suite_sha256="0" * 64,
     )
     kind = "cell" if unit in plan.cells else "variant"

@@ -30,23 +30,31 @@ def test_no_library_that_catches_exceptions_swallows_a_stop():
 
 def test_a_deferred_signal_stops_at_the_end_of_the_block():
     done = []
-    with stop_on_signals() as stop, pytest.raises(Stopped):
+
+    def work(stop):
         with stop.deferred() as should_stop:
             assert not should_stop()
             send()
             assert should_stop()
             done.append("saved")
         done.append("never")
+
+    with stop_on_signals() as stop, pytest.raises(Stopped):
+        work(stop)
     assert done == ["saved"]
 
 
 def test_a_second_signal_stops_at_once_though_deferred():
     done = []
-    with stop_on_signals() as stop, pytest.raises(Stopped), stop.deferred():
+
+    def work():
         send()
         done.append("first")
         send()
         done.append("second")
+
+    with stop_on_signals() as stop, pytest.raises(Stopped), stop.deferred():
+        work()
     assert done == ["first"]
 
 

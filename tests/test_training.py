@@ -249,8 +249,12 @@ def test_a_stop_signal_ends_training_with_a_checkpoint(tmp_path):
         if line["step"] == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with stop_on_signals() as stop, pytest.raises(Stopped):
-        run(tiny_model(), tmp_path, log=send, should_stop=lambda: bool(stop))
+    with (
+        pytest.raises(Stopped),
+        stop_on_signals() as stop,
+        stop.deferred() as should_stop,
+    ):
+        run(tiny_model(), tmp_path, log=send, should_stop=should_stop)
     assert last_checkpoint(tmp_path).name == "checkpoint-3"
 
 

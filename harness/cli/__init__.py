@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from harness import __version__
-from harness.errors import HarnessError, SuiteError
+from harness.errors import HarnessError, Stopped, SuiteError
 
 __all__ = ["main"]
 
@@ -89,6 +89,9 @@ def _exit_code(args: list[str] | None) -> int:
     except click.Abort:  # click's word for KeyboardInterrupt
         click.echo("interrupted; the same command goes on from here", err=True)
         return INTERRUPTED
+    except Stopped as stopped:
+        click.echo(stopped, err=True)
+        return stopped.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code

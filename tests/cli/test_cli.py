@@ -90,7 +90,6 @@ def test_an_unknown_option_is_a_usage_error(cli):
         (errors.MissingResource, 2),
         (errors.PluginError, 2),
         (errors.NothingMatched, 4),
-        (errors.Stopped, 75),
     ],
 )
 def test_an_error_of_the_user_prints_its_sentence_and_its_code(
@@ -99,6 +98,12 @@ def test_an_error_of_the_user_prints_its_sentence_and_its_code(
     failing(error("the sentence"))
     outcome = cli("doctor")
     assert (outcome.code, outcome.err) == (code, "error: the sentence\n")
+
+
+def test_a_stop_says_how_to_go_on(failing, cli):
+    failing(errors.Stopped("stopped; run it again"))
+    outcome = cli("doctor")
+    assert (outcome.code, outcome.err) == (75, "stopped; run it again\n")
 
 
 def test_all_problems_of_a_suite_are_printed_one_a_line(failing, cli):
