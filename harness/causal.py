@@ -94,9 +94,13 @@ class CausalNetwork:
         return flat.view(references.shape)
 
     def _hidden(self, ids: Tensor) -> Tensor:
-        # Neither mask nor cache: rows have no padding on the left, and a cache would
-        # be memory for nothing.
-        output = self.model.base_model(input_ids=ids, use_cache=False)
+        # A mask of ones says that rows have no padding on the left. Without it,
+        # transformers looks for packed sequences and builds a dense causal mask at
+        # every call, which takes longer than a small model. A cache would be memory
+        # for nothing.
+        output = self.model.base_model(
+            input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False
+        )
         return cast("Tensor", output[0])
 
     def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:

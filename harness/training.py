@@ -158,7 +158,10 @@ def last_checkpoint(work: Path) -> Path | None:
 
 def next_token_loss(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
     """Return the loss [batch, context - 1] of each token after the first, in nats."""
-    logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+    # The mask of ones keeps transformers from building a dense one at every call.
+    mask = torch.ones_like(ids)
+    output = model(input_ids=ids, attention_mask=mask, use_cache=False)
+    logits = output.logits[:, :-1].float()
     losses = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     return losses.view(len(ids), -1)
 
