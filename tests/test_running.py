@@ -43,6 +43,8 @@ seeds: [7]
 BROKEN = '''
 """An attack that fails, until a file says that it is mended."""
 
+from pathlib import Path
+
 from harness import hookimpl
 from harness.interfaces import Adversarial, Attack, Budget
 
