@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from harness.activations import NON_DECREASING
-from harness.examination import (
+from harness.ffn.activations import NON_DECREASING
+from harness.ffn.examination import (
     MINIMUM_VECTORS,
     RANGE_MARGIN,
     ROUNDING,

@@ -11,13 +11,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness import hub_datasets
-from harness.builtin_texts import BUILTIN_TEXTS
 from harness.errors import HarnessError, MissingResource, UsageError, unknown_name
-from harness.hub_datasets import HubSplit
 from harness.interfaces import Document
 from harness.store import Store, content_hash, fingerprint_files
-from harness.text_files import read_texts
+from harness.texts import hub as hub_datasets
+from harness.texts.builtin import BUILTIN_TEXTS
+from harness.texts.files import read_texts
+from harness.texts.hub import HubSplit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,10 +16,10 @@ import torch
 from torch.nn.utils.parametrize import is_parametrized
 from transformers.utils.logging import disable_progress_bar
 
-from harness.activations import register_activations
-from harness.checkpoints import load_model, load_tokenizer
 from harness.errors import CellError
+from harness.ffn.activations import register_activations
 from harness.isolation import fixed_random_state
+from harness.models.checkpoints import load_model, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -19,7 +19,7 @@ from harness.records import SCHEMA_VERSION
 from harness.store import content_hash
 from harness.suite import ExampleSet, Suite
 from harness.suite_file import Experiment
-from harness.suite_plugins import marked
+from harness.suites.plugin_options import marked
 
 __all__ = ["CellPlan", "Plan", "VariantPlan", "content_hash", "make_plan"]
 

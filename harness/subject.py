@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from harness.causal import CausalNetwork
 from harness.errors import CellError
-from harness.ledger import Meter, Meters
-from harness.vocabulary import Vocabulary
+from harness.scoring.causal import CausalNetwork
+from harness.scoring.ledger import Meter, Meters
+from harness.scoring.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

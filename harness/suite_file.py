@@ -14,12 +14,12 @@ from ruamel.yaml import YAML
 
 from harness.errors import MissingResource, Problem, SuiteError
 from harness.interfaces import CORPUS, Attack, Constraint, Metric, ModelAdapter, Plugin
-from harness.layers import profile_names, read_layers
-from harness.located import Node
 from harness.registry import Registry, load_registry
 from harness.suite import CorpusSection, ModelSection, Suite
-from harness.suite_checks import check
-from harness.suite_plugins import PLUGIN_SECTIONS, absolute, marked, settle
+from harness.suites.checks import check
+from harness.suites.layers import profile_names, read_layers
+from harness.suites.located import Node
+from harness.suites.plugin_options import PLUGIN_SECTIONS, absolute, marked, settle
 
 if TYPE_CHECKING:
     from harness.corpora import Corpora

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from harness.checks.findings import Finding, Validation, of_suite
+from harness.checks.records import check_record, subject_key
+from harness.checks.samples import Metrics
 from harness.errors import HarnessError, SuiteError, UsageError
-from harness.findings import Finding, Validation, of_suite
-from harness.record_checks import check_record, subject_key
 from harness.records import Record
 from harness.run_folder import RunFolder
-from harness.sample_checks import Metrics
 from harness.suite_file import load_experiment, validate_suite
 from harness.survey import Survey, Unit, survey
 

@@ -7,8 +7,8 @@ import torch
 
 from harness.certificate import certify, minimum_weight
 from harness.errors import CellError
-from harness.families import find_anatomy
 from harness.interfaces import Anatomy
+from harness.models.families import find_anatomy
 from harness_plugins.constraints.none import Unconstrained
 from harness_plugins.constraints.projection import ProjectedWeights
 from harness_plugins.constraints.softplus import Softplus

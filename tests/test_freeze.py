@@ -7,10 +7,10 @@ from torch.nn.utils import parametrizations, parametrize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import harness.freeze
-from harness.checkpoints import CheckpointOptions
 from harness.errors import CellError
+from harness.ffn.parametrizations import constrain
 from harness.freeze import freeze, load_frozen, plain_state
-from harness.parametrizations import constrain
+from harness.models.checkpoints import CheckpointOptions
 from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.models.causal_lm import CausalLM
 from harness_plugins.models.pythia import Pythia

@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.special import log_softmax
 
-from harness.checkpoints import CheckpointOptions
 from harness.corpora import Corpora
 from harness.errors import CellError, Stopped, TrainingDiverged
+from harness.models.checkpoints import CheckpointOptions
 from harness.recovery import (
     OrderedBlocks,
     held_out_losses,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness import causal
 from harness.errors import CellError
+from harness.scoring import causal
 from harness.subject import Subject
 
 pytestmark = pytest.mark.transformers5

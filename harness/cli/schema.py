@@ -29,6 +29,6 @@ def _schema(kind: str, plugins: tuple[Path, ...]) -> dict[str, Any]:
 
         return schemas.load(kind)
     from harness.registry import load_registry
-    from harness.suite_schema import suite_schema
+    from harness.suites.schema import suite_schema
 
     return suite_schema(load_registry(plugins))

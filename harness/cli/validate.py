@@ -37,7 +37,7 @@ def command(
     completeness against the resolved suite. Exits with 0 where nothing is found, 1 for
     findings in records or a run, 2 for an invalid suite.
     """
-    from harness.findings import render
+    from harness.checks.findings import render
     from harness.validation import validate
 
     validation = validate(paths, plugins)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.interfaces import Ids
-    from harness.search import Flip, Pool, State
+    from harness.search.flips import Flip, Pool, State
     from harness.subject import Subject
 
 Positive = Annotated[int, pydantic.Field(gt=0)]
@@ -91,7 +91,7 @@ class HotFlip(Attack[HotFlipOptions]):
     def _attack(
         self, subject: Subject, example: Example, rng: np.random.Generator
     ) -> Adversarial:
-        from harness.search import flip_search
+        from harness.search.flips import flip_search
 
         return flip_search(
             subject,
@@ -138,7 +138,7 @@ class _Explorer:
 
     def _drawn(self, pool: Pool, gradient: Tensor, count: int) -> list[Flip]:
         """Draw positions by squared gradient norm, tokens uniformly."""
-        from harness.search import draw_flips
+        from harness.search.flips import draw_flips
 
         weights = _position_weights(gradient, pool.state)
         allowed = pool.subject.vocabulary.allowed
@@ -148,7 +148,7 @@ class _Explorer:
         """Return better tokens for a flip's position, by the gradient at the flip."""
         import torch
 
-        from harness.search import Flip, gains_for_distance
+        from harness.search.flips import Flip, gains_for_distance
 
         gradient = self._gradient(pool, pool.state.after(flip))[flip.position]
         gains = gains_for_distance(pool.subject, flip.token, gradient)
@@ -187,7 +187,7 @@ def _top_flips(pool: Pool, gradient: Tensor, count: int) -> list[Flip]:
     """Return the flips of free positions of highest first-order gain."""
     import torch
 
-    from harness.search import Flip
+    from harness.search.flips import Flip
 
     gains = pool.subject.gains(pool.state.prompt_ids, gradient)
     gains[torch.from_numpy(~pool.state.free).to(gains.device)] = -torch.inf

@@ -24,9 +24,9 @@ from harness.interfaces import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from harness.search import Pool
+    from harness.search.flips import Pool
+    from harness.search.triggers import Batch, Trigger
     from harness.subject import Subject
-    from harness.triggers import Batch, Trigger
 
 Positive = Annotated[int, pydantic.Field(gt=0)]
 
@@ -76,7 +76,7 @@ class Random(Attack[RandomOptions]):
         context: AttackContext,
         budget: Budget,
     ) -> Iterator[Adversarial]:
-        from harness.search import flip_search
+        from harness.search.flips import flip_search
 
         flips = budget.flips or self.options.flips
         for example in examples.test:
@@ -93,7 +93,7 @@ def _write_trigger(
     budget: Budget,
     trigger: TriggerBudget,
 ) -> Iterator[Adversarial]:
-    from harness.triggers import TriggerSearch, with_trigger
+    from harness.search.triggers import TriggerSearch, with_trigger
 
     search = examples.search[: trigger.search_prompts]
     validation = examples.validation[: trigger.validation_prompts]
@@ -129,7 +129,7 @@ class _Draw:
     counts: Iterator[int]
 
     def __call__(self, pool: Pool) -> None:
-        from harness.search import draw_flips
+        from harness.search.flips import draw_flips
 
         allowed = pool.subject.vocabulary.allowed
         pool.verify(draw_flips(pool.state, allowed, self.rng, next(self.counts)))

@@ -21,8 +21,8 @@ from harness.interfaces import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from harness.search.triggers import Batch, Trigger
     from harness.subject import Subject
-    from harness.triggers import Batch, Trigger
 
 Positive = Annotated[int, pydantic.Field(gt=0)]
 
@@ -68,7 +68,7 @@ class UAT(Attack[UATOptions]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        from harness.triggers import TriggerSearch, with_trigger
+        from harness.search.triggers import TriggerSearch, with_trigger
 
         options = self.options
         found = TriggerSearch(
@@ -115,7 +115,7 @@ class UAT(Attack[UATOptions]):
         """Return the tokens of highest first-order gain, `scaled` or not."""
         import numpy as np
 
-        from harness.search import gains_for_distance
+        from harness.search.flips import gains_for_distance
 
         subject, token = batch.subject, trigger[place]
         gradient = batch.gradient(trigger)[place]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness import hookimpl
+from harness.ffn.starts import Start, StartOptions, install_start
 from harness.interfaces import Constraint, ModelAdapter
-from harness.starts import Start, StartOptions, install_start
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
+from harness.ffn.starts import Start, StartOptions, install_start, select
 from harness.interfaces import Anatomy, Constraint, ModelAdapter, Projection
-from harness.starts import Start, StartOptions, install_start, select
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

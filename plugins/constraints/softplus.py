@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from harness import hookimpl
+from harness.ffn.starts import Start, StartOptions, install_start, select
 from harness.interfaces import Anatomy, Constraint, ModelAdapter, Projection
-from harness.starts import Start, StartOptions, install_start, select
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,7 +37,7 @@ class Softplus(Constraint[SoftplusOptions]):
     def apply(
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, seed: int
     ) -> None:
-        from harness.parametrizations import constrain
+        from harness.ffn.parametrizations import constrain
 
         start = self.options.start
         for projection in install_start(adapter, model, self.options, start, seed):
@@ -53,7 +53,7 @@ class Softplus(Constraint[SoftplusOptions]):
 
         Decay of V would pull the weights towards f(0), not towards 0: there is none.
         """
-        from harness.parametrizations import parametrized_weights
+        from harness.ffn.parametrizations import parametrized_weights
 
         rate = learning_rate * self.options.lr_multiplier
         groups = super().parameter_groups(model, learning_rate, weight_decay)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from harness import hookimpl
-from harness.checkpoints import CheckpointAdapter
-from harness.families import GPT2, GPT_NEO, LLAMA, OPT, QWEN2
+from harness.models.checkpoints import CheckpointAdapter
+from harness.models.families import GPT2, GPT_NEO, LLAMA, OPT, QWEN2
 
 
 class CausalLM(CheckpointAdapter):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from harness import hookimpl
-from harness.checkpoints import CheckpointAdapter
-from harness.families import GPT_NEOX
+from harness.models.checkpoints import CheckpointAdapter
+from harness.models.families import GPT_NEOX
 
 
 class Pythia(CheckpointAdapter):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import pydantic
 
 from harness import hookimpl
-from harness.families import GPT_NEOX, find_anatomy, swap_activation
 from harness.interfaces import Anatomy, ModelAdapter, Options
+from harness.models.families import GPT_NEOX, find_anatomy, swap_activation
 from harness.store import Store, content_hash
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Scratch(ModelAdapter[ScratchOptions]):
         return f"recipe:{self._key(Store(store_root))}"
 
     def load(self, store_root: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        from harness.checkpoints import load_model, load_tokenizer
+        from harness.models.checkpoints import load_model, load_tokenizer
 
         store = Store(store_root)
         key = self._key(store)

@@ -7,7 +7,7 @@ import pytest
 
 from harness import schemas
 from harness.registry import load_registry
-from harness.suite_schema import suite_schema
+from harness.suites.schema import suite_schema
 
 
 def test_suites(cli):

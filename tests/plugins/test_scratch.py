@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from harness.builtin_texts import python_topics
+from harness.texts.builtin import python_topics
 from harness_plugins.models.scratch import (
     Crops,
     Scratch,

@@ -1,0 +1,1 @@
+"""What `harness validate` checks, part by part."""

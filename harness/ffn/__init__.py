@@ -1,0 +1,1 @@
+"""Feed-forward networks: starts, parametrizations, and what is true of them."""

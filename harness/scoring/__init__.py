@@ -1,0 +1,1 @@
+"""What a subject is made of: passes, their cost, the vocabulary."""

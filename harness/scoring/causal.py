@@ -1,0 +1,135 @@
+"""Causal language models: they read the prompt, and then the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cross_entropy
+
+from harness.errors import CellError
+from harness.scoring.flops import PassFlops
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+LOGITS_AT_ONCE = 2**24
+"""How many logits are held in memory at a time while nothing needs a gradient."""
+
+
+class CausalNetwork:
+    """A frozen decoder-only model in one precision, and how it is scored.
+
+    The logits are computed where a token is scored and nowhere else, and the
+    cross-entropy is computed in float32 whatever the model's precision.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.embedding: torch.nn.Module = model.get_input_embeddings()
+        self._head: torch.nn.Module = model.get_output_embeddings()
+        self.pass_flops = PassFlops.of(model)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the embedding matrix, those that are no token included."""
+        return cast("Tensor", self.embedding.weight).shape[0]
+
+    def check_head(self) -> None:
+        """Raise CellError where the head does more to hidden states than we know of."""
+        ids = torch.arange(8, device=self.model.device)[None] % self._n_logits
+        with torch.inference_mode():
+            expected = self.model(ids, use_cache=False).logits
+            logits = self._head(self._hidden(ids))
+        if not torch.allclose(logits, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
+            raise CellError(
+                f"{type(self.model).__name__} changes its logits after the output "
+                "embedding (soft-capping or scaling): such models are not supported"
+            )
+
+    def losses(self, prompts: Tensor, references: Tensor) -> Tensor:
+        """Return each pair's mean loss [B], float64, in nats/token.
+
+        Takes prompts [B, n] and references [B, m]; only references are scored.
+        """
+        with torch.inference_mode():
+            return self._losses(prompts, references).double().mean(dim=1)
+
+    def token_losses(self, ids: Tensor, scored: Tensor) -> Tensor:
+        """Return the loss [S] in nats of each scored token, row by row.
+
+        Takes ids [B, L], padded on the right if need be (no earlier token sees it),
+        and a boolean mask `scored` [B, L], false in the first column.
+        """
+        with torch.inference_mode():
+            where = scored[:, 1:]
+            hidden = self._hidden(ids[:, :-1])[where]
+            return self._cross_entropy(hidden, ids[:, 1:][where])
+
+    def gradient(self, prompt: Tensor, reference: Tensor) -> Tensor:
+        """Return dL/d(embedding output) [n, d], float32, at the prompt's positions.
+
+        It is taken at the output of the embedding module: with tied embeddings, the
+        gradient of the weight would mix in the head.
+        """
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), self._leaf() as leaves:
+            loss = self._losses(prompt[None], reference[None]).mean()
+            (gradient,) = torch.autograd.grad(loss, leaves)
+        return gradient[0, : len(prompt)].float()
+
+    def embeddings(self) -> Tensor:
+        """Return the embedding module's output [V, d] for every id."""
+        with torch.no_grad():
+            ids = torch.arange(self.rows, device=self.model.device)
+            return cast("Tensor", self.embedding(ids))
+
+    def _losses(self, prompts: Tensor, references: Tensor) -> Tensor:
+        ids = torch.cat([prompts, references], dim=1)[:, :-1]
+        hidden = self._hidden(ids)[:, prompts.shape[1] - 1 :]
+        flat = self._cross_entropy(hidden.flatten(0, 1), references.flatten())
+        return flat.view(references.shape)
+
+    def _hidden(self, ids: Tensor) -> Tensor:
+        # A mask of ones says that rows have no padding on the left. Without it,
+        # transformers looks for packed sequences and builds a dense causal mask at
+        # every call, which takes longer than a small model. A cache would be memory
+        # for nothing.
+        output = self.model.base_model(
+            input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False
+        )
+        return cast("Tensor", output[0])
+
+    def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss [S] of targets [S] predicted from hidden states [S, d]."""
+        if torch.is_grad_enabled():
+            return self._chunk_cross_entropy(hidden, targets)
+        rows = max(1, LOGITS_AT_ONCE // self._n_logits)
+        chunks = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
+        return torch.cat([self._chunk_cross_entropy(h, t) for h, t in chunks])
+
+    def _chunk_cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        logits = self._head(hidden).float()
+        return cross_entropy(logits, targets, reduction="none")
+
+    @property
+    def _n_logits(self) -> int:
+        return cast("Tensor", self._head.weight).shape[0]
+
+    @contextmanager
+    def _leaf(self) -> Iterator[list[Tensor]]:
+        """Cut the graph at the embedding's output; yields the list that receives it."""
+        leaves: list[Tensor] = []
+
+        def cut(module: torch.nn.Module, args: object, output: Tensor) -> Tensor:
+            leaves.append(output.detach().requires_grad_(True))
+            return leaves[-1]
+
+        handle = self.embedding.register_forward_hook(cut)
+        try:
+            yield leaves
+        finally:
+            handle.remove()

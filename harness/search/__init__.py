@@ -1,0 +1,1 @@
+"""The loops that attacks and their controls share."""

@@ -1,0 +1,1 @@
+"""How a suite file becomes a checked `Suite`."""

@@ -1,0 +1,1 @@
+"""Where the texts of corpora come from."""

@@ -1,0 +1,187 @@
+import numpy as np
+import pytest
+import torch
+
+from harness.interfaces import Example
+from harness.search.flips import (
+    Flip,
+    Pool,
+    State,
+    draw_flips,
+    flip_search,
+    gains_for_distance,
+    ranks,
+)
+
+pytestmark = pytest.mark.transformers5
+
+
+@pytest.fixture(scope="module")
+def subject(tiny_model, tiny_tokenizer):
+    from harness.subject import Subject
+
+    return Subject(tiny_model(), tiny_tokenizer)
+
+
+@pytest.fixture
+def example(subject):
+    ids = np.random.default_rng(1).choice(subject.vocabulary.allowed, 9)
+    return Example("e", "d", ids[:6], ids[6:], protected=1)
+
+
+def everything(pool):
+    """Verify all flips there are."""
+    pool.verify(pool.state.possible_flips(pool.subject.vocabulary.allowed))
+
+
+def test_a_step_takes_the_best_flip_of_all(subject, example):
+    flips = [(i, int(b)) for i in range(1, 6) for b in subject.vocabulary.allowed]
+    prompts = np.tile(example.prompt_ids, (len(flips), 1))
+    for prompt, (position, token) in zip(prompts, flips, strict=True):
+        prompt[position] = token
+    losses = subject.losses(prompts, example.reference_ids)
+    tried = dict(zip(flips, losses, strict=True))
+
+    found = flip_search(subject, example, everything, flips=1)
+
+    best = max(tried, key=tried.__getitem__)
+    assert (found.trace[0]["position"], found.trace[0]["token"]) == best
+    assert found.trace[0]["loss"] == pytest.approx(tried[best], abs=1e-5)
+    assert found.trace[0]["loss_rank"] == 1
+    assert found.trace[0]["verified"] == len(set(tried)) - 5  # less the five as is
+
+
+def test_positions_are_distinct_and_the_protected_one_stays(subject, example):
+    found = flip_search(subject, example, everything, flips=9)
+
+    positions = [step["position"] for step in found.trace]
+    assert sorted(positions) == sorted(set(positions))
+    assert found.prompt_ids[0] == example.prompt_ids[0]
+    changed = np.flatnonzero(found.prompt_ids != example.prompt_ids)
+    assert sorted(positions) == changed.tolist()
+
+
+def test_the_trace_replays_to_the_prompt_and_its_losses(subject, example):
+    found = flip_search(subject, example, everything, flips=3)
+
+    prompt = example.prompt_ids.copy()
+    for number, step in enumerate(found.trace, 1):
+        prompt[step["position"]] = step["token"]
+        loss = subject.exact_losses([prompt], example.reference_ids)[0]
+        assert step["step"] == number
+        assert step["loss"] == pytest.approx(loss, abs=1e-5)
+    assert prompt.tolist() == found.prompt_ids.tolist()
+
+
+def test_a_flip_that_does_not_improve_is_not_made(subject, example):
+    clean = subject.exact_losses([example.prompt_ids], example.reference_ids)[0]
+
+    def worsen(pool):
+        everything(pool)
+        worse = [pool.flips[i] for i in np.flatnonzero(pool.losses < clean - 1e-3)]
+        rest = Pool(pool.subject, pool.state, pool.reference_ids)
+        rest.verify(worse)
+        pool.flips, pool.prompts, pool.losses = rest.flips, rest.prompts, rest.losses
+        assert pool.flips
+
+    found = flip_search(subject, example, worsen, flips=3)
+
+    assert found.prompt_ids.tolist() == example.prompt_ids.tolist()
+    assert found.trace == ()
+
+
+def test_ties_break_on_position_and_then_token(tiny_model, tiny_tokenizer, example):
+    from harness.subject import Subject
+
+    model = tiny_model()
+    rows = model.get_input_embeddings().weight.data
+    rows[:] = rows[5]  # all tokens are read alike, so that all flips are equal
+    rows[example.prompt_ids[1:]] = rows[5] + 1  # but for what stands there
+    subject = Subject(model, tiny_tokenizer)
+    alike = set(subject.vocabulary.allowed.tolist()) - set(example.prompt_ids.tolist())
+    pool = Pool(subject, State.clean(subject, example), example.reference_ids)
+    pool.verify([Flip(4, max(alike)), Flip(4, min(alike)), Flip(4, sorted(alike)[1])])
+
+    assert pool.best() == Flip(4, min(alike))
+    assert pool.best(passed_over=[Flip(4, min(alike))]) == Flip(4, sorted(alike)[1])
+
+
+def test_success_stops_the_search(subject, example):
+    whole = flip_search(subject, example, everything, flips=4)
+    clean = subject.exact_losses([example.prompt_ids], example.reference_ids)[0]
+    rises = [np.expm1(step["loss"] - clean) for step in whole.trace]
+    threshold = (rises[0] + rises[1]) / 2
+
+    stopped = flip_search(
+        subject, example, everything, flips=4, stop_on_success=threshold
+    )
+
+    assert stopped.trace == whole.trace[:2]
+
+
+def test_verifying_twice_costs_once(subject, example):
+    pool = Pool(subject, State.clean(subject, example), example.reference_ids)
+    with subject.metered() as meter:
+        pool.verify([Flip(1, 70), Flip(1, 70), Flip(2, 71)])
+        pool.verify([Flip(2, 71)])
+
+    assert meter.sequences_forward == 2
+
+
+def test_drawn_flips_are_uniform_over_free_positions_and_other_tokens(subject, example):
+    state, allowed = State.clean(subject, example), subject.vocabulary.allowed[:40]
+    rng = np.random.default_rng(0)
+    counts = dict.fromkeys(state.possible_flips(allowed), 0)
+
+    for _ in range(1000):
+        drawn = draw_flips(state, allowed, rng, 20)
+        assert len(set(drawn)) == 20
+        for flip in drawn:
+            counts[flip] += 1
+
+    expected = 20_000 / len(counts)
+    chi_square = sum((count - expected) ** 2 / expected for count in counts.values())
+    degrees = len(counts) - 1
+    assert abs(chi_square - degrees) < 5 * np.sqrt(2 * degrees)
+
+
+def test_drawn_positions_follow_their_weights(subject, example):
+    state, allowed = State.clean(subject, example), subject.vocabulary.allowed
+    weights = np.array([0, 0.7, 0.1, 0.1, 0.05, 0.05])
+
+    drawn = draw_flips(state, allowed, np.random.default_rng(0), 100, weights)
+
+    share = np.mean([flip.position == 1 for flip in drawn])
+    assert share == pytest.approx(0.7, abs=0.15)  # 3 standard deviations
+
+
+def test_where_there_are_few_flips_all_are_drawn(subject, example):
+    state, allowed = State.clean(subject, example), subject.vocabulary.allowed[:3]
+
+    drawn = draw_flips(state, allowed, np.random.default_rng(0), 15)
+
+    assert drawn == state.possible_flips(allowed)
+
+
+def test_gains_for_distance_are_gains_over_squared_distances(subject):
+    gradient = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    rows = subject.embedding
+    expected = {
+        int(b): float(
+            (rows[b] - rows[70]) @ gradient / torch.dist(rows[b], rows[70]) ** 2
+        )
+        for b in subject.vocabulary.allowed
+        if b != 70
+    }
+
+    gains = gains_for_distance(subject, 70, gradient)
+
+    finite = torch.isfinite(gains).nonzero().flatten().tolist()
+    assert finite == sorted(expected)
+    assert gains[finite].tolist() == pytest.approx(
+        [expected[b] for b in finite], rel=1e-3, abs=1e-6
+    )
+
+
+def test_ranks_start_at_one_for_the_highest_and_share_ties():
+    assert ranks(np.array([0.5, 2.0, 0.5, -1.0])) == [2, 1, 2, 4]

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+import torch
+
+from harness.interfaces import Example
+from harness.search.triggers import Batch, TriggerSearch, with_trigger
+
+pytestmark = pytest.mark.transformers5
+
+
+@pytest.fixture(scope="module")
+def subject(tiny_model, tiny_tokenizer):
+    from harness.subject import Subject
+
+    return Subject(tiny_model(), tiny_tokenizer)
+
+
+def examples_of(subject, count, seed, protected=0):
+    rng = np.random.default_rng(seed)
+    rows = rng.choice(subject.vocabulary.allowed, (count, 8))
+    return [
+        Example(f"{i}", f"{i}", row[:5], row[5:], protected=protected)
+        for i, row in enumerate(rows)
+    ]
+
+
+def test_a_trigger_goes_after_what_must_stay_first():
+    example = Example("e", "d", np.array([2, 11, 12]), np.array([13]), protected=1)
+
+    assert with_trigger(example, (7, 8)).tolist() == [2, 7, 8, 11, 12]
+
+
+def test_the_gradient_is_the_mean_of_those_at_the_triggers_embedding(subject):
+    examples, trigger = examples_of(subject, 3, seed=0, protected=1), (70, 80, 90)
+    model, _ = subject.huggingface()
+    total = torch.zeros(3, 32)
+    for x in examples:
+        ids = torch.tensor([[*with_trigger(x, trigger), *x.reference_ids]])
+        inputs = model.get_input_embeddings()(ids).detach().requires_grad_()
+        labels = ids.clone()
+        labels[:, : -len(x.reference_ids)] = -100
+        model(inputs_embeds=inputs, labels=labels).loss.backward()
+        total += inputs.grad[0, 1:4]
+
+    gradient = Batch(subject, examples).gradient(trigger)
+
+    torch.testing.assert_close(gradient, total / 3, rtol=1e-4, atol=1e-6)
+
+
+def test_equal_triggers_go_to_the_first(subject):
+    batch = Batch(subject, examples_of(subject, 2, seed=0))
+    triggers = [(70,), (80,), (70,), (80,)]
+    losses = batch.losses(triggers)
+
+    best, second = batch.top(triggers, losses, 2)
+
+    first = int(losses[0] < losses[1])
+    assert (best, second) == (first, first + 2)
+
+
+def test_rounding_does_not_decide_between_triggers(subject):
+    batch = Batch(subject, examples_of(subject, 2, seed=0))
+    triggers = [(70,), (70,)]
+    rounded = batch.losses(triggers) + np.array([0, 5e-5])
+
+    assert batch.top(triggers, rounded, 1) == [0]
+
+
+def test_the_start_is_chosen_on_the_validation_prompts(subject):
+    search, validation = (examples_of(subject, 4, seed=s) for s in (1, 2))
+    loop = TriggerSearch(
+        subject,
+        search,
+        validation,
+        lambda batch, trigger, place, rng: [],  # starts stay what they are
+        tokens=2,
+        starts=6,
+        sweeps=1,
+        batch_prompts=4,
+    )
+    streams = [np.random.default_rng(i) for i in range(6)]
+    starts = [s.choice(subject.vocabulary.allowed, 2) for s in streams]
+    means = [
+        np.mean(
+            [
+                subject.exact_losses([[*start, *x.prompt_ids]], x.reference_ids)
+                for x in validation
+            ]
+        )
+        for start in starts
+    ]
+
+    found = loop.run(lambda name, start: np.random.default_rng(start))
+
+    assert found.trigger == tuple(starts[int(np.argmax(means))])
+
+
+def test_sweeps_that_a_start_leaves_go_to_further_starts(subject):
+    examples = examples_of(subject, 2, seed=1)
+    begun = []
+
+    def rng(name, start):
+        begun.append(start)
+        return np.random.default_rng(start)
+
+    TriggerSearch(
+        subject,
+        examples,
+        examples,
+        lambda batch, trigger, place, rng: [],  # over after a sweep each
+        tokens=1,
+        starts=2,
+        sweeps=3,
+        batch_prompts=2,
+    ).run(rng)
+
+    assert begun == [0, 1, 2, 3, 4, 5]

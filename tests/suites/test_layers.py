@@ -1,0 +1,268 @@
+"""Suite files merged: extends, profiles, overrides, flags."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UsageError
+from harness.suites.layers import profile_names, read_layers
+
+
+def read(text, *, files=(), **layers):
+    """Write files into the current folder; return the merged suite and problems."""
+    for name, content in {**dict(files), "suite.yaml": text}.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(content, encoding="utf-8")
+    problems = []
+    tree = read_layers(Path("suite.yaml"), problems, **layers)
+    return tree, [str(problem) for problem in problems]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_layers_win_in_their_order():
+    files = {"base.yaml": "a: 1\nb: 1\nc: 1\nd: 1\ne: 1\n"}
+    text = (
+        "extends: base.yaml\nb: 2\nc: 2\nd: 2\ne: 2\nprofiles:\n  p: {c: 3, d: 3, e: 3}"
+    )
+    tree, problems = read(
+        text, files=files, profile="p", overrides=["d=4", "e=4"], flags={"e": 5}
+    )
+    assert problems == []
+    found = tree.plain()
+    assert [found[key] for key in "abcde"] == [1, 2, 3, 4, 5]
+
+
+def test_every_value_names_the_layer_it_came_from():
+    files = {"sub/base.yaml": "a: 1\nmodels:\n  m: {x: 1}\n"}
+    tree, _ = read(
+        "extends: sub/base.yaml\nb: 2\nprofiles:\n  p:\n    c: 3\n",
+        files=files,
+        profile="p",
+        overrides=["models.m.x=2"],
+        flags={"batch_size": 5},
+    )
+    places = {key: str(tree.child(key).place) for key in ("a", "b", "c", "batch_size")}
+    assert places == {
+        "a": "sub/base.yaml:1",
+        "b": "suite.yaml:2",
+        "c": "suite.yaml:5",
+        "batch_size": "--batch-size",
+    }
+    assert str(tree.find(("models", "m", "x"))[0].place) == "--set models.m.x"
+
+
+def test_paths_are_relative_to_the_layer_that_states_them():
+    tree, _ = read(
+        "extends: sub/base.yaml\nb: 2\n",
+        files={"sub/base.yaml": "a: 1\n"},
+        overrides=["c=1"],
+    )
+    bases = [tree.child(key).place.base for key in "abc"]
+    assert bases == [Path("sub"), Path(), Path.cwd()]
+
+
+def test_a_suite_extends_a_suite_that_extends_a_suite():
+    files = {
+        "one/a.yaml": "x: 1\ny: 1\nz: 1\n",
+        "two/b.yaml": "extends: ../one/a.yaml\ny: 2\nz: 2\n",
+    }
+    tree, problems = read("extends: two/b.yaml\nz: 3\n", files=files)
+    assert problems == []
+    assert tree.plain() == {"name": "suite", "x": 1, "y": 2, "z": 3}
+
+
+def test_the_name_is_the_files_own():
+    files = {"base.yaml": "name: base\n"}
+    assert read("extends: base.yaml\n", files=files)[0].plain()["name"] == "suite"
+    named = read("extends: base.yaml\nname: other\n", files=files)[0]
+    assert named.plain()["name"] == "other"
+
+
+def test_null_removes_an_entry():
+    text = "extends: base.yaml\nattacks:\n  b: null\n"
+    files = {"base.yaml": "attacks:\n  a: {}\n  b: {}\n"}
+    tree, problems = read(text, files=files)
+    assert problems == []
+    assert tree.plain()["attacks"] == {"a": {}}
+
+
+def test_null_in_an_option_is_a_value():
+    tree, _ = read("attacks:\n  a: {stop: null}\n")
+    assert tree.plain()["attacks"] == {"a": {"stop": None}}
+
+
+def test_what_is_removed_stays_removed_in_inherited_profiles():
+    base = "metrics:\n  a: {}\n  b: {}\nprofiles:\n  p:\n    metrics: {b: {n: 1}}\n"
+    text = "extends: base.yaml\nmetrics: {b: null}\n"
+    tree, problems = read(text, files={"base.yaml": base}, profile="p")
+    assert problems == []
+    assert tree.plain()["metrics"] == {"a": {}}
+
+
+def test_an_own_profile_can_bring_back_what_was_removed():
+    text = "extends: base.yaml\nmetrics: {b: null}\nprofiles: {p: {metrics: {b: {}}}}"
+    tree, _ = read(text, files={"base.yaml": "metrics: {b: {n: 1}}"}, profile="p")
+    assert tree.plain()["metrics"] == {"b": {}}
+
+
+def test_an_empty_section_is_no_section():
+    tree, problems = read("attacks:\nmetrics:\nrecovery:\n")
+    assert problems == []
+    assert tree.plain() == {"name": "suite", "recovery": None}
+
+
+def test_a_source_of_text_replaces_a_source_of_another_kind():
+    text = "corpora: {c: {dataset: d/e, files: x, revision: r, text: t, slice: ':9'}}"
+    tree, _ = read(text, overrides=["corpora.c.path=f.jsonl"])
+    corpus = tree.plain()["corpora"]["c"]
+    assert corpus == {"text": "t", "slice": ":9", "path": "f.jsonl"}
+
+
+def test_a_path_replaces_the_revision_of_the_path_below_it():
+    text = "models: {m: {path: a/b, revision: step3, dtype: x}}"
+    elsewhere, _ = read(text, overrides=["models.m.path=./c"])
+    assert elsewhere.plain()["models"]["m"] == {"dtype": "x", "path": "./c"}
+    newer, _ = read(text, overrides=["models.m={path: a/c, revision: step4}"])
+    assert newer.plain()["models"]["m"]["revision"] == "step4"
+
+
+@pytest.mark.parametrize(
+    ("override", "path"),
+    [
+        ("models.pythia-1.4b.path=3", ("models", "pythia-1.4b", "path")),
+        ("models.pythia-1.path=3", ("models", "pythia-1", "path")),
+        ("arms.a.b=3", ("arms", "a.b")),
+        ("arms.a.b.c=3", ("arms", "a.b", "c")),
+        ("recovery.tokens=3", ("recovery", "tokens")),
+        ("limit=3", ("limit",)),
+    ],
+)
+def test_an_override_takes_the_longest_key_that_is_there(override, path):
+    text = (
+        "models: {pythia-1: {}, pythia-1.4b: {path: x}}\n"
+        "arms: {a: {}, a.b: {}}\nrecovery: null\n"
+    )
+    tree, problems = read(text, overrides=[override])
+    assert problems == []
+    node, followed = tree.find(path)
+    assert (node.value, followed) == (3, list(path))
+
+
+def test_an_override_may_bring_a_whole_new_entry_with_a_dotted_label():
+    tree, problems = read("arms: {a: {}}", overrides=["arms.b-0.5={start: abs}"])
+    assert problems == []
+    assert tree.plain()["arms"] == {"a": {}, "b-0.5": {"start": "abs"}}
+
+
+def test_overrides_are_yaml():
+    tree, _ = read("a: 1", overrides=["a=[1e-3, on, {b: 'x=y'}]", "c=", "d=null"])
+    expected = {"a": [0.001, "on", {"b": "x=y"}], "c": None, "d": None}
+    assert tree.plain() == {"name": "suite", **expected}
+
+
+def test_an_override_that_ends_in_a_colon_is_a_slice():
+    tree, _ = read("a: 1", overrides=["a=60%:", "b={60%: }"])
+    assert (tree.plain()["a"], tree.plain()["b"]) == ("60%:", {"60%": None})
+
+
+def test_plugins_of_the_command_line_add_to_the_suites():
+    tree, _ = read("plugins: [a.py]", flags={"plugins": ["/b.py"], "seeds": [3]})
+    assert tree.plain()["plugins"] == ["a.py", "/b.py"]
+    assert tree.plain()["seeds"] == [3]
+
+
+@pytest.mark.parametrize(
+    ("text", "layers", "message"),
+    [
+        ("", {}, "suite.yaml:1: is empty"),
+        ("- 1\n", {}, "suite.yaml:1: expected a mapping of keys"),
+        (
+            "a: 1\nextends: bas.yaml\n",
+            {},
+            "suite.yaml:2: extends: no such file: bas.yaml; did you mean base.yaml?",
+        ),
+        ("extends: 3\n", {}, "suite.yaml:1: extends: expected the path of a suite"),
+        (
+            "extends: loop.yaml\n",
+            {},
+            "loop.yaml:1: extends: goes round in a circle: "
+            "suite.yaml -> loop.yaml -> suite.yaml",
+        ),
+        (
+            "attacks:\n  hotflip:\n",
+            {},
+            "suite.yaml:2: attacks.hotflip: is empty, which removes an entry, and "
+            "there is none to remove; write {} for an entry without options",
+        ),
+        (
+            "metrics: {lambada: {}}\nprofiles:\n  p:\n    metrics: {lambda: null}\n",
+            {"profile": "p"},
+            "suite.yaml:4: metrics.lambda: is empty, which removes an entry, and there "
+            "is none to remove; did you mean 'lambada'?",
+        ),
+        (
+            "profiles: {smoke: {}, full: {}}\n",
+            {"profile": "smok"},
+            "--profile smok: unknown profile 'smok'; did you mean 'smoke'? "
+            "(known: full, smoke)",
+        ),
+        (
+            "profiles: {p: [1]}\n",
+            {"profile": "p"},
+            "suite.yaml:1: profiles.p: expected a mapping of keys",
+        ),
+        (
+            "profiles:\n  p:\n    extends: x.yaml\n",
+            {"profile": "p"},
+            "suite.yaml:3: profiles.p.extends: cannot be changed by a profile: it is "
+            "read before",
+        ),
+        (
+            "a: 1",
+            {"overrides": ["profiles={}"]},
+            "--set profiles: cannot be changed by --set: it is read before",
+        ),
+        (
+            "a: 1",
+            {"overrides": ["a"]},
+            "--set a: expected KEY=VALUE, got 'a'",
+        ),
+        (
+            "a: 1",
+            {"overrides": ["a=[1"]},
+            "--set a: is no YAML: expected ',' or ']', but got '<stream end>'",
+        ),
+        (
+            "arms: {monotone: {}}",
+            {"overrides": ["arms.monotne.start=abs"]},
+            "--set arms.monotne.start: unknown arm 'monotne'; did you mean 'monotone'? "
+            "(known: monotone)",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_layer(text, layers, message):
+    files = {"base.yaml": "a: 1\n", "loop.yaml": "extends: suite.yaml\n"}
+    assert read(text, files=files, **layers)[1] == [message]
+
+
+def test_text_that_is_not_utf8_is_named():
+    Path("suite.yaml").write_bytes(b"a: \xff\n")
+    problems = []
+    read_layers(Path("suite.yaml"), problems)
+    assert str(problems[0]) == "suite.yaml: is not UTF-8 text (byte 3)"
+
+
+def test_a_file_that_is_not_there_is_a_usage_error():
+    Path("pythia.yaml").touch()
+    with pytest.raises(UsageError, match=r"no such suite: pythi\.yaml; did you mean"):
+        read_layers(Path("pythi.yaml"), [])
+
+
+def test_profiles_of_what_is_extended_count():
+    Path("base.yaml").write_text("profiles: {smoke: {}, full: {}}")
+    Path("suite.yaml").write_text("extends: base.yaml\nprofiles: {quick: {}}")
+    assert profile_names(Path("suite.yaml")) == ["smoke", "full", "quick"]

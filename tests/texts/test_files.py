@@ -1,0 +1,148 @@
+"""Texts out of files: every format gives the same rows; faults name file and line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import re
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UsageError
+from harness.texts import files as text_files
+from harness.texts.files import read_texts, readable
+
+TEXTS = ["first", "", 'quo"ted, with\ncomma', "née ☃", "x" * 200_000, " "]
+BLANK_LINE = r"\n\s*\n"
+
+
+def write(path: Path, texts: list[str]) -> Path:
+    rows = [{"n": i, "text": text} for i, text in enumerate(texts)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    if path.name.endswith(".zst"):
+        import zstandard
+
+        half = lines.index(b"\n") + 1
+        path.write_bytes(
+            zstandard.compress(lines[:half]) + zstandard.compress(lines[half:])
+        )
+    elif path.suffix == ".jsonl":
+        path.write_bytes(b"\xef\xbb\xbf" + lines.replace(b"\n", b"\r\n\r\n"))
+    elif path.suffix == ".parquet":
+        import pyarrow
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=2)
+    else:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ["n", "text"])
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+def read(path: Path, field: str = "text", separator: str = BLANK_LINE) -> list[str]:
+    return list(read_texts(path, field, separator))
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.zst", "parquet", "csv"])
+def test_every_format_gives_the_rows_as_written(tmp_path, ending):
+    assert read(write(tmp_path / f"a.b.{ending}", TEXTS)) == TEXTS
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.zst", "parquet", "csv"])
+def test_wrong_field_names_the_nearest_and_the_known(tmp_path, ending):
+    path = write(tmp_path / f"data.{ending}", TEXTS)
+    with pytest.raises(UsageError) as caught:
+        read(path, "texts")
+    assert str(path) in str(caught.value)
+    assert "did you mean 'text'? (known: n, text)" in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.zst", "parquet"])
+def test_field_that_holds_no_text_is_an_error(tmp_path, ending):
+    with pytest.raises(UsageError, match="'n' holds int, not text"):
+        read(write(tmp_path / f"data.{ending}", TEXTS), "n")
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"), [('{"text": "torn', "not JSON"), ("[1]", "found list")]
+)
+def test_faulty_line_is_named(tmp_path, line, complaint):
+    path = tmp_path / "data.jsonl"
+    path.write_text(f'{{"text": "a"}}\n\n{line}\n')
+    with pytest.raises(UsageError, match=rf"data\.jsonl:3: .*{complaint}"):
+        read(path)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "txt"])
+def test_other_encodings_are_refused(tmp_path, ending):
+    path = tmp_path / f"data.{ending}"
+    path.write_bytes('text\n{"text": "née"}'.encode("latin-1")[5 * (ending != "csv") :])
+    with pytest.raises(UsageError, match="not UTF-8"):
+        read(path)
+
+
+@pytest.mark.parametrize("ending", ["jsonl.zst", "parquet"])
+def test_broken_archives_are_refused(tmp_path, ending):
+    path = write(tmp_path / f"data.{ending}", TEXTS)
+    path.write_bytes(path.read_bytes()[3:])
+    with pytest.raises(UsageError, match=r"not a|cannot be read") as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_ending_says_which_are_known(tmp_path):
+    with pytest.raises(UsageError, match=r"\.parquet"):
+        read(tmp_path / "data.pdf")
+    assert readable("train-00.parquet")
+    assert not readable("README.md")
+
+
+def test_separator_must_be_a_regular_expression(tmp_path):
+    path = tmp_path / "data.txt"
+    path.write_text("text")
+    with pytest.raises(UsageError, match="separator '\\(' is no regular expression"):
+        read(path, separator="(")
+
+
+def test_text_is_split_like_re_does_wherever_chunks_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "_CHUNK", 7)
+    monkeypatch.setattr(text_files, "_LONGEST_SEPARATOR", 12)
+    rng = random.Random(0)
+    for round_ in range(30):
+        text = "".join(rng.choice("ab\n\n -") for _ in range(300))
+        path = tmp_path / f"{round_}.txt"
+        path.write_text(text)
+        for separator in (BLANK_LINE, "-+", "a(?:b -)?"):
+            pieces = re.split(separator, text)
+            expected = [piece.strip("\n") for piece in pieces if piece.strip()]
+            assert read(path, separator=separator) == expected
+
+
+def test_windows_line_ends_separate_documents_too(tmp_path):
+    path = tmp_path / "data.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n\r\nthree\r\n")
+    assert read(path) == ["one\ntwo", "three"]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.zst", "parquet", "csv", "txt"])
+def test_large_files_are_streamed(tmp_path, ending):
+    texts = [f"{i} " + "lorem ipsum " * 2000 for i in range(1500)]
+    path = tmp_path / f"large.{ending}"
+    if ending == "txt":
+        path.write_text("\n\n".join(texts))
+    else:
+        write(path, texts)
+    total = sum(map(len, texts))
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in read_texts(path, "text", BLANK_LINE))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == len(texts)
+    assert peak < total / 3
