@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from harness.corpora import Corpora
 from harness.errors import HarnessError
 from harness.executors import Executor, RunUnit
 from harness.plan import CellPlan, Plan
-from harness.records import Record
+from harness.records import Estimate, Record
 from harness.run_context import RunContext
 from harness.run_folder import RunFolder
 from harness.runner import Runner, kind_of
@@ -83,8 +84,6 @@ def run_plan(
     run_unit = _unit_runner(run, tally, rerun)
     for record in executor.execute(units_of(plan), run_unit):
         (tally.failed if record.error else tally.complete).append(record.id)
-        if record.error:
-            say(f"  FAILED: {record.error.message}")
         if record.error and fail_fast:
             raise HarnessError(f"{record.id} failed, and --fail-fast is set")
     run.hook.suite_finished(
@@ -126,9 +125,37 @@ def _unit_runner(run: RunContext, tally: Tally, rerun: bool) -> RunUnit:
                 tally.found += 1
                 return state.record
             run.say(f"[{tally.total + 1}/{total}] {unit.id}")
-            return runner.run(unit)
+            start = time.monotonic()
+            record = runner.run(unit)
+            run.say(f"  {_sentence(record)} ({time.monotonic() - start:.0f} s)")
+            return record
 
     return run_unit
+
+
+def _sentence(record: Record) -> str:
+    """Say what came out of a unit: its first estimates, or why it failed."""
+    if record.error:
+        return f"FAILED: {record.error.message}"
+    if record.kind == "cell":
+        found = record.results["attack"]
+        shown = {"dL": found["delta_loss"], "success": found["success"]}
+    else:
+        shown = {
+            label: next(iter(estimates.values()))
+            for label, estimates in record.results.items()
+            if estimates
+        }
+    parts = [f"{name} {_spelt(estimate)}" for name, estimate in shown.items()]
+    return ", ".join(parts) or "done"
+
+
+def _spelt(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return f"unknown ({estimate.reason})"
+    if estimate.unit == "fraction":
+        return f"{estimate.value:.0%}"
+    return f"{estimate.value:.3f} {estimate.unit}"
 
 
 def _waits_for_its_variant(run: RunContext, unit: Unit) -> bool:

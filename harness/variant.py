@@ -85,7 +85,6 @@ def measure(
 def _make(run: RunContext, plan: VariantPlan, folder: Path) -> None:
     adapter = run.experiment.models[plan.model]
     constraint = run.experiment.arms[plan.arm]
-    run.say(f"{plan.id}: loading")
     model, tokenizer = adapter.load(run.store.root)
     inputs = certificate_inputs(run, tokenizer)
     constraint.apply(adapter, model, plan.seed)
@@ -167,10 +166,10 @@ def certificate_inputs(
     documents = islice(_certificate_documents(run), CERTIFICATE_DOCUMENTS)
     texts = [document.text for document in documents]
     encoded = [
-        tokenizer(text, add_special_tokens=False)["input_ids"][:CERTIFICATE_TOKENS]
+        tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         for text in texts
     ]
-    return [np.asarray(ids, dtype=np.int64) for ids in encoded if ids]
+    return [np.array(ids[:CERTIFICATE_TOKENS]) for ids in encoded if ids]
 
 
 def _certificate_documents(run: RunContext) -> Iterator[Document]:
