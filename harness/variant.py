@@ -9,12 +9,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from harness.certificate import certify
 from harness.freeze import freeze, load_frozen
-from harness.interfaces import Constraint, Document, MetricContext, ModelAdapter
+from harness.interfaces import Document, MetricContext
 from harness.isolation import fixed_random_state
 from harness.plan import VariantPlan
-from harness.records import Certificates, Estimate, RecoverySummary
+from harness.records import Certificate, Certificates, Estimate, RecoverySummary
 from harness.recovery import recover
 from harness.run_context import RunContext
 from harness.store import write_json
@@ -23,7 +25,7 @@ from harness.subject import Subject
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TRAINING = "training.jsonl"
 CERTIFICATE_DOCUMENTS = 8
@@ -32,12 +34,9 @@ CERTIFICATE_TOKENS = 128
 
 def subject_folder(run: RunContext, plan: VariantPlan) -> Path:
     """Return the store's folder of the frozen subject, made if it is not there."""
-
-    def make(folder: Path) -> None:
-        with fixed_random_state(plan.seed):
-            _make(run, plan, folder)
-
-    return run.store.folder("subjects", plan.subject_key, make)
+    folder = run.store.folder("subjects", plan.subject_key, _Making(run, plan).into)
+    run.store.discard_work("subjects", plan.subject_key)  # not needed any more
+    return folder
 
 
 def load_subject(run: RunContext, plan: VariantPlan) -> Subject:
@@ -82,70 +81,81 @@ def measure(
     return rows, results
 
 
-def _make(run: RunContext, plan: VariantPlan, folder: Path) -> None:
-    adapter = run.experiment.models[plan.model]
-    constraint = run.experiment.arms[plan.arm]
-    model, tokenizer = adapter.load(run.store.root)
-    inputs = certificate_inputs(run, tokenizer)
-    constraint.apply(adapter, model, plan.seed)
-    before = certify(adapter, model.to(run.device), constraint, inputs)
-    log = TrainingLog(run, plan, run.folder.unit_dir("variant", plan.id) / TRAINING)
-    summary = _recover(run, plan, adapter, constraint, model, tokenizer, log)
-    if log.path.exists():
-        shutil.copyfile(log.path, folder / TRAINING)
-    freeze(model, tokenizer, folder / "model")
-    frozen, _ = load_frozen(folder / "model")
-    after = certify(adapter, frozen.to(run.device), constraint, inputs)
-    made = {
-        "certificate": Certificates(before=before, after=after).model_dump(mode="json"),
-        "recovery": summary.model_dump(mode="json"),
-        "parameters": sum(p.numel() for p in frozen.parameters()),
-    }
-    write_json(folder / "made.json", made)
-    run.store.discard_work("subjects", plan.subject_key)
+class _Making:
+    """The way of one subject from a checkpoint to a frozen folder."""
 
+    def __init__(self, run: RunContext, plan: VariantPlan) -> None:
+        self._run, self._plan = run, plan
+        self._adapter = run.experiment.models[plan.model]
+        self._constraint = run.experiment.arms[plan.arm]
 
-def _recover(
-    run: RunContext,
-    plan: VariantPlan,
-    adapter: ModelAdapter[Any],
-    constraint: Constraint[Any],
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    log: TrainingLog,
-) -> RecoverySummary:
-    section = run.suite.recovery
-    if section is None or not run.suite.arms[plan.arm].recovery:
-        return RecoverySummary(status="none", steps=0, tokens=0)
-    work = run.store.work("subjects", plan.subject_key)
-    with (
-        run.progress(f"{plan.id}: recovery", "tokens") as progress,
-        run.stop.deferred() as should_stop,
-    ):
-        return recover(
-            model,
-            adapter,
-            constraint,
-            section,
-            tokenizer=tokenizer,
-            tokenizer_key=run.suite.models[plan.model].fingerprint or plan.model,
-            corpora=run.corpora,
-            store=run.store,
-            seed=plan.seed,
-            work=work,
-            device=run.device,
-            log=log,
-            report=progress.update,
-            should_stop=should_stop,
-        )
+    def into(self, folder: Path) -> None:
+        """Make the subject: its model, how it was trained, what is known of it."""
+        with fixed_random_state(self._plan.seed):
+            model, tokenizer = self._adapter.load(self._run.store.root)
+            inputs = certificate_inputs(self._run, tokenizer)
+            self._constraint.apply(self._adapter, model, self._plan.seed)
+            before = self._certify(model, inputs)
+            summary = self._recover(model, tokenizer, folder / TRAINING)
+            freeze(model, tokenizer, folder / "model")
+            frozen, _ = load_frozen(folder / "model")
+            after = self._certify(frozen, inputs)
+        both = Certificates(before=before, after=after)
+        made = {
+            "certificate": both.model_dump(mode="json"),
+            "recovery": summary.model_dump(mode="json"),
+            "parameters": sum(p.numel() for p in frozen.parameters()),
+        }
+        write_json(folder / "made.json", made)
+
+    def _certify(
+        self, model: PreTrainedModel, inputs: list[NDArray[np.int64]]
+    ) -> Certificate:
+        model.to(torch.device(self._run.device))
+        return certify(self._adapter, model, self._constraint, inputs)
+
+    def _recover(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        log_file: Path,
+    ) -> RecoverySummary:
+        run, plan = self._run, self._plan
+        section = run.suite.recovery
+        if section is None or not run.suite.arms[plan.arm].recovery:
+            return RecoverySummary(status="none", steps=0, tokens=0)
+        log = TrainingLog(run, plan)
+        with (
+            run.progress(f"{plan.id}: recovery", "tokens") as progress,
+            run.stop.deferred() as should_stop,
+        ):
+            summary = recover(
+                model,
+                self._adapter,
+                self._constraint,
+                section,
+                tokenizer=tokenizer,
+                tokenizer_key=run.suite.models[plan.model].fingerprint or plan.model,
+                corpora=run.corpora,
+                store=run.store,
+                seed=plan.seed,
+                work=run.store.work("subjects", plan.subject_key),
+                device=run.device,
+                log=log,
+                report=progress.update,
+                should_stop=should_stop,
+            )
+        shutil.copyfile(log.path, log_file)
+        return summary
 
 
 class TrainingLog:
     """Writes ``training.jsonl`` line by line, and tells the plugins."""
 
-    def __init__(self, run: RunContext, plan: VariantPlan, path: Path) -> None:
-        self._run, self._plan, self.path = run, plan, path
-        path.unlink(missing_ok=True)
+    def __init__(self, run: RunContext, plan: VariantPlan) -> None:
+        self._run, self._plan = run, plan
+        self.path = run.folder.unit_dir("variant", plan.id) / TRAINING
+        self.path.unlink(missing_ok=True)
 
     def __call__(self, line: Mapping[str, Any]) -> None:
         """Append one line; after a restart, all come again from the first."""
