@@ -141,11 +141,8 @@ def _sentence(record: Record) -> str:
         found = record.results["attack"]
         shown = {"dL": found["delta_loss"], "success": found["success"]}
     else:
-        shown = {
-            label: next(iter(estimates.values()))
-            for label, estimates in record.results.items()
-            if estimates
-        }
+        firsts = {k: next(iter(v.items())) for k, v in record.results.items() if v}
+        shown = {f"{k}.{name}": value for k, (name, value) in firsts.items()}
     parts = [f"{name} {_spelt(estimate)}" for name, estimate in shown.items()]
     return ", ".join(parts) or "done"
 
@@ -155,7 +152,7 @@ def _spelt(estimate: Estimate) -> str:
         return f"unknown ({estimate.reason})"
     if estimate.unit == "fraction":
         return f"{estimate.value:.0%}"
-    return f"{estimate.value:.3f} {estimate.unit}"
+    return f"{estimate.value:.4g} {estimate.unit}"
 
 
 def _waits_for_its_variant(run: RunContext, unit: Unit) -> bool:
