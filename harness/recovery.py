@@ -7,6 +7,7 @@ hash goes into the record, so that anyone can see that two arms were treated ali
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from harness.certificate import minimum_weight
 from harness.corpora import Corpora, token_blocks
 from harness.errors import CellError
 from harness.interfaces import Constraint, ModelAdapter
@@ -134,18 +136,6 @@ class OrderedBlocks:
         return digest.hexdigest()
 
 
-def minimum_weight(
-    adapter: ModelAdapter[Any], constraint: Constraint[Any], model: PreTrainedModel
-) -> float | None:
-    """Return the smallest effective weight that is promised to be >= 0, if any is."""
-    with torch.no_grad():
-        minima = [
-            float(projection.module.weight.min())  # type: ignore[operator]
-            for projection in constraint.promised(adapter.anatomy(model))
-        ]
-    return min(minima, default=None)
-
-
 def held_out_losses(
     model: PreTrainedModel, blocks: Tokens, batch: int
 ) -> NDArray[np.float64]:
@@ -198,7 +188,8 @@ def _evaluation(
                 values["loss_low"], values["loss_high"] = found.interval
         values["blocks"] = len(held_out)
         values["tokens"] = held_out.size
-        values["minimum_weight"] = minimum_weight(adapter, constraint, model)
+        smallest = minimum_weight(adapter.anatomy(model), constraint)
+        values["minimum_weight"] = smallest if math.isfinite(smallest) else None
         return values
 
     return evaluate
