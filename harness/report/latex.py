@@ -105,15 +105,21 @@ def _number(cell: Number) -> str:
     shown = show(cell)
     if cell.kind == "parameters":
         return shown.value  # as 1.4B: no formula
-    number = shown.value.replace(",", "{,}")
+    number = _grouped(shown.value)
     if shown.std is not None:
-        number += rf" \pm {shown.std}"
+        number += rf" \pm {_grouped(shown.std)}"
     if shown.interval is not None:
-        number += rf"\ [{shown.interval[0]}, {shown.interval[1]}]"
+        low, high = map(_grouped, shown.interval)
+        number += rf"\ [{low}, {high}]"
     unit = rf"\,{escape(shown.unit)}" if shown.unit else ""
     seeds = f" ({escape(shown.seeds)})" if shown.seeds else ""
     number = re.sub(r"e(-?\d+)", r"\\times 10^{\1}", number)
     return f"${number}${unit}{seeds}{escape(shown.mark)}"
+
+
+def _grouped(number: str) -> str:
+    """Keep TeX from setting a space after the comma between thousands."""
+    return number.replace(",", "{,}")
 
 
 def escape(text: str) -> str:
