@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from harness.errors import CellError
-from harness.scoring.causal import CausalNetwork
 from harness.scoring.ledger import Meter, Meters
+from harness.scoring.network import Network, network_of
 from harness.scoring.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -54,19 +54,17 @@ class Subject:
         With `dtype` bfloat16, a copy in that precision searches. `ascii_only` keeps
         attacks from writing other characters.
         """
-        if model.config.is_encoder_decoder:
-            raise CellError(f"{type(model).__name__} is no decoder-only model")
         self.batch_size = batch_size
         """Sequences in one forward pass; halved when the device runs out of memory."""
         self.dtype = dtype
         self._tokenizer = tokenizer
         self._model = model.to(device).eval().requires_grad_(False)
-        self._exact = CausalNetwork(self._model)
+        self._exact = network_of(self._model)
         self._exact.check_head()
         self._search = (
             self._exact
             if dtype == "float32"
-            else CausalNetwork(_in_precision(self._model, getattr(torch, dtype)))
+            else network_of(_in_precision(self._model, getattr(torch, dtype)))
         )
         self._meters = Meters(self._model.device)
         self.vocabulary = Vocabulary(tokenizer, self._exact.rows, ascii_only=ascii_only)
@@ -82,9 +80,11 @@ class Subject:
         """Meter a span: ``with subject.metered() as meter: ...; meter.ledger()``."""
         return self._meters.span()
 
-    def pass_flops(self, n_tokens: int, scored: int) -> tuple[float, float]:
-        """Return the analytic FLOPs of one sequence, (forward, backward)."""
-        return self._exact.pass_flops(n_tokens, scored)
+    def pass_flops(
+        self, prompt_tokens: int, reference_tokens: int
+    ) -> tuple[float, float]:
+        """Return the analytic FLOPs of scoring one pair, (forward, backward)."""
+        return self._exact.pass_flops(prompt_tokens, reference_tokens)
 
     # --- losses ---------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ class Subject:
 
     # --- passes ---------------------------------------------------------------------
 
-    def _pass(self, network: CausalNetwork, pairs: Sequence[Pair]) -> Losses:
+    def _pass(self, network: Network, pairs: Sequence[Pair]) -> Losses:
         """Score pairs of equal shape in one forward pass."""
         losses = network.losses(
             self._ids([prompt for prompt, _ in pairs]),
@@ -248,7 +248,7 @@ class Subject:
         batched = partial(self._batched_losses, self._exact)
         return [(ROUNDING_MARGIN_NATS[self.dtype], batched), alone]
 
-    def _batched_losses(self, network: CausalNetwork, pairs: Sequence[Pair]) -> Losses:
+    def _batched_losses(self, network: Network, pairs: Sequence[Pair]) -> Losses:
         losses = np.empty(len(pairs), dtype=np.float64)
 
         def run(batch: Sequence[int]) -> None:
@@ -278,15 +278,15 @@ class Subject:
             scored[row, first : len(ids)] = True
         losses = self._exact.token_losses(self._tensor(padded), self._tensor(scored))
         for ids, first in chosen:
-            forward, _ = self.pass_flops(len(ids) - 1, len(ids) - first)
+            forward, _ = self.pass_flops(first, len(ids) - first)
             self._meters.forward(1, len(ids) - 1, forward)
         ends = np.cumsum(scored.sum(axis=1))[:-1]
         return np.split(losses.double().cpu().numpy(), ends)
 
     def _count(self, pairs: Sequence[Pair], *, backward: bool = False) -> None:
-        prompt, reference = (len(ids) for ids in pairs[0])
-        n_tokens = prompt + reference - 1
-        forward_flops, backward_flops = self.pass_flops(n_tokens, reference)
+        lengths = len(pairs[0][0]), len(pairs[0][1])
+        n_tokens = self._exact.tokens_read(*lengths)
+        forward_flops, backward_flops = self.pass_flops(*lengths)
         count = len(pairs)
         self._meters.forward(count, count * n_tokens, count * forward_flops)
         if backward:
@@ -321,7 +321,7 @@ class Subject:
         for prompt, reference in pairs:
             if not len(prompt) or not len(reference):
                 raise ValueError("a prompt and a reference need at least one token")
-            self._check_length(len(prompt) + len(reference) - 1)
+            self._check_length(self._exact.tokens_read(len(prompt), len(reference)))
         return pairs
 
     def _check_length(self, n_tokens: int) -> None:

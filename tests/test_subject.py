@@ -425,7 +425,7 @@ def test_gains_are_the_formula_where_a_token_may_be_written(subject):
 
 
 def test_the_ledger_counts_every_pass(subject):
-    forward, backward = subject.pass_flops(N + M - 1, M)
+    forward, backward = subject.pass_flops(N, M)
     with subject.metered() as meter:
         subject.losses(random_ids(5, N), random_ids(M))
         subject.exact_losses(random_ids(2, N), random_ids(M))
@@ -445,7 +445,7 @@ def test_the_ledger_counts_no_padding(subject):
         subject.token_losses([random_ids(30), random_ids(10)], [1, 4])
 
     assert meter.tokens_forward == 29 + 9
-    expected = subject.pass_flops(29, 29)[0] + subject.pass_flops(9, 6)[0]
+    expected = subject.pass_flops(1, 29)[0] + subject.pass_flops(4, 6)[0]
     assert meter.flops == pytest.approx(expected)
 
 

@@ -32,7 +32,7 @@ class CausalNetwork:
         self.model = model
         self.embedding: torch.nn.Module = model.get_input_embeddings()
         self._head: torch.nn.Module = model.get_output_embeddings()
-        self.pass_flops = PassFlops.of(model)
+        self._flops = PassFlops.of(model)
 
     @property
     def rows(self) -> int:
@@ -86,6 +86,17 @@ class CausalNetwork:
         with torch.no_grad():
             ids = torch.arange(self.rows, device=self.model.device)
             return cast("Tensor", self.embedding(ids))
+
+    def tokens_read(self, prompt_tokens: int, reference_tokens: int) -> int:
+        """Return how many tokens are read: all but the last, which is only scored."""
+        return prompt_tokens + reference_tokens - 1
+
+    def pass_flops(
+        self, prompt_tokens: int, reference_tokens: int
+    ) -> tuple[float, float]:
+        """Return the analytic FLOPs of scoring one pair, (forward, backward)."""
+        read = self.tokens_read(prompt_tokens, reference_tokens)
+        return self._flops(read, reference_tokens)
 
     def _losses(self, prompts: Tensor, references: Tensor) -> Tensor:
         ids = torch.cat([prompts, references], dim=1)[:, :-1]

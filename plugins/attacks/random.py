@@ -154,8 +154,8 @@ def _passes(subject: Subject, budget: Budget, example: Example) -> float:
     """Return how many forward passes cost as many FLOPs as a budget."""
     scored = len(example.reference_ids)
     trigger = budget.trigger.tokens if budget.trigger else 0
-    n_tokens = len(example.prompt_ids) + trigger + scored - 1
-    forward, backward = subject.pass_flops(n_tokens, scored)
+    prompt = len(example.prompt_ids) + trigger
+    forward, backward = subject.pass_flops(prompt, scored)
     return budget.forward + budget.backward * backward / forward
 
 
