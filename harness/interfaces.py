@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, cast
 
-import pydantic
+from harness.strict import Strict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,16 +36,8 @@ LocalPath = Annotated[str, LOCAL_PATH]
 """The type of an option that is a local path or, where none is there, a hub id."""
 
 
-class Options(pydantic.BaseModel):
+class Options(Strict):
     """The options of a plugin: unknown keys are errors, docstrings are descriptions."""
-
-    model_config = pydantic.ConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-        protected_namespaces=(),
-    )
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)

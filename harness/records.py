@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 import pydantic
 
 from harness.errors import RecordError
+from harness.strict import Strict
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
@@ -24,17 +25,6 @@ if TYPE_CHECKING:
 SCHEMA_VERSION: Final = 1
 
 Sha256 = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class _Part(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-        ser_json_inf_nan="constants",  # else NaN would be written as null, silently
-        protected_namespaces=(),
-    )
 
 
 def _when(field: str, value: str, **consequences: Any) -> dict[str, Any]:
@@ -49,7 +39,7 @@ _OBJECT: dict[str, Any] = {"type": "object"}
 _NULL: dict[str, Any] = {"type": "null"}
 
 
-class Estimate(_Part):
+class Estimate(Strict):
     """A number, how sure it is, and how it came about."""
 
     model_config = pydantic.ConfigDict(
@@ -84,7 +74,7 @@ class Estimate(_Part):
         return self
 
 
-class SuiteRef(_Part):
+class SuiteRef(Strict):
     """Which suite this record belongs to."""
 
     name: str
@@ -97,7 +87,7 @@ class SuiteRef(_Part):
     """Set where only the first examples were used: not for real numbers."""
 
 
-class ModelRef(_Part):
+class ModelRef(Strict):
     """Which model."""
 
     label: str
@@ -114,7 +104,7 @@ class ModelRef(_Part):
     """Number of parameters of the loaded model, embeddings included."""
 
 
-class ArmRef(_Part):
+class ArmRef(Strict):
     """Which treatment."""
 
     label: str
@@ -129,7 +119,7 @@ class ArmRef(_Part):
     """The recovery training that this arm gets, resolved; null for none."""
 
 
-class AttackRef(_Part):
+class AttackRef(Strict):
     """Which attack, on which examples."""
 
     label: str
@@ -146,7 +136,7 @@ class AttackRef(_Part):
     """Where the examples come from, resolved."""
 
 
-class Ledger(_Part):
+class Ledger(Strict):
     """The compute that something spent; additive."""
 
     sequences_forward: int = 0
@@ -165,7 +155,7 @@ class Ledger(_Part):
     """Peak device memory, or the process's peak resident set on a CPU."""
 
 
-class CertificateCheck(_Part):
+class CertificateCheck(Strict):
     """One check of a certificate."""
 
     name: str
@@ -176,7 +166,7 @@ class CertificateCheck(_Part):
     """The numbers behind the status."""
 
 
-class Certificate(_Part):
+class Certificate(Strict):
     """What is known of a model's feed-forward networks, and what is not."""
 
     status: Literal["pass", "fail", "nothing_promised"]
@@ -197,7 +187,7 @@ class Certificate(_Part):
     """The checks, one by one."""
 
 
-class Certificates(_Part):
+class Certificates(Strict):
     """The certificate before and after recovery."""
 
     before: Certificate
@@ -206,7 +196,7 @@ class Certificates(_Part):
     """Of the frozen subject."""
 
 
-class RecoverySummary(_Part):
+class RecoverySummary(Strict):
     """What recovery training did."""
 
     status: Literal["trained", "none"]
@@ -225,7 +215,7 @@ class RecoverySummary(_Part):
     """How often training went on from a checkpoint."""
 
 
-class Samples(_Part):
+class Samples(Strict):
     """The file with the rows behind the results."""
 
     path: str
@@ -236,7 +226,7 @@ class Samples(_Part):
     """Of its bytes."""
 
 
-class PluginRef(_Part):
+class PluginRef(Strict):
     """A plugin that took part."""
 
     kind: str
@@ -249,7 +239,7 @@ class PluginRef(_Part):
     """Of its source file."""
 
 
-class Provenance(_Part):
+class Provenance(Strict):
     """With what, where and when."""
 
     versions: dict[str, str]
@@ -276,7 +266,7 @@ class Provenance(_Part):
     """How often this unit was begun before."""
 
 
-class ErrorInfo(_Part):
+class ErrorInfo(Strict):
     """Why a unit failed."""
 
     type: str
@@ -287,7 +277,7 @@ class ErrorInfo(_Part):
     """Only for what is not the user's matter."""
 
 
-class Record(_Part):
+class Record(Strict):
     """What happened to one variant or one cell."""
 
     model_config = pydantic.ConfigDict(

@@ -12,20 +12,16 @@ import pydantic
 from harness.errors import RecordError
 from harness.records import Estimate, parse_json, readable_errors
 from harness.statistics import bootstrap_mean, wilson
+from harness.strict import Strict
 
 if TYPE_CHECKING:
     from harness.interfaces import Example
 
 
-class SampleRow(pydantic.BaseModel):
+class SampleRow(Strict):
     """One line of a cell's ``samples.jsonl``: what an attack did to one example."""
 
     model_config = pydantic.ConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-        ser_json_inf_nan="constants",  # else NaN would be written as null, silently
         json_schema_extra={
             "if": {"properties": {"status": {"const": "error"}}},
             "then": {

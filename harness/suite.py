@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from harness.strict import Strict
+
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 SLICE = r"^(\d+%?)?:(\d+%?)?$"
 SPLIT = r"^[A-Za-z0-9_.-]+$"
@@ -23,17 +25,7 @@ Fingerprint = Annotated[str, pydantic.Field(pattern=FINGERPRINT)]
 Positive = Annotated[int, pydantic.Field(gt=0)]
 
 
-class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-        protected_namespaces=(),
-    )
-
-
-class _PluginSection(_Section):
+class _PluginSection(Strict):
     """A section that also holds the options of the plugin it names."""
 
     model_config = pydantic.ConfigDict(extra="allow")
@@ -53,7 +45,7 @@ class ModelSection(_PluginSection):
     """If set, the weights must have this fingerprint; resolved suites set it."""
 
 
-class RecoverySection(_Section):
+class RecoverySection(Strict):
     """Recovery training: the same tokens in the same order for every arm."""
 
     corpus: str
@@ -95,7 +87,7 @@ class ArmSection(_PluginSection):
     """Whether this arm gets the suite's recovery training."""
 
 
-class CorpusSection(_Section):
+class CorpusSection(Strict):
     """A source of documents; exactly one of `path`, `dataset` and `builtin`."""
 
     path: str | None = None
@@ -127,7 +119,7 @@ class CorpusSection(_Section):
         return self
 
 
-class ExampleSet(_Section):
+class ExampleSet(Strict):
     """Where one set of examples comes from."""
 
     corpus: str
@@ -136,7 +128,7 @@ class ExampleSet(_Section):
     """How many."""
 
 
-class ExamplesSection(_Section):
+class ExamplesSection(Strict):
     """The examples that all attacks of the suite share."""
 
     test: ExampleSet
@@ -167,14 +159,14 @@ class AttackSection(_PluginSection):
     """For a control: the label of the attack whose budget it gets."""
 
 
-class SuccessSection(_Section):
+class SuccessSection(Strict):
     """When an attack counts as a success."""
 
     threshold: Annotated[float, pydantic.Field(gt=0)] = 0.15
     """Relative rise of the reference's perplexity: exp(dL) > 1 + threshold."""
 
 
-class Suite(_Section):
+class Suite(Strict):
     """A whole experiment."""
 
     name: Label
