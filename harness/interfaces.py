@@ -350,6 +350,10 @@ class Attack(Plugin[OptionsT]):
     def budget(self, examples: int) -> Budget:
         """Return what one example costs at most when `examples` share the work."""
 
+    def missing(self) -> list[str]:
+        """Say what `run` would not find on this machine, a sentence for each."""
+        return []
+
 
 # --- results of loading -------------------------------------------------------------
 

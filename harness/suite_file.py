@@ -150,12 +150,17 @@ def identify(experiment: Experiment, store_root: Path) -> Experiment:
 
 def missing(experiment: Experiment, store_root: Path) -> list[str]:
     """Say what the suite needs and this machine lacks, a sentence for each."""
-    metrics = [
-        f"metrics.{label}: {sentence}"
-        for label, metric in experiment.metrics.items()
-        for sentence in metric.missing()
+    measured_and_attacked: dict[str, Mapping[str, Metric[Any] | Attack[Any]]] = {
+        "metrics": experiment.metrics,
+        "attacks": experiment.attacks,
+    }
+    absent = [
+        f"{section}.{label}: {sentence}"
+        for section, plugins in measured_and_attacked.items()
+        for label, plugin in plugins.items()
+        for sentence in plugin.missing()
     ]
-    return [*missing_sources(experiment, store_root), *metrics]
+    return [*missing_sources(experiment, store_root), *absent]
 
 
 def missing_sources(experiment: Experiment, store_root: Path) -> list[str]:

@@ -254,10 +254,15 @@ def test_a_pinned_fingerprint_must_be_found(toy_suite, tmp_path):
 def test_all_that_is_missing_is_said_at_once(toy_suite, tmp_path):
     experiment = load_experiment(
         toy_suite,
-        overrides=["models.toy-1.5b.path=./gone", "corpora.train.path=gone.txt"],
+        overrides=[
+            "models.toy-1.5b.path=./gone",
+            "corpora.train.path=gone.txt",
+            "attacks.flip.words=gone.txt",
+        ],
     )
     sentences = missing(experiment, tmp_path)
-    assert len(sentences) == 2
+    assert len(sentences) == 3
+    assert sentences[2] == "attacks.flip: no file gone.txt"
     assert sentences[0] == f"models.toy-1.5b: no weights in {Path.cwd() / 'gone'}"
     with pytest.raises(MissingResource) as raised:
         resolve(experiment, tmp_path)

@@ -95,6 +95,12 @@ class ToyFlip(Attack):
         """How many."""
         stop: float | None = None
         """When to stop."""
+        words: str | None = None
+        """A file with words."""
+
+    def missing(self):
+        words = self.options.words
+        return [] if words is None or Path(words).is_file() else [f"no file {words}"]
 
     def run(self, subject, examples, context):
         raise NotImplementedError
