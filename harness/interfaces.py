@@ -217,6 +217,17 @@ class Example:
     """Token ids [m] that never change, and that alone are scored."""
     protected: int = 0
     """How many leading prompt tokens must stay first (OPT's ``</s>``)."""
+    protected_end: int = 0
+    """How many tokens at the prompt's end must stay last (T5's ``</s>``)."""
+
+    @property
+    def free(self) -> NDArray[np.bool_]:
+        """Which positions [n] of the prompt an attack may write."""
+        import numpy as np
+
+        positions = np.arange(len(self.prompt_ids))
+        end = len(positions) - self.protected_end
+        return (positions >= self.protected) & (positions < end)
 
 
 @dataclass(frozen=True)

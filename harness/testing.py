@@ -10,10 +10,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -24,6 +32,7 @@ from harness.subject import Subject
 
 __all__ = [
     "FAMILIES",
+    "GATED_T5",
     "TEXT",
     "tiny_documents",
     "tiny_examples",
@@ -60,8 +69,25 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "llama": {**_SIZES, "intermediate_size": 64, "num_key_value_heads": 2},
     "qwen2": {**_SIZES, "intermediate_size": 64, "num_key_value_heads": 2},
+    "t5": {
+        "vocab_size": 320,
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 64,
+        "num_layers": 2,
+        "num_decoder_layers": 3,
+        "num_heads": 4,
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 32,
+        "dropout_rate": 0.0,
+        "eos_token_id": 0,
+        "pad_token_id": 282,
+        "decoder_start_token_id": 282,
+    },
 }
 """The configurations of `tiny_model`, by transformers' `model_type`."""
+GATED_T5 = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+"""Changes that make T5 v1.1, the architecture of FLAN-T5, of T5 v1.0."""
 
 
 def tiny_model(
@@ -70,18 +96,25 @@ def tiny_model(
     """Return a random model of a family, with two layers and about 30,000 weights.
 
     Its embedding has more rows than `tiny_tokenizer` has tokens. `changes` go to the
-    configuration.
+    configuration. A T5 has two encoder layers and three decoder layers.
     """
     sizes = {**FAMILIES.get(family, FAMILIES["llama"]), **changes}
     config = AutoConfig.for_model(family, **sizes, initializer_range=0.2)
+    classes = AutoModelForCausalLM
+    if config.is_encoder_decoder:
+        classes = AutoModelForSeq2SeqLM
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        model: PreTrainedModel = classes.from_config(config)
     return model.eval()
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerBase:
-    """Return a byte-level tokenizer of 282 tokens; ``<|endoftext|>`` is special."""
+def tiny_tokenizer(*, closed: bool = False) -> PreTrainedTokenizerBase:
+    """Return a byte-level tokenizer of 282 tokens; ``<|endoftext|>`` is special.
+
+    With `closed`, it puts that token after every text, as T5's puts ``</s>``, and has
+    a token of number 282 for padding.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -92,14 +125,23 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
         show_progress=False,
     )
     tokenizer.train_from_iterator([TEXT], trainer)
+    if not closed:
+        return PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, eos_token="<|endoftext|>"
+        )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)]
+    )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|endoftext|>"
+        tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|padding|>"
     )
 
 
 def tiny_subject(family: str = "gpt_neox", *, seed: int = 0) -> Subject:
     """Return the subject of a `tiny_model` with the `tiny_tokenizer`."""
-    return Subject(tiny_model(family, seed=seed), tiny_tokenizer(), batch_size=16)
+    model = tiny_model(family, seed=seed)
+    tokenizer = tiny_tokenizer(closed=model.config.is_encoder_decoder)
+    return Subject(model, tokenizer, batch_size=16)
 
 
 def tiny_documents(count: int = 3, *, seed: int = 0) -> list[Document]:

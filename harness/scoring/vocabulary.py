@@ -85,21 +85,33 @@ class Vocabulary:
         """The ids that the tokenizer puts before every text: OPT's ``</s>``."""
         return opening_ids(self.tokenizer)
 
+    @cached_property
+    def closing(self) -> Ids:
+        """The ids that the tokenizer puts after every text: T5's ``</s>``."""
+        return closing_ids(self.tokenizer)
+
     def reachable(self, prompts: Iterable[Ids]) -> list[bool]:
         """Say of each prompt whether there is a text that the tokenizer turns into it.
 
         The whole prompt is decoded and encoded again. The tokens that the tokenizer
-        itself puts first are left out where the prompt begins with them: no text needs
-        to contain them.
+        itself puts first and last are left out where the prompt has them there: no
+        text needs to contain them.
         """
         return [self._is_reachable(np.asarray(prompt)) for prompt in prompts]
 
     def _is_reachable(self, prompt: Ids) -> bool:
-        n = len(self.opening)
-        body = prompt[n:] if np.array_equal(prompt[:n], self.opening) else prompt
+        body = self._without_the_tokenizer_s_own(prompt)
         if body.size and (body.min() < 0 or body.max() >= len(self.tokenizer)):
             return False
         return np.array_equal(self.encode(self.decode(body)), body)
+
+    def _without_the_tokenizer_s_own(self, prompt: Ids) -> Ids:
+        first, last = len(self.opening), len(prompt) - len(self.closing)
+        if np.array_equal(prompt[last:], self.closing):
+            prompt = prompt[:last]
+        return (
+            prompt[first:] if np.array_equal(prompt[:first], self.opening) else prompt
+        )
 
     def _special_or_added(self) -> set[int]:
         return {
@@ -114,10 +126,22 @@ class Vocabulary:
 
 def opening_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
     """Return the ids that a tokenizer puts before every text, often none."""
+    return _around(tokenizer)[0]
+
+
+def closing_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
+    """Return the ids that a tokenizer puts after every text, often none."""
+    return _around(tokenizer)[1]
+
+
+def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[Ids, Ids]:
     probe = "a"
     body = list(tokenizer(probe, add_special_tokens=False)["input_ids"])
     whole = list(tokenizer(probe)["input_ids"])
-    return np.array(whole[: _find(body, whole)], dtype=np.int64)
+    start = _find(body, whole)
+    ends = whole[:start], whole[start + len(body) :]
+    first, last = (np.array(ids, dtype=np.int64) for ids in ends)
+    return first, last
 
 
 def _find(part: Sequence[int], whole: Sequence[int]) -> int:

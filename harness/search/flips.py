@@ -50,7 +50,7 @@ class State:
         """Start from the prompt as it is; costs one forward pass."""
         prompt = np.asarray(example.prompt_ids)
         loss = subject.losses([prompt], example.reference_ids)[0]
-        return cls(prompt, float(loss), np.arange(len(prompt)) >= example.protected)
+        return cls(prompt, float(loss), example.free)
 
     def possible_flips(self, allowed: Ids) -> list[Flip]:
         """Return every flip of a free position to another allowed token."""

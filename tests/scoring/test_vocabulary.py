@@ -3,6 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 
+from harness import testing
 from harness.scoring.vocabulary import Vocabulary, opening_ids
 
 pytestmark = pytest.mark.transformers5
@@ -117,6 +118,16 @@ def test_equally_many_other_ids_are_not_the_same_ids(vocabulary):
     ids = next(p for p, q in again if len(q) == 2 and p.tolist() != q.tolist())
 
     assert vocabulary.reachable([ids]) == [False]
+
+
+def test_what_the_tokenizer_puts_last_needs_no_text():
+    vocabulary = Vocabulary(testing.tiny_tokenizer(closed=True), rows=320)
+    ids = vocabulary.encode("the cat")
+
+    assert (vocabulary.opening.tolist(), vocabulary.closing.tolist()) == ([], [0])
+    assert vocabulary.reachable([np.append(ids, 0), ids]) == [True, True]
+    letters = np.concatenate([vocabulary.encode(c) for c in "the"])
+    assert vocabulary.reachable([np.append(letters, 0)]) == [False]
 
 
 def test_ids_that_are_no_token_are_unreachable(vocabulary, tiny_tokenizer):

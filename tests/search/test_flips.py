@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +29,15 @@ def subject(tiny_model, tiny_tokenizer):
 def example(subject):
     ids = np.random.default_rng(1).choice(subject.vocabulary.allowed, 9)
     return Example("e", "d", ids[:6], ids[6:], protected=1)
+
+
+def test_what_must_stay_last_is_never_written(subject, example):
+    closed = dataclasses.replace(example, protected_end=2)
+    assert closed.free.tolist() == [False, True, True, True, False, False]
+
+    found = flip_search(subject, closed, everything, flips=9)
+
+    assert {step["position"] for step in found.trace} == {1, 2, 3}
 
 
 def everything(pool):
