@@ -16,7 +16,8 @@ from harness.interfaces import Document
 from harness.store import Store, content_hash, fingerprint_files
 from harness.texts import hub as hub_datasets
 from harness.texts.builtin import BUILTIN_TEXTS
-from harness.texts.files import read_texts
+from harness.texts.fields import Fields
+from harness.texts.files import Row, read_rows
 from harness.texts.hub import HubSplit
 
 if TYPE_CHECKING:
@@ -58,15 +59,18 @@ class Corpora:
         A document's id is its place among all rows of the source, whatever the slice.
         """
         start, stop = self._bounds(name)
-        rows = itertools.islice(enumerate(self._texts(name)), start, stop)
-        for index, text in rows:
-            if text.strip():
-                yield Document(str(index), text)
+        fields = _fields(self._section(name))
+        rows = itertools.islice(enumerate(self._rows(name)), start, stop)
+        for index, (row, where) in rows:
+            document = fields.document(str(index), row, where)
+            if not _blank(document):
+                yield document
 
     def missing(self, name: str) -> list[str]:
         """Say what keeps a corpus from being read here, a sentence for each."""
         try:
-            next(self._texts(name), None)
+            for row, where in itertools.islice(self._rows(name), 1):
+                _fields(self._section(name)).document("0", row, where)
         except HarnessError as error:
             return [f"corpus {name}: {error}"]
         return []
@@ -91,23 +95,21 @@ class Corpora:
     def identity(self, name: str) -> dict[str, Any]:
         """Return what defines the documents of a corpus, as JSON values."""
         section = self._section(name)
-        parts = section.model_dump(include={"text", "separator", "slice"})
-        if section.dataset is not None:
-            parts |= section.model_dump(include={"split", "files"})
-        return {"fingerprint": self.fingerprint(name), **parts}
+        return {**section.definition, "fingerprint": self.fingerprint(name)}
 
     def _section(self, name: str) -> CorpusSection:
         if name not in self._sections:
             raise UsageError(unknown_name("corpus", name, self._sections))
         return self._sections[name]
 
-    def _texts(self, name: str) -> Iterator[str]:
+    def _rows(self, name: str) -> Iterator[Row]:
         section = self._section(name)
         if section.builtin is not None:
-            yield from self._builtin(name)
+            for text in self._builtin(name):
+                yield {section.text: text}, str(section.builtin)
             return
         for file in self._files(name):
-            yield from read_texts(file, section.text, section.separator)
+            yield from read_rows(file, _fields(section), section.separator)
 
     def _files(self, name: str) -> list[Path]:
         if self._section(name).dataset is not None:
@@ -148,8 +150,24 @@ class Corpora:
         if not text.endswith("%"):
             return int(text)
         if name not in self._sizes:
-            self._sizes[name] = sum(1 for _ in self._texts(name))
+            self._sizes[name] = sum(1 for _ in self._rows(name))
         return self._sizes[name] * int(text[:-1]) // 100
+
+
+def _fields(section: CorpusSection) -> Fields:
+    return Fields(
+        text=section.text,
+        prompt=section.prompt,
+        reference=section.reference,
+        choices=section.choices,
+        gold=section.gold,
+        prefix=section.prefix or "",
+    )
+
+
+def _blank(document: Document) -> bool:
+    parts = (document.text, document.reference)
+    return any(part is not None and not part.strip() for part in parts)
 
 
 def _hub_split(section: CorpusSection) -> HubSplit:
@@ -171,8 +189,9 @@ def token_blocks(
     """Return packed blocks [n, context] of a corpus's tokens, cached in the store.
 
     Each document is followed by the end-of-text token, and blocks cut across
-    documents. There are enough blocks for `tokens`, or as many whole ones as the
-    corpus has. `report` gets the tokens done and wanted while they are made.
+    documents; a prompt and its reference are read as one text. There are enough blocks
+    for `tokens`, or as many whole ones as the corpus has. `report` gets the tokens done
+    and wanted while they are made.
     """
     wanted = -(-tokens // context)
     key = content_hash(
@@ -180,7 +199,7 @@ def token_blocks(
     )
 
     def build(folder: Path) -> None:
-        texts = (document.text for document in corpora.all_documents(name))
+        texts = (document.whole for document in corpora.all_documents(name))
         with (folder / _BLOCKS).open("wb") as file:
             for done in _write_tokens(file, texts, tokenizer, wanted * context):
                 report(done, wanted * context)

@@ -198,10 +198,32 @@ class Constraint(Plugin[OptionsT]):
 
 @dataclass(frozen=True)
 class Document:
-    """One text of a corpus."""
+    """One text of a corpus, or a prompt and what should follow it."""
 
     id: str
     text: str
+    """The whole text; where there is a reference, the prompt before it."""
+    reference: str | None = None
+    """What should follow: a summary, or the right answer."""
+    choices: tuple[str, ...] = ()
+    """The answers of a multiple-choice task, the right one among them."""
+    gold: int | None = None
+    """Which of the choices is right."""
+    prompts: tuple[str, ...] = ()
+    """The prompt of each choice, where they differ."""
+
+    @property
+    def whole(self) -> str:
+        """The text that a model of plain text reads: prompt, space and reference."""
+        if self.reference is None:
+            return self.text
+        return self.text + self.gap + self.reference
+
+    @property
+    def gap(self) -> str:
+        """A space, unless white space is between prompt and reference already."""
+        touching = (self.text[-1:], (self.reference or "")[:1])
+        return "" if any(part.isspace() for part in touching) else " "
 
 
 @dataclass(frozen=True)

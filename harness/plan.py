@@ -194,11 +194,7 @@ def _example_set(suite: Suite, part: ExampleSet) -> Identity:
 
 def corpus_identity(suite: Suite, name: str) -> Identity:
     """Return what defines the documents of a corpus of a resolved suite."""
-    section = suite.corpora[name]
-    keys = {"fingerprint", "text", "separator", "slice"}
-    if section.dataset is not None:
-        keys |= {"split", "files"}
-    return section.model_dump(mode="json", include=keys)
+    return suite.corpora[name].definition
 
 
 def _options(

@@ -87,6 +87,9 @@ class ArmSection(_PluginSection):
     """Whether this arm gets the suite's recovery training."""
 
 
+_PAIR_FIELDS = ("prompt", "reference", "prefix", "choices", "gold")
+
+
 class CorpusSection(Strict):
     """A source of documents; exactly one of `path`, `dataset` and `builtin`."""
 
@@ -104,7 +107,19 @@ class CorpusSection(Strict):
     split: Annotated[str, pydantic.Field(pattern=SPLIT)] = "train"
     """The dataset's split."""
     text: str = "text"
-    """The field that holds the text."""
+    """The field that holds the text, where there is no `prompt`."""
+    prompt: str | None = None
+    """For pairs and tasks: the field that holds the prompt. A list holds one for each
+    choice."""
+    reference: str | None = None
+    """The field that holds what should follow the prompt; beside `choices` without
+    `gold`, the right answer to their wrong ones."""
+    prefix: str | None = None
+    """Text that is put before every prompt, as ``"summarize: "``."""
+    choices: str | None = None
+    """For multiple choice: the field that holds the answers."""
+    gold: str | None = None
+    """The field that holds the number of the right answer, from 0."""
     separator: str = r"\n\s*\n"
     """For text files: the regular expression between two documents."""
     slice: Annotated[str, pydantic.Field(pattern=SLICE)] = ":"
@@ -117,6 +132,33 @@ class CorpusSection(Strict):
         if sum(x is not None for x in (self.path, self.dataset, self.builtin)) != 1:
             raise ValueError("needs exactly one of path, dataset and builtin")
         return self
+
+    @pydantic.model_validator(mode="after")
+    def _whole_pairs(self) -> CorpusSection:
+        stated = {name for name in _PAIR_FIELDS if getattr(self, name) is not None}
+        if not stated:
+            return self
+        if self.builtin is not None:
+            raise ValueError(f"a builtin text has no {min(stated)}")
+        if self.prompt is None:
+            raise ValueError(f"{min(stated)} needs `prompt` beside it")
+        if not stated & {"reference", "choices"}:
+            raise ValueError("prompt needs `reference` or `choices` beside it")
+        if self.choices is not None and (self.gold is None) == (self.reference is None):
+            raise ValueError(
+                "choices need either `gold`, which of them is right, or `reference`, "
+                "the right answer to wrong ones"
+            )
+        return self
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What defines the documents, as JSON values, wherever they are kept."""
+        keys = {"fingerprint", "text", "separator", "slice"}
+        if self.dataset is not None:
+            keys |= {"split", "files"}
+        pairs = {name for name in _PAIR_FIELDS if getattr(self, name) is not None}
+        return self.model_dump(mode="json", include=keys | pairs)
 
 
 class ExampleSet(Strict):

@@ -1,4 +1,4 @@
-"""Texts out of files, one by one: jsonl, jsonl.zst, parquet, csv and plain text.
+"""Rows out of files, one by one: jsonl, jsonl.zst, parquet, csv and plain text.
 
 Nothing is loaded whole, so that a file may be larger than memory. What is wrong with
 a file is said in one sentence with the file and, where there is one, the line.
@@ -10,26 +10,30 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from harness.errors import UsageError, unknown_name
+from harness.texts.fields import Fields
+
+Row = tuple[Mapping[str, Any], str]
+"""The fields of a row, and where it stands (file, and line where there are lines)."""
 
 _CHUNK = 1 << 20
 _LONGEST_SEPARATOR = 1 << 16
 _LARGEST_WINDOW = 1 << 31
 
 
-def read_texts(path: Path, field: str, separator: str) -> Iterator[str]:
-    """Yield the text of every row of a file, in order; it may be empty.
+def read_rows(path: Path, fields: Fields, separator: str) -> Iterator[Row]:
+    """Yield every row of a file, in order, with at least the `fields` it must have.
 
-    `field` names the text in jsonl, parquet and csv; `separator` is the regular
-    expression between two documents of a text file, whose blank documents are no rows.
+    `separator` is the regular expression between two documents of a text file, whose
+    blank documents are no rows, and whose one field is the `text`.
     """
     reader = _READERS[_ending(path)]
     try:
-        yield from reader(path, field, separator)
+        yield from reader(path, fields, separator)
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 text ({error.reason})") from error
     except OSError as error:
@@ -38,7 +42,7 @@ def read_texts(path: Path, field: str, separator: str) -> Iterator[str]:
 
 
 def readable(name: str) -> bool:
-    """Say whether a file's ending is one that `read_texts` knows."""
+    """Say whether a file's ending is one that `read_rows` knows."""
     return any(name.endswith(ending) for ending in _READERS)
 
 
@@ -50,12 +54,12 @@ def _ending(path: Path) -> str:
     raise UsageError(f"{path}: the ending is none of those that can be read ({known})")
 
 
-def _jsonl(path: Path, field: str, separator: str) -> Iterator[str]:
+def _jsonl(path: Path, fields: Fields, separator: str) -> Iterator[Row]:
     with path.open("rb") as file:
-        yield from _json_lines(path, file, field)
+        yield from _json_lines(path, file, fields.names)
 
 
-def _jsonl_zst(path: Path, field: str, separator: str) -> Iterator[str]:
+def _jsonl_zst(path: Path, fields: Fields, separator: str) -> Iterator[Row]:
     import zstandard
 
     decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
@@ -64,16 +68,19 @@ def _jsonl_zst(path: Path, field: str, separator: str) -> Iterator[str]:
             path.open("rb") as packed,
             decompressor.stream_reader(packed, read_across_frames=True) as file,
         ):
-            yield from _json_lines(path, io.BufferedReader(file, _CHUNK), field)
+            lines = io.BufferedReader(file, _CHUNK)
+            yield from _json_lines(path, lines, fields.names)
     except zstandard.ZstdError as error:
         raise UsageError(f"{path}: not a zstandard file ({error})") from error
 
 
-def _json_lines(path: Path, file: IO[bytes], field: str) -> Iterator[str]:
+def _json_lines(path: Path, file: IO[bytes], names: Sequence[str]) -> Iterator[Row]:
     for number, line in enumerate(file, 1):
         if line.strip():
             where = f"{path}:{number}"
-            yield _text(_json_object(line, where), field, where)
+            row = _json_object(line, where)
+            _require(names, row, where)
+            yield row, where
 
 
 def _json_object(line: bytes, where: str) -> dict[str, Any]:
@@ -86,50 +93,44 @@ def _json_object(line: bytes, where: str) -> dict[str, Any]:
     return row
 
 
-def _text(row: dict[str, Any], field: str, where: str) -> str:
-    if field not in row:
-        raise UsageError(f"{where}: {unknown_name('field', field, row)}")
-    text = row[field]
-    if text is None:
-        return ""
-    if not isinstance(text, str):
-        kind = type(text).__name__
-        raise UsageError(f"{where}: field {field!r} holds {kind}, not text")
-    return text
+def _require(names: Sequence[str], known: Collection[str], where: str) -> None:
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{where}: {unknown_name('field', name, known)}")
 
 
-def _csv(path: Path, field: str, separator: str) -> Iterator[str]:
+def _csv(path: Path, fields: Fields, separator: str) -> Iterator[Row]:
     # The default limit, 128 kB, is below the length of ordinary documents.
     csv.field_size_limit(2**31 - 1)
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
-        if field not in (known := rows.fieldnames or []):
-            raise UsageError(f"{path}: {unknown_name('field', field, known)}")
+        _require(fields.names, rows.fieldnames or [], str(path))
         try:
             for row in rows:
-                yield row[field] or ""
+                yield row, f"{path}:{rows.line_num}"
         except csv.Error as error:
             raise UsageError(f"{path}:{rows.line_num}: not CSV ({error})") from error
 
 
-def _parquet(path: Path, field: str, separator: str) -> Iterator[str]:
+def _parquet(path: Path, fields: Fields, separator: str) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            known = file.schema_arrow.names
-            if field not in known:
-                raise UsageError(f"{path}: {unknown_name('field', field, known)}")
-            for batch in file.iter_batches(batch_size=256, columns=[field]):
-                for row in batch.to_pylist():
-                    yield _text(row, field, str(path))
+            _require(fields.names, file.schema_arrow.names, str(path))
+            batches = file.iter_batches(batch_size=256, columns=[*fields.names])
+            rows = (row for batch in batches for row in batch.to_pylist())
+            for number, row in enumerate(rows, 1):
+                yield row, f"{path}, row {number}"
     except pyarrow.ArrowInvalid as error:
         cause = " ".join(str(error).split())
         raise UsageError(f"{path}: not a parquet file ({cause})") from error
 
 
-def _plain(path: Path, field: str, separator: str) -> Iterator[str]:
+def _plain(path: Path, fields: Fields, separator: str) -> Iterator[Row]:
+    if fields.prompt is not None:
+        raise UsageError(f"{path}: a text file has no field {fields.prompt!r}")
     try:
         pattern = re.compile(separator)
     except re.error as error:
@@ -138,7 +139,7 @@ def _plain(path: Path, field: str, separator: str) -> Iterator[str]:
     with path.open(encoding="utf-8-sig") as file:
         for piece in _split(file, pattern):
             if piece.strip():
-                yield piece.strip("\n")
+                yield {fields.text: piece.strip("\n")}, str(path)
 
 
 def _split(file: IO[str], separator: re.Pattern[str]) -> Iterator[str]:
@@ -169,7 +170,7 @@ def _whole(
     return pieces, text[start:]
 
 
-_READERS: dict[str, Callable[[Path, str, str], Iterator[str]]] = {
+_READERS: dict[str, Callable[[Path, Fields, str], Iterator[Row]]] = {
     ".jsonl": _jsonl,
     ".jsonl.zst": _jsonl_zst,
     ".parquet": _parquet,

@@ -13,7 +13,8 @@ import pytest
 
 from harness.errors import UsageError
 from harness.texts import files as text_files
-from harness.texts.files import read_texts, readable
+from harness.texts.fields import Fields
+from harness.texts.files import read_rows, readable
 
 TEXTS = ["first", "", 'quo"ted, with\ncomma', "née ☃", "x" * 200_000, " "]
 BLANK_LINE = r"\n\s*\n"
@@ -45,7 +46,9 @@ def write(path: Path, texts: list[str]) -> Path:
 
 
 def read(path: Path, field: str = "text", separator: str = BLANK_LINE) -> list[str]:
-    return list(read_texts(path, field, separator))
+    fields = Fields(text=field)
+    rows = read_rows(path, fields, separator)
+    return [fields.document("0", row, where).text for row, where in rows]
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.zst", "parquet", "csv"])
@@ -140,7 +143,7 @@ def test_large_files_are_streamed(tmp_path, ending):
     total = sum(map(len, texts))
     tracemalloc.start()
     try:
-        count = sum(1 for _ in read_texts(path, "text", BLANK_LINE))
+        count = sum(1 for _ in read_rows(path, Fields(), BLANK_LINE))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

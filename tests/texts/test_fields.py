@@ -1,0 +1,218 @@
+"""Pairs and tasks out of files: the same from every format, faults in one sentence."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import pytest
+
+from harness.corpora import Corpora
+from harness.errors import UsageError
+from harness.interfaces import Document
+from harness.store import Store
+from harness.suite import CorpusSection
+
+PAIRS = [
+    {"dialogue": "a, b\nc", "summary": "one", "n": 1},
+    {"dialogue": " ", "summary": "two", "n": 2},
+    {"dialogue": "d", "summary": "", "n": 3},
+    {"dialogue": "née", "summary": "four", "n": 4},
+]
+TASKS = [
+    {"query": "sky is", "endings": ["blue", "red"], "label": 0},
+    {"query": "grass is", "endings": ["pink", "green"], "label": "1"},
+]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".parquet":
+        import pyarrow
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+def documents(path: Path, **fields: Any) -> list[Document]:
+    section = CorpusSection(path=str(path), **fields)
+    return list(Corpora({"c": section}, Store(path.parent)).all_documents("c"))
+
+
+def task(tmp_path: Path, row: dict[str, Any], **fields: str) -> Document:
+    (document,) = documents(write(tmp_path / "task.jsonl", [row]), **fields)
+    return document
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet", "csv"])
+def test_pairs_are_read_alike_and_blank_ones_left_out(tmp_path, ending):
+    path = write(tmp_path / f"pairs.{ending}", PAIRS)
+    found = documents(path, prompt="dialogue", reference="summary", prefix="sum: ")
+    assert found == [
+        Document("0", "sum: a, b\nc", "one"),
+        Document("3", "sum: née", "four"),
+    ]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_choices_have_a_right_one(tmp_path, ending):
+    rows = [{**row, "label": str(row["label"])} for row in TASKS]
+    path = write(tmp_path / f"tasks.{ending}", rows)
+    found = documents(path, prompt="query", choices="endings", gold="label")
+    assert found == [
+        Document("0", "sky is", "blue", ("blue", "red"), 0),
+        Document("1", "grass is", "green", ("pink", "green"), 1),
+    ]
+
+
+def test_wrong_choices_of_a_csv_stand_beside_the_right_answer(tmp_path):
+    rows = [{"q": "Who?", "best": "me", "wrong": "you; they;"}]
+    path = write(tmp_path / "truth.csv", rows)
+    (found,) = documents(path, prompt="q", reference="best", choices="wrong")
+    assert found == Document("0", "Who?", "me", ("me", "you", "they"), 0)
+
+
+def test_prompts_may_differ_instead_of_answers(tmp_path):
+    row = {"contexts": ["so Sarah", "so Maria"], "continuation": "won.", "gold": 1}
+    found = task(
+        tmp_path, row, prompt="contexts", reference="continuation", gold="gold"
+    )
+    prompts = ("so Sarah", "so Maria")
+    assert found == Document("0", "so Maria", "won.", ("won.",) * 2, 1, prompts)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reference", "whole"),
+    [("a", "b", "a b"), ("a\n", "b", "a\nb"), ("a", " b", "a b"), ("a", None, "a")],
+)
+def test_a_space_joins_prompt_and_reference(prompt, reference, whole):
+    assert Document("0", prompt, reference).whole == whole
+
+
+@pytest.mark.parametrize(
+    ("row", "fields", "complaint"),
+    [
+        (
+            {"dialog": "a", "summary": "b"},
+            {"prompt": "dialogue", "reference": "summary"},
+            r"task.jsonl:1: unknown field 'dialogue'; did you mean 'dialog'\? "
+            r"\(known: dialog, summary\)",
+        ),
+        (
+            {"q": "a", "c": ["x", "y"], "g": 2},
+            {"prompt": "q", "choices": "c", "gold": "g"},
+            "task.jsonl:1: field 'g' holds 2, and the choices are numbered 0 to 1",
+        ),
+        (
+            {"q": "a", "c": ["x", "y"], "g": ""},
+            {"prompt": "q", "choices": "c", "gold": "g"},
+            "task.jsonl:1: field 'g' holds '', not the number of a choice",
+        ),
+        (
+            {"q": "a", "c": ["x"], "g": 0},
+            {"prompt": "q", "choices": "c", "gold": "g"},
+            "task.jsonl:1: field 'c' holds one choice, and two are needed",
+        ),
+        (
+            {"q": "a", "c": [1, 2], "g": 0},
+            {"prompt": "q", "choices": "c", "gold": "g"},
+            "task.jsonl:1: field 'c' holds list, not a list of texts",
+        ),
+        (
+            {"q": ["a", "b"], "r": "x"},
+            {"prompt": "q", "reference": "r"},
+            "task.jsonl:1: field 'q' holds list, not text",
+        ),
+    ],
+)
+def test_faults_of_rows_say_where(tmp_path, row, fields, complaint):
+    with pytest.raises(UsageError, match=complaint) as caught:
+        task(tmp_path, row, **fields)
+    assert "\n" not in str(caught.value)
+
+
+def test_text_files_have_no_fields(tmp_path):
+    path = tmp_path / "plain.txt"
+    path.write_text("a\n\nb")
+    with pytest.raises(UsageError, match="a text file has no field 'dialogue'"):
+        documents(path, prompt="dialogue", reference="summary")
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"reference": "summary"}, "reference needs `prompt` beside it"),
+        ({"prompt": "dialogue"}, "prompt needs `reference` or `choices` beside it"),
+        ({"prompt": "q", "choices": "c"}, "choices need either `gold`"),
+        (
+            {"prompt": "q", "choices": "c", "gold": "g", "reference": "r"},
+            "choices need either `gold`",
+        ),
+    ],
+)
+def test_sections_that_name_too_little_are_refused(fields, complaint):
+    with pytest.raises(pydantic.ValidationError, match=complaint):
+        CorpusSection(path="data.jsonl", **fields)
+    with pytest.raises(pydantic.ValidationError, match="a builtin text has no"):
+        CorpusSection(builtin="python-topics", **fields)
+
+
+def test_fields_are_part_of_what_identifies_a_corpus(tmp_path):
+    path = str(write(tmp_path / "pairs.jsonl", PAIRS))
+
+    def identity(**fields: str) -> dict[str, Any]:
+        section = CorpusSection(path=path, **fields)
+        return Corpora({"c": section}, Store(tmp_path)).identity("c")
+
+    plain = identity()
+    assert set(plain) == {"fingerprint", "text", "separator", "slice"}
+    pair = identity(prompt="dialogue", reference="summary")
+    assert pair == {**plain, "prompt": "dialogue", "reference": "summary"}
+    assert identity(prompt="dialogue", reference="summary", prefix="s: ") != pair
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "count", "choices"),
+    [
+        ("dialogsum_dev.jsonl", ("dialogue", "summary", None, None), 200, 0),
+        ("hellaswag.jsonl", ("query", None, "choices", "gold"), 400, 4),
+        ("winogrande.jsonl", ("context_options", "continuation", None, "gold"), 400, 2),
+    ],
+)
+def test_real_rows_are_read_as_they_are(shared, name, fields, count, choices):
+    names = dict(zip(("prompt", "reference", "choices", "gold"), fields, strict=True))
+    found = documents(shared / "data" / name, **names)
+    assert len(found) == count
+    assert all(len(document.choices) == choices for document in found)
+    lines = (shared / "data" / name).read_text().splitlines()
+    for document, line in zip(found, lines, strict=True):
+        row = json.loads(line)
+        assert document.gold == row.get("gold")
+        for field in (document.text, document.reference):
+            assert any(
+                field == value or (isinstance(value, list) and field in value)
+                for value in row.values()
+            )
+
+
+def test_real_questions_of_a_csv_have_wrong_answers(shared):
+    found = documents(
+        shared / "data" / "truthfulqa.csv",
+        prompt="Question",
+        reference="Best Answer",
+        choices="Incorrect Answers",
+        prefix="Q: ",
+    )
+    assert len(found) == 300
+    assert found[0].text.startswith("Q: What happens to you")
+    assert len(found[0].choices) == 8
