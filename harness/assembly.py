@@ -14,6 +14,7 @@ from harness.records import (
     ArmRef,
     AttackRef,
     Certificates,
+    Diagnostic,
     ErrorInfo,
     Estimate,
     Ledger,
@@ -40,6 +41,7 @@ class Outcome:
     parameters: int | None = None
     recovery: RecoverySummary | None = None
     certificate: Certificates | None = None
+    diagnostics: list[Diagnostic] = field(default_factory=list)
     batch_size: int | None = None
     restarts: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -81,6 +83,7 @@ def assemble(
         ledger=outcome.ledger,
         recovery=outcome.recovery,
         certificate=outcome.certificate,
+        diagnostics=outcome.diagnostics,
         samples=outcome.samples,
         provenance=_provenance(run, unit, outcome, started, finished),
         error=outcome.error,

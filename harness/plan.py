@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.diagnostics import EXAMINED
 from harness.errors import NothingMatched, UsageError, unknown_name
 from harness.interfaces import CORPUS, LOCAL_PATH, Attack, Plugin
 from harness.records import SCHEMA_VERSION
@@ -26,6 +27,8 @@ __all__ = ["CellPlan", "Plan", "VariantPlan", "content_hash", "make_plan"]
 Identity = dict[str, Any]
 """JSON values."""
 _SELECTABLE = ("model", "arm", "seed", "attack")
+_MEASURED = ("metrics", "diagnostics")
+"""What is asked of a variant, and changes nothing for its cells."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +118,23 @@ def _variant(experiment: Experiment, model: str, arm: str, seed: int) -> Variant
         label: {"metric": metric.name, "options": _options(experiment, metric)}
         for label, metric in experiment.metrics.items()
     }
-    limit = experiment.suite.limit
-    identity = {**weights, "limit": limit, "metrics": metrics}
+    identity = {
+        **weights,
+        "limit": experiment.suite.limit,
+        "metrics": metrics,
+        "diagnostics": _diagnostics(experiment.suite),
+    }
     unit_id = _unit_id(f"{model}.{arm}.s{seed}", identity)
     return VariantPlan(unit_id, model, arm, seed, identity, content_hash(weights))
+
+
+def _diagnostics(suite: Suite) -> Identity | None:
+    """Describe what is asked of a subject alone: the same, standard or full."""
+    examples = _examples(suite, searches=False)
+    if suite.diagnostics == "none" or examples is None:
+        return None
+    count = min(examples["test"]["count"], EXAMINED)
+    return {"examples": {**examples, "test": {**examples["test"], "count": count}}}
 
 
 def _subject_identity(
@@ -160,7 +176,7 @@ def _cell(experiment: Experiment, variant: VariantPlan, label: str) -> CellPlan:
     matched = experiment.attacks[match] if match is not None else None
     searches = any(a is not None and a.uses_search_examples for a in (attack, matched))
     identity = {
-        **{key: value for key, value in variant.identity.items() if key != "metrics"},
+        **{k: v for k, v in variant.identity.items() if k not in _MEASURED},
         **_attack(experiment, attack),
         "match": _attack(experiment, matched) if matched is not None else None,
         "examples": _examples(suite, searches),

@@ -277,6 +277,74 @@ class ErrorInfo(Strict):
     """Only for what is not the user's matter."""
 
 
+DiagnosticId = Literal[
+    "determinism",
+    "gradient_health",
+    "gradient_truth",
+    "first_order_fidelity",
+    "beats_random",
+    "gradient_ablation",
+    "iterative_beats_one_step",
+    "budget_curve",
+    "unbounded_sanity",
+    "convergence",
+    "transfer",
+    "planted_weakness",
+    "equal_clean_loss",
+    "worst_case",
+    "replay",
+    "completeness",
+]
+"""What is asked of a number before it is believed; docs/rigour.md has one row each."""
+
+DiagnosticStatus = Literal["pass", "warn", "fail", "not_applicable"]
+
+
+class Diagnostic(Strict):
+    """The answer to one question: does a result mean what it seems to mean."""
+
+    model_config = pydantic.ConfigDict(
+        json_schema_extra={
+            "if": {
+                "anyOf": [
+                    {"properties": {"value": _NULL}},
+                    {"properties": {"status": {"const": "not_applicable"}}},
+                ]
+            },
+            "then": {
+                "properties": {"reason": {"type": "string", "minLength": 1}},
+                "required": ["reason"],
+            },
+        }
+    )
+
+    id: DiagnosticId
+    """Which question."""
+    status: DiagnosticStatus
+    """`fail` where it fires; `warn` where it cannot be decided or needs another record;
+    `not_applicable`, with the reason, where something that it needs is not there."""
+    value: float | None
+    """The number that was compared; null only with a reason."""
+    interval: tuple[float, float] | None = None
+    """Its 95 % interval; null where there is none."""
+    n: int = pydantic.Field(ge=0)
+    """How many measurements (passes, flips, examples, units) it rests on."""
+    threshold: float | None = None
+    """What `value` was held against; null where that stands in another record."""
+    unit: str
+    """Of value, interval and threshold."""
+    reason: str | None = None
+    """In a sentence, why the status is what it is; needed for a null value."""
+    measured: dict[str, Any] = {}
+    """Further numbers behind it."""
+
+    @pydantic.model_validator(mode="after")
+    def _what_is_missing_has_a_reason(self) -> Diagnostic:
+        if not self.reason and (self.value is None or self.status == "not_applicable"):
+            raise ValueError("a null value, or what is not applicable, needs a reason")
+        return self
+
+
 class Record(Strict):
     """What happened to one variant or one cell."""
 
@@ -320,8 +388,8 @@ class Record(Strict):
     """What training did; null for a cell."""
     certificate: Certificates | None = None
     """What is known of the feed-forward networks; null for a cell."""
-    diagnostics: list[dict[str, Any]] = []
-    """Checks that flag results not to be trusted."""
+    diagnostics: list[Diagnostic] = []
+    """What says whether the results can be trusted."""
     samples: Samples | None
     """The rows behind the results; null for a failed unit."""
     provenance: Provenance

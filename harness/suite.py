@@ -237,6 +237,9 @@ class Suite(Strict):
     """What each frozen variant is attacked with."""
     success: SuccessSection = SuccessSection()
     """When an attack counts as a success."""
+    diagnostics: Literal["standard", "full", "none"] = "standard"
+    """What is asked of the results before they are believed; `full` also runs the
+    attacks and arms that some of the questions need."""
     batch_size: Positive = 64
     """Sequences in one forward pass; changes no result."""
     device: Annotated[str, pydantic.Field(pattern=DEVICE)] = "auto"

@@ -81,6 +81,10 @@ def test_what_changes_no_result_changes_no_id(plan, change):
     assert ids(plan(*COSMETIC[change])) == ids(before)
 
 
+def test_more_units_to_judge_by_leave_the_others_alone(plan):
+    assert set(ids(plan())) <= set(ids(plan("diagnostics=full")))
+
+
 def test_the_order_of_the_suite_changes_no_id(plan):
     text = Path("base.yaml").read_text(encoding="utf-8")
     before = ids(plan())
@@ -137,9 +141,10 @@ MATTERS = {
     "metrics.toy_metric.others=[test]": VARIANTS,
     "metrics.more={metric: toy_metric}": VARIANTS,
     "corpora.test.slice=61%:": "test text",
-    "examples.test.count=4": CELLS,
-    "examples.prompt_tokens=65": CELLS,
-    "examples.reference_tokens=65": CELLS,
+    "examples.test.count=4": ALL,  # variants are examined on some of them
+    "examples.prompt_tokens=65": ALL,
+    "examples.reference_tokens=65": ALL,
+    "diagnostics=none": VARIANTS,
     "attacks.flip.flips=5": FLIPS,
     "attacks.flip.stop=0.1": FLIPS,
 }
@@ -216,6 +221,12 @@ def test_search_examples_count_for_the_attacks_that_see_them(plan):
     before, after = plan(extra=extra), plan("examples.search.count=3", extra=extra)
     stems = changed(before.cells, after.cells)
     assert {stem.rpartition(".")[2] for stem in stems} == {"toy_trigger", "control"}
+
+
+def test_variants_are_examined_on_the_first_examples_alone(plan):
+    some, more = plan("examples.test.count=40"), plan("examples.test.count=50")
+    assert not changed(some.variants, more.variants)
+    assert changed(some.cells, more.cells)
 
 
 def test_the_subject_is_what_is_trained_not_what_is_measured(plan):

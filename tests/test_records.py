@@ -13,6 +13,7 @@ import pytest
 
 from harness import records
 from harness.errors import RecordError
+from harness.records import Diagnostic
 from harness.run_folder import RunFolder
 from tests.run_fixtures import read_all
 
@@ -74,7 +75,10 @@ def test_numbers_that_are_not_finite_cannot_be_read(record_file, number) -> None
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_numbers_that_are_not_finite_cannot_be_written(record_file, number) -> None:
     record = records.read_record(record_file)
-    hidden = record.model_copy(update={"diagnostics": [{"value": number}]})
+    told = Diagnostic.model_construct(
+        id="determinism", status="pass", value=number, n=1, unit="nats/token"
+    )
+    hidden = record.model_copy(update={"diagnostics": [told]})
     before = record_file.read_bytes()
     with pytest.raises(RecordError, match=r"diagnostics\.0\.value: .* is not finite"):
         records.write_record(record_file, hidden)

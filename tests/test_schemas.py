@@ -62,8 +62,8 @@ def test_schema_and_model_refuse_the_same_rows(change: dict[str, object]) -> Non
 def test_the_page_on_records_names_every_field() -> None:
     page = (Path(__file__).parents[1] / "docs" / "records.md").read_text()
     record = schemas.load("record")
-    estimate = record["$defs"]["Estimate"]
-    for schema in (record, estimate, schemas.load("sample")):
+    estimate, diagnostic = (record["$defs"][x] for x in ("Estimate", "Diagnostic"))
+    for schema in (record, estimate, diagnostic, schemas.load("sample")):
         missing = [name for name in schema["properties"] if f"`{name}`" not in page]
         assert missing == []
     for name in summarise_attack([], 0.15):
