@@ -116,7 +116,7 @@ def _error_row(example: Example, error: str) -> SampleRow:
 class PartialRows:
     """The finished examples of a cell in progress: one flushed line for each.
 
-    A crash costs the example under way and no other. A torn last line is dropped.
+    A crash costs the examples under way and no other. A torn last line is dropped.
     """
 
     def __init__(self, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 An attack explores a prompt by verifying flips in a `Pool`; `flip_search` decides which
 of them are kept. So an attack and its random control have the same rule of acceptance,
-the same ties and the same trace.
+the same ties and the same trace. Both are generators, which `lockstep` runs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from harness.interfaces import Adversarial
+from harness.search.lockstep import Losses, Search, Spent, Top
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,10 +47,10 @@ class State:
     """The flips that led here."""
 
     @classmethod
-    def clean(cls, subject: Subject, example: Example) -> State:
+    def clean(cls, example: Example) -> Search[State]:
         """Start from the prompt as it is; costs one forward pass."""
         prompt = np.asarray(example.prompt_ids)
-        loss = subject.losses([prompt], example.reference_ids)[0]
+        (loss,) = yield Losses([prompt], example.reference_ids)
         return cls(prompt, float(loss), example.free)
 
     def possible_flips(self, allowed: Ids) -> list[Flip]:
@@ -82,34 +83,34 @@ class Pool:
     gains: NDArray[np.float64] | None = None
     """First-order gains in the order of `flips`, where the attack has any."""
 
-    def verify(self, flips: Iterable[Flip]) -> None:
+    def verify(self, flips: Iterable[Flip]) -> Search[None]:
         """Compute the true losses of flips, those known already left out."""
         new = sorted(set(flips).difference(self.flips))
         if not new:
             return
         prompts = [self.state.after(flip) for flip in new]
-        losses = self.subject.losses(prompts, self.reference_ids)
+        losses = yield Losses(prompts, self.reference_ids)
         self.flips += new
         self.prompts += prompts
         self.losses = np.concatenate([self.losses, losses])
 
-    def best(self, passed_over: Collection[Flip] = ()) -> Flip | None:
+    def best(self, passed_over: Collection[Flip] = ()) -> Search[Flip | None]:
         """Return the flip of highest loss, some passed over; None if none is left."""
         left = [i for i, flip in enumerate(self.flips) if flip not in passed_over]
         if not left:
             return None
         left.sort(key=self.flips.__getitem__)  # ties break on (position, token)
         prompts = [self.prompts[i] for i in left]
-        best = self.subject.best(prompts, self.reference_ids, self.losses[left])
-        return self.flips[left[best]]
+        best: list[int] = yield Top(prompts, self.reference_ids, self.losses[left], 1)
+        return self.flips[left[best[0]]]
 
-    def states(self) -> list[State]:
+    def states(self, spent: Spent) -> list[State]:
         """Return what each verified flip leads to, by (position, token)."""
         notes = self._notes()
         order = sorted(range(len(self.flips)), key=self.flips.__getitem__)
-        return [self._state(i, notes[i]) for i in order]
+        return [self._state(i, notes[i], spent) for i in order]
 
-    def _state(self, i: int, notes: Mapping[str, Any]) -> State:
+    def _state(self, i: int, notes: Mapping[str, Any], spent: Spent) -> State:
         flip, state = self.flips[i], self.state
         free = state.free.copy()
         free[flip.position] = False
@@ -119,6 +120,8 @@ class Pool:
             "token": flip.token,
             "loss": float(self.losses[i]),
             "verified": len(self.flips),
+            "passes": spent.passes,
+            "gradients": spent.gradients,
             **notes,
         }
         return State(self.prompts[i], float(self.losses[i]), free, (*state.trace, step))
@@ -135,7 +138,7 @@ class Pool:
         return notes
 
 
-Explore = Callable[[Pool], None]
+Explore = Callable[[Pool], Search[None]]
 """Verifies flips of the pool's state, in the pool."""
 
 
@@ -147,16 +150,27 @@ def flip_search(
     flips: int,
     beam_width: int = 1,
     stop_on_success: float | None = None,
-) -> Adversarial:
+) -> Search[Adversarial]:
     """Flip up to `flips` distinct positions, a step each, so that the loss rises.
 
     Each step explores every state of the beam and keeps the best `beam_width` among
     what was found and the states themselves: with a width of 1, a flip is accepted if
-    it improves. With `stop_on_success`, stop once exp(dL) > 1 + that.
+    it improves. With `stop_on_success`, stop once exp(dL) > 1 + that. The steps of the
+    trace say how many passes and gradients were spent until their flip was chosen.
     """
-    beam = [State.clean(subject, example)]
+    spent = Spent()
+    beam = [(yield from spent.count(State.clean(example)))]
     for _ in range(flips):
-        beam = _step(subject, example, explore, beam, beam_width)
+        pools = [
+            Pool(subject, state, example.reference_ids)
+            for state in beam
+            if state.free.any()
+        ]
+        for pool in pools:
+            yield from spent.count(explore(pool))
+        # The beam comes first, so that a tie changes nothing.
+        reached = [*beam, *(state for pool in pools for state in pool.states(spent))]
+        beam = yield from _best_states(example, _distinct(reached), beam_width)
         if stop_on_success is not None and _succeeded(
             subject, example, beam[0], stop_on_success
         ):
@@ -210,28 +224,12 @@ def ranks(values: NDArray[np.float64]) -> list[int]:
     return [int(rank) + 1 for rank in above]
 
 
-def _step(
-    subject: Subject,
-    example: Example,
-    explore: Explore,
-    beam: Sequence[State],
-    width: int,
-) -> list[State]:
-    reached: list[State] = list(beam)  # first, so that a tie changes nothing
-    for state in beam:
-        if state.free.any():
-            pool = Pool(subject, state, example.reference_ids)
-            explore(pool)
-            reached += pool.states()
-    return _best_states(subject, example, _distinct(reached), width)
-
-
 def _best_states(
-    subject: Subject, example: Example, states: Sequence[State], width: int
-) -> list[State]:
+    example: Example, states: Sequence[State], width: int
+) -> Search[list[State]]:
     prompts = [state.prompt_ids for state in states]
     losses = np.array([state.loss for state in states])
-    kept = subject.top(prompts, example.reference_ids, losses, width)
+    kept: list[int] = yield Top(prompts, example.reference_ids, losses, width)
     return [states[i] for i in kept]
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from harness.interfaces import Ids
     from harness.search.flips import Flip, Pool, State
+    from harness.search.lockstep import Search
     from harness.subject import Subject
 
 Positive = Annotated[int, pydantic.Field(gt=0)]
@@ -73,8 +74,14 @@ class HotFlip(Attack[HotFlipOptions]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        for done, example in enumerate(examples.test, 1):
-            yield self._attack(subject, example, context.rng(example.id))
+        from harness.search.lockstep import lockstep
+
+        searches = (
+            self._attack(subject, example, context.rng(example.id))
+            for example in examples.test
+        )
+        for done, found in enumerate(lockstep(subject, searches), 1):
+            yield found
             context.report(done, len(examples.test))
 
     def budget(self, examples: int) -> Budget:
@@ -90,7 +97,7 @@ class HotFlip(Attack[HotFlipOptions]):
 
     def _attack(
         self, subject: Subject, example: Example, rng: np.random.Generator
-    ) -> Adversarial:
+    ) -> Search[Adversarial]:
         from harness.search.flips import flip_search
 
         return flip_search(
@@ -118,23 +125,24 @@ class _Explorer:
     refinements: int
     rng: np.random.Generator
 
-    def __call__(self, pool: Pool) -> None:
-        gradient = self._gradient(pool, pool.state.prompt_ids)
+    def __call__(self, pool: Pool) -> Search[None]:
+        gradient = yield from self._gradient(pool, pool.state.prompt_ids)
         if self.options.candidates_from == "gradient":
-            pool.verify(_top_flips(pool, gradient, self.options.candidates))
+            yield from pool.verify(_top_flips(pool, gradient, self.options.candidates))
         else:
-            self._draw_and_refine(pool, gradient)
+            yield from self._draw_and_refine(pool, gradient)
         pool.gains = _gains(pool, gradient)
 
-    def _draw_and_refine(self, pool: Pool, gradient: Tensor) -> None:
+    def _draw_and_refine(self, pool: Pool, gradient: Tensor) -> Search[None]:
         drawn, *refined = _shares(self.options.candidates, self.refinements)
-        pool.verify(self._drawn(pool, gradient, drawn))
+        yield from pool.verify(self._drawn(pool, gradient, drawn))
         followed: set[Flip] = set()
         for count in refined:
-            flip = pool.best(passed_over=followed)
+            flip = yield from pool.best(passed_over=followed)
             if flip is not None:
                 followed.add(flip)
-                pool.verify(self._refined(pool, flip, count))
+                better = yield from self._refined(pool, flip, count)
+                yield from pool.verify(better)
 
     def _drawn(self, pool: Pool, gradient: Tensor, count: int) -> list[Flip]:
         """Draw positions by squared gradient norm, tokens uniformly."""
@@ -144,20 +152,24 @@ class _Explorer:
         allowed = pool.subject.vocabulary.allowed
         return draw_flips(pool.state, allowed, self.rng, count, weights)
 
-    def _refined(self, pool: Pool, flip: Flip, count: int) -> list[Flip]:
+    def _refined(self, pool: Pool, flip: Flip, count: int) -> Search[list[Flip]]:
         """Return better tokens for a flip's position, by the gradient at the flip."""
         import torch
 
         from harness.search.flips import Flip, gains_for_distance
 
-        gradient = self._gradient(pool, pool.state.after(flip))[flip.position]
-        gains = gains_for_distance(pool.subject, flip.token, gradient)
+        gradient = yield from self._gradient(pool, pool.state.after(flip))
+        own = gradient[flip.position]
+        gains = gains_for_distance(pool.subject, flip.token, own)
         verified = [f.token for f in pool.flips if f.position == flip.position]
         gains[[*verified, pool.state.prompt_ids[flip.position]]] = -torch.inf
         return [Flip(flip.position, token) for token in _top(gains, count)]
 
-    def _gradient(self, pool: Pool, prompt: Ids) -> Tensor:
-        (gradient,) = pool.subject.gradients([prompt], pool.reference_ids)
+    def _gradient(self, pool: Pool, prompt: Ids) -> Search[Tensor]:
+        from harness.search.lockstep import Gradients
+
+        gradient: Tensor
+        (gradient,) = yield Gradients([prompt], pool.reference_ids)
         if self.options.permute_gradient:
             return gradient[self.rng.permutation(len(gradient))]
         return gradient

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from harness.search.flips import Pool
+    from harness.search.lockstep import Search
     from harness.search.triggers import Batch, Trigger
     from harness.subject import Subject
 
@@ -77,13 +78,17 @@ class Random(Attack[RandomOptions]):
         budget: Budget,
     ) -> Iterator[Adversarial]:
         from harness.search.flips import flip_search
+        from harness.search.lockstep import lockstep
 
         flips = budget.flips or self.options.flips
-        for example in examples.test:
+
+        def search(example: Example) -> Search[Adversarial]:
             clean = 1
             drawn = int(_passes(subject, budget, example)) - clean
             draw = _Draw(context.rng(example.id), iter(_shares(drawn, flips)))
-            yield flip_search(subject, example, draw, flips=flips)
+            return flip_search(subject, example, draw, flips=flips)
+
+        return lockstep(subject, map(search, examples.test))
 
 
 def _write_trigger(
@@ -128,11 +133,13 @@ class _Draw:
     rng: np.random.Generator
     counts: Iterator[int]
 
-    def __call__(self, pool: Pool) -> None:
+    def __call__(self, pool: Pool) -> Search[None]:
         from harness.search.flips import draw_flips
 
         allowed = pool.subject.vocabulary.allowed
-        pool.verify(draw_flips(pool.state, allowed, self.rng, next(self.counts)))
+        yield from pool.verify(
+            draw_flips(pool.state, allowed, self.rng, next(self.counts))
+        )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from harness.search.flips import (
     gains_for_distance,
     ranks,
 )
+from harness.search.lockstep import alone
 
 pytestmark = pytest.mark.transformers5
 
@@ -31,18 +32,26 @@ def example(subject):
     return Example("e", "d", ids[:6], ids[6:], protected=1)
 
 
+def search(subject, *arguments, **options):
+    return alone(subject, flip_search(subject, *arguments, **options))
+
+
+def clean(subject, example):
+    return alone(subject, State.clean(example))
+
+
 def test_what_must_stay_last_is_never_written(subject, example):
     closed = dataclasses.replace(example, protected_end=2)
     assert closed.free.tolist() == [False, True, True, True, False, False]
 
-    found = flip_search(subject, closed, everything, flips=9)
+    found = search(subject, closed, everything, flips=9)
 
     assert {step["position"] for step in found.trace} == {1, 2, 3}
 
 
 def everything(pool):
     """Verify all flips there are."""
-    pool.verify(pool.state.possible_flips(pool.subject.vocabulary.allowed))
+    yield from pool.verify(pool.state.possible_flips(pool.subject.vocabulary.allowed))
 
 
 def test_a_step_takes_the_best_flip_of_all(subject, example):
@@ -53,7 +62,7 @@ def test_a_step_takes_the_best_flip_of_all(subject, example):
     losses = subject.losses(prompts, example.reference_ids)
     tried = dict(zip(flips, losses, strict=True))
 
-    found = flip_search(subject, example, everything, flips=1)
+    found = search(subject, example, everything, flips=1)
 
     best = max(tried, key=tried.__getitem__)
     assert (found.trace[0]["position"], found.trace[0]["token"]) == best
@@ -63,7 +72,7 @@ def test_a_step_takes_the_best_flip_of_all(subject, example):
 
 
 def test_positions_are_distinct_and_the_protected_one_stays(subject, example):
-    found = flip_search(subject, example, everything, flips=9)
+    found = search(subject, example, everything, flips=9)
 
     positions = [step["position"] for step in found.trace]
     assert sorted(positions) == sorted(set(positions))
@@ -73,7 +82,7 @@ def test_positions_are_distinct_and_the_protected_one_stays(subject, example):
 
 
 def test_the_trace_replays_to_the_prompt_and_its_losses(subject, example):
-    found = flip_search(subject, example, everything, flips=3)
+    found = search(subject, example, everything, flips=3)
 
     prompt = example.prompt_ids.copy()
     for number, step in enumerate(found.trace, 1):
@@ -85,17 +94,17 @@ def test_the_trace_replays_to_the_prompt_and_its_losses(subject, example):
 
 
 def test_a_flip_that_does_not_improve_is_not_made(subject, example):
-    clean = subject.exact_losses([example.prompt_ids], example.reference_ids)[0]
+    before = subject.exact_losses([example.prompt_ids], example.reference_ids)[0]
 
     def worsen(pool):
-        everything(pool)
-        worse = [pool.flips[i] for i in np.flatnonzero(pool.losses < clean - 1e-3)]
+        yield from everything(pool)
+        worse = [pool.flips[i] for i in np.flatnonzero(pool.losses < before - 1e-3)]
         rest = Pool(pool.subject, pool.state, pool.reference_ids)
-        rest.verify(worse)
+        yield from rest.verify(worse)
         pool.flips, pool.prompts, pool.losses = rest.flips, rest.prompts, rest.losses
         assert pool.flips
 
-    found = flip_search(subject, example, worsen, flips=3)
+    found = search(subject, example, worsen, flips=3)
 
     assert found.prompt_ids.tolist() == example.prompt_ids.tolist()
     assert found.trace == ()
@@ -110,37 +119,39 @@ def test_ties_break_on_position_and_then_token(tiny_model, tiny_tokenizer, examp
     rows[example.prompt_ids[1:]] = rows[5] + 1  # but for what stands there
     subject = Subject(model, tiny_tokenizer)
     alike = set(subject.vocabulary.allowed.tolist()) - set(example.prompt_ids.tolist())
-    pool = Pool(subject, State.clean(subject, example), example.reference_ids)
-    pool.verify([Flip(4, max(alike)), Flip(4, min(alike)), Flip(4, sorted(alike)[1])])
+    pool = Pool(subject, clean(subject, example), example.reference_ids)
+    first, second, *_, last = sorted(alike)
 
-    assert pool.best() == Flip(4, min(alike))
-    assert pool.best(passed_over=[Flip(4, min(alike))]) == Flip(4, sorted(alike)[1])
+    def best_two(pool):
+        yield from pool.verify([Flip(4, last), Flip(4, first), Flip(4, second)])
+        best = yield from pool.best()
+        return best, (yield from pool.best(passed_over=[best]))
+
+    assert alone(subject, best_two(pool)) == (Flip(4, first), Flip(4, second))
 
 
 def test_success_stops_the_search(subject, example):
-    whole = flip_search(subject, example, everything, flips=4)
-    clean = subject.exact_losses([example.prompt_ids], example.reference_ids)[0]
-    rises = [np.expm1(step["loss"] - clean) for step in whole.trace]
+    whole = search(subject, example, everything, flips=4)
+    before = subject.exact_losses([example.prompt_ids], example.reference_ids)[0]
+    rises = [np.expm1(step["loss"] - before) for step in whole.trace]
     threshold = (rises[0] + rises[1]) / 2
 
-    stopped = flip_search(
-        subject, example, everything, flips=4, stop_on_success=threshold
-    )
+    stopped = search(subject, example, everything, flips=4, stop_on_success=threshold)
 
     assert stopped.trace == whole.trace[:2]
 
 
 def test_verifying_twice_costs_once(subject, example):
-    pool = Pool(subject, State.clean(subject, example), example.reference_ids)
+    pool = Pool(subject, clean(subject, example), example.reference_ids)
     with subject.metered() as meter:
-        pool.verify([Flip(1, 70), Flip(1, 70), Flip(2, 71)])
-        pool.verify([Flip(2, 71)])
+        alone(subject, pool.verify([Flip(1, 70), Flip(1, 70), Flip(2, 71)]))
+        alone(subject, pool.verify([Flip(2, 71)]))
 
     assert meter.sequences_forward == 2
 
 
 def test_drawn_flips_are_uniform_over_free_positions_and_other_tokens(subject, example):
-    state, allowed = State.clean(subject, example), subject.vocabulary.allowed[:40]
+    state, allowed = clean(subject, example), subject.vocabulary.allowed[:40]
     rng = np.random.default_rng(0)
     counts = dict.fromkeys(state.possible_flips(allowed), 0)
 
@@ -157,7 +168,7 @@ def test_drawn_flips_are_uniform_over_free_positions_and_other_tokens(subject, e
 
 
 def test_drawn_positions_follow_their_weights(subject, example):
-    state, allowed = State.clean(subject, example), subject.vocabulary.allowed
+    state, allowed = clean(subject, example), subject.vocabulary.allowed
     weights = np.array([0, 0.7, 0.1, 0.1, 0.05, 0.05])
 
     drawn = draw_flips(state, allowed, np.random.default_rng(0), 100, weights)
@@ -167,7 +178,7 @@ def test_drawn_positions_follow_their_weights(subject, example):
 
 
 def test_where_there_are_few_flips_all_are_drawn(subject, example):
-    state, allowed = State.clean(subject, example), subject.vocabulary.allowed[:3]
+    state, allowed = clean(subject, example), subject.vocabulary.allowed[:3]
 
     drawn = draw_flips(state, allowed, np.random.default_rng(0), 15)
 

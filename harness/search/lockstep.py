@@ -1,0 +1,163 @@
+"""Advance the searches of many examples together, so that their passes share batches.
+
+A search is a generator: it yields what it needs of the subject, a request, and is sent
+the answer. `lockstep` collects the requests of many searches and answers them at once.
+What comes out of a search never depends on which others run beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from harness.interfaces import Ids
+    from harness.subject import Subject
+
+T = TypeVar("T")
+
+WIDTH = 32
+"""Searches that advance together: enough to fill a batch with few candidates each."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Asks for the loss [C] of one reference after each of C prompts, nats/token."""
+
+    prompts: Sequence[Ids]
+    reference_ids: Ids
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Asks for dL/d(embedding output) [n, d] at each of some prompts, as a list."""
+
+    prompts: Sequence[Ids]
+    reference_ids: Ids
+
+
+@dataclass(frozen=True)
+class Top:
+    """Asks for the indices of the `k` highest losses, as `Subject.top` finds them."""
+
+    prompts: Sequence[Ids]
+    reference_ids: Ids
+    losses: NDArray[np.float64]
+    k: int
+
+
+Request = Losses | Gradients | Top
+Search = Generator[Request, Any, T]
+"""Yields requests, is sent their answers, and returns what it found."""
+
+
+def lockstep(
+    subject: Subject, searches: Iterable[Search[T]], width: int | None = None
+) -> Iterator[T]:
+    """Run searches, `width` (or `WIDTH`) at a time; yield their results as they end.
+
+    A search is begun when there is room for it. Its result is that of running it
+    alone: losses that rounding could swap are decided by `Top`.
+    """
+    width, waiting = width or WIDTH, iter(searches)
+    running: list[_Running[T]] = []
+    while True:
+        moved = [_Running(one) for one in islice(waiting, width - len(running))]
+        answers = [None] * len(moved)
+        if not moved:
+            moved, running = running, []
+            answers = _answers(subject, [one.request for one in moved])
+        if not moved:
+            return
+        for one, answer in zip(moved, answers, strict=True):
+            if one.advance(answer):
+                running.append(one)
+            else:
+                yield one.result
+
+
+def alone(subject: Subject, search: Search[T]) -> T:
+    """Run one search by itself."""
+    return next(lockstep(subject, [search]))
+
+
+class _Running(Generic[T]):
+    """A search under way: its request, or what it returned."""
+
+    request: Request
+    result: T
+
+    def __init__(self, search: Search[T]) -> None:
+        self._search = search
+
+    def advance(self, answer: Any) -> bool:
+        """Send an answer, None at first; say whether there is another request."""
+        try:
+            self.request = self._search.send(answer)
+        except StopIteration as end:
+            self.result = end.value
+            return False
+        return True
+
+
+@dataclass
+class Spent:
+    """The passes that a search has asked for; near ties scored again are left out."""
+
+    passes: int = 0
+    """Forward passes of one sequence, those that a gradient needs included."""
+    gradients: int = 0
+    """Backward passes of one sequence."""
+
+    def count(self, search: Search[T]) -> Search[T]:
+        """Run a search within another, counting what it asks for."""
+        answer = None
+        while True:
+            try:
+                request = search.send(answer)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            if not isinstance(request, Top):
+                self.passes += len(request.prompts)
+            if isinstance(request, Gradients):
+                self.gradients += len(request.prompts)
+            answer = yield request
+
+
+def _answers(subject: Subject, requests: Sequence[Request]) -> list[Any]:
+    """Answer requests, those of a kind by one call."""
+    answers: list[Any] = [None] * len(requests)
+    for i, request in enumerate(requests):
+        if isinstance(request, Top):
+            answers[i] = subject.top(
+                request.prompts, request.reference_ids, request.losses, request.k
+            )
+    _merge(Losses, subject.losses, requests, answers)
+    _merge(Gradients, subject.gradients, requests, answers)
+    return answers
+
+
+def _merge(
+    kind: type[Losses | Gradients],
+    call: Callable[[Sequence[Ids], Sequence[Ids]], Sequence[Any] | NDArray[Any]],
+    requests: Sequence[Request],
+    answers: list[Any],
+) -> None:
+    """Answer all requests of a kind by one call, each with its part."""
+    asked = [
+        (i, request) for i, request in enumerate(requests) if isinstance(request, kind)
+    ]
+    prompts = [prompt for _, request in asked for prompt in request.prompts]
+    references = [r.reference_ids for _, r in asked for _ in r.prompts]
+    if not asked:
+        return
+    values, start = call(prompts, references), 0
+    for i, request in asked:
+        answers[i] = values[start : start + len(request.prompts)]
+        start += len(request.prompts)
