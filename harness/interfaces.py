@@ -12,7 +12,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, cast
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    NamedTuple,
+    Protocol,
+    TypeVar,
+    cast,
+)
 
 from harness.strict import Strict
 
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.records import Estimate
+    from harness.results import SampleRow
     from harness.subject import Subject
 
     Ids = NDArray[np.int64]
@@ -30,6 +41,10 @@ if TYPE_CHECKING:
 CORPUS = "corpus-name"
 CorpusName = Annotated[str, CORPUS]
 """The type of an option that names a corpus of the suite; suites are checked for it."""
+
+ATTACK = "attack-label"
+AttackLabel = Annotated[str, ATTACK]
+"""The type of an option that names another attack of the suite, by its label."""
 
 LOCAL_PATH = "local-path"
 LocalPath = Annotated[str, LOCAL_PATH]
@@ -345,6 +360,50 @@ class Adversarial:
     """Steps: ``step``, ``position``, ``token``, ``loss`` (nats/token) and more."""
 
 
+class CellKey(NamedTuple):
+    """A cell of the suite, for the same model: the labels and the seed."""
+
+    arm: str
+    attack: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a cell stands in its suite: what there is besides it, for its model."""
+
+    arm: str
+    seed: int
+    arms: tuple[str, ...]
+    """All arms of the suite, its own among them, sorted."""
+    seeds: tuple[int, ...]
+    """All seeds of the suite, sorted."""
+    attacks: Mapping[str, Attack[Any]]
+    """All attacks of the suite by label, sorted."""
+    main: tuple[str, ...]
+    """The labels of the attacks that are no control and of no special role."""
+
+
+class Peers(Protocol):
+    """What a cell may use of the other cells and arms, for the same model."""
+
+    scene: Scene
+
+    @property
+    def arms(self) -> Sequence[str]:
+        """All arms of the suite, its own among them."""
+
+    def subject(self, arm: str) -> Subject:
+        """Return the subject of an arm that `Attack.borrows`, with the cell's seed.
+
+        It is loaded when it is first asked for, and freed when the cell ends. What it
+        spends is in the cell's ledger.
+        """
+
+    def rows(self, arm: str, attack: str, seed: int) -> Sequence[SampleRow]:
+        """Return the rows of a complete cell that `Attack.reads`."""
+
+
 @dataclass(frozen=True)
 class AttackContext:
     """What an attack may use besides the subject and the examples."""
@@ -353,6 +412,10 @@ class AttackContext:
     """Identifies the cell; randomness is keyed by it and the example's id."""
     budget: Budget | None = None
     """For a control: the budget of the attack it accompanies."""
+    matched: Attack[Any] | None = None
+    """For a control: the attack it accompanies."""
+    peers: Peers | None = None
+    """Other arms and cells, where the attack `replays` or `needs_peers`."""
     report: Callable[[int, int], None] = lambda done, total: None
     """Tell the progress display how many of how many units are done."""
 
@@ -372,6 +435,13 @@ class Attack(Plugin[OptionsT]):
 
     uses_search_examples: ClassVar[bool] = False
     """True where `ExampleSets.search` and `.validation` must be given."""
+    controls: ClassVar[tuple[str, ...]] = ("random",)
+    """The attacks that accompany it as controls, at its budget, unless a suite says
+    otherwise; none where it is a control itself, or only replays."""
+    replays: ClassVar[bool] = False
+    """True where it runs no search but scores what other cells found: it `reads`."""
+    needs_peers: ClassVar[bool] = False
+    """True where it uses the subjects of other arms, those it `borrows`."""
 
     @abstractmethod
     def run(
@@ -386,6 +456,40 @@ class Attack(Plugin[OptionsT]):
     def missing(self) -> list[str]:
         """Say what `run` would not find on this machine, a sentence for each."""
         return []
+
+    def unbounded(self, prompt_tokens: int) -> OptionsT | None:
+        """Return options with which every token of such a prompt may change.
+
+        They serve to find out whether the attack works at all: without a limit it has
+        to succeed. None where the attack has no such limit.
+        """
+        return None
+
+    def longer(self) -> OptionsT | None:
+        """Return options with twice the steps and restarts; None where it has neither.
+
+        They serve to find out whether the attack had converged.
+        """
+        return None
+
+    def unfit(self, matched: Attack[Any] | None) -> str | None:
+        """Say why it cannot be the control of `matched` (or, of None, no control)."""
+        return None
+
+    def placed(self, scene: Scene) -> Attack[OptionsT]:
+        """Return the attack as it acts in a cell of a suite: with what it takes there.
+
+        Only an attack that is made of others needs this; by default it is itself.
+        """
+        return self
+
+    def reads(self, scene: Scene) -> Sequence[CellKey]:
+        """Return the cells whose rows it uses; they are complete when it runs."""
+        return ()
+
+    def borrows(self, scene: Scene) -> Sequence[str]:
+        """Return the arms whose subjects it uses besides its own."""
+        return ()
 
 
 # --- results of loading -------------------------------------------------------------

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     Losses = NDArray[np.float64]
     Pair = tuple[Ids, Ids]
     References = Sequence[Ids] | Ids
+    ComputeGradients = Callable[[Sequence[Ids], Sequence[Ids]], list[Tensor]]
+    Transform = Callable[[Sequence[Ids], Sequence[Ids], list[Tensor]], list[Tensor]]
 
 ROUNDING_MARGIN_NATS = {"float32": 1e-4, "bfloat16": 0.05}
 """How far two passes of the same input may differ, with room to spare: by the batch in
@@ -67,6 +69,7 @@ class Subject:
             else network_of(_in_precision(self._model, getattr(torch, dtype)))
         )
         self._meters = Meters(self._model.device)
+        self._compute_gradients: ComputeGradients | None = None
         self.vocabulary = Vocabulary(tokenizer, self._exact.rows, ascii_only=ascii_only)
 
     # --- what it costs --------------------------------------------------------------
@@ -175,7 +178,37 @@ class Subject:
         Each pair goes alone through the search model, so that its gradient depends on
         nothing else.
         """
-        return [self._gradient(pair) for pair in self._pairs(prompts, references)]
+        pairs = self._pairs(prompts, references)
+        if self._compute_gradients is not None:
+            return self._compute_gradients([p for p, _ in pairs], [r for _, r in pairs])
+        return [self._gradient(pair) for pair in pairs]
+
+    def with_gradients(self, transform: Transform) -> Subject:
+        """Return a view whose gradients are ``transform(prompts, references, real)``.
+
+        All else, the ledger too, is that of this subject. So a control can take the
+        sense out of an attack's gradients, and nothing else.
+        """
+        return self.with_gradients_from(
+            lambda prompts, references: transform(
+                prompts, references, self.gradients(prompts, references)
+            )
+        )
+
+    def with_gradients_from(self, compute: ComputeGradients) -> Subject:
+        """Return a view whose gradients are ``compute(prompts, references)``.
+
+        There are as many references as prompts. No gradient of this subject is taken.
+        """
+        view = copy.copy(self)
+        view._compute_gradients = compute
+        return view
+
+    def metered_by(self, other: Subject) -> Subject:
+        """Return a view of this subject whose passes count in the ledger of `other`."""
+        view = copy.copy(self)
+        view._meters = other._meters
+        return view
 
     @cached_property
     def embedding(self) -> Tensor:

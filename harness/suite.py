@@ -199,6 +199,17 @@ class AttackSection(_PluginSection):
     """The attack plugin; by default the one called like this entry."""
     match: str | None = None
     """For a control: the label of the attack whose budget it gets."""
+    controls: Literal["auto", "none"] | tuple[str, ...] | None = None
+    """The controls that it gets: `none`, attack plugins by name, or `auto`, those that
+    the attack asks for. By default, what the suite's `controls` says."""
+    role: Literal["unbounded", "longer"] | None = None
+    """For a cell of the full diagnostics: the attack without a limit on positions, or
+    with twice the steps and restarts."""
+
+    @pydantic.field_validator("controls")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return "none" if value == () else value
 
 
 class SuccessSection(Strict):
@@ -235,6 +246,8 @@ class Suite(Strict):
     """What is attacked; needed if there are attacks."""
     attacks: dict[Label, AttackSection] = {}
     """What each frozen variant is attacked with."""
+    controls: Literal["auto", "none"] = "auto"
+    """Whether attacks get the controls that they ask for, as entries of `attacks`."""
     success: SuccessSection = SuccessSection()
     """When an attack counts as a success."""
     diagnostics: Literal["standard", "full", "none"] = "standard"

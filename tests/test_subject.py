@@ -595,3 +595,37 @@ def test_a_gpu_that_runs_out_of_memory_gets_smaller_batches(tiny_model, tiny_tok
 
     assert 1 < subject.batch_size < len(prompts)
     np.testing.assert_allclose(losses, np.tile(expected, 2**11), rtol=0, atol=5e-5)
+
+
+def test_a_view_replaces_gradients_and_nothing_else(tiny_model, tiny_tokenizer):
+    subject = Subject(tiny_model(), tiny_tokenizer)
+    prompts, reference = [np.arange(5, 9), np.arange(8, 12)], np.arange(20, 23)
+    real = subject.gradients(prompts, reference)
+    asked = []
+
+    def turned(prompts, references, gradients):
+        asked.extend(zip(prompts, references, strict=True))
+        return [-gradient for gradient in gradients]
+
+    view = subject.with_gradients(turned)
+    with subject.metered() as spent:
+        found = view.gradients(prompts, reference)
+
+    assert all(torch.equal(f, -r) for f, r in zip(found, real, strict=True))
+    assert [p.tolist() for p, _ in asked] == [p.tolist() for p in prompts]
+    assert all(r.tolist() == reference.tolist() for _, r in asked)
+    assert spent.sequences_backward == 2
+    assert view.losses(prompts, reference) == pytest.approx(
+        subject.losses(prompts, reference)
+    )
+
+
+def test_a_view_can_count_for_another_subject(tiny_model, tiny_tokenizer):
+    subject, other = (Subject(tiny_model(seed=seed), tiny_tokenizer) for seed in (0, 1))
+    prompts, reference = [np.arange(5, 9)], np.arange(20, 23)
+
+    with subject.metered() as spent, other.metered() as own:
+        losses = other.metered_by(subject).losses(prompts, reference)
+
+    assert (spent.sequences_forward, own.sequences_forward) == (1, 0)
+    assert losses == other.losses(prompts, reference)
