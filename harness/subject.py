@@ -109,6 +109,26 @@ class Subject:
         """
         return self._exact_losses(self._pairs(prompts, references))
 
+    def shifted_losses(self, prompt: Ids, reference: Ids, shifts: Tensor) -> Losses:
+        """Return the loss [B] of one pair with its prompt's embeddings shifted.
+
+        `shifts` [B, n, d] are added to the output of the embedding module at the
+        prompt's positions. In float32, in batches: what `gradients` says of such steps
+        can be held against it.
+        """
+        [pair] = self._pairs([prompt], [reference])
+        losses = np.empty(len(shifts), dtype=np.float64)
+
+        def run(batch: Sequence[int]) -> None:
+            found = self._exact.shifted_losses(
+                self._ids(prompt), self._ids(reference), shifts[list(batch)]
+            )
+            self._count([pair] * len(batch))
+            losses[list(batch)] = found.cpu().numpy()
+
+        self._in_batches(range(len(shifts)), run)
+        return losses
+
     def token_losses(
         self, sequences: Sequence[Ids] | Ids, first_scored: int | Sequence[int]
     ) -> list[Losses]:

@@ -194,6 +194,42 @@ def test_a_sequence_beyond_the_model_s_positions_is_refused(subject):
         subject.losses(random_ids(1, 120), random_ids(10))
 
 
+# --- losses off the embeddings ------------------------------------------------------
+
+
+def test_a_step_to_another_token_gives_that_token_s_loss(family_subject):
+    subject, model = family_subject, family_subject.huggingface()[0]
+    prompt, reference = random_ids(N), random_ids(M, seed=1)
+    flips = [(0, 7), (4, 200), (N - 1, 33)]
+    shifts = torch.zeros(len(flips), N, subject.embedding.shape[1])
+    expected = []
+    for shift, (position, token) in zip(shifts, flips, strict=True):
+        shift[position] = subject.embedding[token] - subject.embedding[prompt[position]]
+        flipped = prompt.copy()
+        flipped[position] = token
+        expected.append(plain_loss(model, flipped, reference))
+
+    with subject.metered() as meter:
+        found = subject.shifted_losses(prompt, reference, shifts)
+
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert meter.ledger().sequences_forward == len(flips)
+    still = subject.exact_losses([prompt], reference)[0]  # the hook is gone
+    assert still == pytest.approx(plain_loss(model, prompt, reference), abs=1e-5)
+
+
+def test_shifts_are_scored_in_batches(subject):
+    prompt, reference = random_ids(N), random_ids(M, seed=1)
+    shifts = 0.1 * torch.randn(
+        5, N, subject.embedding.shape[1], generator=torch.Generator().manual_seed(0)
+    )
+    together = subject.shifted_losses(prompt, reference, shifts)
+    subject.batch_size = 2
+    apart = subject.shifted_losses(prompt, reference, shifts)
+    assert together == pytest.approx(apart, abs=1e-5)
+    assert len(np.unique(together.round(6))) == 5
+
+
 # --- losses of tokens ---------------------------------------------------------------
 
 

@@ -81,6 +81,28 @@ class CausalNetwork:
             (gradient,) = torch.autograd.grad(loss, leaves)
         return gradient[0, : len(prompt)].float()
 
+    def shifted_losses(
+        self, prompt: Tensor, reference: Tensor, shifts: Tensor
+    ) -> Tensor:
+        """Return the loss [B], float64, nats/token, off the prompt's embeddings.
+
+        Takes a prompt [n], a reference [m] and what is added to the prompt's embedding
+        output, `shifts` [B, n, d]: all else is as in `losses`.
+        """
+
+        def shift(module: torch.nn.Module, args: object, output: Tensor) -> Tensor:
+            shifted = output.clone()
+            shifted[:, : len(prompt)] += shifts.to(output)
+            return shifted
+
+        handle = self.embedding.register_forward_hook(shift)
+        try:
+            with torch.inference_mode():
+                pairs = (ids.expand(len(shifts), -1) for ids in (prompt, reference))
+                return self._losses(*pairs).double().mean(dim=1)
+        finally:
+            handle.remove()
+
     def embeddings(self) -> Tensor:
         """Return the embedding module's output [V, d] for every id."""
         with torch.no_grad():

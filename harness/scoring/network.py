@@ -47,6 +47,15 @@ class Network(Protocol):
         Takes a prompt [n] and a reference [m].
         """
 
+    def shifted_losses(
+        self, prompt: Tensor, reference: Tensor, shifts: Tensor
+    ) -> Tensor:
+        """Return the loss [B], float64, nats/token, off the prompt's embeddings.
+
+        Takes a prompt [n], a reference [m] and what is added to the prompt's embedding
+        output, `shifts` [B, n, d].
+        """
+
     def embeddings(self) -> Tensor:
         """Return the embedding module's output [V, d] for every id."""
 
