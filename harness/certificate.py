@@ -154,7 +154,9 @@ def _expected(anatomy: Anatomy, promised: int) -> int:
 
 
 def _configured_layers(anatomy: Anatomy) -> int:
-    return int(getattr(anatomy.model.config, "num_hidden_layers", 0))
+    config = anatomy.model.config
+    keys = ("num_hidden_layers", "num_decoder_layers")
+    return sum(int(getattr(config, key, None) or 0) for key in keys)
 
 
 def _all_matrices(anatomy: Anatomy) -> list[Projection]:
@@ -268,17 +270,34 @@ def _end_to_end_check() -> CertificateCheck:
 def _certificate(claim: _Claim, checks: list[CertificateCheck]) -> Certificate:
     failed = any(check.status == "fail" for check in checks)
     passed = {check.name for check in checks if check.status == "pass"}
-    everywhere = len(claim.ffns) == len(claim.anatomy.ffns)
+    reason = _why_not_monotone(claim, passed)
     return Certificate(
         status="nothing_promised" if not claim.made else "fail" if failed else "pass",
         weights_non_negative="weights_non_negative" in passed,
-        ffn_monotone=everywhere
-        and {"weights_non_negative", "activation_non_decreasing"} <= passed,
+        ffn_monotone=reason is None,
+        reason=reason,
         activation=claim.anatomy.activation_name,
         examined=len(claim.matrices),
         expected=claim.expected,
         checks=checks,
     )
+
+
+def _why_not_monotone(claim: _Claim, passed: set[str]) -> str | None:
+    """Return the first reason why not every network is known to be monotone."""
+    if not claim.made:
+        return "nothing is promised"
+    if any(ffn.gated for ffn in claim.anatomy.ffns):
+        return "gated: the activation multiplies a second projection"
+    if claim.anatomy.activation_name not in NON_DECREASING:
+        return f"the activation {claim.anatomy.activation_name} is not non-decreasing"
+    if not claim.monotone or len(claim.ffns) < len(claim.anatomy.ffns):
+        return "not both projections of every layer are promised"
+    if "weights_non_negative" not in passed:
+        return "the promised weights were not all found non-negative"
+    if "activation_non_decreasing" not in passed:
+        return "the activation was seen to fall"
+    return None
 
 
 def _finite(value: float | Tensor) -> float | None:

@@ -20,6 +20,7 @@ from harness.errors import CellError
 from harness.ffn.activations import register_activations
 from harness.isolation import fixed_random_state
 from harness.models.checkpoints import load_model, load_tokenizer
+from harness.models.decoding import text_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -63,6 +64,8 @@ def freeze(
     disable_progress_bar()
     with fixed_random_state(0):
         plain = type(model)(copy.deepcopy(model.config)).eval()
+    if not _tied(model):
+        _untie(plain)
     plain.load_state_dict(plain_state(model), strict=True)
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -84,13 +87,30 @@ def _check(
     if not torch.equal(ids, read):
         raise CellError(f"the tokenizer in {folder} reads text in another way")
     with torch.no_grad():
-        ours, theirs = (each(input_ids=ids).logits for each in (model, frozen))
+        ours, theirs = (
+            each(**text_inputs(each, ids)).logits for each in (model, frozen)
+        )
     if not torch.equal(ours, theirs):
         apart = float((ours - theirs).abs().max())
         raise CellError(
             f"the frozen subject in {folder} computes other logits than the trained "
             f"model (up to {apart:.3g} apart)"
         )
+
+
+def _tied(model: PreTrainedModel) -> bool:
+    one, other = model.get_input_embeddings(), model.get_output_embeddings()
+    return one.weight is other.weight
+
+
+def _untie(model: PreTrainedModel) -> None:
+    """Give the head a weight of its own.
+
+    transformers 5 builds every T5 with tied embeddings, whatever its configuration
+    says, and unties those of T5 v1.1 only as it finds the head in a file.
+    """
+    head = model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:

@@ -175,6 +175,8 @@ class Certificate(Strict):
     """True where every promised matrix was examined and has no negative entry."""
     ffn_monotone: bool
     """True where both projections are >= 0 and the activation is non-decreasing."""
+    reason: str | None = None
+    """Why the networks are not known to be monotone; null where they are."""
     activation: str
     """The activation's name."""
     end_to_end: Literal["none"] = "none"

@@ -106,6 +106,9 @@ def tiny_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model: PreTrainedModel = classes.from_config(config)
+        if changes.get("tie_word_embeddings") is False:
+            head = model.get_output_embeddings()  # which transformers 5 ties in a T5
+            head.weight = torch.nn.Parameter(torch.randn_like(head.weight))
     return model.eval()
 
 

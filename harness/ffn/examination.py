@@ -14,6 +14,7 @@ from torch import Tensor
 from harness.errors import CellError
 from harness.ffn.exact import ExactFFN, largest_fall
 from harness.interfaces import FFN, Anatomy
+from harness.models.decoding import text_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -102,7 +103,8 @@ def hidden_vectors(anatomy: Anatomy, inputs: Sequence[Ids]) -> dict[int, Tensor]
     """Return what each feed-forward network reads, by layer: float64 [n, d].
 
     The n vectors, at most 256, are at token positions spread evenly over the inputs;
-    they are the same positions in every layer.
+    they are the same positions in every layer. A decoder that follows an encoder
+    reads the same text as that does.
     """
     total = sum(len(ids) for ids in inputs)
     if total < MINIMUM_VECTORS:
@@ -150,7 +152,7 @@ def _catching(anatomy: Anatomy, caught: dict[int, list[Tensor]]) -> Iterator[Non
 def _forward(model: PreTrainedModel, ids: Ids) -> None:
     tensor = torch.as_tensor(ids, dtype=torch.long, device=model.device)
     with torch.no_grad():
-        model.base_model(input_ids=tensor[None], use_cache=False)
+        model.base_model(**text_inputs(model, tensor[None]), use_cache=False)
 
 
 def _count_negative(exact: ExactFFN, vectors: Tensor) -> tuple[int, int, float]:

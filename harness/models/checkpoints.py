@@ -152,13 +152,18 @@ class CheckpointAdapter(ModelAdapter[CheckpointOptions]):
 
 
 def load_model(folder: Path, dropouts: tuple[str, ...] = ()) -> PreTrainedModel:
-    """Load a causal language model in float32, on the CPU, in evaluation mode.
+    """Load a language model in float32, on the CPU, in evaluation mode.
 
-    The probabilities of the configuration that `dropouts` names are set to 0: arms are
-    to differ by their constraint alone, and the gauge holds only without dropout.
+    Its configuration says whether it is causal or an encoder-decoder. The
+    probabilities of the configuration that `dropouts` names are set to 0: arms are to
+    differ by their constraint alone, and the gauge holds only without dropout.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
+    )
     from transformers.utils.logging import disable_progress_bar
 
     from harness.ffn.activations import register_activations
@@ -170,7 +175,10 @@ def load_model(folder: Path, dropouts: tuple[str, ...] = ()) -> PreTrainedModel:
     )
     for key in dropouts:
         _set_if_known(config, key, 0.0)
-    model, report = AutoModelForCausalLM.from_pretrained(
+    classes = AutoModelForCausalLM
+    if config.is_encoder_decoder:
+        classes = AutoModelForSeq2SeqLM
+    model, report = classes.from_pretrained(
         folder,
         config=config,
         dtype=torch.float32,

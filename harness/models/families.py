@@ -1,4 +1,4 @@
-"""The families of causal language models, and where their feed-forward networks are."""
+"""The families of language models, and where their feed-forward networks are."""
 
 from __future__ import annotations
 
@@ -11,8 +11,24 @@ from harness.errors import CellError
 from harness.interfaces import FFN, Anatomy, Projection
 
 if TYPE_CHECKING:
-    from torch import nn
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A list of layers with one feed-forward network in each."""
+
+    layers: str
+    """The list, as ``gpt_neox.layers``."""
+    sublayer: str = ""
+    """Within a layer, what holds the network and its norm, as ``layer.1``; by default
+    the layer itself."""
+    count: str = "num_hidden_layers"
+    """The key of the configuration that says how long the list is."""
+
+    def path(self, index: int) -> str:
+        """Return the name of what holds a layer's network."""
+        return f"{self.layers}.{index}.{self.sublayer}".rstrip(".")
 
 
 @dataclass(frozen=True)
@@ -21,8 +37,8 @@ class Family:
 
     model_type: str
     """What configurations call it, as ``gpt_neox``."""
-    layers: str
-    """The list of layers, as ``gpt_neox.layers``."""
+    stacks: tuple[Stack, ...]
+    """Where the layers are; of an encoder-decoder model, the encoder's first."""
     inputs: tuple[str, ...]
     """Within a layer, the in-projection; the gate before it in a gated network."""
     output: str
@@ -39,11 +55,21 @@ class Family:
     """The configuration's dropout probabilities."""
     transposed: bool = False
     """True where projections are Conv1D, which stores [in, out]."""
+    gated_inputs: tuple[str, ...] = ()
+    """The `inputs` of those configurations that say ``is_gated_act``."""
+    activation_alias: str | None = None
+    """Another key of the configuration that the activation's name is part of, as
+    T5's ``feed_forward_proj: gated-gelu``."""
+
+    def inputs_of(self, config: PretrainedConfig) -> tuple[str, ...]:
+        """Return the in-projections that models of this configuration have."""
+        gated = self.gated_inputs and config.is_gated_act
+        return self.gated_inputs if gated else self.inputs
 
 
 GPT_NEOX = Family(
     model_type="gpt_neox",
-    layers="gpt_neox.layers",
+    stacks=(Stack("gpt_neox.layers"),),
     inputs=("mlp.dense_h_to_4h",),
     output="mlp.dense_4h_to_h",
     activation="mlp.act",
@@ -54,7 +80,7 @@ GPT_NEOX = Family(
 )
 OPT = Family(
     model_type="opt",
-    layers="model.decoder.layers",
+    stacks=(Stack("model.decoder.layers"),),
     inputs=("fc1",),
     output="fc2",
     activation="activation_fn",
@@ -65,7 +91,7 @@ OPT = Family(
 )
 GPT_NEO = Family(
     model_type="gpt_neo",
-    layers="transformer.h",
+    stacks=(Stack("transformer.h"),),
     inputs=("mlp.c_fc",),
     output="mlp.c_proj",
     activation="mlp.act",
@@ -76,7 +102,7 @@ GPT_NEO = Family(
 )
 GPT2 = Family(
     model_type="gpt2",
-    layers="transformer.h",
+    stacks=(Stack("transformer.h"),),
     inputs=("mlp.c_fc",),
     output="mlp.c_proj",
     activation="mlp.act",
@@ -88,7 +114,7 @@ GPT2 = Family(
 )
 LLAMA = Family(
     model_type="llama",
-    layers="model.layers",
+    stacks=(Stack("model.layers"),),
     inputs=("mlp.gate_proj", "mlp.up_proj"),
     output="mlp.down_proj",
     activation="mlp.act_fn",
@@ -98,10 +124,29 @@ LLAMA = Family(
     dropouts=("attention_dropout",),
 )
 QWEN2 = dataclasses.replace(LLAMA, model_type="qwen2")
+T5 = Family(
+    model_type="t5",
+    stacks=(
+        Stack("encoder.block", "layer.1", "num_layers"),
+        Stack("decoder.block", "layer.2", "num_decoder_layers"),
+    ),
+    inputs=("DenseReluDense.wi",),
+    gated_inputs=("DenseReluDense.wi_0", "DenseReluDense.wi_1"),
+    output="DenseReluDense.wo",
+    activation="DenseReluDense.act",
+    activation_key="dense_act_fn",
+    activation_alias="feed_forward_proj",
+    norm="layer_norm",
+    final_norm="encoder.final_layer_norm",
+    dropouts=("dropout_rate", "classifier_dropout"),
+)
 
 
 def find_anatomy(model: PreTrainedModel, family: Family) -> Anatomy:
-    """Find the feed-forward networks of a model, one in each of its layers."""
+    """Find the feed-forward networks of a model, one in each of its layers.
+
+    Layers are numbered from 0; a decoder's follow those of its encoder.
+    """
     ffns = tuple(_ffns(model, family))
     return Anatomy(model, ffns, getattr(model.config, family.activation_key))
 
@@ -111,40 +156,56 @@ def swap_activation(model: PreTrainedModel, family: Family, name: str) -> None:
     from harness.ffn.activations import make_activation
 
     path, _, attribute = family.activation.rpartition(".")
-    for layer in model.get_submodule(family.layers):
-        setattr(layer.get_submodule(path), attribute, make_activation(name))
-    setattr(model.config, family.activation_key, name)
+    for holder in _holders(model, family):
+        module = model.get_submodule(f"{holder}.{path}".rstrip("."))
+        setattr(module, attribute, make_activation(name))
+    config = model.config
+    setattr(config, family.activation_key, name)
+    if family.activation_alias is not None:
+        gated = family.inputs_of(config) == family.gated_inputs
+        setattr(config, family.activation_alias, f"gated-{name}" if gated else name)
+
+
+def _holders(model: PreTrainedModel, family: Family) -> list[str]:
+    """Return the names of the modules that hold a network, in the layers' order."""
+    holders = []
+    for stack in family.stacks:
+        found = len(model.get_submodule(stack.layers))
+        configured = getattr(model.config, stack.count)
+        if found != configured:
+            raise CellError(
+                f"{stack.layers} has {found} layers, the configuration says "
+                f"{configured}"
+            )
+        holders += [stack.path(index) for index in range(found)]
+    return holders
 
 
 def _ffns(model: PreTrainedModel, family: Family) -> Iterator[FFN]:
-    layers = model.get_submodule(family.layers)
-    if len(layers) != model.config.num_hidden_layers:
-        raise CellError(
-            f"{family.layers} has {len(layers)} layers, the configuration says "
-            f"{model.config.num_hidden_layers}"
-        )
-    gauge_free = _is_gauge_free(model, family)
-    roles = ("gate", "in") if len(family.inputs) > 1 else ("in",)
-    for index, layer in enumerate(layers):
+    holders = _holders(model, family)
+    gauge_free = _is_gauge_free(model, family, holders)
+    inputs = family.inputs_of(model.config)
+    roles = ("gate", "in", "out") if len(inputs) > 1 else ("in", "out")
+    for index, holder in enumerate(holders):
+        parts = model.get_submodule(holder)
+        found = [
+            Projection(
+                name=f"{holder}.{path}",
+                module=parts.get_submodule(path),
+                layer=index,
+                role=role,
+                transposed=family.transposed,
+            )
+            for path, role in zip((*inputs, family.output), roles, strict=True)
+        ]
         yield FFN(
             layer=index,
-            inputs=tuple(
-                _projection(layer, family, index, path, role)
-                for path, role in zip(family.inputs, roles, strict=True)
-            ),
-            output=_projection(layer, family, index, family.output, "out"),
-            activation=layer.get_submodule(family.activation),
-            norm=layer.get_submodule(family.norm) if _is_pre_norm(model) else None,
+            inputs=tuple(found[:-1]),
+            output=found[-1],
+            activation=parts.get_submodule(family.activation),
+            norm=parts.get_submodule(family.norm) if _is_pre_norm(model) else None,
             gauge_free=gauge_free,
         )
-
-
-def _projection(
-    layer: nn.Module, family: Family, index: int, path: str, role: str
-) -> Projection:
-    name = f"{family.layers}.{index}.{path}"
-    module = layer.get_submodule(path)
-    return Projection(name, module, index, role, family.transposed)
 
 
 def _is_pre_norm(model: PreTrainedModel) -> bool:
@@ -153,7 +214,7 @@ def _is_pre_norm(model: PreTrainedModel) -> bool:
     return bool(getattr(model.config, "do_layer_norm_before", True))
 
 
-def _is_gauge_free(model: PreTrainedModel, family: Family) -> bool:
+def _is_gauge_free(model: PreTrainedModel, family: Family, holders: list[str]) -> bool:
     """Say whether all that reads the residual stream subtracts its mean.
 
     The attention's norms are of the same class as the FFN's in all these families.
@@ -165,7 +226,7 @@ def _is_gauge_free(model: PreTrainedModel, family: Family) -> bool:
         getattr(model.config, key, 0.0) for key in family.dropouts
     ):
         return False
-    first = model.get_submodule(family.layers)[0].get_submodule(family.norm)
+    first = model.get_submodule(f"{holders[0]}.{family.norm}")
     owner, _, attribute = family.final_norm.rpartition(".")
     last = getattr(model.get_submodule(owner), attribute, None)
     return isinstance(first, LayerNorm) and isinstance(last, LayerNorm)
