@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from statistics import fmean
 
+from harness.evidence.pairing import pair, why_unpaired
+from harness.evidence.results import Results, Subjects
 from harness.report.content import (
     Cell,
     Column,
@@ -13,8 +15,7 @@ from harness.report.content import (
     Table,
     from_estimate,
 )
-from harness.report.pairing import pair, why_unpaired
-from harness.report.results import Results, Subjects
+from harness.report.naming import heading, label
 from harness.results import SampleRow
 
 
@@ -26,7 +27,7 @@ def arms_table(results: Results) -> Table:
         key="arms",
         title="Arms against the baseline arm",
         columns=[
-            results.heading,
+            heading(results),
             Column("attack"),
             Column("baseline", "clean loss"),
             Column("arm", "clean loss"),
@@ -48,7 +49,7 @@ def arms_table(results: Results) -> Table:
 
 
 def _row(results: Results, subjects: Subjects, attack: str) -> list[Cell]:
-    names: list[Cell] = [results.label(subjects), Label(attack)]
+    names: list[Cell] = [label(results, subjects), Label(attack)]
     own = results.cells(subjects, attack)
     base = results.cells(subjects.baseline, attack)
     pairing = pair(own, base)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
+from harness.evidence.results import Results
 from harness.records import Record
 from harness.report.arms_table import arms_table
 from harness.report.cautions import cautions, made_by
@@ -13,7 +14,6 @@ from harness.report.controls import Comparison, compare_controls, controls_table
 from harness.report.main_table import main_table
 from harness.report.making import certificates_table, recovery_table
 from harness.report.metrics_table import metrics_tables
-from harness.report.results import Results
 from harness.survey import STATES, Survey
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from harness.evidence.results import Results, Subjects
 from harness.records import Record
 from harness.report.controls import Comparison, invalid
 from harness.report.making import failed_certificates, unequal_training
-from harness.report.results import Results, Subjects
 
 NAMED_AT_MOST = 8
 """Failed units that are named one by one."""

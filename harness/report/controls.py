@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from harness.evidence.pairing import CellsBySeed, Pairing, pair, why_unpaired
+from harness.evidence.results import Results, Subjects
 from harness.records import Estimate
 from harness.report.content import (
     Cell,
@@ -16,8 +18,7 @@ from harness.report.content import (
     Table,
     from_estimate,
 )
-from harness.report.pairing import CellsBySeed, Pairing, pair, why_unpaired
-from harness.report.results import Results, Subjects
+from harness.report.naming import heading, label
 from harness.statistics import holm
 
 LEDGER_MARK = "‡"
@@ -91,7 +92,7 @@ def controls_table(results: Results, comparisons: Sequence[Comparison]) -> Table
         key="controls",
         title="Attacks against their controls",
         columns=[
-            results.heading,
+            heading(results),
             Column("attack : control"),
             Column("attack", "dL"),
             Column("control", "dL"),
@@ -141,7 +142,7 @@ def _row(
     results: Results, comparison: Comparison, p_value: float | None, loser: bool
 ) -> list[Cell]:
     names: list[Cell] = [
-        results.label(comparison.subjects),
+        label(results, comparison.subjects),
         Label(f"{comparison.attack} : {comparison.control}"),
     ]
     pairing, difference = comparison.pairing, comparison.difference

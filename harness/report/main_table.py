@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from statistics import fmean
 
+from harness.evidence.pairing import CellsBySeed, pooled_delta
+from harness.evidence.results import Results, Subjects
 from harness.records import Record
 from harness.report.content import (
     Cell,
@@ -18,8 +20,7 @@ from harness.report.content import (
     from_seeds,
     marked,
 )
-from harness.report.pairing import CellsBySeed, pooled_delta
-from harness.report.results import Results, Subjects
+from harness.report.naming import heading, label
 from harness.results import successes
 from harness.statistics import wilson
 
@@ -33,7 +34,7 @@ LARGEST_LOSS = 700.0
 def main_table(results: Results) -> Table:
     """Return a row for each model and arm."""
     columns = [
-        results.heading,
+        heading(results),
         Column("params"),
         Column("perplexity"),
         Column("change"),
@@ -71,7 +72,7 @@ def _perplexities(results: Results, subjects: Subjects) -> dict[int, float]:
 
 
 def _row(results: Results, subjects: Subjects) -> list[Cell]:
-    row: list[Cell] = [results.label(subjects), _parameters(results, subjects)]
+    row: list[Cell] = [label(results, subjects), _parameters(results, subjects)]
     planned = len(results.suite.seeds)
     absence = Missing(results.absence(subjects))
     perplexities = _perplexities(results, subjects)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from harness.evidence.results import Results, Subjects
 from harness.records import Certificate, Certificates, Estimate, Record, RecoverySummary
 from harness.report.content import (
     Cell,
@@ -15,7 +16,7 @@ from harness.report.content import (
     Table,
     from_seeds,
 )
-from harness.report.results import Results, Subjects
+from harness.report.naming import heading, label
 
 WEIGHTS = "weights_non_negative"
 """The check of a certificate that measures the smallest weight."""
@@ -28,7 +29,7 @@ def certificates_table(results: Results) -> Table:
         key="certificates",
         title="Certificates of the feed-forward networks",
         columns=[
-            results.heading,
+            heading(results),
             Column("certificate"),
             Column("examined"),
             Column("before", "smallest weight"),
@@ -50,7 +51,7 @@ def recovery_table(results: Results) -> Table:
         key="recovery",
         title="Recovery training",
         columns=[
-            results.heading,
+            heading(results),
             Column("at once", "held-out perplexity"),
             Column("after", "held-out perplexity"),
             Column("tokens"),
@@ -81,11 +82,11 @@ def failed_certificates(results: Results) -> list[Subjects]:
 def _certificate_row(results: Results, subjects: Subjects) -> list[Cell]:
     found = _all(results, subjects)
     if not found:
-        return [results.label(subjects), *[Missing(results.absence(subjects))] * 5]
+        return [label(results, subjects), *[Missing(results.absence(subjects))] * 5]
     before = [certificates.before for certificates in found]
     after = [certificates.after for certificates in found]
     return [
-        results.label(subjects),
+        label(results, subjects),
         _statuses(before, after),
         _examined(after),
         _smallest(before),
@@ -143,11 +144,11 @@ def _smallest(certificates: Sequence[Certificate]) -> Cell:
 def _recovery_row(results: Results, subjects: Subjects) -> list[Cell]:
     found = _summaries(results, subjects)
     if not found:
-        return [results.label(subjects), *[Missing(results.absence(subjects))] * 4]
+        return [label(results, subjects), *[Missing(results.absence(subjects))] * 4]
     if all(summary.status == "none" for summary in found.values()):
         nothing = Label("none")
         return [
-            results.label(subjects),
+            label(results, subjects),
             nothing,
             nothing,
             nothing,
@@ -156,7 +157,7 @@ def _recovery_row(results: Results, subjects: Subjects) -> list[Cell]:
     planned = len(results.suite.seeds)
     tokens = {summary.tokens for summary in found.values()}
     return [
-        results.label(subjects),
+        label(results, subjects),
         _perplexity([s.loss_before for s in found.values()], planned),
         _perplexity([s.loss_after for s in found.values()], planned),
         Number(min(tokens), "count") if len(tokens) == 1 else Label("varies", True),

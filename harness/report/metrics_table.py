@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.evidence.results import Results, Subjects
 from harness.records import Estimate
 from harness.report.content import (
     Cell,
@@ -13,7 +14,6 @@ from harness.report.content import (
     from_estimate,
     from_seeds,
 )
-from harness.report.results import Results, Subjects
 
 KINDS: dict[str, Kind] = {
     "perplexity": "perplexity",

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from harness.evidence.results import AttackedCell, Results, Subjects
 from harness.records import Estimate
-from harness.report.results import AttackedCell, Results, Subjects
 from harness.results import SampleRow, successes
 from harness.statistics import bootstrap_mean, mcnemar, paired_difference
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from harness.records import Record
-from harness.report.content import Column, Label
 from harness.results import SampleRow, read_samples
 from harness.survey import Survey
 
@@ -73,16 +72,6 @@ class Results:
         """Pairs of an attack and a control that got its budget."""
         entries = self.suite.attacks.items()
         return [(section.match, label) for label, section in entries if section.match]
-
-    @property
-    def heading(self) -> Column:
-        """The heading of the column that names subjects."""
-        return Column("model (arm)", short="" if len(self.suite.models) > 1 else "arm")
-
-    def label(self, subjects: Subjects) -> Label:
-        """Name a row; where there is one model only, its arm says enough."""
-        short = "" if len(self.suite.models) > 1 else subjects.arm
-        return Label(subjects.name, short=short)
 
     def variants(self, subjects: Subjects) -> dict[int, Record]:
         """Return the records of the complete variants, by seed."""
