@@ -18,6 +18,7 @@ from typing import (
     Any,
     ClassVar,
     Generic,
+    Literal,
     NamedTuple,
     Protocol,
     TypeVar,
@@ -332,6 +333,30 @@ class TriggerBudget:
 
 
 @dataclass(frozen=True)
+class BlockBudget:
+    """How the search over a block of tokens, all of which may change, is laid out."""
+
+    positions: Literal["prompt", "prefix", "suffix"]
+    """Whether the prompt itself is the block, or tokens put before or after it."""
+    tokens: int
+    """How many tokens are put there; of no meaning for the prompt itself."""
+    steps: int
+    """How often a token is changed."""
+    buffer_size: int = 0
+    """How many of the best iterates are kept to go on from; 0 goes on from the last."""
+    start: str | None = None
+    """The text that fills a prefix or suffix at first, repeated; None draws tokens."""
+    target: str | None = None
+    """The text that is made likely; None makes the example's reference unlikely."""
+    reachable_only: bool = False
+    """Whether a prompt has to be what some text encodes to."""
+    draft: str | None = None
+    """The folder or hub id of a model that says which candidates are worth a pass."""
+    draft_forward: int = 0
+    """Forward passes of that model, which stand beside those of the budget."""
+
+
+@dataclass(frozen=True)
 class Budget:
     """What an attack may spend on one example, in passes over the whole input.
 
@@ -345,6 +370,8 @@ class Budget:
     """How many positions may differ at the end; None where that is not the limit."""
     trigger: TriggerBudget | None = None
     """The search for a universal trigger that is prepended; None where none is."""
+    block: BlockBudget | None = None
+    """The search over a block of tokens; None where none is."""
     examples: int = 1
     """How many examples share the work: all of it costs so many times the above."""
 
