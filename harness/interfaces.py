@@ -227,6 +227,8 @@ class Document:
     """Which of the choices is right."""
     prompts: tuple[str, ...] = ()
     """The prompt of each choice, where they differ."""
+    prefix: str = ""
+    """What the text begins with that is the corpus's, not this row's."""
 
     @property
     def whole(self) -> str:
@@ -237,9 +239,25 @@ class Document:
 
     @property
     def gap(self) -> str:
-        """A space, unless white space is between prompt and reference already."""
-        touching = (self.text[-1:], (self.reference or "")[:1])
-        return "" if any(part.isspace() for part in touching) else " "
+        """What stands between prompt and reference."""
+        return gap_between(self.text, self.reference or "")
+
+
+def gap_between(before: str, after: str) -> str:
+    """Return a space, unless white space is between two texts already."""
+    touching = (before[-1:], after[:1])
+    return "" if any(part.isspace() for part in touching) else " "
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An answer of a multiple-choice task, as token ids."""
+
+    tail_ids: Ids
+    """What stands at the prompt's end, in the place of its protected tokens."""
+    answer_ids: Ids
+    characters: int
+    """Of the answer's text; log-likelihoods are compared for each of them."""
 
 
 @dataclass(frozen=True)
@@ -257,6 +275,14 @@ class Example:
     """How many leading prompt tokens must stay first (OPT's ``</s>``)."""
     protected_end: int = 0
     """How many tokens at the prompt's end must stay last (T5's ``</s>``)."""
+    reference_text: str | None = None
+    """The whole text that the reference is the beginning of, where it is a pair's."""
+    answer: bool = False
+    """Whether the reference is an answer, which a subject gives rightly or not."""
+    choices: tuple[Choice, ...] = ()
+    """The answers to choose from, the reference among them; none for a last word."""
+    gold: int | None = None
+    """Which of the choices is the reference."""
 
     @property
     def free(self) -> NDArray[np.bool_]:
