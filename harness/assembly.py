@@ -14,6 +14,7 @@ from harness.records import (
     ArmRef,
     AttackRef,
     Certificates,
+    Derivation,
     Diagnostic,
     ErrorInfo,
     Estimate,
@@ -42,6 +43,7 @@ class Outcome:
     recovery: RecoverySummary | None = None
     certificate: Certificates | None = None
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    derivation: Derivation | None = None
     batch_size: int | None = None
     restarts: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -84,6 +86,7 @@ def assemble(
         recovery=outcome.recovery,
         certificate=outcome.certificate,
         diagnostics=outcome.diagnostics,
+        derivation=outcome.derivation,
         samples=outcome.samples,
         provenance=_provenance(run, unit, outcome, started, finished),
         error=outcome.error,
@@ -108,6 +111,8 @@ def _arm(run: RunContext, plan: VariantPlan) -> ArmRef:
         constraint=section.constraint,
         **_options(run.experiment.arms[plan.arm]),
         recovery=plan.identity["recovery"],
+        derive_from=section.derive_from,
+        match_loss_of=section.match_loss_of,
     )
 
 

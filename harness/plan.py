@@ -43,6 +43,8 @@ class VariantPlan:
     """What its hash is computed from."""
     subject_key: str = field(repr=False)
     """Identifies the frozen weights: the identity without what is measured on them."""
+    sources: tuple[VariantPlan, ...] = ()
+    """The variants that it is made from: those of the arms that its arm names."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +72,26 @@ def make_plan(
 ) -> Plan:
     """Expand a resolved experiment; `only` selects by model, arm, seed and attack.
 
+    Each variant comes after those that it is made from, which are added where the
+    selection lacks them, without their cells.
+
     Raises UsageError on an unknown value and NothingMatched if nothing is left.
     """
     suite = experiment.suite
     chosen = _chosen(suite, only or {})
+    arms = _with_sources(suite, chosen["arm"])
     variants = tuple(
         _variant(experiment, model, arm, int(seed))
         for model in chosen["model"]
-        for arm in chosen["arm"]
+        for arm in arms
         for seed in chosen["seed"]
     )
     cells = tuple(
         _cell(experiment, variant, attack)
         for variant in variants
+        if variant.arm in chosen["arm"]
         for attack in chosen["attack"]
+        if attack in attacks_of(suite, variant.arm)
     )
     if not variants:
         raise NothingMatched("the selection leaves nothing of the suite")
@@ -109,6 +117,26 @@ def _chosen(suite: Suite, only: Mapping[str, Sequence[str]]) -> dict[str, list[s
     }
 
 
+def attacks_of(suite: Suite, arm: str) -> list[str]:
+    """Return the attacks that an arm gets, in the suite's order."""
+    stated = suite.arms[arm].attacks
+    return [label for label in suite.attacks if stated is None or label in stated]
+
+
+def _with_sources(suite: Suite, arms: Sequence[str]) -> list[str]:
+    """Put before each arm those that it is made from; a valid suite has no cycles."""
+    found: dict[str, None] = {}
+
+    def add(arm: str) -> None:
+        for source in suite.arms[arm].sources:
+            add(source)
+        found[arm] = None
+
+    for arm in arms:
+        add(arm)
+    return list(found)
+
+
 # --- identities ---------------------------------------------------------------------
 
 
@@ -125,7 +153,12 @@ def _variant(experiment: Experiment, model: str, arm: str, seed: int) -> Variant
         "diagnostics": _diagnostics(experiment.suite),
     }
     unit_id = _unit_id(f"{model}.{arm}.s{seed}", identity)
-    return VariantPlan(unit_id, model, arm, seed, identity, content_hash(weights))
+    key = content_hash(weights)
+    sources = tuple(
+        _variant(experiment, model, source, seed)
+        for source in experiment.suite.arms[arm].sources
+    )
+    return VariantPlan(unit_id, model, arm, seed, identity, key, sources)
 
 
 def _diagnostics(suite: Suite) -> Identity | None:
@@ -152,15 +185,36 @@ def _subject_identity(
         "arm": {
             "constraint": constraint.name,
             "options": _options(experiment, constraint),
+            **_derivation(experiment, model, arm, seed),
         },
         "recovery": _recovery(experiment.suite, arm),
         "seed": seed,
     }
 
 
+def _derivation(experiment: Experiment, model: str, arm: str, seed: int) -> Identity:
+    """Describe what else an arm is made from; nothing for most."""
+    suite, section = experiment.suite, experiment.suite.arms[arm]
+    sources = {
+        "derive_from": section.derive_from,
+        "match_loss_of": section.match_loss_of,
+    }
+    identity: Identity = {
+        key: _subject_identity(experiment, model, source, seed)
+        for key, source in sources.items()
+        if source is not None
+    }
+    if experiment.arms[arm].uses_examples:
+        identity["examples"] = _examples(suite, searches=True)
+        if suite.recovery is not None and suite.recovery.validation is not None:
+            corpus = suite.recovery.validation
+            identity["held_out"] = corpus_identity(suite, corpus)
+    return identity
+
+
 def _recovery(suite: Suite, arm: str) -> Identity | None:
     section = suite.recovery
-    if section is None or not suite.arms[arm].recovery:
+    if section is None or not suite.arms[arm].recovers:
         return None
     # How often it is saved changes nothing about what is trained.
     identity = section.model_dump(mode="json", exclude={"checkpoint_every"})
@@ -200,7 +254,6 @@ def _examples(suite: Suite, searches: bool) -> Identity | None:
     return {
         "prompt_tokens": section.prompt_tokens,
         "reference_tokens": section.reference_tokens,
-        **section.beyond_loss,
         **{name: _example_set(suite, part) for name, part in sets.items()},
     }
 

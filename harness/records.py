@@ -27,7 +27,7 @@ SCHEMA_VERSION: Final = 1
 Sha256 = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-def _when(field: str, value: str, **consequences: Any) -> dict[str, Any]:
+def _when(field: str, value: str | bool, **consequences: Any) -> dict[str, Any]:
     """Return a rule for the schema: where `field` is `value`, the others are so."""
     return {
         "if": {"properties": {field: {"const": value}}},
@@ -117,6 +117,10 @@ class ArmRef(Strict):
     """The options that the suite states; the others are defaults."""
     recovery: dict[str, Any] | None
     """The recovery training that this arm gets, resolved; null for none."""
+    derive_from: str | None = None
+    """The arm whose frozen subject it starts from; null for the model as loaded."""
+    match_loss_of: str | None = None
+    """The arm whose clean loss it is brought to."""
 
 
 class AttackRef(Strict):
@@ -215,6 +219,25 @@ class RecoverySummary(Strict):
     """Held-out loss of the frozen subject."""
     restarts: int = 0
     """How often training went on from a checkpoint."""
+
+
+class Derivation(Strict):
+    """What came of making a subject from another one."""
+
+    model_config = pydantic.ConfigDict(
+        json_schema_extra=_when(
+            "achieved", False, reason={"type": "string", "minLength": 1}
+        )
+    )
+
+    achieved: bool
+    """Whether the subject is what its arm was to make of it."""
+    reason: str | None = None
+    """Why it is not."""
+    results: dict[str, Estimate]
+    """What was found, as the clean losses of both arms."""
+    measured: dict[str, Any] = {}
+    """How it was made, as the scale of the noise."""
 
 
 class Samples(Strict):
@@ -390,6 +413,8 @@ class Record(Strict):
     """What training did; null for a cell."""
     certificate: Certificates | None = None
     """What is known of the feed-forward networks; null for a cell."""
+    derivation: Derivation | None = None
+    """What came of making a variant from another one; null where nothing is to say."""
     diagnostics: list[Diagnostic] = []
     """What says whether the results can be trusted."""
     samples: Samples | None

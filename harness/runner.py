@@ -80,9 +80,13 @@ class Runner:
         return outcome
 
     def _run_variant(self, plan: VariantPlan, folder: Path, outcome: Outcome) -> None:
+        for source in plan.sources:
+            self._require(source, f"the arm {source.arm}, which it is made from,")
         with timed(outcome, "subject"):
             made = subject_folder(self._run, plan)
-        outcome.certificate, outcome.recovery, outcome.parameters = read_making(made)
+        making = read_making(made)
+        outcome.certificate, outcome.recovery = making.certificate, making.recovery
+        outcome.derivation, outcome.parameters = making.derivation, making.parameters
         link_subject(made, folder)
         with timed(outcome, "metrics"):
             subject = self._subject(plan)
@@ -93,9 +97,7 @@ class Runner:
         outcome.batch_size = subject.batch_size
 
     def _run_cell(self, plan: CellPlan, folder: Path, outcome: Outcome) -> None:
-        state = self._run.folder.state("variant", plan.variant.id)
-        if state.status != "complete":
-            raise CellError(f"its variant is {state.status}: {state.reason}")
+        self._require(plan.variant, "its variant")
         subject = self._subject(plan.variant)
         outcome.parameters = subject.n_parameters
         section, limit = self._run.suite.examples, self._run.suite.limit
@@ -110,6 +112,11 @@ class Runner:
         outcome.ledger, outcome.restarts = found.ledger, found.restarts
         outcome.samples = write_samples(folder, rows)
         outcome.batch_size = subject.batch_size
+
+    def _require(self, plan: VariantPlan, name: str) -> None:
+        state = self._run.folder.state("variant", plan.id)
+        if state.status != "complete":
+            raise CellError(f"{name} is {state.status}: {state.reason}")
 
     def _subject(self, plan: VariantPlan) -> Subject:
         if self._loaded is None or self._loaded[0] != plan.subject_key:

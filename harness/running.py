@@ -118,7 +118,7 @@ def _unit_runner(run: RunContext, tally: Tally, rerun: bool) -> RunUnit:
 
     def run_unit(unit: Unit) -> Record | None:
         with _held(run.folder, unit) as mine:
-            if not mine or _waits_for_its_variant(run, unit):
+            if not mine or _waits_for_a_variant(run, unit):
                 return None
             state = run.folder.state(kind_of(unit), unit.id)
             if state.record and state.status == "complete" and not rerun:
@@ -155,11 +155,11 @@ def _spelt(estimate: Estimate) -> str:
     return f"{estimate.value:.4g} {estimate.unit}"
 
 
-def _waits_for_its_variant(run: RunContext, unit: Unit) -> bool:
-    """Say whether another process is still at work on the variant of a cell."""
-    if not isinstance(unit, CellPlan):
-        return False
-    return run.folder.state("variant", unit.variant.id).status == "missing"
+def _waits_for_a_variant(run: RunContext, unit: Unit) -> bool:
+    """Say whether another process is still at work on a variant that a unit needs."""
+    needed = [unit.variant] if isinstance(unit, CellPlan) else unit.sources
+    states = [run.folder.state("variant", variant.id) for variant in needed]
+    return any(state.status == "missing" for state in states)
 
 
 @contextmanager

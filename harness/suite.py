@@ -83,8 +83,27 @@ class ArmSection(_PluginSection):
 
     constraint: str = "none"
     """The constraint plugin."""
-    recovery: bool = True
-    """Whether this arm gets the suite's recovery training."""
+    recovery: bool | None = None
+    """Whether this arm gets the suite's recovery training; by default, where it is not
+    derived from another arm."""
+    derive_from: Label | None = None
+    """The arm whose frozen subject it starts from, of the same model and seed; by
+    default it starts from the model as loaded."""
+    match_loss_of: Label | None = None
+    """The arm whose clean loss it is brought to, by the constraint `noise`."""
+    attacks: tuple[Label, ...] | None = None
+    """The attacks that it gets, by their labels; by default all."""
+
+    @property
+    def recovers(self) -> bool:
+        """Whether this arm gets the suite's recovery training."""
+        return self.derive_from is None if self.recovery is None else self.recovery
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The arms that it is made from, each once."""
+        stated = (self.derive_from, self.match_loss_of)
+        return tuple(dict.fromkeys(arm for arm in stated if arm is not None))
 
 
 _PAIR_FIELDS = ("prompt", "reference", "prefix", "choices", "gold")
@@ -180,23 +199,9 @@ class ExamplesSection(Strict):
     validation: ExampleSet | None = None
     """What universal attacks choose among their restarts on."""
     prompt_tokens: Positive = 64
-    """Length of a prompt; of pairs and answers, the greatest length."""
+    """Length of a prompt."""
     reference_tokens: Positive = 64
-    """Length of the reference that follows it; of pairs and answers, the greatest."""
-    objective: Literal["loss", "answer"] = "loss"
-    """`answer`: the reference is an answer (of a task, or a text's last word), and an
-    attack succeeds where the answer was right and is lost."""
-    rouge_tokens: Positive | None = None
-    """If set, what the subject writes after each prompt, in so many tokens at most, is
-    compared with the pair's reference by ROUGE-L, before the attack and after it."""
-
-    @property
-    def beyond_loss(self) -> dict[str, Any]:
-        """What is asked of examples besides a loss, as JSON values; {} by default."""
-        answers = {"objective": self.objective} if self.objective != "loss" else {}
-        if self.rouge_tokens is None:
-            return dict(answers)
-        return {**answers, "rouge_tokens": self.rouge_tokens}
+    """Length of the reference that follows it."""
 
 
 class MetricSection(_PluginSection):
@@ -231,8 +236,6 @@ class SuccessSection(Strict):
 
     threshold: Annotated[float, pydantic.Field(gt=0)] = 0.15
     """Relative rise of the reference's perplexity: exp(dL) > 1 + threshold."""
-    rouge_drop: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.10
-    """Relative fall of ROUGE-L, where `examples.rouge_tokens` is set."""
 
 
 class Suite(Strict):

@@ -256,11 +256,13 @@ def _corpora(experiment: Experiment, store_root: Path) -> Corpora:
 
 def _used_corpora(experiment: Experiment) -> Iterator[str]:
     suite = experiment.suite
-    if suite.recovery and any(arm.recovery for arm in suite.arms.values()):
+    arms_read_examples = any(c.uses_examples for c in experiment.arms.values())
+    trained = any(arm.recovers for arm in suite.arms.values())
+    if suite.recovery and (trained or arms_read_examples):
         yield suite.recovery.corpus
         if suite.recovery.validation:
             yield suite.recovery.validation
-    if suite.examples and suite.attacks:
+    if suite.examples and (suite.attacks or arms_read_examples):
         sets = suite.examples.test, suite.examples.search, suite.examples.validation
         yield from (part.corpus for part in sets if part is not None)
     for plugins in experiment.plugins.values():

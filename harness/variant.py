@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.certificate import certify
+from harness.derivation import arm_context
 from harness.freeze import freeze, load_frozen
 from harness.interfaces import Document, MetricContext
 from harness.isolation import fixed_random_state
 from harness.plan import VariantPlan
-from harness.records import Certificate, Certificates, Estimate, RecoverySummary
+from harness.records import (
+    Certificate,
+    Certificates,
+    Derivation,
+    Estimate,
+    RecoverySummary,
+)
 from harness.recovery import recover
 from harness.run_context import RunContext
 from harness.store import write_json
@@ -51,13 +59,25 @@ def load_subject(run: RunContext, plan: VariantPlan) -> Subject:
     )
 
 
-def read_making(folder: Path) -> tuple[Certificates, RecoverySummary, int]:
-    """Return what is known of how a subject was made, and its parameter count."""
+@dataclass(frozen=True)
+class Making:
+    """What is known of how a subject was made."""
+
+    certificate: Certificates
+    recovery: RecoverySummary
+    derivation: Derivation | None
+    parameters: int
+
+
+def read_making(folder: Path) -> Making:
+    """Return what the folder of a subject says of how it was made."""
     made = json.loads((folder / "made.json").read_text())
-    return (
-        Certificates.model_validate(made["certificate"]),
-        RecoverySummary.model_validate(made["recovery"]),
-        int(made["parameters"]),
+    derivation = made.get("derivation")
+    return Making(
+        certificate=Certificates.model_validate(made["certificate"]),
+        recovery=RecoverySummary.model_validate(made["recovery"]),
+        derivation=derivation and Derivation.model_validate(derivation),
+        parameters=int(made["parameters"]),
     )
 
 
@@ -92,9 +112,9 @@ class _Making:
     def into(self, folder: Path) -> None:
         """Make the subject: its model, how it was trained, what is known of it."""
         with fixed_random_state(self._plan.seed):
-            model, tokenizer = self._adapter.load(self._run.store.root)
+            model, tokenizer = self._start()
             inputs = certificate_inputs(self._run, tokenizer)
-            self._constraint.apply(self._adapter, model, self._plan.seed)
+            derivation = self._install(model, tokenizer)
             before = self._certify(model, inputs)
             summary = self._recover(model, tokenizer, folder / TRAINING)
             freeze(model, tokenizer, folder / "model")
@@ -104,9 +124,37 @@ class _Making:
         made = {
             "certificate": both.model_dump(mode="json"),
             "recovery": summary.model_dump(mode="json"),
+            "derivation": derivation and derivation.model_dump(mode="json"),
             "parameters": sum(p.numel() for p in frozen.parameters()),
         }
         write_json(folder / "made.json", made)
+
+    def _start(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Load what the arm begins with: the model, or another arm's subject."""
+        source = self._run.suite.arms[self._plan.arm].derive_from
+        if source is None:
+            return self._adapter.load(self._run.store.root)
+        model, tokenizer = load_frozen(self._frozen(source))
+        model.requires_grad_(True)
+        return model, tokenizer
+
+    def _install(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> Derivation | None:
+        run, plan = self._run, self._plan
+        match = run.suite.arms[plan.arm].match_loss_of
+        matched = None
+        if match is not None:
+            folder = self._frozen(match)
+            matched = lambda: load_frozen(folder)[0]  # noqa: E731
+        with run.progress(f"{plan.id}: {self._constraint.name}", "steps") as progress:
+            context = arm_context(run, plan.seed, tokenizer, matched, progress.update)
+            return self._constraint.install(self._adapter, model, context)
+
+    def _frozen(self, arm: str) -> Path:
+        """Return the folder of the frozen model of an arm among the sources."""
+        plan = next(source for source in self._plan.sources if source.arm == arm)
+        return subject_folder(self._run, plan) / "model"
 
     def _certify(
         self, model: PreTrainedModel, inputs: list[NDArray[np.int64]]
@@ -122,7 +170,7 @@ class _Making:
     ) -> RecoverySummary:
         run, plan = self._run, self._plan
         section = run.suite.recovery
-        if section is None or not run.suite.arms[plan.arm].recovery:
+        if section is None or not run.suite.arms[plan.arm].recovers:
             return RecoverySummary(status="none", steps=0, tokens=0)
         log = TrainingLog(run, plan)
         with (

@@ -238,6 +238,58 @@ def test_the_subject_is_what_is_trained_not_what_is_measured(plan):
     assert not set(keys("recovery.tokens=20000")) & set(keys())
 
 
+# --- arms made from other arms ------------------------------------------------------
+
+COPY = "arms:\n  copy: {derive_from: monotone}\n"
+MIXED = (
+    "arms:\n  third: {derive_from: copy, attacks: [flip]}\n"
+    "  copy: {derive_from: monotone}\n"
+)
+
+
+def test_an_arm_comes_after_those_that_it_is_made_from(plan):
+    made = plan(extra=MIXED)
+    arms = [variant.arm for variant in made.variants if variant.seed == 1]
+    assert arms == ["baseline", "monotone", "copy", "third"]
+    by_id = {variant.id: variant for variant in made.variants}
+    third = next(v for v in made.variants if v.arm == "third" and v.seed == 2)
+    (copy,) = third.sources
+    assert (copy.arm, copy.seed) == ("copy", 2)
+    assert by_id[copy.id] == copy
+    assert [cell.attack for cell in made.cells if cell.variant == third] == ["flip"]
+
+
+def test_selecting_an_arm_adds_the_variants_that_it_is_made_from(plan):
+    everything = plan(extra=MIXED)
+    some = plan(extra=MIXED, only={"arm": ["third"], "seed": ["2"]})
+    assert [v.arm for v in some.variants] == ["monotone", "copy", "third"]
+    assert {cell.variant.arm for cell in some.cells} == {"third"}
+    assert set(ids(some)) < set(ids(everything))
+
+
+def test_a_derived_arm_gets_no_recovery_unless_stated(plan):
+    plain, trained = plan(extra=COPY), plan("arms.copy.recovery=true", extra=COPY)
+    of_copy = [p.variants[-1].identity["recovery"] for p in (plain, trained)]
+    assert of_copy[0] is None
+    assert of_copy[1] == plain.variants[0].identity["recovery"]
+
+
+@pytest.mark.parametrize(
+    "override", ["arms.monotone.start=gauge", "recovery.tokens=20000"]
+)
+def test_another_source_is_another_arm(plan, override):
+    before, after = plan(extra=COPY), plan(override, extra=COPY)
+    assert "toy-1.5b.copy.s1" in changed(before.variants, after.variants)
+    assert before.variants[-1].subject_key != after.variants[-1].subject_key
+
+
+def test_a_source_s_identity_is_in_the_id_and_its_label_is_not(plan):
+    copy = plan(extra=COPY).variants[-1]
+    (source,) = copy.sources
+    assert content_hash(copy.identity["arm"]["derive_from"]) == source.subject_key
+    assert "monotone" not in json.dumps(copy.identity)
+
+
 # --- selection ----------------------------------------------------------------------
 
 

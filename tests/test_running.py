@@ -149,6 +149,43 @@ def test_a_plugin_in_one_file_is_listed_runs_and_validates(
     assert cli("validate", out).code == 0
 
 
+def test_an_arm_made_from_another_begins_with_its_frozen_weights(suite, cli, tmp_path):
+    import torch
+
+    from harness.freeze import load_frozen
+
+    out = tmp_path / "runs" / "tiny"
+    arguments = ("run", suite, "--out", out, "--only", "arm=copy,attack=hotflip")
+    arguments += ("--set", "arms.copy={derive_from: gauge, attacks: [hotflip, uat]}")
+    done = cli(*arguments)
+    assert done.code == 0
+    assert "3 of 3 complete" in done.err  # the gauge, the copy and one cell
+    (gauge,), (copy,) = (out.glob(f"variants/*.{a}.*") for a in ("gauge", "copy"))
+    weights = [
+        load_frozen(folder / "model")[0].state_dict() for folder in (gauge, copy)
+    ]
+    assert all(map(torch.equal, weights[0].values(), weights[1].values()))
+    record = json.loads((copy / "record.json").read_text())
+    assert record["arm"]["derive_from"] == "gauge"
+    assert record["arm"]["recovery"] is None
+    assert record["recovery"]["status"] == "none"
+    assert record["certificate"]["after"]["status"] == "nothing_promised"
+    assert cli("run", out / "suite.resolved.yaml", "--out", out).code == 0
+    assert cli("validate", out).code == 0
+
+
+def test_an_arm_whose_source_failed_says_so(suite, cli, tmp_path):
+    out = tmp_path / "runs" / "tiny"
+    done = cli(
+        *("run", suite, "--out", out, "--only", "arm=copy"),
+        *("--set", "arms.gauge.layers=7", "--set", "arms.copy={derive_from: gauge}"),
+    )
+    assert done.code == 1
+    (path,) = out.glob("variants/tiny.copy.*/record.json")
+    message = json.loads(path.read_text())["error"]["message"]
+    assert message.startswith("the arm gauge, which it is made from, is failed: layers")
+
+
 def start(suite, out):
     """Run the suite in a process of its own."""
     return subprocess.Popen(

@@ -35,12 +35,18 @@ WRONG = {
     # --- keys
     "limits: 3": "s.yaml:2: limits: unknown key 'limits'; did you mean 'limit'?",
     "success: {treshold: 0.1}": "s.yaml:2: success.treshold: unknown key 'treshold'; did you mean 'threshold'? (known: threshold)",
-    "arms:\n  monotone: {strat: abs}": "s.yaml:3: arms.monotone.strat: unknown toy_softplus option 'strat'; did you mean 'start'? (known: constraint, layers, recovery, start)",
+    "arms:\n  monotone: {strat: abs}": "s.yaml:3: arms.monotone.strat: unknown toy_softplus option 'strat'; did you mean 'start'?",
     "attacks:\n  flip: {mach: control}": "s.yaml:3: attacks.flip.mach: unknown toy_flip option 'mach'; did you mean 'match'?",
     # --- missing
     "models:\n  other: {path: x}": "s.yaml:3: models.other.adapter: is missing: the model plugin that loads it",
     "models:\n  other: {adapter: toy}": "s.yaml:3: models.other.path: is missing: the folder with the weights",
     "examples: null\nattacks:\n  control: null": "s.yaml:3: attacks: attacks need examples: state `examples.test`",
+    "arms:\n  copy: {derive_from: baselin}": "s.yaml:3: arms.copy.derive_from: unknown arm 'baselin'; did you mean 'baseline'? (known: baseline, copy, monotone)",
+    "arms:\n  copy: {derive_from: copy}": "s.yaml:3: arms.copy.derive_from: 'copy' would be made from itself",
+    "arms:\n  a: {derive_from: monotone}\n  monotone: {derive_from: a, recovery: true}": "s.yaml:4: arms.monotone.derive_from: 'monotone' would be made from itself",
+    "arms: {baseline: {derive_from: monotone}}": "s.yaml:2: arms.baseline.derive_from: the baseline is what others are compared with: it has no source",
+    "arms:\n  a: {derive_from: baseline, match_loss_of: monotone}": "s.yaml:3: arms.a.match_loss_of: 'none' as stated here matches no loss",
+    "arms:\n  a: {attacks: [flop]}": "s.yaml:3: arms.a.attacks: unknown attack 'flop'; did you mean 'flip'? (known: control, flip)",
     "arms: {baseline: null}": "s.yaml:2: arms: needs an arm called 'baseline', which all others are compared with",
     "models: {toy-1.5b: null}": "s.yaml:2: models: expected at least 1 entry, got an empty mapping",
     # --- types

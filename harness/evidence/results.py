@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from harness.plan import attacks_of
 from harness.records import Record
 from harness.results import SampleRow, read_samples
 from harness.survey import Survey
@@ -63,9 +64,22 @@ class Results:
 
     @cached_property
     def subjects(self) -> list[Subjects]:
-        """All models and arms in the suite's order, the baseline arm first."""
-        arms = sorted(self.suite.arms, key=lambda arm: arm != BASELINE)
+        """All models and arms in the suite's order, baseline first, derived last."""
+        arms = sorted(self.suite.arms, key=self._place)
         return [Subjects(model, arm) for model in self.suite.models for arm in arms]
+
+    @cached_property
+    def treatments(self) -> list[Subjects]:
+        """The models and arms that are compared: those made from no other arm."""
+        return [s for s in self.subjects if self.source(s) is None]
+
+    def source(self, subjects: Subjects) -> str | None:
+        """Return the arm that an arm is derived from, if it is."""
+        return self.suite.arms[subjects.arm].derive_from
+
+    def planned(self, subjects: Subjects, attack: str) -> bool:
+        """Say whether an arm gets an attack at all."""
+        return attack in attacks_of(self.suite, subjects.arm)
 
     @cached_property
     def controls(self) -> list[tuple[str, str]]:
@@ -93,6 +107,8 @@ class Results:
 
     def absence(self, subjects: Subjects, attack: str | None = None) -> str:
         """Say why there is nothing under any seed, as ``failed`` or ``missing``."""
+        if attack is not None and not self.planned(subjects, attack):
+            return "not planned"
         units = [
             self._units[subjects.model, subjects.arm, seed, attack]
             for seed in self.suite.seeds
@@ -110,8 +126,12 @@ class Results:
     def _complete(
         self, subjects: Subjects, seed: int, attack: str | None
     ) -> Record | None:
-        state = self._units[subjects.model, subjects.arm, seed, attack].state
-        return state.record if state.status == "complete" else None
+        unit = self._units.get((subjects.model, subjects.arm, seed, attack))
+        complete = unit is not None and unit.state.status == "complete"
+        return unit.state.record if unit is not None and complete else None
+
+    def _place(self, arm: str) -> tuple[bool, bool]:
+        return self.suite.arms[arm].derive_from is not None, arm != BASELINE
 
     def _cell(self, record: Record) -> AttackedCell:
         if record.id not in self._cells:

@@ -21,7 +21,7 @@ from harness.results import SampleRow
 
 def arms_table(results: Results) -> Table:
     """Return a row for each model, arm other than the baseline, and attack."""
-    treated = [s for s in results.subjects if s != s.baseline]
+    treated = [s for s in results.treatments if s != s.baseline]
     attacks = list(results.suite.attacks)
     return Table(
         key="arms",
@@ -36,7 +36,12 @@ def arms_table(results: Results) -> Table:
             Column("difference", "dL"),
             Column("pairs"),
         ],
-        rows=[_row(results, s, attack) for s in treated for attack in attacks],
+        rows=[
+            _row(results, s, attack)
+            for s in treated
+            for attack in attacks
+            if results.planned(s, attack)
+        ],
         caption=(
             "Nats/token on the attacked examples. Below 0, the attack does less harm "
             "to the arm than to the baseline; [a, b] is a 95 % interval, paired by "

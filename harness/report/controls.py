@@ -63,6 +63,7 @@ def compare_controls(results: Results) -> list[Comparison]:
         _compare(results, subjects, attack, control)
         for attack, control in results.controls
         for subjects in results.subjects
+        if results.planned(subjects, attack) and results.planned(subjects, control)
     ]
 
 

@@ -36,7 +36,7 @@ def certificates_table(results: Results) -> Table:
             Column("after", "smallest weight"),
             Column("FFN monotone"),
         ],
-        rows=[_certificate_row(results, subjects) for subjects in results.subjects],
+        rows=[_certificate_row(results, subjects) for subjects in results.treatments],
         caption=(
             "Before and after recovery, the worst over seeds. Nothing follows for the "
             "whole model (end to end: none): residuals, norms and attention are not "
@@ -57,7 +57,7 @@ def recovery_table(results: Results) -> Table:
             Column("tokens"),
             Column("data and order"),
         ],
-        rows=[_recovery_row(results, subjects) for subjects in results.subjects],
+        rows=[_recovery_row(results, subjects) for subjects in results.treatments],
         caption=(
             "Mean over seeds, ± the sample standard deviation (ddof 1) where there are "
             "several. Arms compare only where they saw the same tokens in the same "
@@ -68,12 +68,12 @@ def recovery_table(results: Results) -> Table:
 
 def unequal_training(results: Results) -> list[Subjects]:
     """Return the models and arms that were not trained as their baseline arm was."""
-    return [s for s in results.subjects if _same_training(results, s) is False]
+    return [s for s in results.treatments if _same_training(results, s) is False]
 
 
 def failed_certificates(results: Results) -> list[Subjects]:
     """Return the models and arms that break a promise, under any seed."""
-    return [s for s in results.subjects if any(_failed(c) for c in _all(results, s))]
+    return [s for s in results.treatments if any(_failed(c) for c in _all(results, s))]
 
 
 # --- certificates -------------------------------------------------------------------

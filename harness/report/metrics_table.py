@@ -29,7 +29,7 @@ def metrics_tables(results: Results) -> list[Table]:
 
 
 def _table(results: Results, model: str) -> Table:
-    columns = [s for s in results.subjects if s.model == model]
+    columns = [s for s in results.treatments if s.model == model]
     names = [name for s in columns for name in _names(results, s)]
     rows = [
         [Label(".".join(name)), *[_cell(results, s, *name) for s in columns]]

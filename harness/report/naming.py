@@ -13,5 +13,7 @@ def heading(results: Results) -> Column:
 
 def label(results: Results, subjects: Subjects) -> Label:
     """Name a row; where there is one model only, its arm says enough."""
-    short = "" if len(results.suite.models) > 1 else subjects.arm
-    return Label(subjects.name, short=short)
+    source = results.source(subjects)
+    made = "" if source is None else f" (from {source})"
+    short = "" if len(results.suite.models) > 1 else subjects.arm + made
+    return Label(subjects.name + made, short=short)

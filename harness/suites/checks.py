@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import Problem, unknown_name
-from harness.interfaces import CORPUS, Attack, Plugin
+from harness.interfaces import CORPUS, Attack, Constraint, Plugin
 from harness.registry import Registry
 from harness.suite import CorpusSection, Suite
 from harness.suites import complaints
@@ -27,7 +27,7 @@ def check(
     suite, problems = complaints.validate(Suite, tree)
     plugins = build_plugins(tree, registry, problems)
     uses = list(_corpus_uses(tree, plugins))
-    problems += _arms_problems(tree)
+    problems += _arms_problems(tree, plugins)
     problems += _seed_problems(tree)
     problems += _attack_problems(tree, plugins)
     problems += _unknown_corpora(tree, uses)
@@ -125,16 +125,101 @@ def _sources(tree: Node) -> dict[str, Source]:
     return sources
 
 
+SOURCE_KEYS = ("derive_from", "match_loss_of")
+"""The keys of an arm that name other arms."""
+
+
 # --- rules --------------------------------------------------------------------------
 
 
-def _arms_problems(tree: Node) -> Iterator[Problem]:
+def _arms_problems(tree: Node, plugins: Plugins) -> Iterator[Problem]:
     arms = tree.child("arms")
     if arms is None or not isinstance(arms.value, dict) or not arms.value:
         return
     if "baseline" not in arms.value:
         message = "needs an arm called 'baseline', which all others are compared with"
         yield arms.place.problem("arms", message)
+    for label, node in entries_of(tree, "arms").items():
+        yield from _source_problems(label, node, arms.value)
+        yield from _unknown_attacks(label, node, tree)
+        constraint = plugins["arms"].get(label)
+        if isinstance(constraint, Constraint):
+            yield from _need_problems(label, node, constraint, tree)
+
+
+def _source_problems(
+    label: str, node: Node, arms: dict[str, Node]
+) -> Iterator[Problem]:
+    """Check the arms that an arm is made from: they are known, and no circle."""
+    for key in SOURCE_KEYS:
+        source = node.child(key)
+        if source is None or not isinstance(source.value, str):
+            continue
+        path, message = f"arms.{label}.{key}", None
+        if source.value not in arms:
+            message = unknown_name("arm", source.value, arms)
+        elif label == "baseline":
+            message = "the baseline is what others are compared with: it has no source"
+        elif label in _made_from(source.value, arms) and _is_first(label, arms):
+            message = f"{label!r} would be made from itself"
+        if message:
+            yield source.place.problem(path, message)
+
+
+def _made_from(arm: str, arms: dict[str, Node]) -> set[str]:
+    """Return an arm and all that it is made from, in a tree that may have circles."""
+    found: set[str] = set()
+    waiting = [arm]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in arms:
+            continue
+        found.add(name)
+        stated = [arms[name].child(key) for key in SOURCE_KEYS]
+        waiting += [n.value for n in stated if n and isinstance(n.value, str)]
+    return found
+
+
+def _is_first(label: str, arms: dict[str, Node]) -> bool:
+    """Say whether no arm before this one is in a circle with it: one is enough."""
+    before = list(arms)[: list(arms).index(label)]
+    own = _made_from(label, arms)
+    return not any(arm in own and label in _made_from(arm, arms) for arm in before)
+
+
+def _unknown_attacks(label: str, node: Node, tree: Node) -> Iterator[Problem]:
+    attacks, stated = tree.child("attacks"), node.child("attacks")
+    known = attacks.value if attacks and isinstance(attacks.value, dict) else {}
+    for item in stated.value if stated and isinstance(stated.value, list) else []:
+        if isinstance(item.value, str) and item.value not in known:
+            message = unknown_name("attack", item.value, known)
+            yield item.place.problem(f"arms.{label}.attacks", message)
+
+
+def _need_problems(
+    label: str, node: Node, constraint: Constraint[Any], tree: Node
+) -> Iterator[Problem]:
+    """Check what a constraint needs besides its options."""
+    match, path = node.child("match_loss_of"), f"arms.{label}"
+    stated = match is not None and match.value is not None
+    if stated and not constraint.matches_loss:
+        message = f"{constraint.name!r} as stated here matches no loss"
+        yield node.place.problem(f"{path}.match_loss_of", message)
+    if constraint.matches_loss and not stated:
+        message = "needs `match_loss_of`: the arm whose clean loss it is to have"
+        yield node.place.problem(path, message)
+    if constraint.uses_examples and not _has(tree, "examples"):
+        yield node.place.problem(path, "needs examples: state `examples.test`")
+    elif constraint.uses_examples and not (
+        _has(tree, "examples", "validation") or _has(tree, "recovery", "validation")
+    ):
+        message = "needs `examples.validation`, or `recovery.validation` to cut some of"
+        yield node.place.problem(path, message)
+
+
+def _has(tree: Node, *path: str) -> bool:
+    node, followed = tree.find(path)
+    return len(followed) == len(path) and node.value is not None
 
 
 def _seed_problems(tree: Node) -> Iterator[Problem]:
