@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from harness.errors import UsageError
-from harness.interfaces import Document, Example, ExampleSets
+from harness.interfaces import Example, ExampleSets
+from harness.texts.cutting import Cutter, Unfit
+from harness.texts.encoding import TextEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,20 +27,25 @@ def build_examples(
     corpora: Corpora,
     tokenizer: PreTrainedTokenizerBase,
     limit: int | None,
+    *,
+    encoder_decoder: bool = False,
 ) -> ExampleSets:
     """Cut one example out of each document, in order, until there are enough.
 
-    The first `prompt_tokens` tokens are the prompt and the next `reference_tokens`
-    the reference; shorter documents are passed over. What the tokenizer puts first
-    (OPT's ``</s>``) precedes the prompt and is protected. Raises UsageError where a
-    corpus has too few such documents, or where two sets share one.
+    Of a text, the first `prompt_tokens` tokens are the prompt and the next
+    `reference_tokens` the reference; shorter texts are passed over. Of a pair, both
+    are cut to those lengths and may be shorter. With the objective `answer`, the answer
+    is whole and the prompt is what precedes it. What the tokenizer adds (OPT's first
+    ``</s>``, T5's last) and a corpus's prefix are protected. Raises UsageError where a
+    corpus has too few documents for that, or where two sets share one.
     """
     sets = {"test": section.test}
     if section.search is not None:
         sets["search"] = section.search
     if section.validation is not None:
         sets["validation"] = section.validation
-    cutter = _Cutter(section, tokenizer)
+    encoder = TextEncoder(tokenizer, encoder_decoder=encoder_decoder)
+    cutter = Cutter(section, encoder)
     owners: dict[str, str] = {}
     built = {}
     for role, wanted in sets.items():
@@ -47,54 +55,49 @@ def build_examples(
     return ExampleSets(**built)
 
 
-class _Cutter:
-    """Turns a document into an example, or into None where it is too short."""
+@dataclass
+class _Cuts:
+    """The examples of a corpus, one by one, and why documents gave none."""
 
-    def __init__(
-        self, section: ExamplesSection, tokenizer: PreTrainedTokenizerBase
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._prompt = section.prompt_tokens
-        self.total = section.prompt_tokens + section.reference_tokens
-        self._prefix = _prefix(tokenizer)
+    corpus: str
+    corpora: Corpora
+    cutter: Cutter
+    unfit: Counter[str] = field(default_factory=Counter)
 
-    def __call__(self, corpus: str, document: Document) -> Example | None:
-        ids = _encode(self._tokenizer, document.text)[: self.total]
-        if len(ids) < self.total:
-            return None
-        return Example(
-            id=f"{corpus}/{document.id}",
-            document_id=f"{corpus}/{document.id}",
-            prompt_ids=_array(self._prefix + ids[: self._prompt]),
-            reference_ids=_array(ids[self._prompt :]),
-            protected=len(self._prefix),
-        )
+    def __iter__(self) -> Iterator[tuple[str, Example]]:
+        for document in self.corpora.all_documents(self.corpus):
+            try:
+                example = self.cutter(self.corpus, document)
+            except Unfit as reason:
+                self.unfit[str(reason)] += 1
+            else:
+                yield hashlib.sha256(document.text.encode()).hexdigest(), example
+
+    def reasons(self) -> str:
+        """Say how many documents gave no example, and why."""
+        parts = (f"{count} left out: {why}" for why, count in self.unfit.most_common())
+        return "; ".join(parts)
 
 
 def _take(
     role: str,
     wanted: ExampleSet,
     corpora: Corpora,
-    cutter: _Cutter,
+    cutter: Cutter,
     limit: int | None,
 ) -> list[tuple[str, Example]]:
     count = wanted.count if limit is None else min(wanted.count, limit)
-    found = list(itertools.islice(_cut_all(wanted.corpus, corpora, cutter), count))
+    cuts = _Cuts(wanted.corpus, corpora, cutter)
+    found = list(itertools.islice(cuts, count))
     if len(found) < count:
+        reasons = f" ({cuts.reasons()})" if cuts.unfit else ""
         raise UsageError(
-            f"examples.{role}: corpus {wanted.corpus} has {len(found)} documents of "
-            f"{cutter.total} tokens or more, and {count} are wanted"
+            f"examples.{role}: corpus {wanted.corpus} gives {len(found)} examples"
+            f"{reasons}, and {count} are wanted"
         )
+    if cuts.unfit:
+        logging.getLogger(__name__).info("examples.%s: %s", role, cuts.reasons())
     return found
-
-
-def _cut_all(
-    corpus: str, corpora: Corpora, cutter: _Cutter
-) -> Iterator[tuple[str, Example]]:
-    for document in corpora.all_documents(corpus):
-        example = cutter(corpus, document)
-        if example is not None:
-            yield hashlib.sha256(document.text.encode()).hexdigest(), example
 
 
 def _check_disjoint(
@@ -109,21 +112,3 @@ def _check_disjoint(
     owners.update(
         {digest: f"{example.id} of examples.{role}" for digest, example in found}
     )
-
-
-def _prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the special tokens that the tokenizer puts before a text."""
-    bare = _encode(tokenizer, "a")
-    whole = list(tokenizer("a")["input_ids"])
-    starts = range(len(whole) - len(bare) + 1)
-    start = next(s for s in starts if whole[s : s + len(bare)] == bare)
-    return whole[:start]
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    encoded = tokenizer(text, add_special_tokens=False, verbose=False)
-    return list(encoded["input_ids"])
-
-
-def _array(ids: list[int]) -> np.ndarray:
-    return np.array(ids, dtype=np.int64)

@@ -18,6 +18,7 @@ from typing import (
     Any,
     ClassVar,
     Generic,
+    Literal,
     NamedTuple,
     Protocol,
     TypeVar,
@@ -261,6 +262,8 @@ class Document:
     """Which of the choices is right."""
     prompts: tuple[str, ...] = ()
     """The prompt of each choice, where they differ."""
+    prefix: str = ""
+    """What the text begins with that is the corpus's, not this row's."""
 
     @property
     def whole(self) -> str:
@@ -271,9 +274,25 @@ class Document:
 
     @property
     def gap(self) -> str:
-        """A space, unless white space is between prompt and reference already."""
-        touching = (self.text[-1:], (self.reference or "")[:1])
-        return "" if any(part.isspace() for part in touching) else " "
+        """What stands between prompt and reference."""
+        return gap_between(self.text, self.reference or "")
+
+
+def gap_between(before: str, after: str) -> str:
+    """Return a space, unless white space is between two texts already."""
+    touching = (before[-1:], after[:1])
+    return "" if any(part.isspace() for part in touching) else " "
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An answer of a multiple-choice task, as token ids."""
+
+    tail_ids: Ids
+    """What stands at the prompt's end, in the place of its protected tokens."""
+    answer_ids: Ids
+    characters: int
+    """Of the answer's text; log-likelihoods are compared for each of them."""
 
 
 @dataclass(frozen=True)
@@ -291,6 +310,14 @@ class Example:
     """How many leading prompt tokens must stay first (OPT's ``</s>``)."""
     protected_end: int = 0
     """How many tokens at the prompt's end must stay last (T5's ``</s>``)."""
+    reference_text: str | None = None
+    """The whole text that the reference is the beginning of, where it is a pair's."""
+    answer: bool = False
+    """Whether the reference is an answer, which a subject gives rightly or not."""
+    choices: tuple[Choice, ...] = ()
+    """The answers to choose from, the reference among them; none for a last word."""
+    gold: int | None = None
+    """Which of the choices is the reference."""
 
     @property
     def free(self) -> NDArray[np.bool_]:
@@ -367,6 +394,30 @@ class TriggerBudget:
 
 
 @dataclass(frozen=True)
+class BlockBudget:
+    """How the search over a block of tokens, all of which may change, is laid out."""
+
+    positions: Literal["prompt", "prefix", "suffix"]
+    """Whether the prompt itself is the block, or tokens put before or after it."""
+    tokens: int
+    """How many tokens are put there; of no meaning for the prompt itself."""
+    steps: int
+    """How often a token is changed."""
+    buffer_size: int = 0
+    """How many of the best iterates are kept to go on from; 0 goes on from the last."""
+    start: str | None = None
+    """The text that fills a prefix or suffix at first, repeated; None draws tokens."""
+    target: str | None = None
+    """The text that is made likely; None makes the example's reference unlikely."""
+    reachable_only: bool = False
+    """Whether a prompt has to be what some text encodes to."""
+    draft: str | None = None
+    """The folder or hub id of a model that says which candidates are worth a pass."""
+    draft_forward: int = 0
+    """Forward passes of that model, which stand beside those of the budget."""
+
+
+@dataclass(frozen=True)
 class Budget:
     """What an attack may spend on one example, in passes over the whole input.
 
@@ -380,6 +431,8 @@ class Budget:
     """How many positions may differ at the end; None where that is not the limit."""
     trigger: TriggerBudget | None = None
     """The search for a universal trigger that is prepended; None where none is."""
+    block: BlockBudget | None = None
+    """The search over a block of tokens; None where none is."""
     examples: int = 1
     """How many examples share the work: all of it costs so many times the above."""
 

@@ -254,6 +254,7 @@ def _examples(suite: Suite, searches: bool) -> Identity | None:
     return {
         "prompt_tokens": section.prompt_tokens,
         "reference_tokens": section.reference_tokens,
+        **section.beyond_loss,
         **{name: _example_set(suite, part) for name, part in sets.items()},
     }
 

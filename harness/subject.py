@@ -169,8 +169,10 @@ class Subject:
         references: References,
         losses: Losses,
         k: int,
+        *,
+        lowest: bool = False,
     ) -> list[int]:
-        """Return the indices of the `k` highest losses, best first.
+        """Return the indices of the `k` highest (or `lowest`) losses, best first.
 
         `losses` are those that `losses` returned for the pairs. Where rounding could
         decide, the pairs in question are scored again by `exact_losses` (at the
@@ -178,13 +180,14 @@ class Subject:
         Equal losses go to the lower index; losses that are not finite come last.
         """
         pairs = self._pairs(prompts, references)
-        indices, values = np.arange(len(losses)), _finite(losses)
+        sign = -1 if lowest else 1
+        indices, values = np.arange(len(losses)), _finite(sign * losses)
         for margin, score in self._referees:
             keep = values >= _floor(values, k) - margin
             indices, values = indices[keep], values[keep]
             if _distinct(values, margin):
                 break
-            values = _finite(score([pairs[i] for i in indices]))
+            values = _finite(sign * score([pairs[i] for i in indices]))
         return [int(i) for i in indices[np.lexsort((indices, -values))][:k]]
 
     # --- gradients ------------------------------------------------------------------

@@ -199,9 +199,23 @@ class ExamplesSection(Strict):
     validation: ExampleSet | None = None
     """What universal attacks choose among their restarts on."""
     prompt_tokens: Positive = 64
-    """Length of a prompt."""
+    """Length of a prompt; of pairs and answers, the greatest length."""
     reference_tokens: Positive = 64
-    """Length of the reference that follows it."""
+    """Length of the reference that follows it; of pairs and answers, the greatest."""
+    objective: Literal["loss", "answer"] = "loss"
+    """`answer`: the reference is an answer (of a task, or a text's last word), and an
+    attack succeeds where the answer was right and is lost."""
+    rouge_tokens: Positive | None = None
+    """If set, what the subject writes after each prompt, in so many tokens at most, is
+    compared with the pair's reference by ROUGE-L, before the attack and after it."""
+
+    @property
+    def beyond_loss(self) -> dict[str, Any]:
+        """What is asked of examples besides a loss, as JSON values; {} by default."""
+        answers = {"objective": self.objective} if self.objective != "loss" else {}
+        if self.rouge_tokens is None:
+            return dict(answers)
+        return {**answers, "rouge_tokens": self.rouge_tokens}
 
 
 class MetricSection(_PluginSection):
@@ -236,6 +250,8 @@ class SuccessSection(Strict):
 
     threshold: Annotated[float, pydantic.Field(gt=0)] = 0.15
     """Relative rise of the reference's perplexity: exp(dL) > 1 + threshold."""
+    rouge_drop: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.10
+    """Relative fall of ROUGE-L, where `examples.rouge_tokens` is set."""
 
 
 class Suite(Strict):

@@ -88,7 +88,7 @@ def test_limit_cuts_every_set(corpora, tiny_tokenizer):
 
 
 def test_too_few_documents_are_counted(corpora, tiny_tokenizer):
-    with pytest.raises(UsageError, match="mixed has 8 documents of 10 tokens or more"):
+    with pytest.raises(UsageError, match=r"mixed gives 8 examples \(2 left out: short"):
         build_examples(section(9), corpora, tiny_tokenizer, None)
 
 

@@ -284,6 +284,8 @@ def test_rounding_cannot_choose(subject):
     for k in (1, 3, 40, 50):
         found = subject.top(prompts, reference, exact + noise, k)
         assert found == order[:k].tolist()
+        lowest = subject.top(prompts, reference, exact + noise, k, lowest=True)
+        assert lowest == order[::-1][:k].tolist()
 
 
 def test_equal_losses_go_to_the_lower_index(subject):
@@ -308,6 +310,7 @@ def test_losses_that_are_not_finite_come_last(subject):
     losses = np.array([np.nan, 1.0, np.inf, 2.0])
 
     assert subject.top(prompts, reference, losses, 2) == [3, 1]
+    assert subject.top(prompts, reference, losses, 2, lowest=True) == [1, 3]
     assert subject.top([], reference, np.empty(0), 2) == []
 
 

@@ -31,6 +31,8 @@ class Losses:
 
     prompts: Sequence[Ids]
     reference_ids: Ids
+    by: Subject | None = None
+    """Whose loss it is, if not that of the subject that is attacked."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Top:
     reference_ids: Ids
     losses: NDArray[np.float64]
     k: int
+    lowest: bool = False
+    by: Subject | None = None
 
 
 Request = Losses | Gradients | Top
@@ -113,6 +117,8 @@ class Spent:
     """Forward passes of one sequence, those that a gradient needs included."""
     gradients: int = 0
     """Backward passes of one sequence."""
+    draft_passes: int = 0
+    """Forward passes of one sequence by another model than the one attacked."""
 
     def count(self, search: Search[T]) -> Search[T]:
         """Run a search within another, counting what it asks for."""
@@ -123,41 +129,49 @@ class Spent:
             except StopIteration as end:
                 result: T = end.value
                 return result
-            if not isinstance(request, Top):
-                self.passes += len(request.prompts)
-            if isinstance(request, Gradients):
-                self.gradients += len(request.prompts)
+            self._add(request)
             answer = yield request
+
+    def _add(self, request: Request) -> None:
+        match request:
+            case Losses(prompts, by=None):
+                self.passes += len(prompts)
+            case Losses(prompts):
+                self.draft_passes += len(prompts)
+            case Gradients(prompts):
+                self.passes += len(prompts)
+                self.gradients += len(prompts)
 
 
 def _answers(subject: Subject, requests: Sequence[Request]) -> list[Any]:
-    """Answer requests, those of a kind by one call."""
+    """Answer requests, those of a kind and a subject by one call."""
     answers: list[Any] = [None] * len(requests)
+    calls: dict[Any, list[int]] = {}
     for i, request in enumerate(requests):
-        if isinstance(request, Top):
-            answers[i] = subject.top(
-                request.prompts, request.reference_ids, request.losses, request.k
-            )
-    _merge(Losses, subject.losses, requests, answers)
-    _merge(Gradients, subject.gradients, requests, answers)
+        match request:
+            case Losses(by=by):
+                calls.setdefault((by or subject).losses, []).append(i)
+            case Gradients():
+                calls.setdefault(subject.gradients, []).append(i)
+            case Top(prompts, reference, losses, k):
+                by = request.by or subject
+                answers[i] = by.top(
+                    prompts, reference, losses, k, lowest=request.lowest
+                )
+    for call, indices in calls.items():
+        parts = _merged(call, [requests[i] for i in indices])
+        for i, part in zip(indices, parts, strict=True):
+            answers[i] = part
     return answers
 
 
-def _merge(
-    kind: type[Losses | Gradients],
-    call: Callable[[Sequence[Ids], Sequence[Ids]], Sequence[Any] | NDArray[Any]],
-    requests: Sequence[Request],
-    answers: list[Any],
-) -> None:
-    """Answer all requests of a kind by one call, each with its part."""
-    asked = [
-        (i, request) for i, request in enumerate(requests) if isinstance(request, kind)
-    ]
-    prompts = [prompt for _, request in asked for prompt in request.prompts]
-    references = [r.reference_ids for _, r in asked for _ in r.prompts]
-    if not asked:
-        return
+def _merged(
+    call: Callable[[Sequence[Ids], Sequence[Ids]], Any], requests: Sequence[Request]
+) -> Iterator[Any]:
+    """Answer requests by one call; yield each one's part."""
+    prompts = [prompt for request in requests for prompt in request.prompts]
+    references = [r.reference_ids for r in requests for _ in r.prompts]
     values, start = call(prompts, references), 0
-    for i, request in asked:
-        answers[i] = values[start : start + len(request.prompts)]
+    for request in requests:
+        yield values[start : start + len(request.prompts)]
         start += len(request.prompts)

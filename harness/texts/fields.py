@@ -55,7 +55,9 @@ class Fields:
             gold = cells.index(str(self.gold), len(choices))
         if len(choices) < 2:
             raise cells.fault(self.choices, "one choice, and two are needed")
-        return Document(number, prompt, choices[gold], choices, gold)
+        return Document(
+            number, prompt, choices[gold], choices, gold, prefix=self.prefix
+        )
 
     def _prefixed(self, text: str) -> str:
         return self.prefix + text if text.strip() else ""
@@ -63,11 +65,14 @@ class Fields:
     def _pair(self, number: str, cells: _Cells) -> Document:
         prompt, reference = str(self.prompt), cells.text(str(self.reference))
         if self.gold is None:
-            return Document(number, self._prefixed(cells.text(prompt)), reference)
+            text = self._prefixed(cells.text(prompt))
+            return Document(number, text, reference, prefix=self.prefix)
         prompts = tuple(map(self._prefixed, cells.texts(prompt)))
         gold = cells.index(self.gold, len(prompts))
         choices = (reference,) * len(prompts)
-        return Document(number, prompts[gold], reference, choices, gold, prompts)
+        return Document(
+            number, prompts[gold], reference, choices, gold, prompts, self.prefix
+        )
 
 
 @dataclass(frozen=True)

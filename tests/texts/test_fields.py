@@ -59,8 +59,8 @@ def test_pairs_are_read_alike_and_blank_ones_left_out(tmp_path, ending):
     path = write(tmp_path / f"pairs.{ending}", PAIRS)
     found = documents(path, prompt="dialogue", reference="summary", prefix="sum: ")
     assert found == [
-        Document("0", "sum: a, b\nc", "one"),
-        Document("3", "sum: née", "four"),
+        Document("0", "sum: a, b\nc", "one", prefix="sum: "),
+        Document("3", "sum: née", "four", prefix="sum: "),
     ]
 
 
