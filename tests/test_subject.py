@@ -547,15 +547,6 @@ def test_a_head_that_caps_its_logits_is_refused(tiny_tokenizer):
         Subject(Gemma2ForCausalLM(config), tiny_tokenizer)
 
 
-def test_an_encoder_decoder_is_refused(tiny_tokenizer):
-    from transformers import T5Config, T5ForConditionalGeneration
-
-    config = T5Config(vocab_size=320, d_model=16, d_ff=16, num_layers=1, num_heads=2)
-
-    with pytest.raises(CellError, match="no decoder-only model"):
-        Subject(T5ForConditionalGeneration(config), tiny_tokenizer)
-
-
 # --- the model itself ---------------------------------------------------------------
 
 

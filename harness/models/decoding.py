@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.errors import CellError
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
@@ -14,7 +16,13 @@ def decoder_inputs(model: PreTrainedModel, references: Tensor) -> Tensor:
 
     The configuration's start token stands first, and the last reference token is left
     out, as transformers does with labels. Ignored ones (-100) become padding.
+    Raises CellError where there is no start token.
     """
+    if getattr(model.config, "decoder_start_token_id", None) is None:
+        raise CellError(
+            f"the configuration of this {type(model).__name__} states no "
+            "decoder_start_token_id"
+        )
     shifted: Tensor = model.prepare_decoder_input_ids_from_labels(labels=references)
     return shifted
 

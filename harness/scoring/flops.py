@@ -49,6 +49,62 @@ class PassFlops:
         return matrices + attention, matrices + 2 * attention
 
 
+@dataclass(frozen=True)
+class Seq2SeqFlops:
+    """The cost of one pair through an encoder-decoder model with frozen weights.
+
+    Counted as `PassFlops` counts. Keys and values of the attention to the prompt are
+    computed at the prompt's positions. Backward, nothing reaches what the decoder
+    computes before it first looks at the prompt.
+    """
+
+    prompt: float
+    """For one prompt token, by the encoder's matrices and the keys and values that
+    the decoder's layers make of it."""
+    reference: float
+    """For one reference token, by all other matrices of the decoder and the head."""
+    unreached: float
+    """Of `reference`, what needs no backward pass."""
+    width: int
+    """Of all heads of one layer's attention."""
+    encoder_layers: int
+    decoder_layers: int
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Seq2SeqFlops:
+        """Read the sizes off a T5; the weights themselves are not needed."""
+        config = model.config
+        cross = ("EncDecAttention.k", "EncDecAttention.v")
+        first = ("block.0.layer.0.", "block.0.layer.1.EncDecAttention.q")
+        decoder = {
+            name: 2.0 * module.weight.numel()
+            for name, module in model.get_decoder().named_modules()
+            if isinstance(module, torch.nn.Linear)
+        }
+        keys = sum(cost for name, cost in decoder.items() if name.endswith(cross))
+        head = cast("torch.nn.Linear", model.get_output_embeddings())
+        return cls(
+            prompt=2.0 * sum(_matrix_sizes(model.get_encoder())) + keys,
+            reference=sum(decoder.values()) - keys + 2.0 * head.weight.numel(),
+            unreached=sum(c for name, c in decoder.items() if name.startswith(first)),
+            width=config.num_heads * config.d_kv,
+            encoder_layers=config.num_layers,
+            decoder_layers=config.num_decoder_layers,
+        )
+
+    def __call__(self, prompt: int, reference: int) -> tuple[float, float]:
+        """Return the FLOPs of a forward pass, and of one back to the embedding."""
+        matrices = prompt * self.prompt + reference * self.reference
+        own = 4.0 * self.width * self.encoder_layers * prompt**2
+        decoder = 4.0 * self.width * reference**2
+        cross = 4.0 * self.width * reference * prompt
+        layers = self.decoder_layers
+        forward = matrices + own + layers * (decoder + cross)
+        # The first layer's queries need no gradient: a quarter of its product's.
+        attention = own + (layers - 1) * decoder + (layers - 0.25) * cross
+        return forward, matrices - reference * self.unreached + 2 * attention
+
+
 def _matrix_sizes(model: torch.nn.Module) -> list[int]:
     from transformers.pytorch_utils import Conv1D
 

@@ -71,9 +71,7 @@ class Network(Protocol):
 def network_of(model: PreTrainedModel) -> Network:
     """Return what scores a model: its configuration says of which kind it is."""
     from harness.scoring.causal import CausalNetwork
+    from harness.scoring.seq2seq import Seq2SeqNetwork
 
-    if model.config.is_encoder_decoder:
-        from harness.errors import CellError
-
-        raise CellError(f"{type(model).__name__} is no decoder-only model")
-    return CausalNetwork(model)
+    encoder_decoder = model.config.is_encoder_decoder
+    return Seq2SeqNetwork(model) if encoder_decoder else CausalNetwork(model)
