@@ -167,7 +167,8 @@ def _diagnostics(suite: Suite) -> Identity | None:
     if suite.diagnostics == "none" or examples is None:
         return None
     count = min(examples["test"]["count"], EXAMINED)
-    return {"examples": {**examples, "test": {**examples["test"], "count": count}}}
+    examples = {**examples, "test": {**examples["test"], "count": count}}
+    return {"examples": examples, **_tokens(suite)}
 
 
 def _subject_identity(
@@ -234,6 +235,7 @@ def _cell(experiment: Experiment, variant: VariantPlan, label: str) -> CellPlan:
         **_attack(experiment, attack),
         "match": _attack(experiment, matched) if matched is not None else None,
         "examples": _examples(suite, searches),
+        **_tokens(suite),
     }
     stem = f"{variant.model}.{variant.arm}.s{variant.seed}.{label}"
     return CellPlan(_unit_id(stem, identity), variant, label, identity)
@@ -257,6 +259,12 @@ def _examples(suite: Suite, searches: bool) -> Identity | None:
         **section.beyond_loss,
         **{name: _example_set(suite, part) for name, part in sets.items()},
     }
+
+
+def _tokens(suite: Suite) -> Identity:
+    """Describe the token rules that are not the default, if there are any."""
+    stated = suite.tokens.model_dump(mode="json", exclude_defaults=True)
+    return {"tokens": stated} if stated else {}
 
 
 def _example_set(suite: Suite, part: ExampleSet) -> Identity:

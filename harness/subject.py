@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.interfaces import Ids
+    from harness.scoring.rules import TokenRules
 
     Losses = NDArray[np.float64]
     Pair = tuple[Ids, Ids]
@@ -49,12 +50,12 @@ class Subject:
         device: str = "cpu",
         dtype: str = "float32",
         batch_size: int = 64,
-        ascii_only: bool = False,
+        rules: TokenRules | None = None,
     ) -> None:
         """Take over a float32 model: it moves to `device`, is frozen and set to eval.
 
-        With `dtype` bfloat16, a copy in that precision searches. `ascii_only` keeps
-        attacks from writing other characters.
+        With `dtype` bfloat16, a copy in that precision searches. `rules` say what
+        attacks may write, and over what.
         """
         self.batch_size = batch_size
         """Sequences in one forward pass; halved when the device runs out of memory."""
@@ -70,7 +71,7 @@ class Subject:
         )
         self._meters = Meters(self._model.device)
         self._compute_gradients: ComputeGradients | None = None
-        self.vocabulary = Vocabulary(tokenizer, self._exact.rows, ascii_only=ascii_only)
+        self.vocabulary = Vocabulary(tokenizer, self._exact.rows, rules)
 
     # --- what it costs --------------------------------------------------------------
 

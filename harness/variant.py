@@ -27,6 +27,7 @@ from harness.records import (
 )
 from harness.recovery import recover
 from harness.run_context import RunContext
+from harness.scoring.rules import TokenRules
 from harness.store import write_json
 from harness.subject import Subject
 
@@ -56,6 +57,7 @@ def load_subject(run: RunContext, plan: VariantPlan) -> Subject:
         device=run.device,
         dtype=run.experiment.models[plan.model].dtype,
         batch_size=run.suite.batch_size,
+        rules=TokenRules(**run.suite.tokens.model_dump()),
     )
 
 

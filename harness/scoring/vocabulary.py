@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.errors import CellError
+from harness.scoring.rules import WORD, TokenRules, is_stop_word
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
 
 REPLACEMENT = "\ufffd"
 """What decoding puts where the bytes of a token are no text on their own."""
+BYTE_SPACE = "\u0120"
+"""How byte-level tokenizers write a space in their tokens."""
+PIECE_SPACE = "\u2581"
+"""How SentencePiece does."""
 
 
 class Vocabulary:
@@ -31,28 +38,29 @@ class Vocabulary:
         self,
         tokenizer: PreTrainedTokenizerBase,
         rows: int,
-        *,
-        ascii_only: bool = False,
+        rules: TokenRules | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.rows = rows
         """Number of rows of the embedding matrix."""
-        self.ascii_only = ascii_only
+        self.rules = rules or TokenRules()
+        """Which tokens may be written, and over which."""
 
     @cached_property
     def allowed(self) -> Ids:
         """The ids [k], ascending, that an attack may write.
 
         Those that are in the tokenizer and in the embedding, not special, not added
-        after the tokenizer's training, and whose own text is neither empty nor broken
-        (and, with `ascii_only`, nothing but ASCII).
+        after the tokenizer's training, whose own text is neither empty nor broken, and
+        that the rules allow. Raises CellError where none is left.
         """
         known = {i for i in self.tokenizer.get_vocab().values() if 0 <= i < self.rows}
         candidates = sorted(known - self._special_or_added())
-        texts = self.tokenizer.batch_decode(
-            [[i] for i in candidates], clean_up_tokenization_spaces=False
-        )
-        kept = [i for i, text in zip(candidates, texts, strict=True) if self._is(text)]
+        kept = [i for i in candidates if self._may_be_written(i)]
+        if not kept:
+            raise CellError(
+                f"the token rules leave none of the tokenizer's {len(known)} tokens"
+            )
         return np.array(kept, dtype=np.int64)
 
     @cached_property
@@ -90,28 +98,53 @@ class Vocabulary:
         """The ids that the tokenizer puts after every text: T5's ``</s>``."""
         return closing_ids(self.tokenizer)
 
+    def texts(self, ids: Ids) -> list[str]:
+        """Return the text of each token, with the space that it begins with.
+
+        Decoded alone, SentencePiece's tokens lose theirs. Parts of a character and ids
+        that are no token are U+FFFD.
+        """
+        known = self._texts
+        return [known[i] if 0 <= i < len(known) else REPLACEMENT for i in ids]
+
+    def stop_words(self, prompt: Ids) -> NDArray[np.bool_]:
+        """Return an array [n] that is true where a token is a part of a stop word."""
+        texts = self.texts(prompt)
+        ends = np.cumsum([len(text) for text in texts])
+        found = np.zeros(len(texts), dtype=np.bool_)
+        for word in WORD.finditer("".join(texts)):
+            if is_stop_word(word.group()):
+                span = [word.start(), word.end() - 1]
+                first, last = np.searchsorted(ends, span, "right")
+                found[first : last + 1] = True
+        return found
+
     def reachable(self, prompts: Iterable[Ids]) -> list[bool]:
         """Say of each prompt whether there is a text that the tokenizer turns into it.
 
-        The whole prompt is decoded and encoded again. The tokens that the tokenizer
-        itself puts first and last are left out where the prompt has them there: no
-        text needs to contain them.
+        The whole prompt is decoded and encoded again, in batches. What the tokenizer
+        itself puts around a text is left out where the prompt has it: no text needs to
+        contain it.
         """
-        return [self._is_reachable(np.asarray(prompt)) for prompt in prompts]
+        bodies = [self._body(np.asarray(prompt)) for prompt in prompts]
+        known = [i for i, body in enumerate(bodies) if self._are_tokens(body)]
+        found = [False] * len(bodies)
+        again = self._encoded(self._decoded([bodies[i].tolist() for i in known]))
+        for i, ids in zip(known, again, strict=True):
+            found[i] = ids == bodies[i].tolist()
+        return found
 
-    def _is_reachable(self, prompt: Ids) -> bool:
-        body = self._without_the_tokenizer_s_own(prompt)
-        if body.size and (body.min() < 0 or body.max() >= len(self.tokenizer)):
-            return False
-        return np.array_equal(self.encode(self.decode(body)), body)
-
-    def _without_the_tokenizer_s_own(self, prompt: Ids) -> Ids:
+    def _body(self, prompt: Ids) -> Ids:
+        """Leave out what the tokenizer puts around every text."""
         first, last = len(self.opening), len(prompt) - len(self.closing)
-        if np.array_equal(prompt[last:], self.closing):
+        if np.array_equal(prompt[last:], self.closing) and last >= 0:
             prompt = prompt[:last]
-        return (
-            prompt[first:] if np.array_equal(prompt[:first], self.opening) else prompt
-        )
+        if np.array_equal(prompt[:first], self.opening):
+            prompt = prompt[first:]
+        return prompt
+
+    def _are_tokens(self, ids: Ids) -> bool:
+        return not ids.size or bool(ids.min() >= 0 and ids.max() < self._size)
 
     def _special_or_added(self) -> set[int]:
         return {
@@ -119,9 +152,54 @@ class Vocabulary:
             *self.tokenizer.get_added_vocab().values(),
         }
 
-    def _is(self, text: str) -> bool:
-        whole = bool(text) and REPLACEMENT not in text
-        return whole and (text.isascii() or not self.ascii_only)
+    def _may_be_written(self, token: int) -> bool:
+        if not self._alone[token] or REPLACEMENT in self._alone[token]:
+            return False
+        text, rules = self._texts[token], self.rules
+        return (
+            (text.isascii() or not rules.ascii_only)
+            and ((text[0] == " " and text[1:].isalpha()) or not rules.words_only)
+            and not (rules.no_stop_words and is_stop_word(text))
+        )
+
+    @cached_property
+    def _alone(self) -> list[str]:
+        """What each id of the tokenizer decodes to by itself."""
+        return self._decoded([[i] for i in range(self._size)])
+
+    @cached_property
+    def _size(self) -> int:
+        """Number of tokens, added ones included: slow to count in some versions."""
+        return len(self.tokenizer)
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        """The text of each id of the tokenizer, see `texts`."""
+        ids = range(len(self._alone))
+        tokens = [token or "" for token in self.tokenizer.convert_ids_to_tokens(ids)]
+        if any(BYTE_SPACE in token for token in tokens):
+            return self._alone  # spaces are bytes, and decode to themselves
+        return [
+            " " + alone.lstrip(" ") if token.startswith(PIECE_SPACE) else alone
+            for token, alone in zip(tokens, self._alone, strict=True)
+        ]
+
+    def _decoded(self, sequences: Sequence[Sequence[int]]) -> list[str]:
+        """Decode sequences as `decode` does."""
+        return list(
+            self.tokenizer.batch_decode(
+                sequences,
+                skip_special_tokens=False,
+                clean_up_tokenization_spaces=False,
+            )
+        )
+
+    def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encode texts as `encode` does."""
+        if not texts:
+            return []
+        found = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)
+        return list(found["input_ids"])
 
 
 def opening_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
@@ -138,10 +216,9 @@ def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[Ids, Ids]:
     probe = "a"
     body = list(tokenizer(probe, add_special_tokens=False)["input_ids"])
     whole = list(tokenizer(probe)["input_ids"])
-    start = _find(body, whole)
-    ends = whole[:start], whole[start + len(body) :]
-    first, last = (np.array(ids, dtype=np.int64) for ids in ends)
-    return first, last
+    first = _find(body, whole)
+    before, after = whole[:first], whole[first + len(body) :]
+    return np.array(before, dtype=np.int64), np.array(after, dtype=np.int64)
 
 
 def _find(part: Sequence[int], whole: Sequence[int]) -> int:
