@@ -26,6 +26,7 @@ from harness.records import (
     RecoverySummary,
     Samples,
     SuiteRef,
+    TokensRef,
 )
 from harness.run_context import RunContext
 
@@ -44,6 +45,8 @@ class Outcome:
     certificate: Certificates | None = None
     diagnostics: list[Diagnostic] = field(default_factory=list)
     derivation: Derivation | None = None
+    allowed: dict[str, Any] = field(default_factory=dict)
+    """Number and hash of the tokens that an attack may write."""
     batch_size: int | None = None
     restarts: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -79,7 +82,7 @@ def assemble(
         model=_model(run, variant, outcome.parameters),
         arm=_arm(run, variant),
         seed=variant.seed,
-        attack=_attack(run, cell) if cell else None,
+        attack=_attack(run, cell, outcome) if cell else None,
         identity=unit.identity,
         results=outcome.results,
         ledger=outcome.ledger,
@@ -116,7 +119,7 @@ def _arm(run: RunContext, plan: VariantPlan) -> ArmRef:
     )
 
 
-def _attack(run: RunContext, plan: CellPlan) -> AttackRef:
+def _attack(run: RunContext, plan: CellPlan, outcome: Outcome) -> AttackRef:
     section = run.suite.attacks[plan.attack]
     return AttackRef(
         label=plan.attack,
@@ -124,6 +127,7 @@ def _attack(run: RunContext, plan: CellPlan) -> AttackRef:
         **_options(run.experiment.attacks[plan.attack]),
         match=section.match,
         examples=plan.identity["examples"],
+        tokens=TokensRef(rules=plan.identity.get("tokens", {}), **outcome.allowed),
     )
 
 

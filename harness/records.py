@@ -123,6 +123,17 @@ class ArmRef(Strict):
     """The arm whose clean loss it is brought to."""
 
 
+class TokensRef(Strict):
+    """Which tokens an attack may write."""
+
+    rules: dict[str, Any] = {}
+    """The suite's token rules that are not the default."""
+    allowed: int | None = None
+    """How many tokens may be written; null where the attack did not begin."""
+    sha256: Sha256 | None = None
+    """Of their ids, as decimal numbers joined by commas."""
+
+
 class AttackRef(Strict):
     """Which attack, on which examples."""
 
@@ -138,6 +149,8 @@ class AttackRef(Strict):
     """For a control: the label of the attack whose budget it gets."""
     examples: dict[str, Any]
     """Where the examples come from, resolved."""
+    tokens: TokensRef = TokensRef()
+    """Which tokens it may write."""
 
 
 class Ledger(Strict):

@@ -100,6 +100,11 @@ class Runner:
         self._require(plan.variant, "its variant")
         subject = self._subject(plan.variant)
         outcome.parameters = subject.n_parameters
+        vocabulary = subject.vocabulary
+        outcome.allowed = {
+            "allowed": len(vocabulary.allowed),
+            "sha256": vocabulary.sha256,
+        }
         section, limit = self._run.suite.examples, self._run.suite.limit
         assert section is not None  # a suite with attacks has examples
         corpora, tokenizer = self._run.corpora, subject.huggingface()[1]

@@ -105,6 +105,19 @@ def test_every_variant_and_cell_has_a_complete_record(run):
     assert {r["status"] for r in variants + cells} == {"complete"}
 
 
+def test_a_cell_says_which_tokens_could_be_written(run, shared):
+    from transformers import AutoTokenizer
+
+    from harness.scoring.vocabulary import Vocabulary
+
+    tokenizer = AutoTokenizer.from_pretrained(shared / "models/pythia-14m-standin")
+    vocabulary = Vocabulary(tokenizer, 50304)
+    expected = {"rules": {}, "allowed": 49766, "sha256": vocabulary.sha256}
+    assert len(vocabulary.allowed) == 49766
+    for cell in records(run[0], "cell"):
+        assert cell["attack"]["tokens"] == expected
+
+
 def test_the_run_validates(run, cli):
     out, _ = run
     assert cli("validate", out).code == 0

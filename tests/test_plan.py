@@ -64,6 +64,7 @@ COSMETIC = {
     "another spelling of a number": ["recovery.learning_rate=0.0001"],
     "how often it is saved": ["recovery.checkpoint_every=7"],
     "a null option": ["attacks.flip.stop=null"],
+    "rules that forbid nothing": ["tokens={words_only: false, max_changed: null}"],
     "a corpus that nothing reads": ["corpora.spare={builtin: python-topics}"],
     "search examples of attacks without search": [
         "examples.search={corpus: held, count: 2}",
@@ -145,6 +146,8 @@ MATTERS = {
     "examples.prompt_tokens=65": ALL,
     "examples.reference_tokens=65": ALL,
     "diagnostics=none": VARIANTS,
+    "tokens.ascii_only=true": ALL,  # variants are examined by flips
+    "tokens.min_cosine=0.2": ALL,
     "attacks.flip.flips=5": FLIPS,
     "attacks.flip.stop=0.1": FLIPS,
 }

@@ -96,6 +96,7 @@ def _shown(record: Record) -> Iterator[tuple[tuple[str, ...], Any]]:
     if record.attack is not None:
         yield ("attack",), record.attack.attack
         yield ("examples",), record.attack.examples
+        yield ("tokens",), record.attack.tokens.rules or None
 
 
 def _shown_options(

@@ -129,6 +129,8 @@ class Vocabulary:
         bodies = [self._body(np.asarray(prompt)) for prompt in prompts]
         known = [i for i, body in enumerate(bodies) if self._are_tokens(body)]
         found = [False] * len(bodies)
+        if not known:
+            return found
         again = self._encoded(self._decoded([bodies[i].tolist() for i in known]))
         for i, ids in zip(known, again, strict=True):
             found[i] = ids == bodies[i].tolist()
@@ -196,8 +198,6 @@ class Vocabulary:
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
         """Encode texts as `encode` does."""
-        if not texts:
-            return []
         found = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)
         return list(found["input_ids"])
 

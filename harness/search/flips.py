@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 
 from harness.interfaces import Adversarial
 from harness.search.lockstep import Losses, Search, Spent, Top
+from harness.search.policy import FlipPolicy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 TINY = 1e-12
 """Squared distances below it are taken for it: equal rows of an embedding."""
+LOOKED_AT = 4
+"""How many times as many flips are looked at where only few may be permitted."""
+DRAWS = 20
+"""How many times as many flips are drawn, at most, for the same reason."""
 
 
 class Flip(NamedTuple):
@@ -43,15 +49,18 @@ class State:
     """In nats/token, in the precision of the search."""
     free: NDArray[np.bool_]
     """Which positions [n] may still change: neither protected nor flipped before."""
+    policy: FlipPolicy
+    """The suite's rules about flips, applied to the clean prompt."""
     trace: tuple[Mapping[str, Any], ...] = ()
     """The flips that led here."""
 
     @classmethod
-    def clean(cls, example: Example) -> Search[State]:
+    def clean(cls, subject: Subject, example: Example) -> Search[State]:
         """Start from the prompt as it is; costs one forward pass."""
         prompt = np.asarray(example.prompt_ids)
         (loss,) = yield Losses([prompt], example.reference_ids)
-        return cls(prompt, float(loss), example.free)
+        policy = FlipPolicy.of(subject, example)
+        return cls(prompt, float(loss), policy.movable, policy)
 
     def possible_flips(self, allowed: Ids) -> list[Flip]:
         """Return every flip of a free position to another allowed token."""
@@ -67,6 +76,28 @@ class State:
         prompt: Ids = self.prompt_ids.copy()
         prompt[flip.position] = flip.token
         return prompt
+
+    def permitted(self, flips: Iterable[Flip]) -> list[Flip]:
+        """Leave out the flips after which the prompt would break the suite's rules."""
+        flips = list(flips)
+        if not self.policy.rules.limit_flips:
+            return flips
+        kept = self.policy.permits([self.after(flip) for flip in flips])
+        return [flip for flip, allowed in zip(flips, kept, strict=True) if allowed]
+
+    def best_permitted(
+        self, scores: Tensor, flip_of: Callable[[int], Flip], count: int
+    ) -> list[Flip]:
+        """Return the permitted flips of highest score, those at -inf left out.
+
+        `flip_of` turns an index of `scores` [k] into its flip. Rules that only a whole
+        prompt can break are looked at for `LOOKED_AT` times as many.
+        """
+        strict = self.policy.rules.reachable_only
+        looked = min(count * (LOOKED_AT if strict else 1), len(scores))
+        values, indices = scores.topk(looked)
+        flips = [flip_of(int(i)) for i in indices[values > -torch.inf]]
+        return self.permitted(flips)[:count]
 
 
 @dataclass
@@ -84,8 +115,8 @@ class Pool:
     """First-order gains in the order of `flips`, where the attack has any."""
 
     def verify(self, flips: Iterable[Flip]) -> Search[None]:
-        """Compute the true losses of flips, those known already left out."""
-        new = sorted(set(flips).difference(self.flips))
+        """Compute the true losses of flips, but of those known or not permitted."""
+        new = self.state.permitted(sorted(set(flips).difference(self.flips)))
         if not new:
             return
         prompts = [self.state.after(flip) for flip in new]
@@ -112,7 +143,7 @@ class Pool:
 
     def _state(self, i: int, notes: Mapping[str, Any], spent: Spent) -> State:
         flip, state = self.flips[i], self.state
-        free = state.free.copy()
+        free = state.free & state.policy.movable_after(self.prompts[i])
         free[flip.position] = False
         step = {
             "step": len(state.trace) + 1,
@@ -124,7 +155,9 @@ class Pool:
             "gradients": spent.gradients,
             **notes,
         }
-        return State(self.prompts[i], float(self.losses[i]), free, (*state.trace, step))
+        trace = (*state.trace, step)
+        loss = float(self.losses[i])
+        return State(self.prompts[i], loss, free, state.policy, trace)
 
     def _notes(self) -> list[dict[str, Any]]:
         """Rank the flips by true loss and, where known, by first-order gain."""
@@ -159,7 +192,7 @@ def flip_search(
     trace say how many passes and gradients were spent until their flip was chosen.
     """
     spent = Spent()
-    beam = [(yield from spent.count(State.clean(example)))]
+    beam = [(yield from spent.count(State.clean(subject, example)))]
     for _ in range(flips):
         pools = [
             Pool(subject, state, example.reference_ids)
@@ -189,8 +222,10 @@ def draw_flips(
 
     Positions are equally likely too, or by `weights` [n], which are positive where the
     state is free and zero elsewhere. Where there are no more than `count` flips, all
-    of them are returned.
+    of them are returned. Under rules about flips, only permitted ones are drawn.
     """
+    if state.policy.rules.limit_flips:
+        return _draw_permitted(state, allowed, rng, count, weights)
     possible = int(state.free.sum()) * len(allowed)
     if possible <= count:
         return state.possible_flips(allowed)
@@ -202,6 +237,49 @@ def draw_flips(
             if token != state.prompt_ids[position]:
                 drawn[Flip(int(position), int(token))] = None
     return list(drawn)[:count]
+
+
+def _draw_permitted(
+    state: State,
+    allowed: Ids,
+    rng: np.random.Generator,
+    count: int,
+    weights: NDArray[np.float64] | None,
+) -> list[Flip]:
+    """Draw as `draw_flips` does, each permitted token of a position equally likely.
+
+    Fewer come back where so few are permitted that `DRAWS` times as many draws do not
+    find them.
+    """
+    choices = {
+        int(i): _without(state.policy.writable(int(i), allowed), state.prompt_ids[i])
+        for i in np.flatnonzero(state.free)
+    }
+    chances = np.zeros(len(state.free))
+    for position, tokens in choices.items():
+        chances[position] = bool(len(tokens))
+    chances *= 1.0 if weights is None else weights
+    possible = sum(len(tokens) for tokens in choices.values())
+    if possible <= count or not chances.sum():
+        every = (Flip(i, int(t)) for i, tokens in choices.items() for t in tokens)
+        return state.permitted(every)
+    chances /= chances.sum()
+    seen: set[Flip] = set()
+    found: list[Flip] = []
+    for _ in range(DRAWS):
+        positions = rng.choice(len(chances), count, p=chances).tolist()
+        drawn = [Flip(i, int(rng.choice(choices[i]))) for i in positions]
+        new = [flip for flip in dict.fromkeys(drawn) if flip not in seen]
+        seen.update(new)
+        found += state.permitted(new)
+        if len(found) >= count or len(seen) >= possible:
+            break
+    return found[:count]
+
+
+def _without(tokens: Ids, token: int) -> Ids:
+    others: Ids = tokens[tokens != token]
+    return others
 
 
 def gains_for_distance(subject: Subject, token: int, gradient: Tensor) -> Tensor:

@@ -163,7 +163,10 @@ class _Explorer:
         gains = gains_for_distance(pool.subject, flip.token, own)
         verified = [f.token for f in pool.flips if f.position == flip.position]
         gains[[*verified, pool.state.prompt_ids[flip.position]]] = -torch.inf
-        return [Flip(flip.position, token) for token in _top(gains, count)]
+        pool.state.policy.forbid(gains[None], [flip.position])
+        return pool.state.best_permitted(
+            gains, lambda token: Flip(flip.position, token), count
+        )
 
     def _gradient(self, pool: Pool, prompt: Ids) -> Search[Tensor]:
         from harness.search.lockstep import Gradients
@@ -203,13 +206,10 @@ def _top_flips(pool: Pool, gradient: Tensor, count: int) -> list[Flip]:
 
     gains = pool.subject.gains(pool.state.prompt_ids, gradient)
     gains[torch.from_numpy(~pool.state.free).to(gains.device)] = -torch.inf
-    return [Flip(*divmod(i, gains.shape[1])) for i in _top(gains.flatten(), count)]
-
-
-def _top(scores: Tensor, count: int) -> list[int]:
-    """Return the indices of the highest scores, those at -inf left out."""
-    values, indices = scores.topk(min(count, len(scores)))
-    return [int(i) for i in indices[values > -float("inf")]]
+    pool.state.policy.forbid(gains)
+    return pool.state.best_permitted(
+        gains.flatten(), lambda i: Flip(*divmod(i, gains.shape[1])), count
+    )
 
 
 def _gains(pool: Pool, gradient: Tensor) -> NDArray[np.float64]:
@@ -217,7 +217,7 @@ def _gains(pool: Pool, gradient: Tensor) -> NDArray[np.float64]:
     import numpy as np
     import torch
 
-    positions, tokens = np.array(pool.flips).T
+    positions, tokens = np.array(pool.flips, dtype=np.int64).reshape(-1, 2).T
     written = torch.from_numpy(np.stack([tokens, pool.state.prompt_ids[positions]]))
     new, old = pool.subject.embedding[written.to(gradient.device)]
     gains = ((new - old) * gradient[positions]).sum(dim=1)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from harness import testing
+from harness.scoring.rules import TokenRules
 from harness.scoring.vocabulary import Vocabulary, opening_ids
 
 pytestmark = pytest.mark.transformers5
@@ -55,17 +56,127 @@ def test_added_tokens_are_not_allowed(tiny_tokenizer):
     assert added not in Vocabulary(tokenizer, rows=320).allowed
 
 
-def test_ascii_only_leaves_out_other_characters():
+def word_tokenizer(*words):
+    """Return a tokenizer that knows these words, with ids in their order."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    words = {"a": 0, "é": 1, "b": 2}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="a"))
+    known = {word: i for i, word in enumerate(words)}
+    model = models.WordLevel(known, unk_token=words[0])
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model))
+
+
+@pytest.fixture(scope="module")
+def piece_tokenizer():
+    """Return a tokenizer of SentencePiece's kind: spaces are a part of its pieces."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<unk>", "</s>", "\u2581", "\u2581the", "\u2581cat", "th", "e", "cat"]
+    pieces += ["\u2581at", "\u2581é", "<0x0A>", "s", "\u2581a", "t", "'"]
+    scores = [(piece, -float(len(pieces) - len(piece))) for piece in pieces]
+    tokenizer = Tokenizer(models.Unigram(scores, unk_id=0, byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.ByteFallback(), decoders.Metaspace()]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>"
     )
 
-    assert Vocabulary(tokenizer, 3).allowed.tolist() == [0, 1, 2]
-    assert Vocabulary(tokenizer, 3, ascii_only=True).allowed.tolist() == [0, 2]
+
+def allowed(tokenizer, **rules):
+    vocabulary = Vocabulary(tokenizer, len(tokenizer), TokenRules(**rules))
+    return tokenizer.convert_ids_to_tokens(vocabulary.allowed.tolist())
+
+
+def test_ascii_only_leaves_out_other_characters():
+    tokenizer = word_tokenizer("a", "é", "b")
+
+    assert allowed(tokenizer) == ["a", "é", "b"]
+    assert allowed(tokenizer, ascii_only=True) == ["a", "b"]
+
+
+def test_words_only_leaves_a_space_and_letters(tiny_tokenizer, piece_tokenizer):
+    """The space is told from the token itself: pieces lose it when decoded alone."""
+    words = ["\u2581the", "\u2581cat", "\u2581at", "\u2581é", "\u2581a"]
+    assert allowed(piece_tokenizer, words_only=True) == words
+    assert allowed(piece_tokenizer, words_only=True, ascii_only=True) == [
+        word for word in words if word.isascii() or word == word.replace("é", "")
+    ]
+    for token in allowed(tiny_tokenizer, words_only=True):
+        assert token[0] == "\u0120"
+        assert token[1:].isascii()
+        assert token[1:].isalpha()
+    assert "\u0120cat" in allowed(tiny_tokenizer, words_only=True)
+
+
+def test_stop_words_can_be_left_out(piece_tokenizer):
+    kept = allowed(piece_tokenizer, words_only=True, no_stop_words=True)
+
+    assert kept == ["\u2581cat", "\u2581é"]
+
+
+def test_rules_that_leave_nothing_are_an_error():
+    from harness.errors import CellError
+
+    with pytest.raises(CellError, match="leave none of the tokenizer's 2 tokens"):
+        allowed(word_tokenizer("é", "ü"), ascii_only=True)
+
+
+def test_tokens_have_the_text_that_they_have_in_a_sentence(vocabulary, piece_tokenizer):
+    text = " the cat's\n at"
+    for known in (vocabulary, Vocabulary(piece_tokenizer, 15)):
+        assert "".join(known.texts(known.encode(text))) == text
+        assert known.texts(np.array([-1, 5000])) == ["\ufffd", "\ufffd"]
+
+
+def test_every_token_of_a_stop_word_is_found_and_no_part_of_another_word(vocabulary):
+    """``the`` in ``then`` or ``bathed`` is none, nor is ``at`` in ``cat``."""
+    text = "The cat, bathed; it's theirs not thei r then"
+    ids = vocabulary.encode(text)
+    ends = np.cumsum([len(piece) for piece in vocabulary.texts(ids)])
+    starts = [0, *ends[:-1]]
+    stops = [(0, 3), (17, 21), (22, 28), (29, 32), (40, 44)]
+    words = [text[first:last] for first, last in stops]
+    assert words == ["The", "it's", "theirs", "not", "then"]
+    assert len(ids) > len(text.split()) + 5  # words of several tokens
+
+    assert vocabulary.stop_words(ids).tolist() == [
+        any(first < end and start < last for first, last in stops)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def test_a_batch_of_prompts_is_judged_as_each_prompt_alone(
+    vocabulary, opening_tokenizer, piece_tokenizer
+):
+    """Against the tokenizer itself, one prompt at a time."""
+    rng = np.random.default_rng(0)
+    for known in (
+        vocabulary,
+        Vocabulary(opening_tokenizer, 320),
+        Vocabulary(testing.tiny_tokenizer(closed=True), 320),
+        Vocabulary(piece_tokenizer, 15),
+    ):
+        clean = known.encode(" the cat at the cat's")
+        prompts = [clean[:n] for n in range(len(clean))]
+        texts = dict(zip(known.allowed, known.texts(known.allowed), strict=True))
+        often_merged = [i for i, text in texts.items() if set(text) <= set(" theca")]
+        prompts += list(rng.choice(often_merged, (60, 3)))
+        expected = [
+            known.encode(known.decode(prompt)).tolist() == prompt.tolist()
+            for prompt in prompts
+        ]
+        assert 10 < sum(expected) < len(expected)
+        around = [
+            np.concatenate([known.opening, prompt, known.closing]) for prompt in prompts
+        ]
+
+        assert known.reachable(prompts) == expected
+        assert known.reachable(around) == expected
+        assert known.reachable(np.array(prompts[-60:])) == expected[-60:]
+    assert vocabulary.reachable([]) == []
 
 
 def test_the_hash_identifies_the_allowed_ids(vocabulary, tiny_tokenizer):
@@ -159,3 +270,20 @@ def test_pythia_has_holes_and_runs_of_spaces_that_are_not_allowed(shared):
     assert not vocabulary.mask()[:2].any()  # <|endoftext|> and <|padding|>
     assert vocabulary.mask()[tokenizer.convert_tokens_to_ids("Ġthe")]
     assert vocabulary.reachable([vocabulary.encode("A mat,\n    a cat.")]) == [True]
+
+
+def test_rules_on_the_tokenizer_of_pythia(shared):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(shared / "models/pythia-14m-standin")
+    plain = set(allowed(tokenizer))
+    ascii_only = set(allowed(tokenizer, ascii_only=True))
+    words = set(allowed(tokenizer, words_only=True, ascii_only=True))
+    content = set(allowed(tokenizer, words_only=True, no_stop_words=True))
+
+    assert words < ascii_only < plain
+    assert plain - ascii_only > {"\u00c3\u00a9", "\u0120\u00c3\u00a9"}  # é
+    assert words > {"\u0120the", "\u0120London", "\u0120The"}
+    assert words.isdisjoint({"the", "\u01201", "\u0120(", "\u010a", "\u0120don't"})
+    assert words - content > {"\u0120the", "\u0120The", "\u0120They"}
+    assert "\u0120London" in content

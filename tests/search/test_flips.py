@@ -37,7 +37,7 @@ def search(subject, *arguments, **options):
 
 
 def clean(subject, example):
-    return alone(subject, State.clean(example))
+    return alone(subject, State.clean(subject, example))
 
 
 def test_what_must_stay_last_is_never_written(subject, example):

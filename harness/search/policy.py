@@ -1,0 +1,126 @@
+"""Which flips of a prompt the suite's token rules allow.
+
+The rules hold where flips come from and where they are verified, in
+`harness.search.flips`, so that attacks and their controls keep to the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from harness.interfaces import Example, Ids
+    from harness.scoring.rules import TokenRules
+    from harness.subject import Subject
+
+ROUNDING = 1e-6
+"""Of cosines and shares: so little below the bound is at it."""
+
+
+@dataclass(frozen=True)
+class FlipPolicy:
+    """The token rules, applied to the clean prompt of one example.
+
+    They are about the clean prompt however many flips have been made: what is compared
+    with a token is the one that stood there at first.
+    """
+
+    subject: Subject = field(repr=False)
+    clean_ids: Ids
+    movable: NDArray[np.bool_]
+    """Which positions [n] may be changed at all."""
+    most_changed: int
+    """How many of them may differ from the clean prompt, at most."""
+
+    @classmethod
+    def of(cls, subject: Subject, example: Example) -> FlipPolicy:
+        """Apply the subject's rules to an example's prompt.
+
+        One token may always change: a share is not meant to forbid all.
+        """
+        rules, movable = subject.vocabulary.rules, example.free
+        share = 1.0 if rules.max_changed is None else rules.max_changed
+        most = max(1, int(share * movable.sum() + ROUNDING))
+        if rules.keep_stop_words:
+            movable = movable & ~subject.vocabulary.stop_words(example.prompt_ids)
+        return cls(subject, np.asarray(example.prompt_ids), movable, most)
+
+    @property
+    def rules(self) -> TokenRules:
+        """The rules themselves."""
+        return self.subject.vocabulary.rules
+
+    def movable_after(self, prompt: Ids) -> NDArray[np.bool_]:
+        """Return which positions [n] may be written once a prompt is reached.
+
+        When as many differ as may, only they are left.
+        """
+        changed: NDArray[np.bool_] = np.asarray(prompt) != self.clean_ids
+        if changed.sum() < self.most_changed:
+            return self.movable
+        return self.movable & changed
+
+    def writable(self, position: int, allowed: Ids) -> Ids:
+        """Return those of the `allowed` ids that may be written at a position.
+
+        Where a cosine is asked for, those that are near enough to the clean token.
+        """
+        if self._near is None:
+            return allowed
+        near: Ids = allowed[self._near[position].cpu().numpy()[allowed]]
+        return near
+
+    def forbid(self, gains: Tensor, positions: Sequence[int] | None = None) -> Tensor:
+        """Set gains [n, V] to -inf, in place, where a token may not be written.
+
+        `positions` are those of the rows; by default, a row for each of the prompt.
+        """
+        rows = range(len(self.clean_ids)) if positions is None else positions
+        index = torch.as_tensor(list(rows), device=gains.device)
+        movable = torch.from_numpy(self.movable).to(gains.device)
+        gains[~movable[index]] = -torch.inf
+        if self._near is not None:
+            gains[~self._near[index]] = -torch.inf
+        return gains
+
+    def permits(self, prompts: Sequence[Ids]) -> list[bool]:
+        """Say of each prompt of the clean one's length whether all rules hold.
+
+        Tokens that are as in the clean prompt are never at fault.
+        """
+        if not prompts:
+            return []
+        written = np.array(prompts)
+        changed = written != self.clean_ids
+        faults = changed & ~self.movable
+        if self._near is not None:
+            tokens = torch.from_numpy(written).to(self._near.device)
+            positions = torch.arange(written.shape[1], device=tokens.device)
+            faults |= changed & ~self._near[positions, tokens].cpu().numpy()
+        kept = ~faults.any(axis=1) & (changed.sum(axis=1) <= self.most_changed)
+        if self.rules.reachable_only:
+            left = np.flatnonzero(kept)
+            kept[left] = self.subject.reachable(written[left])
+        return [bool(one) for one in kept]
+
+    @cached_property
+    def _near(self) -> Tensor | None:
+        """Which tokens [n, V] are near enough to the clean ones, on the device."""
+        least = self.rules.min_cosine
+        if least is None:
+            return None
+        rows = self.subject.embedding
+        clean = rows[torch.as_tensor(self.clean_ids, device=rows.device)]
+        norms = clean.norm(dim=1)[:, None] * rows.norm(dim=1)
+        cosines = (clean @ rows.T) / norms.clamp(min=torch.finfo(rows.dtype).tiny)
+        near: Tensor = cosines >= least - ROUNDING
+        return near
