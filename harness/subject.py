@@ -6,22 +6,27 @@ import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import torch
 
 from harness.errors import CellError
+from harness.scoring.causal import CausalNetwork
 from harness.scoring.ledger import Meter, Meters
 from harness.scoring.network import Network, network_of
+from harness.scoring.sharing import Item, shapes_of
 from harness.scoring.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from typing import TypeGuard
+
     from numpy.typing import NDArray
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.interfaces import Ids
+    from harness.scoring.prefixes import KeyValues
     from harness.scoring.rules import TokenRules
 
     Losses = NDArray[np.float64]
@@ -29,6 +34,12 @@ if TYPE_CHECKING:
     References = Sequence[Ids] | Ids
     ComputeGradients = Callable[[Sequence[Ids], Sequence[Ids]], list[Tensor]]
     Transform = Callable[[Sequence[Ids], Sequence[Ids], list[Tensor]], list[Tensor]]
+    _Start = Callable[[Sequence[Pair], Sequence[Item]], Losses]
+
+T = TypeVar("T")
+
+TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 8192}
+"""How many tokens a pass reads where that is enough to keep such a device busy."""
 
 ROUNDING_MARGIN_NATS = {"float32": 1e-4, "bfloat16": 0.05}
 """How far two passes of the same input may differ, with room to spare: by the batch in
@@ -71,6 +82,7 @@ class Subject:
         )
         self._meters = Meters(self._model.device)
         self._compute_gradients: ComputeGradients | None = None
+        self._tokens_at_once = TOKENS_AT_ONCE.get(self._model.device.type, 8192)
         self.vocabulary = Vocabulary(tokenizer, self._exact.rows, rules)
 
     # --- what it costs --------------------------------------------------------------
@@ -296,6 +308,25 @@ class Subject:
         self._count(pairs)
         return losses.cpu().numpy()
 
+    def _pass_after(
+        self,
+        network: CausalNetwork,
+        read: KeyValues,
+        pairs: Sequence[Pair],
+        items: Sequence[Item],
+    ) -> Losses:
+        """Score pairs of equal shape, all from where the first of them starts."""
+        prefix = read.first(items[0].start)
+        bases = np.array([item.base for item in items])
+        losses = network.losses_after(
+            prefix,
+            self._tensor(bases) if len(prefix.keys[0]) > 1 else None,
+            self._ids([prompt for prompt, _ in pairs]),
+            self._ids([reference for _, reference in pairs]),
+        )
+        self._count(pairs, reused=prefix.length)
+        return losses.cpu().numpy()
+
     @property
     def _referees(self) -> list[tuple[float, Callable[[Sequence[Pair]], Losses]]]:
         """Each rounding margin, and who decides between what is within it."""
@@ -306,14 +337,40 @@ class Subject:
         return [(ROUNDING_MARGIN_NATS[self.dtype], batched), alone]
 
     def _batched_losses(self, network: Network, pairs: Sequence[Pair]) -> Losses:
+        """Score pairs in batches; what candidates share is read once."""
+        reusing = network if _reuses(network) else None
         losses = np.empty(len(pairs), dtype=np.float64)
+        for shape in shapes_of(pairs, sharing=reusing is not None):
+            after = self._start(reusing, shape.bases) if reusing else None
 
-        def run(batch: Sequence[int]) -> None:
-            losses[batch] = self._pass(network, [pairs[i] for i in batch])
+            def run(items: Sequence[Item], after: _Start | None = after) -> None:
+                batch = [pairs[item.pair] for item in items]
+                if after is None or not items[0].start:
+                    found = self._pass(network, batch)
+                else:
+                    found = after(batch, items)
+                losses[[item.pair for item in items]] = found
 
-        for group in _equal_shapes(pairs):
-            self._in_batches(group, run)
+            whole = network.tokens_read(*map(len, pairs[shape.items[0].pair]))
+            read = {item: whole - item.start for item in shape.items}
+            self._in_batches(shape.items, run, read.__getitem__)
         return losses
+
+    def _start(self, network: CausalNetwork, bases: Sequence[Ids]) -> _Start | None:
+        """Read what candidates start like; None where there is no memory for it."""
+        if not bases:
+            return None
+        read: list[KeyValues] = []
+
+        def run(ids: Tensor) -> None:
+            read.append(network.key_values(ids))
+
+        if not _fits(run, self._ids(bases)):
+            torch.cuda.empty_cache()
+            return None
+        count, tokens = len(bases), len(bases[0])
+        self._meters.forward(0, count * tokens, count * network.prefix_flops(tokens))
+        return partial(self._pass_after, network, read[0])
 
     def _exact_losses(self, pairs: Sequence[Pair]) -> Losses:
         losses = [self._pass(self._exact, [pair])[0] for pair in pairs]
@@ -340,31 +397,47 @@ class Subject:
         ends = np.cumsum(scored.sum(axis=1))[:-1]
         return np.split(losses.double().cpu().numpy(), ends)
 
-    def _count(self, pairs: Sequence[Pair], *, backward: bool = False) -> None:
+    def _count(
+        self, pairs: Sequence[Pair], *, backward: bool = False, reused: int = 0
+    ) -> None:
+        """Put passes on the ledger: what was computed, not the tokens reused."""
         lengths = len(pairs[0][0]), len(pairs[0][1])
-        n_tokens = self._exact.tokens_read(*lengths)
+        n_tokens = self._exact.tokens_read(*lengths) - reused
         forward_flops, backward_flops = self.pass_flops(*lengths)
+        if reused:
+            exact = cast("CausalNetwork", self._exact)
+            forward_flops = exact.flops_after(reused, *lengths)
         count = len(pairs)
         self._meters.forward(count, count * n_tokens, count * forward_flops)
         if backward:
             self._meters.backward(count, count * n_tokens, count * backward_flops)
 
     def _in_batches(
-        self, items: Sequence[int], run: Callable[[Sequence[int]], None]
+        self,
+        items: Sequence[T],
+        run: Callable[[Sequence[T]], None],
+        tokens: Callable[[T], int] | None = None,
     ) -> None:
-        """Run over items in batches; smaller ones when memory does not suffice."""
+        """Run over items in batches; smaller ones when memory does not suffice.
+
+        With `tokens`, what each item reads, a batch ends where it is large enough to
+        keep the device busy: items that read less get batches of their own.
+        """
         done = 0
         while done < len(items):
-            batch = items[done : done + self.batch_size]
+            rows = self.batch_size
+            if tokens is not None:
+                rows = min(rows, max(1, self._tokens_at_once // tokens(items[done])))
+            batch = items[done : done + rows]
             if _fits(run, batch):
                 done += len(batch)
             else:
-                self._halve_batch()
+                self._halve_batch(len(batch))
 
-    def _halve_batch(self) -> None:
-        if self.batch_size == 1:
+    def _halve_batch(self, rows: int) -> None:
+        if rows == 1:
             raise CellError("a single sequence does not fit into the device's memory")
-        self.batch_size //= 2
+        self.batch_size = rows // 2
         torch.cuda.empty_cache()
 
     # --- arrays ---------------------------------------------------------------------
@@ -399,15 +472,11 @@ class Subject:
         return self._tensor(~self.vocabulary.mask())
 
 
-def _equal_shapes(pairs: Sequence[Pair]) -> list[list[int]]:
-    """Group the indices of pairs whose prompts and references are equally long."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for i, (prompt, reference) in enumerate(pairs):
-        groups.setdefault((len(prompt), len(reference)), []).append(i)
-    return list(groups.values())
+def _reuses(network: Network) -> TypeGuard[CausalNetwork]:
+    return isinstance(network, CausalNetwork) and network.reuses
 
 
-def _fits(run: Callable[[Sequence[int]], None], batch: Sequence[int]) -> bool:
+def _fits(run: Callable[[T], None], batch: T) -> bool:
     try:
         run(batch)
     except torch.OutOfMemoryError:

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from harness.errors import CellError
-from harness.scoring import causal
 from harness.subject import Subject
 
 pytestmark = pytest.mark.transformers5
@@ -138,17 +137,6 @@ def test_logits_are_computed_at_scored_positions_only(subject):
     subject.token_losses([random_ids(N), random_ids(9)], [15, 8])
 
     assert [row.numel() for row in rows] == [4 * M, M, (N - 15) + 1]
-
-
-def test_few_logits_at_once_give_the_same_losses(subject, monkeypatch):
-    prompts, reference = random_ids(6, N), random_ids(M)
-    losses = subject.losses(prompts, reference)
-
-    monkeypatch.setattr(causal, "LOGITS_AT_ONCE", 3 * 320)
-
-    np.testing.assert_allclose(
-        subject.losses(prompts, reference), losses, rtol=0, atol=1e-6
-    )
 
 
 def test_passes_leave_nothing_behind(family_subject):

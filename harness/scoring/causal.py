@@ -11,14 +11,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
 from harness.errors import CellError
+from harness.scoring.cross_entropy import target_losses
 from harness.scoring.flops import PassFlops
+from harness.scoring.prefixes import KeyValues, PrefixAttention, serves
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
-
-LOGITS_AT_ONCE = 2**24
-"""How many logits are held in memory at a time while nothing needs a gradient."""
 
 
 class CausalNetwork:
@@ -33,6 +32,7 @@ class CausalNetwork:
         self.embedding: torch.nn.Module = model.get_input_embeddings()
         self._head: torch.nn.Module = model.get_output_embeddings()
         self._flops = PassFlops.of(model)
+        self._prefixes = PrefixAttention(model) if serves(model) else None
 
     @property
     def rows(self) -> int:
@@ -58,6 +58,46 @@ class CausalNetwork:
         """
         with torch.inference_mode():
             return self._losses(prompts, references).double().mean(dim=1)
+
+    # --- reuse ----------------------------------------------------------------------
+
+    @property
+    def reuses(self) -> bool:
+        """Say whether a pass can go on after what others have read."""
+        return self._prefixes is not None
+
+    def key_values(self, ids: Tensor) -> KeyValues:
+        """Read sequences [G, p] that others will start like."""
+        assert self._prefixes is not None
+        with torch.inference_mode(), self._prefixes.collecting() as collected:
+            self.model.base_model(
+                input_ids=ids, position_ids=_positions(0, ids), use_cache=False
+            )
+            return collected()
+
+    def losses_after(
+        self,
+        prefix: KeyValues,
+        rows: Tensor | None,
+        prompts: Tensor,
+        references: Tensor,
+    ) -> Tensor:
+        """Return the mean loss [B] of pairs whose first p tokens are a prefix.
+
+        `prefix` holds the key/values of those p tokens, and `rows` [B] says in which
+        of its rows; None where it has one. Takes all else as `losses` does.
+        """
+        assert self._prefixes is not None
+        ids = torch.cat([prompts[:, prefix.length :], references], dim=1)[:, :-1]
+        with torch.inference_mode(), self._prefixes.after(prefix, rows):
+            output = self.model.base_model(
+                input_ids=ids,
+                position_ids=_positions(prefix.length, ids),
+                use_cache=False,
+            )
+            return self._scored(output[0], references).double().mean(dim=1)
+
+    # --- tokens, gradients ----------------------------------------------------------
 
     def token_losses(self, ids: Tensor, scored: Tensor) -> Tensor:
         """Return the loss [S] in nats of each scored token, row by row.
@@ -120,10 +160,23 @@ class CausalNetwork:
         read = self.tokens_read(prompt_tokens, reference_tokens)
         return self._flops(read, reference_tokens)
 
+    def flops_after(self, reused: int, prompt: int, reference: int) -> float:
+        """Return the FLOPs of scoring a pair whose first `reused` tokens are known."""
+        read = self.tokens_read(prompt, reference)
+        return self._flops(read, reference, reused)[0]
+
+    def prefix_flops(self, tokens: int) -> float:
+        """Return the FLOPs of reading so many tokens and predicting none."""
+        return self._flops(tokens, 0)[0]
+
     def _losses(self, prompts: Tensor, references: Tensor) -> Tensor:
         ids = torch.cat([prompts, references], dim=1)[:, :-1]
-        hidden = self._hidden(ids)[:, prompts.shape[1] - 1 :]
-        flat = self._cross_entropy(hidden.flatten(0, 1), references.flatten())
+        return self._scored(self._hidden(ids), references)
+
+    def _scored(self, hidden: Tensor, references: Tensor) -> Tensor:
+        """Return the losses [B, m] of references, predicted by the last m states."""
+        last = hidden[:, -references.shape[1] :]
+        flat = self._cross_entropy(last.flatten(0, 1), references.flatten())
         return flat.view(references.shape)
 
     def _hidden(self, ids: Tensor) -> Tensor:
@@ -138,15 +191,16 @@ class CausalNetwork:
 
     def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Return the loss [S] of targets [S] predicted from hidden states [S, d]."""
-        if torch.is_grad_enabled():
-            return self._chunk_cross_entropy(hidden, targets)
-        rows = max(1, LOGITS_AT_ONCE // self._n_logits)
-        chunks = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
-        return torch.cat([self._chunk_cross_entropy(h, t) for h, t in chunks])
+        if self._head_is_plain and not torch.is_grad_enabled():
+            head = cast("torch.nn.Linear", self._head)
+            return target_losses(hidden, head.weight, head.bias, targets)
+        return cross_entropy(self._head(hidden).float(), targets, reduction="none")
 
-    def _chunk_cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        logits = self._head(hidden).float()
-        return cross_entropy(logits, targets, reduction="none")
+    @property
+    def _head_is_plain(self) -> bool:
+        """Say whether the head is a product and nothing else, with no one watching."""
+        hooks = self._head._forward_hooks or self._head._forward_pre_hooks
+        return type(self._head) is torch.nn.Linear and not hooks
 
     @property
     def _n_logits(self) -> int:
@@ -166,3 +220,8 @@ class CausalNetwork:
             yield leaves
         finally:
             handle.remove()
+
+
+def _positions(first: int, ids: Tensor) -> Tensor:
+    """Return the positions [1, L] of ids [B, L] that come after `first` others."""
+    return torch.arange(first, first + ids.shape[1], device=ids.device)[None]

@@ -42,10 +42,17 @@ class PassFlops:
             head=2.0 * head.weight.numel(),
         )
 
-    def __call__(self, n_tokens: int, scored: int) -> tuple[float, float]:
-        """Return the FLOPs of a forward and of a backward pass to the embedding."""
-        matrices = n_tokens * self.linear + scored * self.head
-        attention = n_tokens**2 * self.attention
+    def __call__(
+        self, n_tokens: int, scored: int, reused: int = 0
+    ) -> tuple[float, float]:
+        """Return the FLOPs of a forward and of a backward pass to the embedding.
+
+        Of the `n_tokens`, the first `reused` are in a cache: they are attended to, and
+        cost nothing else.
+        """
+        read = n_tokens - reused
+        matrices = read * self.linear + scored * self.head
+        attention = read * n_tokens * self.attention
         return matrices + attention, matrices + 2 * attention
 
 

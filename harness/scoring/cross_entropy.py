@@ -1,0 +1,85 @@
+"""The loss of known tokens, without a copy of all logits in memory.
+
+    loss = log sum_v exp(h . w_v + b_v) - (h . w_t + b_t)
+
+for a hidden state h, the head's rows w_v and the target t. Everything after the
+product is float32. On a CPU the product goes in blocks of rows and of vocabulary that
+stay in the core's cache: a whole matrix of logits would go through memory five times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CPU_BLOCK = (256, 2048)
+"""Hidden states and rows of the head whose product is made at once: 2 MB of logits."""
+LOGITS_AT_ONCE = 2**27
+"""How many logits are made at once elsewhere: half a gigabyte in float32."""
+
+
+def target_losses(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
+) -> Tensor:
+    """Return the loss [S], float32, in nats, of targets [S] given hidden states [S, d].
+
+    `weight` [V, d] and `bias` [V] are the head's. Nothing is kept for a gradient.
+    """
+    chosen = (hidden * weight[targets]).sum(dim=1, dtype=torch.float32)
+    if bias is not None:
+        chosen += bias[targets].float()
+    return log_normalizers(hidden, weight, bias) - chosen
+
+
+def log_normalizers(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return log sum_v exp(logit_v) [S], float32, for hidden states [S, d]."""
+    if hidden.device.type == "cpu":
+        rows, block = CPU_BLOCK
+        return torch.cat(
+            [_blocked(h, weight, bias, block) for h in torch.split(hidden, rows)]
+        )
+    rows = max(1, LOGITS_AT_ONCE // len(weight))
+    log_sum_exp = _fused_log_sum_exp()
+    return torch.cat(
+        [log_sum_exp(_logits(h, weight, bias)) for h in torch.split(hidden, rows)]
+    )
+
+
+def _blocked(hidden: Tensor, weight: Tensor, bias: Tensor | None, block: int) -> Tensor:
+    """Go over the vocabulary block by block, with a running maximum and sum."""
+    total = torch.zeros(len(hidden), 1)
+    highest = torch.full((len(hidden), 1), -torch.inf)
+    for start in range(0, len(weight), block):
+        own = slice(start, start + block)
+        logits = _logits(hidden, weight[own], None if bias is None else bias[own])
+        higher = torch.maximum(highest, logits.amax(dim=1, keepdim=True))
+        total *= (highest - higher).exp_()
+        total += logits.sub_(higher).exp_().sum(dim=1, keepdim=True)
+        highest = higher
+    return (highest + total.log_())[:, 0]
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return logits in float32, rounded to nothing less where torch can do that."""
+    if hidden.is_cuda and hidden.dtype != torch.float32:
+        logits = torch.mm(hidden, weight.T, out_dtype=torch.float32)
+    else:
+        logits = (hidden @ weight.T).float()
+    return logits if bias is None else logits.add_(bias)
+
+
+@cache
+def _fused_log_sum_exp() -> Callable[[Tensor], Tensor]:
+    """Return what sums the exponentials of logits [S, V] that nobody else needs."""
+
+    def in_place(logits: Tensor) -> Tensor:
+        highest = logits.amax(dim=1, keepdim=True)
+        return logits.sub_(highest).exp_().sum(dim=1).log_() + highest[:, 0]
+
+    return in_place

@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from harness.scoring import cross_entropy
+from harness.scoring.cross_entropy import target_losses
+
+
+def plain(hidden, weight, bias, targets):
+    logits = torch.nn.functional.linear(hidden.double(), weight.double(), bias)
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+def test_losses_are_those_of_float64(scale, with_bias, monkeypatch):
+    """In blocks that divide neither the rows nor the vocabulary."""
+    monkeypatch.setattr(cross_entropy, "CPU_BLOCK", (16, 100))
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(45, 24, generator=generator)
+    weight = scale * torch.randn(731, 24, generator=generator)
+    bias = torch.randn(731, generator=generator) if with_bias else None
+    targets = torch.randint(731, (45,), generator=generator)
+    kept = hidden.clone(), weight.clone()
+
+    losses = target_losses(hidden, weight, bias, targets)
+
+    expected = plain(hidden, weight, None if bias is None else bias.double(), targets)
+    assert losses.dtype == torch.float32
+    torch.testing.assert_close(losses.double(), expected, rtol=1e-6, atol=1e-5)
+    assert torch.equal(hidden, kept[0])
+    assert torch.equal(weight, kept[1])
+
+
+def test_a_token_that_is_nearly_certain_has_a_loss_near_zero():
+    """Also where the highest logit is in the last of the blocks, far above the rest."""
+    weight = torch.zeros(5000, 2)
+    weight[4990, 0] = 1.0
+    hidden = torch.tensor([[200.0, 0.0], [-200.0, 0.0]])
+
+    losses = target_losses(hidden, weight, None, torch.tensor([4990, 4990]))
+
+    expected = [0.0, 200.0 + torch.log(torch.tensor(4999.0)).item()]
+    torch.testing.assert_close(losses, torch.tensor(expected))
