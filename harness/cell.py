@@ -156,6 +156,6 @@ def add_ledgers(parts: Sequence[Ledger]) -> Ledger:
         known = [value for value in values if value is not None]
         if name == "peak_memory_bytes":
             total[name] = max(known, default=None)
-        else:
+        elif known:
             total[name] = sum(known)
     return Ledger(**total)

@@ -165,7 +165,11 @@ class Ledger(Strict):
     tokens_backward: int = 0
     """Tokens that went through a backward pass."""
     flops: float = 0.0
-    """Analytic floating-point operations, attention and LM head included."""
+    """Analytic floating-point operations, attention and LM head included: those that
+    were made. What was read once for many candidates counts once."""
+    flops_whole: float | None = None
+    """What the same passes cost if nothing is reused: the currency of budgets, since it
+    depends on what an attack tries and not on how it is batched."""
     seconds: float = 0.0
     """Wall-clock time."""
     peak_memory_bytes: int | None = None

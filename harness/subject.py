@@ -369,7 +369,8 @@ class Subject:
             torch.cuda.empty_cache()
             return None
         count, tokens = len(bases), len(bases[0])
-        self._meters.forward(0, count * tokens, count * network.prefix_flops(tokens))
+        flops = count * network.prefix_flops(tokens)
+        self._meters.forward(0, count * tokens, flops, whole=0.0)
         return partial(self._pass_after, network, read[0])
 
     def _exact_losses(self, pairs: Sequence[Pair]) -> Losses:
@@ -403,12 +404,13 @@ class Subject:
         """Put passes on the ledger: what was computed, not the tokens reused."""
         lengths = len(pairs[0][0]), len(pairs[0][1])
         n_tokens = self._exact.tokens_read(*lengths) - reused
-        forward_flops, backward_flops = self.pass_flops(*lengths)
+        whole, backward_flops = self.pass_flops(*lengths)
+        flops = whole
         if reused:
             exact = cast("CausalNetwork", self._exact)
-            forward_flops = exact.flops_after(reused, *lengths)
+            flops = exact.flops_after(reused, *lengths)
         count = len(pairs)
-        self._meters.forward(count, count * n_tokens, count * forward_flops)
+        self._meters.forward(count, count * n_tokens, count * flops, count * whole)
         if backward:
             self._meters.backward(count, count * n_tokens, count * backward_flops)
 

@@ -43,8 +43,10 @@ class AttackedCell:
 
     @property
     def flops_per_example(self) -> float:
-        """What the attack spent on an example, on average."""
-        return self.record.ledger.flops / max(1, len(self.rows))
+        """What the attack's passes cost on an example, on average, nothing reused."""
+        ledger = self.record.ledger
+        spent = ledger.flops if ledger.flops_whole is None else ledger.flops_whole
+        return spent / max(1, len(self.rows))
 
     @property
     def errors(self) -> int:

@@ -25,6 +25,7 @@ class Meter:
     tokens_forward: int = 0
     tokens_backward: int = 0
     flops: float = 0.0
+    flops_whole: float = 0.0
     _started: float = field(default_factory=time.perf_counter)
     _stopped: float | None = None
     _peak: int = 0
@@ -34,17 +35,25 @@ class Meter:
         """Wall-clock time since the start, until the stop if there was one."""
         return (self._stopped or time.perf_counter()) - self._started
 
-    def forward(self, sequences: int, tokens: int, flops: float) -> None:
-        """Add forward passes: all their tokens, all their FLOPs."""
+    def forward(
+        self, sequences: int, tokens: int, flops: float, whole: float | None = None
+    ) -> None:
+        """Add forward passes: all their tokens, all their FLOPs.
+
+        `whole` is what they would have cost if nothing had been reused; None where
+        nothing was.
+        """
         self.sequences_forward += sequences
         self.tokens_forward += tokens
         self.flops += flops
+        self.flops_whole += flops if whole is None else whole
 
     def backward(self, sequences: int, tokens: int, flops: float) -> None:
         """Add backward passes: all their tokens, all their FLOPs."""
         self.sequences_backward += sequences
         self.tokens_backward += tokens
         self.flops += flops
+        self.flops_whole += flops
 
     def observe_peak(self) -> None:
         """Take note of the peak memory before somebody resets it, or at the end."""
@@ -65,6 +74,7 @@ class Meter:
             tokens_forward=self.tokens_forward,
             tokens_backward=self.tokens_backward,
             flops=self.flops,
+            flops_whole=self.flops_whole,
             seconds=self.seconds,
             peak_memory_bytes=self._peak,
         )
@@ -92,10 +102,12 @@ class Meters:
             meter.stop()
             self._running.remove(meter)
 
-    def forward(self, sequences: int, tokens: int, flops: float) -> None:
+    def forward(
+        self, sequences: int, tokens: int, flops: float, whole: float | None = None
+    ) -> None:
         """Add forward passes to every running meter."""
         for meter in self._running:
-            meter.forward(sequences, tokens, flops)
+            meter.forward(sequences, tokens, flops, whole)
 
     def backward(self, sequences: int, tokens: int, flops: float) -> None:
         """Add backward passes to every running meter."""

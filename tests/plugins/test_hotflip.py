@@ -115,7 +115,7 @@ def compared(tiny_model, tiny_tokenizer, letter_examples):
     def measured(**how):
         with subject.metered() as spent:
             found = attack(subject, examples, **how)
-        return np.array(rises(subject, examples, found)), spent.flops
+        return np.array(rises(subject, examples, found)), spent.flops_whole
 
     return {
         "hotflip": measured(**options),

@@ -53,7 +53,7 @@ def test_as_a_control_it_spends_the_flops_of_what_it_matches(
     with subject.metered() as control:
         found = attack(subject, examples, HotFlip().budget(3), flips=1)
 
-    assert control.flops == pytest.approx(spent.flops, rel=0.02)
+    assert control.flops_whole == pytest.approx(spent.flops_whole, rel=0.02)
     assert max(len(one.trace) for one in found.values()) == 5  # as many flips, too
 
 
@@ -90,7 +90,7 @@ def test_the_control_of_a_trigger_writes_one_at_the_same_cost(
     with subject.metered() as control:
         found = attack(subject, sets, uat.budget(3))
 
-    assert control.flops == pytest.approx(spent.flops, rel=0.1)
+    assert control.flops_whole == pytest.approx(spent.flops_whole, rel=0.1)
     triggers = {tuple(found[x.id].prompt_ids[:3]) for x in test}
     assert len(triggers) == 1
     assert np.isin(list(triggers), subject.vocabulary.allowed).all()

@@ -25,6 +25,7 @@ def test_spans_see_what_is_spent_inside_them_and_the_total_sees_all():
         "tokens_forward": 0,
         "tokens_backward": 30,
         "flops": 300.0,
+        "flops_whole": 300.0,
     }
     assert (outer.sequences_forward, outer.sequences_backward) == (2, 3)
     assert (outer.tokens_forward, outer.tokens_backward) == (20, 30)

@@ -167,6 +167,7 @@ def test_the_ledger_counts_what_was_read_and_not_what_was_reused(
     each = alone + attention * (M * (N + M - 1) - M * M)
     base = whole - alone - attention * ((N + M - 1) ** 2 - M * M - (N - 1) ** 2)
     assert meter.flops == pytest.approx(base + 10 * each)
+    assert meter.flops_whole == pytest.approx(10 * whole)
 
 
 def test_bfloat16_goes_after_prefixes_too(tiny_model, tiny_tokenizer, passes):
