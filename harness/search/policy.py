@@ -40,24 +40,23 @@ class FlipPolicy:
     """Which positions [n] may be changed at all."""
     most_changed: int
     """How many of them may differ from the clean prompt, at most."""
+    rules: TokenRules
+    """The rules themselves."""
 
     @classmethod
-    def of(cls, subject: Subject, example: Example) -> FlipPolicy:
-        """Apply the subject's rules to an example's prompt.
+    def of(
+        cls, subject: Subject, example: Example, rules: TokenRules | None = None
+    ) -> FlipPolicy:
+        """Apply rules, those of the subject by default, to an example's prompt.
 
         One token may always change: a share is not meant to forbid all.
         """
-        rules, movable = subject.vocabulary.rules, example.free
+        rules, movable = rules or subject.vocabulary.rules, example.free
         share = 1.0 if rules.max_changed is None else rules.max_changed
         most = max(1, int(share * movable.sum() + ROUNDING))
         if rules.keep_stop_words:
             movable = movable & ~subject.vocabulary.stop_words(example.prompt_ids)
-        return cls(subject, np.asarray(example.prompt_ids), movable, most)
-
-    @property
-    def rules(self) -> TokenRules:
-        """The rules themselves."""
-        return self.subject.vocabulary.rules
+        return cls(subject, np.asarray(example.prompt_ids), movable, most, rules)
 
     def movable_after(self, prompt: Ids) -> NDArray[np.bool_]:
         """Return which positions [n] may be written once a prompt is reached.

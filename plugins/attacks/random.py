@@ -14,6 +14,7 @@ from harness.interfaces import (
     Adversarial,
     Attack,
     AttackContext,
+    BlockBudget,
     Budget,
     Example,
     ExampleSets,
@@ -24,7 +25,8 @@ from harness.interfaces import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from harness.search.flips import Pool
+    from harness.interfaces import Ids
+    from harness.search.flips import Flip, Pool, State
     from harness.search.lockstep import Search
     from harness.search.triggers import Batch, Trigger
     from harness.subject import Subject
@@ -46,7 +48,8 @@ class Random(Attack[RandomOptions]):
 
     As the control of another attack it accepts flips by the same rule, and spends on
     forward passes alone what that attack spends in FLOPs. If what it controls is a
-    universal trigger, the tokens tried at each place of the trigger are uniform draws.
+    universal trigger, the tokens tried at each place of the trigger are uniform draws;
+    if it is a block of tokens, so are the changes that are tried of it.
     """
 
     name = "random"
@@ -56,10 +59,12 @@ class Random(Attack[RandomOptions]):
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
         budget = context.budget or self.budget(len(examples.test))
-        if budget.trigger is None:
-            results = self._flip_tokens(subject, examples, context, budget)
-        else:
+        if budget.trigger is not None:
             results = _write_trigger(subject, examples, context, budget, budget.trigger)
+        elif budget.block is not None:
+            results = _write_block(subject, examples, context, budget, budget.block)
+        else:
+            results = self._flip_tokens(subject, examples, context, budget)
         for done, result in enumerate(results, 1):
             yield result
             context.report(done, len(examples.test))
@@ -118,6 +123,31 @@ def _write_trigger(
         yield Adversarial(example.id, prompt, found.trace)
 
 
+def _write_block(
+    subject: Subject,
+    examples: ExampleSets,
+    context: AttackContext,
+    budget: Budget,
+    layout: BlockBudget,
+) -> Iterator[Adversarial]:
+    from harness.search.blocks import Block, BlockSearch
+    from harness.search.draft import draft_of
+    from harness.search.lockstep import lockstep
+
+    draft = draft_of(subject, layout.draft) if layout.draft is not None else None
+
+    def search(example: Example) -> Search[Adversarial]:
+        rng = context.rng(example.id)
+        start = 1
+        passes = int(_passes(subject, budget, example, draft))
+        counts = _shares(passes - start, layout.steps)
+        block = Block.of(subject, example, layout, rng)
+        draw = _DrawFromAll(subject.vocabulary.allowed, rng)
+        return BlockSearch(subject, block, layout, draw, counts, rng).run(example.id)
+
+    return lockstep(subject, map(search, examples.test))
+
+
 def _tokens_at_a_place(passes: float, trigger: TriggerBudget) -> int:
     """Return how many tokens to try where the whole search may cost so many passes."""
     in_sweep = passes / (trigger.starts * trigger.sweeps) - trigger.validation_prompts
@@ -143,6 +173,26 @@ class _Draw:
 
 
 @dataclass(frozen=True)
+class _DrawFromAll:
+    """Proposes uniform flips of a block."""
+
+    allowed: Ids
+    rng: np.random.Generator
+
+    def __call__(self, state: State, count: int) -> Search[list[Flip]]:
+        import numpy as np
+
+        from harness.search.blocks import draw_from_lists
+
+        lists = {}
+        for i in map(int, np.flatnonzero(state.free)):
+            writable = state.policy.writable(i, self.allowed)
+            lists[i] = writable[writable != state.prompt_ids[i]]
+        return draw_from_lists(lists, self.rng, count)
+        yield  # a search that asks for nothing
+
+
+@dataclass(frozen=True)
 class _Tokens:
     """Proposes uniform tokens for a place of a trigger."""
 
@@ -157,13 +207,21 @@ class _Tokens:
         return [int(token) for token in drawn]
 
 
-def _passes(subject: Subject, budget: Budget, example: Example) -> float:
+def _passes(
+    subject: Subject, budget: Budget, example: Example, draft: Subject | None = None
+) -> float:
     """Return how many forward passes cost as many FLOPs as a budget."""
-    scored = len(example.reference_ids)
-    trigger = budget.trigger.tokens if budget.trigger else 0
-    prompt = len(example.prompt_ids) + trigger
-    forward, backward = subject.pass_flops(prompt, scored)
-    return budget.forward + budget.backward * backward / forward
+    block, inserted = budget.block, budget.trigger or budget.block
+    prompt = len(example.prompt_ids) + (inserted.tokens if inserted else 0)
+    reference = len(example.reference_ids)
+    if block is not None and block.target is not None:
+        reference = len(subject.encode(block.target))
+    forward, backward = subject.pass_flops(prompt, reference)
+    passes = budget.forward + budget.backward * backward / forward
+    if block is not None and draft is not None:
+        drafted, _ = draft.pass_flops(prompt, reference)
+        passes += block.draft_forward * drafted / forward
+    return passes
 
 
 def _shares(total: int, parts: int) -> list[int]:
