@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 from harness.errors import CellError, UsageError
 from harness.examples import build_examples
 from harness.interfaces import ArmContext, Example, ExampleSets
+from harness.statistics import bootstrap_mean, paired_difference
 from harness.subject import Subject
-from harness.suite import ExampleSet
+from harness.suite import ExampleSet, ExamplesSection, RecoverySection
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from harness.records import Estimate
     from harness.run_context import RunContext
 
 HELD_OUT_EXAMPLES = (64, 32, 16, 8)
@@ -29,6 +31,7 @@ def arm_context(
     run: RunContext,
     seed: int,
     tokenizer: PreTrainedTokenizerBase,
+    encoder_decoder: bool,
     matched: Callable[[], PreTrainedModel] | None,
     report: Callable[[int, int], None],
 ) -> ArmContext:
@@ -36,14 +39,16 @@ def arm_context(
     return ArmContext(
         seed=seed,
         tokenizer=tokenizer,
-        examples=cache(partial(example_sets, run, tokenizer)),
+        examples=cache(partial(example_sets, run, tokenizer, encoder_decoder)),
         losses=partial(_losses, run, tokenizer),
         matched=matched,
         report=report,
     )
 
 
-def example_sets(run: RunContext, tokenizer: PreTrainedTokenizerBase) -> ExampleSets:
+def example_sets(
+    run: RunContext, tokenizer: PreTrainedTokenizerBase, encoder_decoder: bool
+) -> ExampleSets:
     """Build the suite's examples, all of them: no limit is part of a subject.
 
     Where the suite has no validation examples, they are cut from the held-out corpus
@@ -51,13 +56,20 @@ def example_sets(run: RunContext, tokenizer: PreTrainedTokenizerBase) -> Example
     """
     section = run.suite.examples
     assert section is not None  # `harness.suites.checks` wants them stated
-    sets = build_examples(section, run.corpora, tokenizer, None)
+    build = partial(
+        build_examples,
+        corpora=run.corpora,
+        tokenizer=tokenizer,
+        limit=None,
+        encoder_decoder=encoder_decoder,
+    )
+    sets = build(section)
     if sets.validation:
         return sets
     known = {_content(example) for example in (*sets.test, *sets.search)}
     for count in HELD_OUT_EXAMPLES:
         try:
-            found = _held_out(run, tokenizer, count)
+            found = build(_held_out(section, run.suite.recovery, count)).test
         except UsageError:  # too few documents that are long enough
             continue
         apart = [example for example in found if _content(example) not in known]
@@ -71,20 +83,37 @@ def example_sets(run: RunContext, tokenizer: PreTrainedTokenizerBase) -> Example
 
 
 def _held_out(
-    run: RunContext, tokenizer: PreTrainedTokenizerBase, count: int
-) -> Sequence[Example]:
-    section, recovery = run.suite.examples, run.suite.recovery
-    if section is None or recovery is None or recovery.validation is None:
-        return []
+    section: ExamplesSection, recovery: RecoverySection | None, count: int
+) -> ExamplesSection:
+    assert recovery is not None  # or `harness.suites.checks` wants validation examples
+    assert recovery.validation is not None
     wanted = ExampleSet(corpus=recovery.validation, count=count)
-    alone = section.model_copy(
-        update={"test": wanted, "search": None, "validation": None}
-    )
-    return build_examples(alone, run.corpora, tokenizer, None).test
+    apart = {"test": wanted, "search": None, "validation": None}
+    return section.model_copy(update=apart)
 
 
 def _content(example: Example) -> bytes:
     return example.prompt_ids.tobytes() + b"|" + example.reference_ids.tobytes()
+
+
+def compare_losses(
+    name: str,
+    examples: Sequence[Example],
+    own: NDArray[np.float64],
+    others: NDArray[np.float64],
+) -> dict[str, Estimate]:
+    """Estimate two clean losses [n] and their difference, as results of a derivation.
+
+    They are called ``<name>_loss``, ``<name>_loss_matched`` (of the other arm) and
+    ``<name>_difference`` (the first minus the second, paired by example).
+    """
+    documents = [example.document_id for example in examples]
+    unit = "nats/token"
+    return {
+        f"{name}_loss": bootstrap_mean(own, documents, unit=unit),
+        f"{name}_loss_matched": bootstrap_mean(others, documents, unit=unit),
+        f"{name}_difference": paired_difference(own, others, documents, unit=unit),
+    }
 
 
 def _losses(

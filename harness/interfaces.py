@@ -194,8 +194,10 @@ class ArmContext:
 class Constraint(Plugin[OptionsT]):
     """Changes a model's weights, and keeps them inside a set while it trains."""
 
-    uses_examples: ClassVar[bool] = False
-    """True where `install` reads the suite's examples."""
+    @property
+    def uses_examples(self) -> bool:
+        """True where `install` reads the suite's examples."""
+        return False
 
     @property
     def matches_loss(self) -> bool:

@@ -150,7 +150,14 @@ class _Making:
             folder = self._frozen(match)
             matched = lambda: load_frozen(folder)[0]  # noqa: E731
         with run.progress(f"{plan.id}: {self._constraint.name}", "steps") as progress:
-            context = arm_context(run, plan.seed, tokenizer, matched, progress.update)
+            context = arm_context(
+                run,
+                plan.seed,
+                tokenizer,
+                bool(model.config.is_encoder_decoder),
+                matched,
+                progress.update,
+            )
             return self._constraint.install(self._adapter, model, context)
 
     def _frozen(self, arm: str) -> Path:

@@ -174,6 +174,29 @@ def test_an_arm_made_from_another_begins_with_its_frozen_weights(suite, cli, tmp
     assert cli("validate", out).code == 0
 
 
+def test_a_match_has_the_clean_loss_of_its_arm(suite, cli, tmp_path):
+    out = tmp_path / "runs" / "tiny"
+    done = cli(
+        *("run", suite, "--out", out, "--only", "arm=match,seed=7"),
+        *("--set", "arms.abs={start: abs}", "--set", "attacks=null"),
+        *("--set", "arms.match={derive_from: baseline, match_loss_of: abs}"),
+        *("--set", "arms.match.constraint=noise"),
+    )
+    assert done.code == 0
+    found = {}
+    for path in out.glob("variants/*/record.json"):
+        record = json.loads(path.read_text())
+        found[record["arm"]["label"]] = record
+    derivation = found["match"]["derivation"]
+    assert found["match"]["arm"]["match_loss_of"] == "abs"
+    apart = derivation["results"]["validation_difference"]
+    assert apart["n"] == 3
+    assert derivation["achieved"] == (abs(apart["value"]) <= 0.02)
+    assert found["abs"]["derivation"] is None
+    for path in out.glob("variants/*/record.json"):
+        assert cli("validate", path).code == 0
+
+
 def test_an_arm_whose_source_failed_says_so(suite, cli, tmp_path):
     out = tmp_path / "runs" / "tiny"
     done = cli(

@@ -46,6 +46,8 @@ WRONG = {
     "arms:\n  a: {derive_from: monotone}\n  monotone: {derive_from: a, recovery: true}": "s.yaml:4: arms.monotone.derive_from: 'monotone' would be made from itself",
     "arms: {baseline: {derive_from: monotone}}": "s.yaml:2: arms.baseline.derive_from: the baseline is what others are compared with: it has no source",
     "arms:\n  a: {derive_from: baseline, match_loss_of: monotone}": "s.yaml:3: arms.a.match_loss_of: 'none' as stated here matches no loss",
+    "arms:\n  a: {derive_from: baseline, constraint: noise}": "s.yaml:3: arms.a: needs `match_loss_of`: the arm whose clean loss it is to have",
+    "arms:\n  a: {match_loss_of: monotone, constraint: noise}\nrecovery: {validation: null}": "s.yaml:3: arms.a: needs `examples.validation`, or `recovery.validation` to cut some of",
     "arms:\n  a: {attacks: [flop]}": "s.yaml:3: arms.a.attacks: unknown attack 'flop'; did you mean 'flip'? (known: control, flip)",
     "arms: {baseline: null}": "s.yaml:2: arms: needs an arm called 'baseline', which all others are compared with",
     "models: {toy-1.5b: null}": "s.yaml:2: models: expected at least 1 entry, got an empty mapping",
