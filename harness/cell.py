@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import CellError
-from harness.interfaces import Adversarial, AttackContext, Budget, Example, ExampleSets
+from harness.interfaces import Adversarial, AttackContext, Budget, ExampleSets
 from harness.plan import CellPlan, content_hash
 from harness.records import Ledger
+from harness.rescoring import Rescorer
 from harness.results import SampleRow
 from harness.run_context import RunContext
 from harness.subject import Subject
@@ -37,12 +37,13 @@ def attack_cell(
     folder.mkdir(parents=True, exist_ok=True)
     partial = PartialRows(folder / PARTIAL)
     left = [x for x in examples.test if x.id not in partial.rows]
+    rescorer = Rescorer(subject, _rouge_tokens(run))
     if left:
-        _attack(run, plan, subject, replace(examples, test=left), partial)
+        _attack(run, plan, rescorer, replace(examples, test=left), partial)
     for example in examples.test:
         if example.id not in partial.rows:
-            row = _error_row(example, "the attack returned nothing for this example")
-            partial.add(row, Ledger())
+            reason = "the attack returned nothing for this example"
+            partial.add(rescorer.failed(example, reason), Ledger())
     rows = [partial.rows[example.id] for example in examples.test]
     return CellResult(rows, partial.ledger, partial.restarts)
 
@@ -53,13 +54,19 @@ def budget_of(run: RunContext, plan: CellPlan, n_examples: int) -> Budget | None
     return run.experiment.attacks[match].budget(n_examples) if match else None
 
 
+def _rouge_tokens(run: RunContext) -> int | None:
+    section = run.suite.examples
+    return None if section is None else section.rouge_tokens
+
+
 def _attack(
     run: RunContext,
     plan: CellPlan,
-    subject: Subject,
+    rescorer: Rescorer,
     examples: ExampleSets,
     partial: PartialRows,
 ) -> None:
+    subject = rescorer.subject
     attack = run.experiment.attacks[plan.attack]
     total = len(partial.rows) + len(examples.test)
     with run.progress(plan.id, "examples") as progress:
@@ -72,7 +79,7 @@ def _attack(
         for found, spent in _metered(subject, results):
             if found.example_id not in by_id:
                 raise CellError(f"the attack returned {found.example_id!r} unasked")
-            partial.add(_scored_row(subject, by_id[found.example_id], found), spent)
+            partial.add(rescorer.scored(by_id[found.example_id], found), spent)
             progress.update(len(partial.rows), total)
 
 
@@ -86,31 +93,6 @@ def _metered(
         if found is None:
             return
         yield found, meter.ledger()
-
-
-def _scored_row(subject: Subject, example: Example, found: Adversarial) -> SampleRow:
-    """Score clean and attacked ids in fresh passes, each pair alone, in float32."""
-    clean, adversarial = subject.exact_losses(
-        [example.prompt_ids, found.prompt_ids], example.reference_ids
-    )
-    if not (math.isfinite(clean) and math.isfinite(adversarial)):
-        losses = f"clean {clean}, attacked {adversarial}"
-        return _error_row(example, f"the loss is not finite ({losses})")
-    unchanged = found.prompt_ids.tolist() == example.prompt_ids.tolist()
-    return SampleRow.scored(
-        example,
-        status="unchanged" if unchanged else "attacked",
-        adversarial_prompt_ids=found.prompt_ids.tolist(),
-        clean_loss=float(clean),
-        adversarial_loss=float(adversarial),
-        text_reachable=subject.reachable([found.prompt_ids])[0],
-        adversarial_text=subject.decode(found.prompt_ids),
-        trace=[dict(step) for step in found.trace],
-    )
-
-
-def _error_row(example: Example, error: str) -> SampleRow:
-    return SampleRow.failed(example, clean_loss=None, error=error)
 
 
 class PartialRows:

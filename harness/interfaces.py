@@ -276,14 +276,9 @@ class Document:
 
     @property
     def gap(self) -> str:
-        """What stands between prompt and reference."""
-        return gap_between(self.text, self.reference or "")
-
-
-def gap_between(before: str, after: str) -> str:
-    """Return a space, unless white space is between two texts already."""
-    touching = (before[-1:], after[:1])
-    return "" if any(part.isspace() for part in touching) else " "
+        """A space, unless white space is between prompt and reference already."""
+        touching = (self.text[-1:], (self.reference or "")[:1])
+        return "" if any(part.isspace() for part in touching) else " "
 
 
 @dataclass(frozen=True)

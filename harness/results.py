@@ -11,11 +11,30 @@ import pydantic
 
 from harness.errors import RecordError
 from harness.records import Estimate, parse_json, readable_errors
-from harness.statistics import bootstrap_mean, wilson
+from harness.statistics import bootstrap_mean, paired_difference, wilson
 from harness.strict import Strict
 
 if TYPE_CHECKING:
     from harness.interfaces import Example
+
+
+ROUGE_DROP = 0.10
+"""The relative fall of ROUGE-L from which a summary counts as spoilt, by default."""
+
+
+class ChoiceRow(Strict):
+    """One of the answers that a multiple-choice task offers."""
+
+    tail_ids: list[int]
+    """Token ids at the prompt's end, in the place of those of the right answer."""
+    answer_ids: list[int]
+    """Token ids of the answer."""
+    characters: int = pydantic.Field(gt=0)
+    """Characters of the answer's text."""
+    clean_score: float | None
+    """Log-likelihood in nats/character after the clean prompt; null if not finite."""
+    adversarial_score: float | None
+    """The same after the attacked prompt."""
 
 
 class SampleRow(Strict):
@@ -69,6 +88,24 @@ class SampleRow(Strict):
     """The attack's steps: ``step``, ``position``, ``token``, ``loss`` and more."""
     error: str | None = None
     """Why there is no attacked prompt; null unless the status is ``error``."""
+    answer_correct_clean: bool | None = None
+    """Whether the answer was right after the clean prompt; null where none is asked."""
+    answer_correct_adversarial: bool | None = None
+    """The same after the attacked prompt; of an error, the clean one."""
+    choices: list[ChoiceRow] | None = None
+    """The answers to choose from; null where the answer is a last word, or none is."""
+    gold: int | None = None
+    """Which of the choices is right, and is the reference."""
+    reference_text: str | None = None
+    """The text that summaries are compared with; null where none are written."""
+    clean_summary: str | None = None
+    """What the subject writes after the clean prompt."""
+    adversarial_summary: str | None = None
+    """What it writes after the attacked prompt; of an error, the clean one."""
+    rouge_clean: float | None = None
+    """ROUGE-L F1 of the clean summary, 0 to 1."""
+    rouge_adversarial: float | None = None
+    """ROUGE-L F1 of the summary after the attack."""
 
     @classmethod
     def scored(cls, example: Example, **found: Any) -> SampleRow:
@@ -78,9 +115,12 @@ class SampleRow(Strict):
 
     @classmethod
     def failed(
-        cls, example: Example, *, clean_loss: float | None, error: str
+        cls, example: Example, *, clean_loss: float | None, error: str, **beyond: Any
     ) -> SampleRow:
-        """Return the row of an example that the attack brought nothing for."""
+        """Return the row of an example that the attack brought nothing for.
+
+        `beyond` is what is asked besides the loss: answers, and summaries.
+        """
         return cls(
             **_given(example),
             status="error",
@@ -92,6 +132,7 @@ class SampleRow(Strict):
             adversarial_text=None,
             trace=[],
             error=error,
+            **beyond,
         )
 
     @pydantic.model_validator(mode="after")
@@ -106,12 +147,14 @@ class SampleRow(Strict):
 
 
 def summarise_attack(
-    rows: Sequence[SampleRow], threshold: float
+    rows: Sequence[SampleRow], threshold: float, rouge_drop: float = ROUGE_DROP
 ) -> dict[str, Estimate]:
     """Compute a cell's estimates from its rows, and from nothing else.
 
     Every example is in the denominator: an error counts as no success and dL 0.
-    Losses and dL are in nats/token; success means exp(dL) > 1 + `threshold`.
+    Losses and dL are in nats/token; success means exp(dL) > 1 + `threshold`. Where
+    rows say whether answers were right, or hold summaries, so do the estimates; a
+    summary is spoilt where ROUGE-L falls by more than the share `rouge_drop`.
     """
     documents = [row.document_id for row in rows]
     known = [row for row in rows if row.clean_loss is not None]
@@ -138,6 +181,8 @@ def summarise_attack(
             unit="relative rise of perplexity",
             method="stated by the suite",
         ),
+        **_answers(rows),
+        **_summaries(rows, rouge_drop),
     }
 
 
@@ -145,6 +190,56 @@ def successes(rows: Sequence[SampleRow], threshold: float) -> list[bool]:
     """Say of each row whether dL > ln(1 + `threshold`)."""
     least = math.log1p(threshold)
     return [row.delta_loss > least for row in rows]
+
+
+def lost_answers(rows: Sequence[SampleRow]) -> list[bool]:
+    """Say of each row whether its answer was right, and is wrong after the attack."""
+    return [
+        row.answer_correct_clean is True and row.answer_correct_adversarial is False
+        for row in rows
+    ]
+
+
+def spoilt_summaries(rows: Sequence[SampleRow], drop: float) -> list[bool]:
+    """Say of each row whether the attack took more than that share of its ROUGE-L."""
+    return [
+        (row.rouge_adversarial or 0.0) < (1 - drop) * (row.rouge_clean or 0.0)
+        for row in rows
+    ]
+
+
+def _answers(rows: Sequence[SampleRow]) -> dict[str, Estimate]:
+    if all(row.answer_correct_clean is None for row in rows):
+        return {}
+    n = len(rows)
+    return {
+        "answer_lost": wilson(sum(lost_answers(rows)), n),
+        "clean_accuracy": wilson(sum(x.answer_correct_clean is True for x in rows), n),
+        "attacked_accuracy": wilson(
+            sum(x.answer_correct_adversarial is True for x in rows), n
+        ),
+    }
+
+
+def _summaries(rows: Sequence[SampleRow], drop: float) -> dict[str, Estimate]:
+    if all(row.rouge_clean is None for row in rows):
+        return {}
+    documents = [row.document_id for row in rows]
+    clean = [row.rouge_clean or 0.0 for row in rows]
+    after = [row.rouge_adversarial or 0.0 for row in rows]
+    unit = "ROUGE-L F1"
+    return {
+        "rouge_clean": bootstrap_mean(clean, documents, unit=unit),
+        "rouge_adversarial": bootstrap_mean(after, documents, unit=unit),
+        "rouge_drop": paired_difference(clean, after, documents, unit=unit),
+        "rouge_drop_success": wilson(sum(spoilt_summaries(rows, drop)), len(rows)),
+        "rouge_threshold": Estimate(
+            value=drop,
+            n=len(rows),
+            unit="relative fall of ROUGE-L",
+            method="stated by the suite",
+        ),
+    }
 
 
 def read_samples(path: Path) -> list[SampleRow]:

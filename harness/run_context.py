@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from harness.corpora import Corpora
 from harness.plan import Plan
@@ -14,6 +14,10 @@ from harness.signals import StopSignals
 from harness.store import Store
 from harness.suite import Suite
 from harness.suite_file import Experiment
+
+if TYPE_CHECKING:
+    from harness.interfaces import ExampleSets
+    from harness.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,9 @@ class RunContext:
     suite_sha256: str
     say: Callable[[str], None] = lambda line: None
     """Tell the user one line."""
+    _examples: dict[str, ExampleSets] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def experiment(self) -> Experiment:
@@ -44,6 +51,26 @@ class RunContext:
     def hook(self) -> Any:
         """The lifecycle hooks."""
         return self.experiment.registry.hook
+
+    def examples(self, model: str, subject: Subject) -> ExampleSets:
+        """Return the suite's examples in the tokens of a model, which `subject` is of.
+
+        They are cut once in a run: all variants of a model share its tokenizer.
+        """
+        from harness.examples import build_examples
+
+        section = self.suite.examples
+        assert section is not None  # a suite with attacks has examples
+        if model not in self._examples:
+            network, tokenizer = subject.huggingface()
+            self._examples[model] = build_examples(
+                section,
+                self.corpora,
+                tokenizer,
+                self.suite.limit,
+                encoder_decoder=bool(network.config.is_encoder_decoder),
+            )
+        return self._examples[model]
 
     def progress(self, label: str, unit: str) -> Progress:
         """Return a display for one long piece of work."""

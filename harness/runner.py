@@ -19,7 +19,6 @@ from typing import Any
 from harness.assembly import Outcome, Unit, assemble, error_info
 from harness.cell import PARTIAL, attack_cell
 from harness.errors import CellError
-from harness.examples import build_examples
 from harness.isolation import fixed_random_state
 from harness.plan import CellPlan, VariantPlan
 from harness.provenance import utc_now
@@ -105,15 +104,16 @@ class Runner:
             "allowed": len(vocabulary.allowed),
             "sha256": vocabulary.sha256,
         }
-        section, limit = self._run.suite.examples, self._run.suite.limit
-        assert section is not None  # a suite with attacks has examples
-        corpora, tokenizer = self._run.corpora, subject.huggingface()[1]
-        examples = build_examples(section, corpora, tokenizer, limit)
+        examples = self._run.examples(plan.variant.model, subject)
         with timed(outcome, "attack"), fixed_random_state(plan.variant.seed):
             found = attack_cell(self._run, plan, subject, examples)
         rows = [row.model_dump(mode="json") for row in found.rows]
-        threshold = self._run.suite.success.threshold
-        outcome.results = {"attack": summarise_attack(found.rows, threshold)}
+        success = self._run.suite.success
+        outcome.results = {
+            "attack": summarise_attack(
+                found.rows, success.threshold, success.rouge_drop
+            )
+        }
         outcome.ledger, outcome.restarts = found.ledger, found.restarts
         outcome.samples = write_samples(folder, rows)
         outcome.batch_size = subject.batch_size

@@ -15,6 +15,7 @@ from harness.errors import CellError
 from harness.scoring.causal import CausalNetwork
 from harness.scoring.ledger import Meter, Meters
 from harness.scoring.network import Network, network_of
+from harness.scoring.predictions import predictions
 from harness.scoring.sharing import Item, shapes_of
 from harness.scoring.vocabulary import Vocabulary
 
@@ -164,6 +165,16 @@ class Subject:
         # Neighbours of like length waste little on padding.
         self._in_batches(sorted(scored, key=lambda i: len(sequences[i])), run)
         return result
+
+    def argmax_correct(
+        self, prompts: Sequence[Ids] | Ids, references: References
+    ) -> list[bool]:
+        """Say of each pair whether every token of its reference is the arg-max.
+
+        Each token is predicted from the prompt and the reference's tokens before it,
+        in float32, each pair alone; of equal logits, the lowest id is the arg-max.
+        """
+        return [self._argmax_correct(pair) for pair in self._pairs(prompts, references)]
 
     # --- choosing -------------------------------------------------------------------
 
@@ -376,6 +387,12 @@ class Subject:
     def _exact_losses(self, pairs: Sequence[Pair]) -> Losses:
         losses = [self._pass(self._exact, [pair])[0] for pair in pairs]
         return np.array(losses, dtype=np.float64)
+
+    def _argmax_correct(self, pair: Pair) -> bool:
+        prompt, reference = (self._ids(ids) for ids in pair)
+        said = predictions(self._model, prompt, reference)
+        self._count([pair])
+        return bool(torch.equal(said, reference))
 
     def _gradient(self, pair: Pair) -> Tensor:
         gradient = self._search.gradient(self._ids(pair[0]), self._ids(pair[1]))

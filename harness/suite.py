@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from harness.results import ROUGE_DROP
 from harness.strict import Strict
 
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -273,7 +274,7 @@ class SuccessSection(Strict):
 
     threshold: Annotated[float, pydantic.Field(gt=0)] = 0.15
     """Relative rise of the reference's perplexity: exp(dL) > 1 + threshold."""
-    rouge_drop: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.10
+    rouge_drop: Annotated[float, pydantic.Field(gt=0, lt=1)] = ROUGE_DROP
     """Relative fall of ROUGE-L, where `examples.rouge_tokens` is set."""
 
 

@@ -10,7 +10,12 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from harness.errors import RecordError
-from harness.results import read_samples, successes, summarise_attack
+from harness.results import (
+    SampleRow,
+    read_samples,
+    successes,
+    summarise_attack,
+)
 from tests.run_fixtures import sample_row
 
 DELTAS = [0.0, 0.1, 0.139, 0.14, 0.5, 1.0]
@@ -90,3 +95,49 @@ def test_rows_are_read_back_as_they_were_written(tmp_path: Path) -> None:
     rows = _rows(errors=2)
     file.write_text("".join(f"{row.model_dump_json()}\n" for row in rows))
     assert read_samples(file) == rows
+
+
+def test_answers_are_counted_over_all_examples() -> None:
+    outcomes = [(True, True), (True, False), (False, False), (False, True)]
+    rows = [
+        sample_row(i, 2.0, 0.1).model_copy(
+            update={"answer_correct_clean": a, "answer_correct_adversarial": b}
+        )
+        for i, (a, b) in enumerate([*outcomes, *outcomes[1:3]])
+    ]
+    lost = sample_row(9, 2.0, 0.0, error=True).model_copy(
+        update={"answer_correct_clean": True, "answer_correct_adversarial": True}
+    )
+    found = summarise_attack([*rows, lost], 0.15)
+    assert found["clean_accuracy"].value == 4 / 7
+    assert found["attacked_accuracy"].value == 3 / 7
+    assert found["answer_lost"].value == 2 / 7
+    assert found["answer_lost"].interval == pytest.approx(
+        proportion_confint(2, 7, method="wilson")
+    )
+
+
+def test_summaries_are_spoilt_by_a_relative_fall() -> None:
+    scores = [(0.5, 0.44), (0.5, 0.46), (0.0, 0.0), (0.2, 0.0)]
+    rows = [
+        sample_row(i, 2.0, 0.1).model_copy(
+            update={"rouge_clean": a, "rouge_adversarial": b}
+        )
+        for i, (a, b) in enumerate(scores)
+    ]
+    found = summarise_attack(rows, 0.15, 0.10)
+    assert found["rouge_drop_success"].value == 2 / 4
+    assert found["rouge_drop"].value == pytest.approx((0.06 + 0.04 + 0.2) / 4)
+    assert found["rouge_clean"].value == pytest.approx(0.3)
+    assert summarise_attack(rows, 0.15, 0.5)["rouge_drop_success"].value == 1 / 4
+    assert found["rouge_threshold"].value == 0.10
+
+
+def test_rows_without_answers_give_the_estimates_that_they_always_gave() -> None:
+    old = sample_row(0, 2.0, 0.1).model_dump(mode="json")
+    new = {"choices", "gold", "reference_text", "clean_summary", "adversarial_summary"}
+    new |= {f"answer_correct_{x}" for x in ("clean", "adversarial")}
+    new |= {f"rouge_{x}" for x in ("clean", "adversarial")}
+    row = SampleRow.model_validate({k: v for k, v in old.items() if k not in new})
+    names = set(summarise_attack([row], 0.15))
+    assert not [name for name in names if "answer" in name or "rouge" in name]

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.answers import chosen
 from harness.checks.findings import Finding, at_fault
 from harness.errors import RecordError
 from harness.interfaces import Metric
 from harness.records import Estimate, Fault, Record, parse_json
-from harness.results import SampleRow, parse_samples, summarise_attack
+from harness.results import ROUGE_DROP, SampleRow, parse_samples, summarise_attack
+from harness.rouge import rouge
 from harness.run_folder import samples_fault
 
 Metrics = Mapping[str, Metric[Any]]
@@ -70,9 +72,33 @@ def _row_complaints(row: SampleRow, seen: set[str]) -> Iterator[str]:
     difference = row.adversarial_loss - row.clean_loss
     if abs(row.delta_loss - difference) > LOSS_TOLERANCE:
         yield f"delta_loss is {row.delta_loss}, but the losses differ by {difference}"
+    yield from _answer_complaints(row)
+    yield from _rouge_complaints(row)
     same = row.adversarial_prompt_ids == row.clean_prompt_ids
     if same != (row.status == "unchanged"):
         yield f"the status is {row.status}, but the ids {'agree' if same else 'differ'}"
+
+
+def _answer_complaints(row: SampleRow) -> Iterator[str]:
+    """Choose the answers again, from what each choice scored."""
+    if row.choices is None:
+        return
+    for when in ("clean", "adversarial"):
+        scores = [getattr(choice, f"{when}_score") for choice in row.choices]
+        right = chosen(scores) == row.gold
+        if getattr(row, f"answer_correct_{when}") != right:
+            yield f"answer_correct_{when} is not what the scores of the choices say"
+
+
+def _rouge_complaints(row: SampleRow) -> Iterator[str]:
+    """Compare the summaries with the reference text again."""
+    if row.reference_text is None:
+        return
+    for when in ("clean", "adversarial"):
+        stated = getattr(row, f"rouge_{when}")
+        found = rouge(row.reference_text, getattr(row, f"{when}_summary") or "")
+        if not _close(stated, found["rougeL"], VALUE_TOLERANCE):
+            yield f"rouge_{when} is {stated}, but its summary gives {found['rougeL']}"
 
 
 def _count_faults(record: Record, rows: int) -> Iterator[Fault]:
@@ -91,8 +117,10 @@ def _cell_faults(record: Record, rows: Sequence[SampleRow]) -> Iterator[Fault]:
     if threshold is None or threshold.value is None:
         yield Fault(("results",), "the success threshold (attack.threshold) is missing")
         return
-    expected = summarise_attack(rows, threshold.value)
-    yield from _differences("attack", record.results["attack"], expected)
+    found = record.results["attack"]
+    stated = found.get("rouge_threshold", threshold).value
+    expected = summarise_attack(rows, threshold.value, stated or ROUGE_DROP)
+    yield from _differences("attack", found, expected)
     for label in record.results.keys() - {"attack"}:
         yield Fault(("results", label), "a cell has results of its attack alone")
 

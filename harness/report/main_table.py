@@ -9,6 +9,7 @@ from statistics import fmean
 from harness.evidence.pairing import CellsBySeed, pooled_delta
 from harness.evidence.results import Results, Subjects
 from harness.records import Record
+from harness.report import beyond_loss
 from harness.report.content import (
     Cell,
     Column,
@@ -39,9 +40,12 @@ def main_table(results: Results) -> Table:
         Column("perplexity"),
         Column("change"),
         Column("clean loss"),
+        *beyond_loss.headings(beyond_loss.clean_columns(results.suite)),
     ]
+    further = beyond_loss.attack_columns(results.suite)
     for attack in results.suite.attacks:
         columns += [Column("success", attack), Column("dL", attack)]
+        columns += beyond_loss.headings(further, attack)
     return Table(
         key="main",
         title="Clean perplexity and attacks",
@@ -81,6 +85,7 @@ def _row(results: Results, subjects: Subjects) -> list[Cell]:
     row.append(clean if perplexities else absence)
     row.append(_change(results, subjects))
     row.append(from_seeds([*losses.values()], "nats", planned) if losses else absence)
+    row += beyond_loss.clean_cells(results, subjects)
     for attack in results.suite.attacks:
         row += _attack_cells(results, subjects, attack)
     return row
@@ -110,10 +115,15 @@ def _attack_cells(results: Results, subjects: Subjects, attack: str) -> list[Cel
     delta = pooled_delta(cells)
     if delta is None:
         reason = "examples differ" if cells else results.absence(subjects, attack)
-        return [Missing(reason), Missing(reason)]
+        further = beyond_loss.attack_columns(results.suite)
+        return [Missing(reason)] * (2 + len(further))
     mark = ERROR_MARK if any(cell.errors for cell in cells.values()) else ""
     success = _success(cells, results.threshold, len(results.suite.seeds))
-    return [marked(success, mark), from_estimate(delta, "nats")]
+    return [
+        marked(success, mark),
+        from_estimate(delta, "nats"),
+        *beyond_loss.attack_cells(results, cells),
+    ]
 
 
 def _success(cells: CellsBySeed, threshold: float, planned: int) -> Cell:
@@ -141,7 +151,7 @@ def _caption(results: Results) -> str:
     shared = (
         f"change: of perplexity against the baseline arm. success: exp(dL) > "
         f"{1 + results.threshold:g}, of all examples. dL: rise of the loss on the "
-        "reference, nats/token."
+        f"reference, nats/token.{beyond_loss.caption(results.suite)}"
     )
     if seeds == 1:
         return (

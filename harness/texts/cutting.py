@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import UsageError
-from harness.interfaces import Choice, Document, Example, gap_between
+from harness.interfaces import Choice, Document, Example
 from harness.texts.encoding import Entangled, Prompt, TextEncoder, shared_start
 
 if TYPE_CHECKING:
@@ -123,9 +123,8 @@ class Cutter:
         }
 
     def _continued(self, context: str, answer: str) -> tuple[list[int], list[int]]:
-        written = gap_between(context, answer) + answer
-        try:
-            ids, continuation = self.encoder.continuation(context, written)
+        try:  # a space goes before every answer, as in lm-eval
+            ids, continuation = self.encoder.continuation(context, f" {answer}")
         except Entangled as error:
             raise Unfit(ENTANGLED) from error
         limit = self.section.reference_tokens

@@ -233,4 +233,6 @@ def test_real_tasks_fit_the_real_tokenizer(shared, tmp_path):
         for example in sets.test:
             document = documents[example.id]
             joined = [*example.prompt_ids, *example.reference_ids]
-            assert tokenizer.decode(joined) == document.whole
+            reference = document.reference
+            whole = document.text + (" " + reference if reference else "")
+            assert tokenizer.decode(joined) == whole

@@ -1,0 +1,100 @@
+"""Rows of attacked examples: answers asked anew, protected tokens left alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from harness.answers import answer
+from harness.checks.samples import _row_complaints
+from harness.interfaces import Adversarial, Choice, Example
+from harness.rescoring import OVERWRITTEN, Rescorer
+from harness.testing import tiny_subject
+
+pytestmark = pytest.mark.transformers5
+IDS = np.arange(40, 52)
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return tiny_subject()
+
+
+@pytest.fixture
+def example() -> Example:
+    choices = tuple(
+        Choice(tail_ids=IDS[8 + i : 9 + i], answer_ids=IDS[i : i + 2], characters=3)
+        for i in range(3)
+    )
+    return Example(
+        "c/1",
+        "c/1",
+        prompt_ids=np.concatenate([IDS[:5], choices[1].tail_ids]),
+        reference_ids=choices[1].answer_ids,
+        protected=1,
+        protected_end=1,
+        choices=choices,
+        gold=1,
+        answer=True,
+    )
+
+
+def attacked(example: Example, **written: int) -> Adversarial:
+    ids = example.prompt_ids.copy()
+    for place, token in written.items():
+        ids[int(place[1:])] = token
+    return Adversarial(example.id, ids)
+
+
+def test_a_row_says_what_each_choice_scored(subject, example):
+    found = attacked(example, _2=99)
+    row = Rescorer(subject).scored(example, found)
+    before = answer(subject, example, example.prompt_ids)
+    after = answer(subject, example, found.prompt_ids)
+    assert before.scores != after.scores
+    assert [c.clean_score for c in row.choices] == list(before.scores)
+    assert [c.adversarial_score for c in row.choices] == list(after.scores)
+    assert row.answer_correct_clean == before.correct
+    assert row.answer_correct_adversarial == after.correct
+    assert row.gold == 1
+    assert list(_row_complaints(row, set())) == []
+
+
+@pytest.mark.parametrize("when", ["clean", "adversarial"])
+def test_an_answer_that_the_scores_deny_is_found(subject, example, when):
+    row = Rescorer(subject).scored(example, attacked(example, _2=99))
+    name = f"answer_correct_{when}"
+    wrong = row.model_copy(update={name: not getattr(row, name)})
+    (complaint,) = _row_complaints(wrong, set())
+    assert complaint == f"{name} is not what the scores of the choices say"
+
+
+@pytest.mark.parametrize("place", ["_0", "_5"])
+def test_an_attack_that_writes_over_protected_tokens_has_failed(
+    subject, example, place
+):
+    row = Rescorer(subject).scored(example, attacked(example, **{place: 99}))
+    assert (row.status, row.error, row.delta_loss) == ("error", OVERWRITTEN, 0.0)
+    assert row.answer_correct_clean == row.answer_correct_adversarial
+    assert len(row.choices) == 3
+
+
+def test_a_trigger_between_protected_tokens_is_no_failure(subject, example):
+    ids = np.insert(example.prompt_ids, 1, [99, 98])
+    row = Rescorer(subject).scored(example, Adversarial(example.id, ids))
+    assert row.status == "attacked"
+
+
+def test_a_last_word_is_right_or_not_and_has_no_choices(subject, example):
+    word = dataclasses.replace(example, choices=(), gold=None)
+    row = Rescorer(subject).scored(word, attacked(word, _2=99))
+    assert row.choices is None
+    assert row.answer_correct_clean in (True, False)
+
+
+def test_examples_of_a_loss_ask_for_no_answer(subject, example):
+    plain = dataclasses.replace(example, answer=False)
+    row = Rescorer(subject).scored(plain, attacked(plain, _2=99))
+    assert (row.choices, row.gold, row.answer_correct_clean) == (None, None, None)
