@@ -182,33 +182,54 @@ def flip_search(
     *,
     flips: int,
     beam_width: int = 1,
+    restarts: int = 1,
     stop_on_success: float | None = None,
 ) -> Search[Adversarial]:
     """Flip up to `flips` distinct positions, a step each, so that the loss rises.
 
     Each step explores every state of the beam and keeps the best `beam_width` among
     what was found and the states themselves: with a width of 1, a flip is accepted if
-    it improves. With `stop_on_success`, stop once exp(dL) > 1 + that. The steps of the
-    trace say how many passes and gradients were spent until their flip was chosen.
+    it improves. The best of `restarts` tries is returned, each from the clean prompt.
+    With `stop_on_success`, stop once exp(dL) > 1 + that. The steps of the trace say how
+    many passes and gradients were spent until their flip was chosen, tries before their
+    own included.
     """
     spent = Spent()
-    beam = [(yield from spent.count(State.clean(subject, example)))]
-    for _ in range(flips):
-        pools = [
-            Pool(subject, state, example.reference_ids)
-            for state in beam
-            if state.free.any()
-        ]
-        for pool in pools:
-            yield from spent.count(explore(pool))
-        # The beam comes first, so that a tie changes nothing.
-        reached = [*beam, *(state for pool in pools for state in pool.states(spent))]
-        beam = yield from _best_states(example, _distinct(reached), beam_width)
-        if stop_on_success is not None and _succeeded(
-            subject, example, beam[0], stop_on_success
-        ):
+    clean = yield from spent.count(State.clean(subject, example))
+    found: list[State] = []
+    for _ in range(restarts):
+        beam, succeeded = [clean], False
+        for _ in range(flips):
+            beam = yield from _step(subject, example, explore, beam, beam_width, spent)
+            succeeded = stop_on_success is not None and _succeeded(
+                subject, example, beam[0], stop_on_success
+            )
+            if succeeded:
+                break
+        found.append(beam[0])
+        if succeeded:
             break
-    return Adversarial(example.id, beam[0].prompt_ids, beam[0].trace)
+    if len(found) > 1:
+        found = yield from _best_states(example, _distinct(found), 1)
+    return Adversarial(example.id, found[0].prompt_ids, found[0].trace)
+
+
+def _step(
+    subject: Subject,
+    example: Example,
+    explore: Explore,
+    beam: Sequence[State],
+    width: int,
+    spent: Spent,
+) -> Search[list[State]]:
+    """Explore every state of a beam; return the best of what was found."""
+    free = [state for state in beam if state.free.any()]
+    pools = [Pool(subject, state, example.reference_ids) for state in free]
+    for pool in pools:
+        yield from spent.count(explore(pool))
+    # The beam comes first, so that a tie changes nothing.
+    reached = [*beam, *(state for pool in pools for state in pool.states(spent))]
+    return (yield from _best_states(example, _distinct(reached), width))
 
 
 def draw_flips(

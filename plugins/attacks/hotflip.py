@@ -52,10 +52,20 @@ class HotFlipOptions(Options):
     and then follows the gradient at the best flip so far to better tokens."""
     refinements: Annotated[int, pydantic.Field(ge=0)] = 4
     """Gradients taken at flips, for each flip made; only where `refined`."""
+    restarts: Positive = 1
+    """Tries from the clean prompt, each with draws of its own; the best is kept."""
     stop_on_success: Annotated[float, pydantic.Field(gt=0)] | None = None
     """If set, stop once exp(dL) > 1 + this; by default all flips are made."""
     permute_gradient: bool = False
     """Shuffle the gradient's rows: the control that says what the gradient buys."""
+
+    @pydantic.model_validator(mode="after")
+    def _restarts_draw(self) -> HotFlipOptions:
+        if self.restarts > 1 and self.candidates_from == "gradient":
+            raise ValueError(
+                "restarts would all be the same, as `gradient` draws nothing"
+            )
+        return self
 
 
 class HotFlip(Attack[HotFlipOptions]):
@@ -88,12 +98,21 @@ class HotFlip(Attack[HotFlipOptions]):
         """Return the cost of an example, near ties that are scored again left out."""
         options = self.options
         expansions = 1 + (options.flips - 1) * options.beam_width
+        expansions *= options.restarts
         gradients = expansions * (1 + self._refinements)
         return Budget(
             forward=1 + expansions * options.candidates + gradients,
             backward=gradients,
             flips=options.flips,
         )
+
+    def unbounded(self, prompt_tokens: int) -> HotFlipOptions | None:
+        return self.options.model_copy(update={"flips": prompt_tokens})
+
+    def longer(self) -> HotFlipOptions | None:
+        if self.options.candidates_from == "gradient":
+            return None
+        return self.options.model_copy(update={"restarts": 2 * self.options.restarts})
 
     def _attack(
         self, subject: Subject, example: Example, rng: np.random.Generator
@@ -106,6 +125,7 @@ class HotFlip(Attack[HotFlipOptions]):
             _Explorer(self.options, self._refinements, rng),
             flips=self.options.flips,
             beam_width=self.options.beam_width,
+            restarts=self.options.restarts,
             stop_on_success=self.options.stop_on_success,
         )
 

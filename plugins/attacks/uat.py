@@ -109,6 +109,11 @@ class UAT(Attack[UATOptions]):
             examples=examples,
         )
 
+    def longer(self) -> UATOptions | None:
+        options = self.options
+        more = {"restarts": 2 * options.restarts, "sweeps": 2 * options.sweeps}
+        return options.model_copy(update=more)
+
     def _propose(
         self, batch: Batch, trigger: Trigger, place: int, rng: np.random.Generator
     ) -> list[int]:

@@ -1,4 +1,5 @@
 import numpy as np
+import pydantic
 import pytest
 import torch
 from scipy.stats import bootstrap
@@ -139,7 +140,13 @@ def test_it_beats_its_controls_at_equal_cost(control, compared):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"beam_width": 3}, {"candidates_from": "gradient"}, {"candidates": 3}],
+    [
+        {},
+        {"beam_width": 3},
+        {"restarts": 2},
+        {"candidates_from": "gradient"},
+        {"candidates": 3},
+    ],
 )
 def test_the_budget_is_what_is_spent(options, letter_subject, letter_examples):
     subject, (example,) = letter_subject(), letter_examples(prompt=12)
@@ -151,6 +158,35 @@ def test_the_budget_is_what_is_spent(options, letter_subject, letter_examples):
     assert spent.sequences_backward == budget.backward
     ties = 10  # scored again
     assert budget.forward <= spent.sequences_forward <= budget.forward + ties
+
+
+def test_the_best_of_several_tries_is_kept(letter_subject, letter_examples):
+    subject, examples = letter_subject(), letter_examples(8, prompt=8)
+    options = {"flips": 2, "candidates": 6}
+
+    once = attack(subject, examples, **options)
+    thrice = attack(subject, examples, restarts=3, **options)
+
+    gains = np.subtract(*(rises(subject, examples, x) for x in (thrice, once)))
+    assert min(gains) > -1e-6  # the first try is the same
+    assert max(gains) > 1e-3
+    each = HotFlip(HotFlipOptions(**options)).budget(1).forward - 1
+    last = [thrice[x.id].trace[-1]["passes"] for x in examples]
+    assert {(passes - 1) // each for passes in last} > {1}  # it counts tries before
+    assert max(last) <= 1 + 3 * each
+
+
+def test_restarts_that_would_all_be_the_same_are_refused():
+    with pytest.raises(pydantic.ValidationError, match="would all be the same"):
+        HotFlipOptions(restarts=2, candidates_from="gradient")
+
+
+def test_what_diagnostics_ask_for():
+    hotflip = HotFlip(HotFlipOptions(flips=3))
+
+    assert hotflip.unbounded(16) == HotFlipOptions(flips=16)
+    assert hotflip.longer() == HotFlipOptions(flips=3, restarts=2)
+    assert HotFlip(HotFlipOptions(candidates_from="gradient")).longer() is None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
