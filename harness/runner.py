@@ -18,11 +18,14 @@ from typing import Any
 
 from harness.assembly import Outcome, Unit, assemble, error_info
 from harness.cell import PARTIAL, attack_cell
+from harness.diagnostics import EXAMINED
+from harness.diagnostics.cells import examine_rows
+from harness.diagnostics.subjects import examine
 from harness.errors import CellError
 from harness.isolation import fixed_random_state
 from harness.plan import CellPlan, VariantPlan
 from harness.provenance import utc_now
-from harness.records import Record, Samples, write_record
+from harness.records import Diagnostic, Record, Samples, write_record
 from harness.results import summarise_attack
 from harness.run_context import RunContext
 from harness.run_folder import Kind
@@ -87,10 +90,12 @@ class Runner:
         outcome.certificate, outcome.recovery = making.certificate, making.recovery
         outcome.derivation, outcome.parameters = making.derivation, making.parameters
         link_subject(made, folder)
-        with timed(outcome, "metrics"):
-            subject = self._subject(plan)
-            with subject.metered() as meter:
+        subject = self._subject(plan)
+        with subject.metered() as meter:
+            with timed(outcome, "metrics"):
                 rows, outcome.results = measure(self._run, plan, subject)
+            with timed(outcome, "diagnostics"):
+                outcome.diagnostics = self._examine(plan, subject)
         outcome.ledger = meter.ledger()
         outcome.samples = write_samples(folder, rows)
         outcome.batch_size = subject.batch_size
@@ -114,9 +119,17 @@ class Runner:
                 found.rows, success.threshold, success.rouge_drop
             )
         }
+        if self._run.suite.diagnostics != "none":
+            outcome.diagnostics = examine_rows(found.rows)
         outcome.ledger, outcome.restarts = found.ledger, found.restarts
         outcome.samples = write_samples(folder, rows)
         outcome.batch_size = subject.batch_size
+
+    def _examine(self, plan: VariantPlan, subject: Subject) -> list[Diagnostic]:
+        if plan.identity["diagnostics"] is None:
+            return []
+        examples = self._run.examples(plan.model, subject)
+        return examine(subject, examples.test[:EXAMINED])
 
     def _require(self, plan: VariantPlan, name: str) -> None:
         state = self._run.folder.state("variant", plan.id)

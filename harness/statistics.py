@@ -129,6 +129,24 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     return float(binomtest(only_first, only_first + only_second).pvalue)
 
 
+def paired_p(differences: ArrayLike, clusters: Sequence[Hashable]) -> float:
+    """Return the one-sided p-value that a mean of paired differences is above 0.
+
+    Student's t-test over the clusters' means; 1 where they are all equal and not
+    above 0, or where there is a single cluster.
+    """
+    from scipy.stats import ttest_1samp
+
+    values = np.asarray(differences, dtype=np.float64)
+    rows = _positions(clusters, len(values))
+    means = np.bincount(rows, values) / np.bincount(rows)
+    if len(means) < 2:
+        return 1.0
+    if np.ptp(means) == 0:
+        return 0.0 if means[0] > 0 else 1.0
+    return float(ttest_1samp(means, 0.0, alternative="greater").pvalue)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values for their number, keeping the order given.
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from harness.answers import chosen
 from harness.checks.findings import Finding, at_fault
+from harness.diagnostics.cells import examine_rows
 from harness.errors import RecordError
 from harness.interfaces import Metric
-from harness.records import Estimate, Fault, Record, parse_json
+from harness.records import Diagnostic, Estimate, Fault, Record, parse_json
 from harness.results import ROUGE_DROP, SampleRow, parse_samples, summarise_attack
 from harness.rouge import rouge
 from harness.run_folder import samples_fault
@@ -121,8 +122,24 @@ def _cell_faults(record: Record, rows: Sequence[SampleRow]) -> Iterator[Fault]:
     stated = found.get("rouge_threshold", threshold).value
     expected = summarise_attack(rows, threshold.value, stated or ROUGE_DROP)
     yield from _differences("attack", found, expected)
+    yield from _diagnostic_faults(record, rows)
     for label in record.results.keys() - {"attack"}:
         yield Fault(("results", label), "a cell has results of its attack alone")
+
+
+def _diagnostic_faults(record: Record, rows: Sequence[SampleRow]) -> Iterator[Fault]:
+    """Compare the diagnostics with those of the rows; a suite may ask for none."""
+    if not record.diagnostics:
+        return
+    expected = {each.id: each for each in examine_rows(rows)}
+    found = {each.id: each for each in record.diagnostics}
+    for name in sorted(found.keys() | expected.keys()):
+        if name not in found or name not in expected:
+            verb = "is missing" if name in expected else "is not of a cell's rows"
+            yield Fault(("diagnostics",), f"{name} {verb}")
+        elif not _same_diagnostic(found[name], expected[name]):
+            message = f"{_answer(found[name])}, but the samples give "
+            yield Fault(("diagnostics", name), message + _answer(expected[name]))
 
 
 # --- variants -----------------------------------------------------------------------
@@ -180,7 +197,7 @@ def _differences(
             yield Fault(path, message + _shown(expected[name]))
 
 
-def _agree(first: Estimate, second: Estimate) -> bool:
+def _agree(first: Estimate | Diagnostic, second: Estimate | Diagnostic) -> bool:
     return (
         first.n == second.n
         and _close(first.value, second.value, VALUE_TOLERANCE)
@@ -191,7 +208,15 @@ def _agree(first: Estimate, second: Estimate) -> bool:
     )
 
 
-def _bounds(estimate: Estimate) -> tuple[float | None, float | None]:
+def _same_diagnostic(first: Diagnostic, second: Diagnostic) -> bool:
+    return first.status == second.status and _agree(first, second)
+
+
+def _answer(diagnostic: Diagnostic) -> str:
+    return f"{diagnostic.status}, {_shown(diagnostic)}"
+
+
+def _bounds(estimate: Estimate | Diagnostic) -> tuple[float | None, float | None]:
     return estimate.interval or (None, None)
 
 
@@ -201,6 +226,6 @@ def _close(first: float | None, second: float | None, tolerance: float) -> bool:
     return math.isclose(first, second, rel_tol=tolerance, abs_tol=1e-12)
 
 
-def _shown(estimate: Estimate) -> str:
+def _shown(estimate: Estimate | Diagnostic) -> str:
     interval = f" {list(estimate.interval)}" if estimate.interval else ""
     return f"{estimate.value}{interval} (n={estimate.n})"
