@@ -13,19 +13,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.search.flips import Flip, State, draw_flips
+from harness.search.flips import Flip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from harness.interfaces import Example
+    from harness.interfaces import Example, Ids
     from harness.subject import Subject
 
     Floats = NDArray[np.float64]
 
 RANDOM_FLIPS = 128
 """Flips of an example whose position and token are drawn uniformly."""
+ROUNDS = 20
+"""How often as many are drawn, at most, to have as many different ones."""
 TOP_FLIPS = 64
 """Flips of an example with the highest first-order gains."""
 
@@ -48,9 +50,9 @@ class Probe:
     losses: Floats
     """Their true losses, in nats/token: in the precision of the search, in batches."""
 
-    def prompt(self, index: int) -> NDArray[np.int64]:
+    def prompt(self, index: int) -> Ids:
         """Return the prompt [n] after one of the flips."""
-        return _state(self.example).after(self.flips[index])
+        return flipped(self.example, self.flips[index])
 
 
 def probe(subject: Subject, examples: Sequence[Example]) -> list[Probe]:
@@ -92,8 +94,18 @@ def stream(example: Example, purpose: str) -> np.random.Generator:
 
 
 def _drawn(subject: Subject, example: Example) -> list[Flip]:
-    allowed = subject.vocabulary.allowed
-    return draw_flips(_state(example), allowed, stream(example, "flips"), RANDOM_FLIPS)
+    """Draw distinct flips to allowed tokens; fewer where there are not so many."""
+    rng, prompt = stream(example, "flips"), example.prompt_ids
+    positions, allowed = np.flatnonzero(example.free), subject.vocabulary.allowed
+    drawn: dict[Flip, None] = {}
+    for _ in range(ROUNDS):
+        places = rng.choice(positions, RANDOM_FLIPS)
+        for place, token in zip(places, rng.choice(allowed, RANDOM_FLIPS), strict=True):
+            if token != prompt[place]:
+                drawn[Flip(int(place), int(token))] = None
+        if len(drawn) >= RANDOM_FLIPS:
+            break
+    return list(drawn)[:RANDOM_FLIPS]
 
 
 def _gains(subject: Subject, example: Example, gradient: Tensor) -> Tensor:
@@ -115,14 +127,15 @@ def _losses(
     """Score each example's clean prompt and then its flips."""
     prompts, references = [], []
     for example, flips in zip(examples, chosen, strict=True):
-        state = _state(example)
-        prompts += [state.prompt_ids, *(state.after(flip) for flip in flips)]
+        prompts += [example.prompt_ids, *(flipped(example, flip) for flip in flips)]
         references += [example.reference_ids] * (1 + len(flips))
     losses = subject.losses(prompts, references)
     ends = np.cumsum([1 + len(flips) for flips in chosen])[:-1]
     return np.split(losses, ends)
 
 
-def _state(example: Example) -> State:
-    """Return the clean prompt to flip from; its loss is not asked for."""
-    return State(np.asarray(example.prompt_ids), np.nan, example.free)
+def flipped(example: Example, flip: Flip) -> Ids:
+    """Return the prompt [n] of an example with one flip made."""
+    prompt: Ids = np.array(example.prompt_ids)
+    prompt[flip.position] = flip.token
+    return prompt
