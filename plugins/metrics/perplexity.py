@@ -55,6 +55,10 @@ class Perplexity(Metric[PerplexityOptions]):
     token (end-of-text where there is none), as lm-eval's rolling log-likelihood does:
     on the same documents, `word_perplexity`, `byte_perplexity` and `bits_per_byte`
     equal lm-eval's. Intervals are percentile bootstraps over documents.
+
+    Of pairs, the reference alone is scored, after the prompt: its tokens (the end of
+    the text included, where an encoder-decoder model writes it), words and bytes.
+    Prompts are cut to what `context` leaves them; an encoder reads so many tokens.
     """
 
     name = "perplexity"
@@ -96,6 +100,41 @@ class Perplexity(Metric[PerplexityOptions]):
     def _score(
         self, subject: Subject, documents: Sequence[Document]
     ) -> Iterator[dict[str, Any]]:
+        pairs = [d for d in documents if d.reference is not None]
+        texts = [d for d in documents if d.reference is None]
+        if texts:
+            yield from self._score_texts(subject, texts)
+        if pairs:
+            yield from self._score_pairs(subject, pairs)
+
+    def _score_pairs(
+        self, subject: Subject, documents: Sequence[Document]
+    ) -> Iterator[dict[str, Any]]:
+        import numpy as np
+
+        from harness.texts.encoding import TextEncoder
+
+        model, tokenizer = subject.huggingface()
+        apart = bool(model.config.is_encoder_decoder)
+        encoder = TextEncoder(tokenizer, encoder_decoder=apart)
+        context, _ = self._window(subject)
+        for document in documents:
+            gap = "" if apart else document.gap
+            reference = encoder.reference(gap + str(document.reference), context // 2)
+            room = context if apart else context - len(reference) - len(encoder.start)
+            prompt = encoder.prompt(encoder.encode(document.text), 0, room).ids
+            pair = [np.array(prompt, np.int64)], np.array(reference, np.int64)
+            (loss,) = subject.exact_losses(*pair)
+            yield _row(
+                document.id,
+                str(document.reference),
+                len(reference),
+                float(loss) * len(reference),
+            )
+
+    def _score_texts(
+        self, subject: Subject, documents: Sequence[Document]
+    ) -> Iterator[dict[str, Any]]:
         encoded = [_encode(subject, document.text) for document in documents]
         context, stride = self._window(subject)
         windows = [
@@ -111,7 +150,7 @@ class Perplexity(Metric[PerplexityOptions]):
             nats[number] += float(scored.sum())
         for document, ids, loss in zip(documents, encoded, nats, strict=True):
             if len(ids) > 1:
-                yield _row(document, len(ids) - 1, loss)
+                yield _row(document.id, document.text, len(ids) - 1, loss)
 
     def _window(self, subject: Subject) -> tuple[int, int]:
         longest = subject.max_positions or _CONTEXT
@@ -170,12 +209,12 @@ def _windows(ids: Ids, context: int, stride: int) -> Iterator[tuple[Ids, int]]:
         scored, end = end, min(len(ids), end + stride)
 
 
-def _row(document: Document, tokens: int, nats: float) -> dict[str, Any]:
+def _row(name: str, text: str, tokens: int, nats: float) -> dict[str, Any]:
     row = {
-        "document_id": document.id,
+        "document_id": name,
         "tokens": tokens,
-        "words": len(re.split(r"\s+", document.text)),
-        "bytes": len(document.text.encode()),
+        "words": len(re.split(r"\s+", text)),
+        "bytes": len(text.encode()),
         "nats": nats if math.isfinite(nats) else None,
     }
     return row if math.isfinite(nats) else {**row, "reason": "the loss is not finite"}

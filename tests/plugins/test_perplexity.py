@@ -231,3 +231,34 @@ def test_impossible_windows_are_a_users_mistake(subject):
         list(metric(context=25).measure(subject, context()))
     with pytest.raises(UsageError, match="exceed the context of 24"):
         list(metric(stride=30).measure(subject, context()))
+
+
+@pytest.mark.transformers5
+@pytest.mark.parametrize("family", ["gpt_neox", "opt", "t5"])
+def test_of_pairs_the_reference_is_scored_after_its_prompt(tiny_model, family):
+    from harness.testing import tiny_tokenizer
+
+    encoder_decoder = family == "t5"
+    tokenizer = tiny_tokenizer(closed=encoder_decoder)
+    model = tiny_model(family)
+    pairs = [("the cat sat on the mat", "the cat"), ("a dog ate", "the other dog")]
+    documents = [Document(str(i), a, b) for i, (a, b) in enumerate(pairs)]
+    told = MetricContext(lambda name: iter(documents), None)
+    rows = list(metric().measure(Subject(model, tokenizer), told))
+    for row, (prompt, reference) in zip(rows, pairs, strict=True):
+        with torch.no_grad():
+            if encoder_decoder:  # its tokenizer closes both
+                inputs = {"input_ids": tokenizer(prompt)["input_ids"]}
+                labels = tokenizer(reference)["input_ids"]
+                given = {k: torch.tensor([v]) for k, v in inputs.items()}
+                logits = model(**given, labels=torch.tensor([labels])).logits[0]
+            else:
+                start = tokenizer(prompt)["input_ids"]
+                labels = tokenizer(" " + reference)["input_ids"]
+                logits = model(torch.tensor([start + labels])).logits[0]
+                logits = logits[len(start) - 1 : -1]
+        logs = logits.double().log_softmax(-1)[range(len(labels)), labels]
+        assert row["nats"] == pytest.approx(-float(logs.sum()), abs=1e-4)
+        assert row["tokens"] == len(labels)
+        assert row["words"] == len(reference.split())
+        assert row["bytes"] == len(reference)
