@@ -406,6 +406,8 @@ class BlockBudget:
     """The text that fills a prefix or suffix at first, repeated; None draws tokens."""
     target: str | None = None
     """The text that is made likely; None makes the example's reference unlikely."""
+    many_at_once: bool = False
+    """Whether a step rewrites several tokens, and moves only where that is better."""
     reachable_only: bool = False
     """Whether a prompt has to be what some text encodes to."""
     draft: str | None = None

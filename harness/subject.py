@@ -262,6 +262,11 @@ class Subject:
         """The output [V, d] of the embedding module for every id, float32."""
         return self._exact.embeddings()
 
+    @cached_property
+    def squared_norms(self) -> Tensor:
+        """The squared length [V] of each row of `embedding`."""
+        return self.embedding.square().sum(dim=1)
+
     def gains(self, prompt_ids: Ids, gradient: Tensor) -> Tensor:
         """Return the first-order gain [n, V] of writing token b at position i.
 

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from harness.interfaces import Example, Ids
     from harness.subject import Subject
 
-TINY = 1e-12
-"""Squared distances below it are taken for it: equal rows of an embedding."""
+TINY = 1e-6
+"""Squared distances below this share of the largest squared norm are taken for it:
+equal rows of an embedding, up to rounding."""
 LOOKED_AT = 4
 """How many times as many flips are looked at where only few may be permitted."""
 DRAWS = 20
@@ -304,16 +305,22 @@ def _without(tokens: Ids, token: int) -> Ids:
 
 
 def gains_for_distance(subject: Subject, token: int, gradient: Tensor) -> Tensor:
-    """Return the first-order gain [V] of each token for its squared distance.
+    """Return the `scaled_gains` [V] at one token, for the gradient [d] there."""
+    return scaled_gains(subject, np.array([token]), gradient[None])[0]
 
-    `gradient` [d] is that at the embedding of `token`. A gain is first-order: the
-    farther a token is, the less it says. Dividing by the squared distance prefers what
-    is near enough; it is -inf where `Subject.gains` is.
+
+def scaled_gains(subject: Subject, tokens: Ids, gradient: Tensor) -> Tensor:
+    """Return the first-order gain [n, V] of each token for its squared distance.
+
+    `gradient` [n, d] is that at the embeddings of `tokens` [n]. A gain is first-order:
+    the farther a token is, the less it says. Dividing by the squared distance prefers
+    what is near enough; it is -inf where `Subject.gains` is.
     """
-    embedding = subject.embedding
-    distances = (embedding - embedding[token]).square().sum(dim=1)
-    gains = subject.gains(np.array([token]), gradient[None])[0]
-    return gains / distances.clamp(min=TINY)
+    rows = subject.embedding
+    index = torch.as_tensor(tokens, device=rows.device)
+    squares = subject.squared_norms
+    distances = squares + squares[index][:, None] - 2 * rows[index] @ rows.T
+    return subject.gains(tokens, gradient) / distances.clamp(min=TINY * squares.max())
 
 
 def ranks(values: NDArray[np.float64]) -> list[int]:

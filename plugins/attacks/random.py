@@ -133,6 +133,7 @@ def _write_block(
     from harness.search.blocks import Block, BlockSearch
     from harness.search.draft import draft_of
     from harness.search.lockstep import lockstep
+    from harness.search.multi import MultiSearch, look_nowhere
 
     draft = draft_of(subject, layout.draft) if layout.draft is not None else None
 
@@ -142,7 +143,14 @@ def _write_block(
         passes = int(_passes(subject, budget, example, draft))
         counts = _shares(passes - start, layout.steps)
         block = Block.of(subject, example, layout, rng)
-        draw = _DrawFromAll(subject.vocabulary.allowed, rng)
+        allowed = subject.vocabulary.allowed
+        if layout.many_at_once:
+            look = look_nowhere(block, allowed)
+            whole = layout.positions == "prompt"
+            counts = _shares(passes - start - whole, layout.steps)
+            many = MultiSearch(block, look, counts, rng, allowed, draw_start=whole)
+            return many.run(example.id)
+        draw = _DrawFromAll(allowed, rng)
         return BlockSearch(subject, block, layout, draw, counts, rng).run(example.id)
 
     return lockstep(subject, map(search, examples.test))

@@ -1,0 +1,204 @@
+"""The loop that attacks on many tokens at once share: how many adapts to what pays.
+
+A step verifies candidates that differ from the current prompt in several positions,
+and moves to the best of them if it is better. While large changes pay they grow, and
+where none does they shrink, down to a single token. What is tried is all that differs
+between an attack and its random control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from harness.interfaces import Adversarial
+from harness.search.blocks import Block
+from harness.search.lockstep import Losses, Search, Spent, Top
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from harness.interfaces import Ids
+
+FIRST_SHARE = 1 / 4
+"""Which share of the block's tokens a candidate changes at first, in the middle."""
+FACTOR = 1.5
+"""What the number of changes is multiplied with after a success, else divided by."""
+OCTAVES = 1.0
+"""How far candidates of a step go up and down from that number, in powers of two."""
+
+
+class Source(Protocol):
+    """Where the changes of one prompt come from."""
+
+    @property
+    def chances(self) -> NDArray[np.float64]:
+        """How likely each position [n] is to be changed, zero where it may not be."""
+
+    def tokens(self, positions: Sequence[int]) -> Mapping[int, Ids]:
+        """Return what each of some positions is written with: any of these ids."""
+
+
+Look = Callable[["Ids"], "Search[Source]"]
+"""Find out where the changes of a prompt may come from."""
+
+
+@dataclass
+class MultiSearch:
+    """Changes several tokens of a block at each step, so that the loss rises."""
+
+    block: Block
+    look: Look
+    counts: Iterable[int]
+    """How many candidates to verify at each step."""
+    rng: np.random.Generator
+    allowed: Ids
+    """What a start is drawn from."""
+    draw_start: bool = True
+    """Whether the first candidate is a block of drawn tokens."""
+    spent: Spent = field(default_factory=Spent)
+
+    def run(self, example_id: str) -> Search[Adversarial]:
+        """Return the last prompt, and a step of the trace for each change kept.
+
+        A step says which ``positions`` got which ``tokens``, and the loss then; with a
+        target, ``target_loss``.
+        """
+        prompt = self.block.prompt_ids
+        (loss,) = yield from self.spent.count(self._losses([prompt]))
+        trace: list[Mapping[str, Any]] = []
+        if self.draw_start:
+            drawn = self._permitted([self._start(prompt)])
+            moved = yield from self.spent.count(self._move(prompt, loss, drawn))
+            prompt, loss = self._kept(trace, prompt, loss, moved, len(drawn))
+        size = FIRST_SHARE * self.block.policy.movable.sum()
+        for count in self.counts:
+            tried = self.spent.count(self._candidates(prompt, size, count))
+            prompts = yield from tried
+            moved = yield from self.spent.count(self._move(prompt, loss, prompts))
+            size *= FACTOR if moved[0] is not prompt else 1 / FACTOR
+            size = float(np.clip(size, 1, self.block.policy.movable.sum()))
+            prompt, loss = self._kept(trace, prompt, loss, moved, len(prompts))
+        return Adversarial(example_id, prompt, trace)
+
+    def _start(self, prompt: Ids) -> Ids:
+        policy = self.block.policy
+        positions = np.flatnonzero(policy.movable)
+        positions = self.rng.permutation(positions)[: policy.most_changed]
+        start: Ids = prompt.copy()
+        for i in positions:
+            writable = policy.writable(int(i), self.allowed)
+            if len(writable):
+                start[i] = self.rng.choice(writable)
+        return start
+
+    def _candidates(self, prompt: Ids, size: float, count: int) -> Search[list[Ids]]:
+        source = yield from self.look(prompt)
+        if not source.chances.any():
+            return []
+        places = [self._places(prompt, source, size) for _ in range(count)]
+        tokens = source.tokens(sorted({i for drawn in places for i in drawn}))
+        return self._permitted([self._written(prompt, p, tokens) for p in places])
+
+    def _places(self, prompt: Ids, source: Source, size: float) -> list[int]:
+        """Draw the positions that a candidate changes: about `size` of them."""
+        changes = max(1, round(size * 2 ** self.rng.uniform(-OCTAVES, OCTAVES)))
+        possible = int(np.count_nonzero(source.chances))
+        drawn = self.rng.choice(
+            len(prompt), min(changes, possible), replace=False, p=source.chances
+        )
+        return [int(i) for i in drawn]
+
+    def _written(
+        self, prompt: Ids, places: Sequence[int], tokens: Mapping[int, Ids]
+    ) -> Ids:
+        """Write drawn tokens, as far as so many positions may differ."""
+        written: Ids = prompt.copy()
+        policy = self.block.policy
+        for i in places:
+            if len(tokens[i]) and policy.movable_after(written)[i]:
+                written[i] = self.rng.choice(tokens[i])
+        return written
+
+    def _permitted(self, prompts: list[Ids]) -> list[Ids]:
+        """Leave out what the suite's rules forbid, and what comes twice."""
+        distinct = list({prompt.tobytes(): prompt for prompt in prompts}.values())
+        if not self.block.policy.rules.limit_flips:
+            return distinct
+        kept = self.block.policy.permits(distinct)
+        return [p for p, allowed in zip(distinct, kept, strict=True) if allowed]
+
+    def _move(
+        self, prompt: Ids, loss: float, prompts: list[Ids]
+    ) -> Search[tuple[Ids, float]]:
+        """Return the best of a prompt and others, the prompt itself in a tie."""
+        if not prompts:
+            return prompt, loss
+        losses = yield from self._losses(prompts)
+        all_losses = np.array([loss, *losses])
+        reference, lowest = self.block.reference_ids, self.block.lowest
+        best: list[int] = yield Top(
+            [prompt, *prompts], reference, all_losses, 1, lowest=lowest
+        )
+        return [prompt, *prompts][best[0]], float(all_losses[best[0]])
+
+    def _losses(self, prompts: list[Ids]) -> Search[NDArray[np.float64]]:
+        losses: NDArray[np.float64] = yield Losses(prompts, self.block.reference_ids)
+        return losses
+
+    def _kept(
+        self,
+        trace: list[Mapping[str, Any]],
+        before: Ids,
+        loss: float,
+        moved: tuple[Ids, float],
+        verified: int,
+    ) -> tuple[Ids, float]:
+        """Note a move in the trace, where there was one; return where it led."""
+        if moved[0] is before:
+            return before, loss
+        positions = np.flatnonzero(moved[0] != before)
+        step = {
+            "step": len(trace) + 1,
+            "positions": positions.tolist(),
+            "tokens": moved[0][positions].tolist(),
+            "target_loss" if self.block.lowest else "loss": moved[1],
+            "verified": verified,
+            "passes": self.spent.passes,
+            "gradients": self.spent.gradients,
+        }
+        trace.append(step)
+        return moved
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Changes that nothing guides: every free position, every allowed token."""
+
+    block: Block
+    prompt: Ids
+    allowed: Ids
+
+    @property
+    def chances(self) -> NDArray[np.float64]:
+        """The same for every position that may be changed."""
+        free = self.block.policy.movable_after(self.prompt).astype(np.float64)
+        return np.divide(free, max(1.0, free.sum()))
+
+    def tokens(self, positions: Sequence[int]) -> Mapping[int, Ids]:
+        """Return all tokens that may be written."""
+        policy = self.block.policy
+        return {i: policy.writable(i, self.allowed) for i in positions}
+
+
+def look_nowhere(block: Block, allowed: Ids) -> Look:
+    """Return a `Look` that asks for nothing: for the random control."""
+
+    def look(prompt: Ids) -> Search[Source]:
+        return Uniform(block, prompt, allowed)
+        yield  # a search that asks for nothing
+
+    return look

@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+
+from harness.interfaces import AttackContext, ExampleSets
+from harness.scoring.rules import TokenRules
+from harness.subject import Subject
+from harness.testing import tiny_examples, tiny_subject
+from harness_plugins.attacks.multiflip import MultiFlip
+from harness_plugins.attacks.random import Random
+
+pytestmark = pytest.mark.transformers5
+
+
+def attack(subject, examples, budget=None, plugin=MultiFlip, **options):
+    """Run an attack; returns its results by example id."""
+    results = plugin(plugin.Options(**options)).run(
+        subject, ExampleSets(examples), AttackContext("cell", budget)
+    )
+    return {found.example_id: found for found in results}
+
+
+def replay(start, trace):
+    """Return the prompts that a trace leads through, the start first."""
+    prompts = [np.array(start)]
+    for number, step in enumerate(trace, 1):
+        assert step["step"] == number
+        prompt = prompts[-1].copy()
+        prompt[step["positions"]] = step["tokens"]
+        assert len(step["positions"]) == (prompt != prompts[-1]).sum() > 0
+        prompts.append(prompt)
+    return prompts
+
+
+def test_with_every_token_in_its_lists_it_finds_the_best_of_all_prompts(
+    letter_subject, letter_examples, best_flips
+):
+    subject, (example,) = letter_subject(), letter_examples(prompt=2)
+    (found,) = attack(subject, [example], steps=60, candidates=200, top_k=49).values()
+    prompt, loss = best_flips(subject, example, 2)
+    assert found.prompt_ids.tolist() == prompt.tolist()
+    assert found.trace[-1]["loss"] == pytest.approx(loss, abs=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["prompt", "prefix", "suffix"])
+def test_its_trace_climbs_and_can_be_replayed(
+    positions, letter_subject, letter_examples, plain_losses
+):
+    subject, (example,) = letter_subject(), letter_examples(prompt=6)
+    (found,) = attack(
+        subject, [example], steps=8, positions=positions, tokens=3
+    ).values()
+    assert len(found.prompt_ids) == (6 if positions == "prompt" else 9)
+    own = {"prompt": slice(0), "prefix": slice(3, None), "suffix": slice(6)}[positions]
+    clean = example.prompt_ids if positions != "prompt" else example.prompt_ids[:0]
+    assert found.prompt_ids[own].tolist() == clean.tolist()
+    written = [i for step in found.trace for i in step["positions"]]
+    allowed = {"prompt": range(6), "prefix": range(3), "suffix": range(6, 9)}
+    assert written
+    assert set(written) <= set(allowed[positions])
+    losses = [step["loss"] for step in found.trace]
+    assert losses == sorted(losses)
+    if positions == "prompt":
+        path = replay(example.prompt_ids, found.trace)
+        assert path[-1].tolist() == found.prompt_ids.tolist()
+        again = plain_losses(subject, path[1:], example.reference_ids)
+        np.testing.assert_allclose(again, losses, atol=1e-5)
+
+
+def test_a_target_becomes_likelier(letter_subject, letter_examples, plain_losses):
+    subject, (example,) = letter_subject(), letter_examples(prompt=6)
+    (found,) = attack(subject, [example], steps=10, target="bad").values()
+    target = subject.encode("bad")
+    both = [example.prompt_ids, found.prompt_ids]
+    clean, after = plain_losses(subject, both, target)
+    assert after < clean - 0.1
+    assert found.trace[-1]["target_loss"] == pytest.approx(after, abs=1e-5)
+
+
+def test_neighbours_and_batches_change_nothing(letter_subject, letter_examples):
+    examples = letter_examples(count=5, prompt=6)
+    one = attack(letter_subject(batch_size=1), examples, steps=5)
+    many = attack(letter_subject(batch_size=64), examples, steps=5)
+    single = attack(letter_subject(batch_size=7), examples[3:4], steps=5)
+    ids = {k: found.prompt_ids.tolist() for k, found in one.items()}
+    assert {k: found.prompt_ids.tolist() for k, found in many.items()} == ids
+    for name, found in single.items():
+        assert found.prompt_ids.tolist() == ids[name]
+
+
+@pytest.mark.parametrize("positions", ["prompt", "suffix"])
+def test_it_and_its_control_cost_what_the_budget_says(positions):
+    subject, examples = tiny_subject(), tiny_examples().test[:1]
+    options = {"steps": 6, "candidates": 5, "positions": positions, "tokens": 4}
+    budget = MultiFlip(MultiFlip.Options(**options)).budget(1)
+    with subject.metered() as spent:
+        attack(subject, examples, **options)
+    with subject.metered() as control:
+        attack(subject, examples, budget, plugin=Random)
+    # Candidates that are equal are scored once, near ties again.
+    assert 0.8 * budget.forward <= spent.sequences_forward <= 1.2 * budget.forward
+    assert spent.sequences_backward == budget.backward == 6
+    assert control.sequences_backward == 0
+    assert control.flops == pytest.approx(spent.flops, rel=0.2)
+
+
+def test_rules_about_flips_hold_for_it_and_its_control(
+    tiny_model, letter_tokenizer, letter_examples
+):
+    rules = TokenRules(max_changed=0.34)
+    model = tiny_model(vocab_size=52)
+    subject = Subject(model, letter_tokenizer, rules=rules)
+    examples = letter_examples(count=3, prompt=6)
+    budget = MultiFlip(MultiFlip.Options(steps=6)).budget(3)
+    for plugin in (MultiFlip, Random):
+        options = {"steps": 6} if plugin is MultiFlip else {}
+        found = attack(subject, examples, budget, plugin=plugin, **options)
+        for example in examples:
+            changed = found[example.id].prompt_ids != example.prompt_ids
+            assert 0 < changed.sum() <= 2
+
+
+def test_protected_tokens_stay(letter_subject, letter_examples):
+    subject, examples = (
+        letter_subject(),
+        letter_examples(count=2, prompt=6, protected=2),
+    )
+    for name, found in attack(subject, examples, steps=4).items():
+        (example,) = (x for x in examples if x.id == name)
+        assert found.prompt_ids[:2].tolist() == example.prompt_ids[:2].tolist()
+
+
+@pytest.mark.slow
+def test_the_gradient_pays(letter_subject, letter_examples):
+    """At equal cost it beats its control by more than chance, paired by example."""
+    from scipy.stats import bootstrap
+
+    subject, examples = tiny_subject(), tiny_examples(12).test
+    options = {"steps": 12}
+    budget = MultiFlip(MultiFlip.Options(**options)).budget(12)
+    found = attack(subject, examples, **options)
+    control = attack(subject, examples, budget, plugin=Random)
+    differences = [
+        np.subtract(
+            *subject.exact_losses(
+                [found[x.id].prompt_ids, control[x.id].prompt_ids], x.reference_ids
+            )
+        )
+        for x in examples
+    ]
+    interval = bootstrap((differences,), np.mean, rng=0).confidence_interval
+    assert interval.low > 0
