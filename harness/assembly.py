@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.interfaces import Plugin
-from harness.plan import CellPlan, VariantPlan
+from harness.plan import CellPlan, VariantPlan, named_attacks
 from harness.provenance import code_state, hardware, library_versions
 from harness.records import (
     ArmRef,
@@ -160,6 +160,14 @@ def _provenance(
     )
 
 
+def _attacks_at_work(run: RunContext, label: str) -> list[str]:
+    """Return the plugins of an attack, of what it controls, and of what it names."""
+    match, attacks = run.suite.attacks[label].match, run.experiment.attacks
+    labels = [label, *([match] if match else [])]
+    labels += [named for one in labels for named in named_attacks(attacks[one])]
+    return list(dict.fromkeys(attacks[one].name for one in labels))
+
+
 def _plugins(run: RunContext, unit: Unit) -> list[PluginRef]:
     suite, registry = run.suite, run.experiment.registry
     variant = unit.variant if isinstance(unit, CellPlan) else unit
@@ -168,7 +176,7 @@ def _plugins(run: RunContext, unit: Unit) -> list[PluginRef]:
         ("constraint", suite.arms[variant.arm].constraint),
     ]
     if isinstance(unit, CellPlan):
-        used.append(("attack", suite.attacks[unit.attack].attack or unit.attack))
+        used += [("attack", name) for name in _attacks_at_work(run, unit.attack)]
     else:
         used += [("metric", m.metric or label) for label, m in suite.metrics.items()]
     infos = [registry.get(kind, name) for kind, name in used]

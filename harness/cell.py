@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import CellError
-from harness.interfaces import Adversarial, AttackContext, Budget, ExampleSets
+from harness.interfaces import (
+    Adversarial,
+    Attack,
+    AttackContext,
+    ExampleSets,
+    Peers,
+)
 from harness.plan import CellPlan, content_hash
 from harness.records import Ledger
 from harness.rescoring import Rescorer
@@ -30,7 +36,11 @@ class CellResult:
 
 
 def attack_cell(
-    run: RunContext, plan: CellPlan, subject: Subject, examples: ExampleSets
+    run: RunContext,
+    plan: CellPlan,
+    subject: Subject,
+    examples: ExampleSets,
+    peers: Peers | None = None,
 ) -> CellResult:
     """Attack every test example that no earlier try of this cell has finished."""
     folder = run.folder.unit_dir("cell", plan.id)
@@ -39,7 +49,7 @@ def attack_cell(
     left = [x for x in examples.test if x.id not in partial.rows]
     rescorer = Rescorer(subject, _rouge_tokens(run))
     if left:
-        _attack(run, plan, rescorer, replace(examples, test=left), partial)
+        _attack(run, plan, rescorer, replace(examples, test=left), partial, peers)
     for example in examples.test:
         if example.id not in partial.rows:
             reason = "the attack returned nothing for this example"
@@ -48,10 +58,10 @@ def attack_cell(
     return CellResult(rows, partial.ledger, partial.restarts)
 
 
-def budget_of(run: RunContext, plan: CellPlan, n_examples: int) -> Budget | None:
-    """Return the budget of the attack that this cell is a control of, if it is one."""
+def matched_attack(run: RunContext, plan: CellPlan) -> Attack[Any] | None:
+    """Return the attack that this cell is a control of, if it is one."""
     match = run.suite.attacks[plan.attack].match
-    return run.experiment.attacks[match].budget(n_examples) if match else None
+    return run.experiment.attacks[match].placed(plan.scene) if match else None
 
 
 def _rouge_tokens(run: RunContext) -> int | None:
@@ -65,14 +75,18 @@ def _attack(
     rescorer: Rescorer,
     examples: ExampleSets,
     partial: PartialRows,
+    peers: Peers | None,
 ) -> None:
     subject = rescorer.subject
-    attack = run.experiment.attacks[plan.attack]
+    attack = run.experiment.attacks[plan.attack].placed(plan.scene)
+    matched = matched_attack(run, plan)
     total = len(partial.rows) + len(examples.test)
     with run.progress(plan.id, "examples") as progress:
         context = AttackContext(
             seed_key=content_hash(plan.identity),
-            budget=budget_of(run, plan, total),
+            budget=matched.budget(total) if matched else None,
+            matched=matched,
+            peers=peers,
         )
         by_id = {example.id: example for example in examples.test}
         results = attack.run(subject, examples, context)

@@ -462,7 +462,9 @@ class Scene:
     arm: str
     seed: int
     arms: tuple[str, ...]
-    """All arms of the suite, its own among them, sorted."""
+    """Its own arm and all others that are not derived from one, sorted."""
+    gets: Mapping[str, Sequence[str]]
+    """The labels of the attacks that each of the arms gets."""
     seeds: tuple[int, ...]
     """All seeds of the suite, sorted."""
     attacks: Mapping[str, Attack[Any]]
@@ -474,11 +476,13 @@ class Scene:
 class Peers(Protocol):
     """What a cell may use of the other cells and arms, for the same model."""
 
-    scene: Scene
+    @property
+    def scene(self) -> Scene:
+        """Where the cell stands in its suite."""
 
     @property
     def arms(self) -> Sequence[str]:
-        """All arms of the suite, its own among them."""
+        """The arms of the scene."""
 
     def subject(self, arm: str) -> Subject:
         """Return the subject of an arm that `Attack.borrows`, with the cell's seed.
@@ -569,6 +573,13 @@ class Attack(Plugin[OptionsT]):
         Only an attack that is made of others needs this; by default it is itself.
         """
         return self
+
+    def faults(self, scene: Scene) -> Iterable[tuple[str, str]]:
+        """Yield options that name something the suite lacks: option, sentence.
+
+        The arm and seed of `scene` stand for all.
+        """
+        return ()
 
     def reads(self, scene: Scene) -> Sequence[CellKey]:
         """Return the cells whose rows it uses; they are complete when it runs."""

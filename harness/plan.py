@@ -8,19 +8,28 @@ it, nor is the threshold, because success is derived from the recorded losses.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.diagnostics import EXAMINED
 from harness.errors import NothingMatched, UsageError, unknown_name
-from harness.interfaces import CORPUS, LOCAL_PATH, Attack, Plugin
+from harness.interfaces import (
+    ATTACK,
+    CORPUS,
+    LOCAL_PATH,
+    Attack,
+    CellKey,
+    Plugin,
+    Scene,
+)
 from harness.records import SCHEMA_VERSION
 from harness.store import content_hash
 from harness.suite import ExampleSet, Suite
 from harness.suite_file import Experiment
 from harness.suites.plugin_options import marked
+from harness.suites.scenes import attacks_of, scene_of
 
 __all__ = ["CellPlan", "Plan", "VariantPlan", "content_hash", "make_plan"]
 
@@ -46,6 +55,11 @@ class VariantPlan:
     sources: tuple[VariantPlan, ...] = ()
     """The variants that it is made from: those of the arms that its arm names."""
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The ids of the units that come before it."""
+        return tuple(source.id for source in self.sources)
+
 
 @dataclass(frozen=True)
 class CellPlan:
@@ -56,6 +70,18 @@ class CellPlan:
     attack: str
     identity: Identity = field(repr=False)
     """What its hash is computed from."""
+    scene: Scene = field(repr=False)
+    """What stands around it in the suite, whatever was selected of it."""
+    reads: Mapping[CellKey, str] = field(default_factory=dict, repr=False)
+    """The ids of the cells whose rows it uses."""
+    borrows: Mapping[str, VariantPlan] = field(default_factory=dict, repr=False)
+    """The variants whose subjects it uses besides its own, by arm."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The ids of the units that come before it."""
+        others = (variant.id for variant in self.borrows.values())
+        return (self.variant.id, *others, *self.reads.values())
 
 
 @dataclass(frozen=True)
@@ -80,14 +106,15 @@ def make_plan(
     suite = experiment.suite
     chosen = _chosen(suite, only or {})
     arms = _with_sources(suite, chosen["arm"])
+    planner = _Planner(experiment)
     variants = tuple(
-        _variant(experiment, model, arm, int(seed))
+        planner.variant(model, arm, int(seed))
         for model in chosen["model"]
         for arm in arms
         for seed in chosen["seed"]
     )
     cells = tuple(
-        _cell(experiment, variant, attack)
+        planner.cell(variant, attack)
         for variant in variants
         if variant.arm in chosen["arm"]
         for attack in chosen["attack"]
@@ -117,12 +144,6 @@ def _chosen(suite: Suite, only: Mapping[str, Sequence[str]]) -> dict[str, list[s
     }
 
 
-def attacks_of(suite: Suite, arm: str) -> list[str]:
-    """Return the attacks that an arm gets, in the suite's order."""
-    stated = suite.arms[arm].attacks
-    return [label for label in suite.attacks if stated is None or label in stated]
-
-
 def _with_sources(suite: Suite, arms: Sequence[str]) -> list[str]:
     """Put before each arm those that it is made from; a valid suite has no cycles."""
     found: dict[str, None] = {}
@@ -135,6 +156,53 @@ def _with_sources(suite: Suite, arms: Sequence[str]) -> list[str]:
     for arm in arms:
         add(arm)
     return list(found)
+
+
+class _Planner:
+    """Makes the units of an experiment, each once: cells may read each other."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._variants: dict[tuple[str, str, int], VariantPlan] = {}
+        self._cells: dict[tuple[str, str], CellPlan] = {}
+
+    def variant(self, model: str, arm: str, seed: int) -> VariantPlan:
+        key = model, arm, seed
+        if key not in self._variants:
+            self._variants[key] = _variant(self._experiment, model, arm, seed)
+        return self._variants[key]
+
+    def cell(self, variant: VariantPlan, label: str) -> CellPlan:
+        key = variant.id, label
+        if key not in self._cells:
+            self._cells[key] = self._cell(variant, label)
+        return self._cells[key]
+
+    def _cell(self, variant: VariantPlan, label: str) -> CellPlan:
+        experiment, suite = self._experiment, self._experiment.suite
+        scene = scene_of(suite, experiment.attacks, variant.arm, variant.seed)
+        attack, match = experiment.attacks[label], suite.attacks[label].match
+        matched = experiment.attacks[match] if match is not None else None
+        reads = {key: self._read(variant, key) for key in attack.reads(scene)}
+        borrows = {
+            arm: self.variant(variant.model, arm, variant.seed)
+            for arm in attack.borrows(scene)
+        }
+        identity = {
+            **{k: v for k, v in variant.identity.items() if k not in _MEASURED},
+            **_attack(experiment, attack),
+            "match": None if matched is None else _matched(experiment, matched, scene),
+            "examples": _examples(suite, _searches(experiment, (attack, matched))),
+            **_tokens(suite),
+            **_neighbours(reads, borrows),
+        }
+        stem = f"{variant.model}.{variant.arm}.s{variant.seed}.{label}"
+        unit_id = _unit_id(stem, identity)
+        ids = {key: cell.id for key, cell in reads.items()}
+        return CellPlan(unit_id, variant, label, identity, scene, ids, borrows)
+
+    def _read(self, variant: VariantPlan, key: CellKey) -> CellPlan:
+        return self.cell(self.variant(variant.model, key.arm, key.seed), key.attack)
 
 
 # --- identities ---------------------------------------------------------------------
@@ -225,20 +293,46 @@ def _recovery(suite: Suite, arm: str) -> Identity | None:
     return identity
 
 
-def _cell(experiment: Experiment, variant: VariantPlan, label: str) -> CellPlan:
-    suite, attack = experiment.suite, experiment.attacks[label]
-    match = suite.attacks[label].match
-    matched = experiment.attacks[match] if match is not None else None
-    searches = any(a is not None and a.uses_search_examples for a in (attack, matched))
-    identity = {
-        **{k: v for k, v in variant.identity.items() if k not in _MEASURED},
-        **_attack(experiment, attack),
-        "match": _attack(experiment, matched) if matched is not None else None,
-        "examples": _examples(suite, searches),
-        **_tokens(suite),
-    }
-    stem = f"{variant.model}.{variant.arm}.s{variant.seed}.{label}"
-    return CellPlan(_unit_id(stem, identity), variant, label, identity)
+def _searches(experiment: Experiment, attacks: Iterable[Attack[Any] | None]) -> bool:
+    """Say whether attacks, or others that they name, see the examples to search on."""
+    for attack in attacks:
+        if attack is not None:
+            named = [experiment.attacks[label] for label in named_attacks(attack)]
+            if any(one.uses_search_examples for one in (attack, *named)):
+                return True
+    return False
+
+
+def named_attacks(attack: Attack[Any]) -> list[str]:
+    """Return the labels of the attacks that the options of one name."""
+    found: list[str] = []
+    for name in marked(type(attack.options), ATTACK):
+        value = getattr(attack.options, name)
+        if value is not None:
+            found += [value] if isinstance(value, str) else value
+    return found
+
+
+def _matched(experiment: Experiment, attack: Attack[Any], scene: Scene) -> Identity:
+    """Describe what sets the budget of a control."""
+    borrowed = len(attack.borrows(scene))  # each costs a pass for every gradient
+    extra = {"borrows": borrowed} if borrowed else {}
+    return {**_attack(experiment, attack), **extra}
+
+
+def _neighbours(
+    reads: Mapping[CellKey, CellPlan], borrows: Mapping[str, VariantPlan]
+) -> Identity:
+    """Describe what a cell uses of others; labels too, because its rows hold them."""
+    found: Identity = {}
+    if reads:
+        found["reads"] = [
+            {**key._asdict(), "cell": content_hash(cell.identity)}
+            for key, cell in reads.items()
+        ]
+    if borrows:
+        found["borrows"] = {arm: v.subject_key for arm, v in borrows.items()}
+    return found
 
 
 def _attack(experiment: Experiment, attack: Attack[Any]) -> Identity:
@@ -294,6 +388,11 @@ def _options(
             described.pop(name, None)
         elif name in described:
             described[name] = _map(described[name], _contents)
+    for name in marked(type(options), ATTACK):
+        if name in described:
+            described[name] = _map(
+                described[name], lambda a: _attack(experiment, experiment.attacks[a])
+            )
     for name in marked(type(options), CORPUS):
         if name in described:
             described[name] = _map(

@@ -61,13 +61,18 @@ class RunFolder:
             record = read_record(path)
         except RecordError as error:
             return UnitState("invalid", str(error))
-        if record.status == "failed":
-            message = record.error.message if record.error else "no error given"
-            return UnitState("failed", message, record)
         fault = record.samples and samples_fault(path, record.samples)
-        if fault:
+        if fault and record.status == "complete":
             return UnitState("invalid", fault, record)
-        return UnitState("complete", "", record)
+        return state_of(record)
+
+
+def state_of(record: Record) -> UnitState:
+    """Say whether a unit is done by what its valid record says."""
+    if record.status == "failed":
+        message = record.error.message if record.error else "no error given"
+        return UnitState("failed", message, record)
+    return UnitState("complete", "", record)
 
 
 def samples_fault(record_path: Path, samples: Samples) -> str | None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harness.assembly import Outcome, Unit, assemble, error_info
@@ -22,13 +23,15 @@ from harness.diagnostics import EXAMINED
 from harness.diagnostics.cells import examine_rows
 from harness.diagnostics.subjects import examine
 from harness.errors import CellError
+from harness.interfaces import CellKey
 from harness.isolation import fixed_random_state
+from harness.peers import CellPeers
 from harness.plan import CellPlan, VariantPlan
 from harness.provenance import utc_now
 from harness.records import Diagnostic, Record, Samples, write_record
 from harness.results import summarise_attack
 from harness.run_context import RunContext
-from harness.run_folder import Kind
+from harness.run_folder import Kind, state_of
 from harness.store import sha256_file, write_atomic
 from harness.subject import Subject
 from harness.variant import (
@@ -40,13 +43,18 @@ from harness.variant import (
 )
 
 SAMPLES = "samples.jsonl"
+EMPTY: Mapping[str, Record] = MappingProxyType({})
 
 
 class Runner:
     """Runs the units of one plan; keeps the subject it loaded last."""
 
-    def __init__(self, run: RunContext) -> None:
-        self._run = run
+    def __init__(self, run: RunContext, done: Mapping[str, Record] = EMPTY) -> None:
+        """Take over a run; `done` has the records, by id, that are known already.
+
+        What is in it is not read and hashed again where a cell depends on it.
+        """
+        self._run, self._done = run, done
         self._loaded: tuple[str, Subject] | None = None
 
     def run(self, unit: Unit) -> Record:
@@ -83,7 +91,8 @@ class Runner:
 
     def _run_variant(self, plan: VariantPlan, folder: Path, outcome: Outcome) -> None:
         for source in plan.sources:
-            self._require(source, f"the arm {source.arm}, which it is made from,")
+            name = f"the arm {source.arm}, which it is made from,"
+            self._complete("variant", source.id, name)
         with timed(outcome, "subject"):
             made = subject_folder(self._run, plan)
         making = read_making(made)
@@ -101,7 +110,8 @@ class Runner:
         outcome.batch_size = subject.batch_size
 
     def _run_cell(self, plan: CellPlan, folder: Path, outcome: Outcome) -> None:
-        self._require(plan.variant, "its variant")
+        self._complete("variant", plan.variant.id, "its variant")
+        samples = self._samples_read(plan)
         subject = self._subject(plan.variant)
         outcome.parameters = subject.n_parameters
         vocabulary = subject.vocabulary
@@ -111,7 +121,8 @@ class Runner:
         }
         examples = self._run.examples(plan.variant.model, subject)
         with timed(outcome, "attack"), fixed_random_state(plan.variant.seed):
-            found = attack_cell(self._run, plan, subject, examples)
+            peers = CellPeers(plan, subject, samples, self._load)
+            found = attack_cell(self._run, plan, subject, examples, peers)
         rows = [row.model_dump(mode="json") for row in found.rows]
         success = self._run.suite.success
         outcome.results = {
@@ -131,16 +142,35 @@ class Runner:
         examples = self._run.examples(plan.model, subject)
         return examine(subject, examples.test[:EXAMINED])
 
-    def _require(self, plan: VariantPlan, name: str) -> None:
-        state = self._run.folder.state("variant", plan.id)
-        if state.status != "complete":
-            raise CellError(f"{name} is {state.status}: {state.reason}")
-
     def _subject(self, plan: VariantPlan) -> Subject:
         if self._loaded is None or self._loaded[0] != plan.subject_key:
             self._loaded = None  # free the last one first
-            self._loaded = plan.subject_key, load_subject(self._run, plan)
+            self._loaded = plan.subject_key, self._load(plan)
         return self._loaded[1]
+
+    def _load(self, plan: VariantPlan) -> Subject:
+        return load_subject(self._run, plan)
+
+    def _complete(self, kind: Kind, unit_id: str, name: str) -> Record:
+        """Return the record of a unit that another one depends on.
+
+        Raises CellError where it is not complete.
+        """
+        record, folder = self._done.get(unit_id), self._run.folder
+        state = folder.state(kind, unit_id) if record is None else state_of(record)
+        if state.record is None or state.status != "complete":
+            raise CellError(f"{name} is {state.status}: {state.reason}")
+        return state.record
+
+    def _samples_read(self, plan: CellPlan) -> dict[CellKey, Path]:
+        """Return the samples of the cells whose rows a cell uses, by cell."""
+        paths = {}
+        for key, unit_id in plan.reads.items():
+            record = self._complete("cell", unit_id, f"{unit_id}, which it replays,")
+            assert record.samples is not None  # it is complete
+            folder = self._run.folder.unit_dir("cell", unit_id)
+            paths[key] = folder / record.samples.path
+        return paths
 
     def _folder(self, unit: Unit) -> Path:
         return self._run.folder.unit_dir(kind_of(unit), unit.id)

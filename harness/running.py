@@ -17,7 +17,7 @@ from harness.executors import Executor, RunUnit
 from harness.plan import CellPlan, Plan
 from harness.records import Estimate, Record
 from harness.run_context import RunContext
-from harness.run_folder import RunFolder
+from harness.run_folder import Kind, RunFolder
 from harness.runner import Runner, kind_of
 from harness.signals import StopSignals
 from harness.store import Store, write_atomic
@@ -30,6 +30,8 @@ class Tally:
 
     complete: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    """Cells that read others which were not selected and are not there."""
     found: int = 0
     """How many of the complete ones were done before."""
 
@@ -43,7 +45,9 @@ class Tally:
         done = f"{len(self.complete)} of {self.total} complete"
         before = f" ({self.found} of them before)" if self.found else ""
         failed = f"; failed: {', '.join(self.failed)}" if self.failed else ""
-        return f"{done}{before}{failed}"
+        why = "left for later, since they need what was not selected"
+        left = f"; {why}: {', '.join(self.left)}" if self.left else ""
+        return f"{done}{before}{failed}{left}"
 
 
 def run_plan(
@@ -80,9 +84,10 @@ def run_plan(
     run.hook.suite_started(
         suite=run.suite.model_dump(mode="json"), run_dir=str(folder.root)
     )
-    tally = Tally()
-    run_unit = _unit_runner(run, tally, rerun)
-    for record in executor.execute(units_of(plan), run_unit):
+    units, left = _within_reach(run, units_of(plan))
+    tally = Tally(left=[cell.id for cell in left])
+    run_unit = _unit_runner(run, units, tally, rerun)
+    for record in executor.execute(units, run_unit):
         (tally.failed if record.error else tally.complete).append(record.id)
         if record.error and fail_fast:
             raise HarnessError(f"{record.id} failed, and --fail-fast is set")
@@ -95,12 +100,53 @@ def run_plan(
 
 
 def units_of(plan: Plan) -> list[Unit]:
-    """Return variants and cells so that each variant stands right before its cells."""
+    """Return variants and cells so that each stands after all that it needs.
+
+    A variant stands right before its cells; those that need other cells or variants
+    come after all the rest.
+    """
     units: list[Unit] = []
+    alone = [cell for cell in plan.cells if len(cell.needs) == 1]
     for variant in plan.variants:
         units.append(variant)
-        units += [cell for cell in plan.cells if cell.variant.id == variant.id]
-    return units
+        units += [cell for cell in alone if cell.variant.id == variant.id]
+    return units + _after_what_they_need([c for c in plan.cells if len(c.needs) > 1])
+
+
+def _after_what_they_need(cells: list[CellPlan]) -> list[CellPlan]:
+    """Sort cells so that each stands after those that it reads."""
+    ordered: list[CellPlan] = []
+    left = cells
+    while left:
+        ids = {cell.id for cell in left}
+        ready = [cell for cell in left if not ids.intersection(cell.needs)]
+        assert ready, "cells read each other in a circle"  # suites are checked for it
+        ordered += ready
+        left = [cell for cell in left if cell not in ready]
+    return ordered
+
+
+def _within_reach(
+    run: RunContext, units: list[Unit]
+) -> tuple[list[Unit], list[CellPlan]]:
+    """Split units by whether what they need was selected with them, or is there."""
+    reached: list[Unit] = []
+    left: list[CellPlan] = []
+    known: dict[str, bool] = {}  # whether a unit is there or will be
+    for unit in units:
+        if isinstance(unit, CellPlan):
+            variants = {unit.variant.id, *(v.id for v in unit.borrows.values())}
+            for need in unit.needs:
+                if need not in known:
+                    kind: Kind = "variant" if need in variants else "cell"
+                    known[need] = run.folder.record_path(kind, need).exists()
+            if not all(known[need] for need in unit.needs):
+                left.append(unit)
+                known[unit.id] = False
+                continue
+        reached.append(unit)
+        known[unit.id] = True
+    return reached, left
 
 
 def choose_device(device: str) -> str:
@@ -112,23 +158,30 @@ def choose_device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _unit_runner(run: RunContext, tally: Tally, rerun: bool) -> RunUnit:
-    runner = Runner(run)
-    total = len(run.plan.variants) + len(run.plan.cells)
+def _unit_runner(
+    run: RunContext, units: list[Unit], tally: Tally, rerun: bool
+) -> RunUnit:
+    planned = {unit.id for unit in units}
+    done: dict[str, Record] = {}
+    runner = Runner(run, done)
 
     def run_unit(unit: Unit) -> Record | None:
+        if any(need in planned and need not in done for need in unit.needs):
+            return None  # another process is at work on it
         with _held(run.folder, unit) as mine:
-            if not mine or _waits_for_a_variant(run, unit):
+            if not mine:
                 return None
             state = run.folder.state(kind_of(unit), unit.id)
             if state.record and state.status == "complete" and not rerun:
                 tally.found += 1
-                return state.record
-            run.say(f"[{tally.total + 1}/{total}] {unit.id}")
-            start = time.monotonic()
-            record = runner.run(unit)
-            run.say(f"  {_sentence(record)} ({time.monotonic() - start:.0f} s)")
-            return record
+                record = state.record
+            else:
+                run.say(f"[{tally.total + 1}/{len(units)}] {unit.id}")
+                start = time.monotonic()
+                record = runner.run(unit)
+                run.say(f"  {_sentence(record)} ({time.monotonic() - start:.0f} s)")
+        done[unit.id] = record
+        return record
 
     return run_unit
 
@@ -153,13 +206,6 @@ def _spelt(estimate: Estimate) -> str:
     if estimate.unit == "fraction":
         return f"{estimate.value:.0%}"
     return f"{estimate.value:.4g} {estimate.unit}"
-
-
-def _waits_for_a_variant(run: RunContext, unit: Unit) -> bool:
-    """Say whether another process is still at work on a variant that a unit needs."""
-    needed = [unit.variant] if isinstance(unit, CellPlan) else unit.sources
-    states = [run.folder.state("variant", variant.id) for variant in needed]
-    return any(state.status == "missing" for state in states)
 
 
 @contextmanager

@@ -16,10 +16,17 @@ from harness.errors import MissingResource, Problem, SuiteError
 from harness.interfaces import CORPUS, Attack, Constraint, Metric, ModelAdapter, Plugin
 from harness.registry import Registry, load_registry
 from harness.suite import CorpusSection, ModelSection, Suite
-from harness.suites.checks import check
+from harness.suites.checks import check, placement_problems
+from harness.suites.expansion import expand
 from harness.suites.layers import profile_names, read_layers
 from harness.suites.located import Node
-from harness.suites.plugin_options import PLUGIN_SECTIONS, absolute, marked, settle
+from harness.suites.plugin_options import (
+    PLUGIN_SECTIONS,
+    Plugins,
+    absolute,
+    marked,
+    settle,
+)
 
 if TYPE_CHECKING:
     from harness.corpora import Corpora
@@ -102,6 +109,7 @@ def load_experiment(
     suite, built, faults = check(tree, registry)
     if suite is None or problems or faults:
         raise SuiteError(_in_order([*problems, *faults]))
+    suite, built = _expanded(suite, built, registry, tree)
     return Experiment(
         suite, path.parent, path, profile, registry, **cast(Any, built), tree=tree
     )
@@ -242,6 +250,29 @@ def _in_order(problems: Sequence[Problem]) -> list[Problem]:
         return (source, int(line)) if line.isdigit() else (problem.where, 0)
 
     return sorted(dict.fromkeys(problems), key=key)
+
+
+def _expanded(
+    suite: Suite, built: Plugins, registry: Registry, tree: Node
+) -> tuple[Suite, Plugins]:
+    """Add what a suite need not state; SuiteError where something is in the way."""
+    attacks = cast("dict[str, Attack[Any]]", built["attacks"])
+    suite, attacks, faults = expand(suite, attacks, registry)
+    if faults:
+        raise SuiteError(
+            _in_order(
+                [
+                    tree.find(("attacks", fault.label))[0].place.problem(
+                        f"attacks.{fault.label}", fault.message
+                    )
+                    for fault in faults
+                ]
+            )
+        )
+    problems = list(placement_problems(suite, attacks, tree))
+    if problems:
+        raise SuiteError(_in_order(problems))
+    return suite, {**built, "attacks": dict(attacks)}
 
 
 # --- resolving ----------------------------------------------------------------------

@@ -57,6 +57,7 @@ examples:
 attacks:
   hotflip: {{}}
   random: {{match: hotflip}}
+controls: none
 {more}
 """
 

@@ -37,6 +37,7 @@ attacks:
   hotflip: {flips: 2, candidates: 12}
   uat: {trigger_tokens: 2, candidates: 6, sweeps: 1, restarts: 2}
   random: {match: hotflip}
+controls: none
 seeds: [7]
 """
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.plan import attacks_of
 from harness.records import Record
 from harness.results import SampleRow, read_samples
+from harness.suites.scenes import attacks_of
 from harness.survey import Survey
 
 BASELINE = "baseline"

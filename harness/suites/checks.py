@@ -17,6 +17,7 @@ from harness.suite import CorpusSection, Suite
 from harness.suites import complaints
 from harness.suites.located import Node
 from harness.suites.plugin_options import Plugins, build_plugins, entries_of, marked
+from harness.suites.scenes import scene_of
 from harness.suites.slices import Source, overlap
 
 
@@ -241,6 +242,8 @@ def _attack_problems(tree: Node, plugins: Plugins) -> Iterator[Problem]:
     for label, node in entries_of(tree, "attacks").items():
         yield from _match_problems(label, node, labels)
         attack = plugins["attacks"].get(label)
+        if isinstance(attack, Attack):
+            yield from _control_problems(label, node, attack, plugins["attacks"])
         if examples and isinstance(attack, Attack) and attack.uses_search_examples:
             yield from _search_problems(label, node, examples)
 
@@ -261,6 +264,38 @@ def _match_problems(
         message = f"{match.value!r} is a control itself; match an attack"
     if message:
         yield match.place.problem(f"attacks.{label}.match", message)
+
+
+def _control_problems(
+    label: str, node: Node, attack: Attack[Any], attacks: dict[str, Plugin[Any]]
+) -> Iterator[Problem]:
+    """Say where an attack cannot be the control it is to be, or not be without one."""
+    match = node.child("match")
+    matched: Attack[Any] | None = None
+    if match is not None and match.value is not None:
+        found = attacks.get(match.value)
+        if not isinstance(found, Attack):  # said above, or of its own options
+            return
+        matched = found
+        if matched.replays:
+            message = f"{match.value!r} replays what others found; match an attack"
+            yield match.place.problem(f"attacks.{label}.match", message)
+            return
+    reason = attack.unfit(matched)
+    if reason:
+        place = (match or node).place
+        yield place.problem(f"attacks.{label}", reason)
+
+
+def placement_problems(
+    suite: Suite, attacks: dict[str, Attack[Any]], tree: Node
+) -> Iterator[Problem]:
+    """Say which options of attacks name an attack or an arm that the suite lacks."""
+    for label, attack in attacks.items():
+        for option, message in attack.faults(scene_of(suite, attacks)):
+            path = ("attacks", label, option)
+            place = tree.find(path)[0].place
+            yield place.problem(".".join(path), message)
 
 
 def _search_problems(label: str, node: Node, examples: Node) -> Iterator[Problem]:

@@ -80,6 +80,7 @@ class HotFlip(Attack[HotFlipOptions]):
 
     name = "hotflip"
     Options = HotFlipOptions
+    controls = ("random", "permuted")
 
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
 
@@ -54,6 +54,7 @@ class Random(Attack[RandomOptions]):
 
     name = "random"
     Options = RandomOptions
+    controls = ()
 
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
@@ -75,6 +76,15 @@ class Random(Attack[RandomOptions]):
         forward = 1 + options.flips * options.candidates
         return Budget(forward=forward, backward=0, flips=options.flips)
 
+    def unfit(self, matched: Attack[Any] | None) -> str | None:
+        """Say why it cannot accompany an attack."""
+        if matched is None or matched.needs_peers:
+            return None
+        budget = matched.budget(1)
+        if not budget.forward and not budget.backward:
+            return f"{matched.name} spends nothing that could be matched"
+        return None
+
     def _flip_tokens(
         self,
         subject: Subject,
@@ -82,6 +92,7 @@ class Random(Attack[RandomOptions]):
         context: AttackContext,
         budget: Budget,
     ) -> Iterator[Adversarial]:
+        from harness.search.budgets import passes
         from harness.search.flips import flip_search
         from harness.search.lockstep import lockstep
 
@@ -89,7 +100,7 @@ class Random(Attack[RandomOptions]):
 
         def search(example: Example) -> Search[Adversarial]:
             clean = 1
-            drawn = int(_passes(subject, budget, example)) - clean
+            drawn = max(0, int(passes(subject, budget, example)) - clean)
             draw = _Draw(context.rng(example.id), iter(_shares(drawn, flips)))
             return flip_search(subject, example, draw, flips=flips)
 
@@ -103,16 +114,17 @@ def _write_trigger(
     budget: Budget,
     trigger: TriggerBudget,
 ) -> Iterator[Adversarial]:
+    from harness.search.budgets import passes
     from harness.search.triggers import TriggerSearch, with_trigger
 
     search = examples.search[: trigger.search_prompts]
     validation = examples.validation[: trigger.validation_prompts]
-    passes = budget.examples * _passes(subject, budget, examples.test[0])
+    whole = budget.examples * passes(subject, budget, examples.test[0])
     found = TriggerSearch(
         subject,
         search,
         validation,
-        _Tokens(_tokens_at_a_place(passes, trigger)),
+        _Tokens(_tokens_at_a_place(whole, trigger)),
         tokens=trigger.tokens,
         starts=trigger.starts,
         sweeps=trigger.sweeps,
@@ -131,6 +143,7 @@ def _write_block(
     layout: BlockBudget,
 ) -> Iterator[Adversarial]:
     from harness.search.blocks import Block, BlockSearch
+    from harness.search.budgets import passes
     from harness.search.draft import draft_of
     from harness.search.lockstep import lockstep
     from harness.search.multi import MultiSearch, look_nowhere
@@ -140,8 +153,8 @@ def _write_block(
     def search(example: Example) -> Search[Adversarial]:
         rng = context.rng(example.id)
         start = 1
-        passes = int(_passes(subject, budget, example, draft))
-        counts = _shares(passes - start, layout.steps)
+        affordable = int(passes(subject, budget, example, draft))
+        counts = _shares(affordable - start, layout.steps)
         block = Block.of(subject, example, layout, rng)
         allowed = subject.vocabulary.allowed
         if layout.many_at_once:
@@ -213,23 +226,6 @@ class _Tokens:
         others = allowed[allowed != trigger[place]]
         drawn = rng.choice(others, min(self.count, len(others)), replace=False)
         return [int(token) for token in drawn]
-
-
-def _passes(
-    subject: Subject, budget: Budget, example: Example, draft: Subject | None = None
-) -> float:
-    """Return how many forward passes cost as many FLOPs as a budget."""
-    block, inserted = budget.block, budget.trigger or budget.block
-    prompt = len(example.prompt_ids) + (inserted.tokens if inserted else 0)
-    reference = len(example.reference_ids)
-    if block is not None and block.target is not None:
-        reference = len(subject.encode(block.target))
-    forward, backward = subject.pass_flops(prompt, reference)
-    passes = budget.forward + budget.backward * backward / forward
-    if block is not None and draft is not None:
-        drafted, _ = draft.pass_flops(prompt, reference)
-        passes += block.draft_forward * drafted / forward
-    return passes
 
 
 def _shares(total: int, parts: int) -> list[int]:

@@ -64,6 +64,7 @@ class UAT(Attack[UATOptions]):
     name = "uat"
     Options = UATOptions
     uses_search_examples = True
+    controls = ("random", "permuted", "benign")
 
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext

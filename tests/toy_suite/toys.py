@@ -89,6 +89,7 @@ class ToyFlip(Attack):
     """Flips."""
 
     name = "toy_flip"
+    controls = ()
 
     class Options(Options):
         flips: int = pydantic.Field(default=4, gt=0)

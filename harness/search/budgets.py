@@ -1,0 +1,29 @@
+"""Budgets in terms of forward passes: what a control without gradients may spend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.interfaces import Budget, Example
+    from harness.subject import Subject
+
+
+def passes(
+    subject: Subject, budget: Budget, example: Example, draft: Subject | None = None
+) -> float:
+    """Return how many forward passes cost as many FLOPs as a budget for an example.
+
+    `draft` is the model that the budget's draft passes go through, if there are any.
+    """
+    block, inserted = budget.block, budget.trigger or budget.block
+    prompt = len(example.prompt_ids) + (inserted.tokens if inserted else 0)
+    reference = len(example.reference_ids)
+    if block is not None and block.target is not None:
+        reference = len(subject.encode(block.target))
+    forward, backward = subject.pass_flops(prompt, reference)
+    count = budget.forward + budget.backward * backward / forward
+    if block is not None and draft is not None:
+        drafted, _ = draft.pass_flops(prompt, reference)
+        count += block.draft_forward * drafted / forward
+    return count

@@ -1,0 +1,163 @@
+"""What a suite need not say: the controls of its attacks, cells of full diagnostics.
+
+Both become ordinary entries of `attacks`. A resolved suite, its plan, its status and
+its report therefore see nothing but entries, and a suite that holds them already,
+because it is a resolved one or because its author stated them, gets no second ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from harness.errors import UsageError
+from harness.interfaces import Attack, Options
+from harness.registry import Registry
+from harness.suite import AttackSection, Suite
+
+Attacks = dict[str, Attack[Any]]
+Role = Literal["unbounded", "longer"]
+REPLAYS = ("transfer", "worst_case")
+"""The attacks that full diagnostics add where a suite has none of them."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why an entry cannot be added."""
+
+    label: str
+    """The attack of the suite that the entry would go with."""
+    message: str
+
+
+@dataclass(frozen=True)
+class _Addition:
+    label: str
+    section: AttackSection
+    attack: Attack[Any]
+
+
+def expand(
+    suite: Suite, attacks: Mapping[str, Attack[Any]], registry: Registry
+) -> tuple[Suite, Attacks, list[Fault]]:
+    """Return a valid suite and its attacks with the entries it did not state.
+
+    Each new entry stands after the attack that it belongs to.
+    """
+    sections: dict[str, AttackSection] = {}
+    built: Attacks = {}
+    faults: list[Fault] = []
+    for label, section in suite.attacks.items():
+        sections[label], built[label] = section, attacks[label]
+        try:
+            additions = list(_additions(suite, label, attacks, registry))
+        except UsageError as error:
+            faults.append(Fault(label, str(error)))
+            continue
+        for addition in additions:
+            sections[addition.label] = addition.section
+            built[addition.label] = addition.attack
+    for addition in _replays(suite, attacks, registry):
+        sections[addition.label] = addition.section
+        built[addition.label] = addition.attack
+    return suite.model_copy(update={"attacks": sections}), built, faults
+
+
+def controls_of(suite: Suite, label: str, attack: Attack[Any]) -> tuple[str, ...]:
+    """Return the names of the controls that an entry of a suite is to have.
+
+    Those that a suite lists have to fit; of those that an attack asks for, only those
+    that do are meant.
+    """
+    section = suite.attacks[label]
+    if section.match is not None or section.role is not None:
+        return ()
+    wanted = suite.controls if section.controls is None else section.controls
+    if wanted == "none":
+        return ()
+    return attack.controls if wanted == "auto" else tuple(wanted)
+
+
+def _additions(
+    suite: Suite,
+    label: str,
+    attacks: Mapping[str, Attack[Any]],
+    registry: Registry,
+) -> Iterator[_Addition]:
+    attack = attacks[label]
+    listed = isinstance(suite.attacks[label].controls, tuple)
+    for name in controls_of(suite, label, attack):
+        control = cast("Attack[Any]", registry.create("attack", name, {}))
+        reason = control.unfit(attack)
+        if reason and listed:
+            raise UsageError(f"{name!r} cannot be its control: {reason}")
+        if not reason and not _has_control(suite, label, name):
+            section = AttackSection(attack=name, match=label)
+            free = _free_label(suite, f"{label}-{name}", section)
+            yield _Addition(free, section, control)
+    if suite.diagnostics == "full":
+        yield from _roles(suite, label, attack)
+
+
+# --- controls -----------------------------------------------------------------------
+
+
+def _has_control(suite: Suite, label: str, name: str) -> bool:
+    return any(
+        (section.attack or other) == name and section.match == label
+        for other, section in suite.attacks.items()
+    )
+
+
+def _free_label(suite: Suite, label: str, section: AttackSection) -> str:
+    if label in suite.attacks:
+        raise UsageError(
+            f"its {section.attack} would be called {label!r}, like another entry; "
+            "give that one another label"
+        )
+    return label
+
+
+# --- full diagnostics ---------------------------------------------------------------
+
+
+def _roles(suite: Suite, label: str, attack: Attack[Any]) -> Iterator[_Addition]:
+    section = suite.attacks[label]
+    if section.match is not None or section.role is not None or suite.examples is None:
+        return
+    found: tuple[tuple[Role, Options | None], ...] = (
+        ("unbounded", attack.unbounded(suite.examples.prompt_tokens)),
+        ("longer", attack.longer()),
+    )
+    for role, options in found:
+        stated = suite.attacks.get(f"{label}-{role}")
+        if options is None or (stated is not None and stated.role == role):
+            continue
+        entry = AttackSection.model_validate(
+            {"attack": attack.name, "role": role, **_stated(options)}
+        )
+        made = type(attack)(options)
+        yield _Addition(_free_label(suite, f"{label}-{role}", entry), entry, made)
+
+
+def _stated(options: Options) -> dict[str, Any]:
+    values = options.model_dump(mode="json")
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _replays(
+    suite: Suite, attacks: Mapping[str, Attack[Any]], registry: Registry
+) -> Iterator[_Addition]:
+    """Return what shows how far adversarial inputs carry, if the suite lacks it."""
+    if suite.diagnostics != "full" or not attacks:
+        return
+    names = {attack.name for attack in attacks.values()}
+    for name in REPLAYS:
+        alone = name == "transfer" and len(suite.arms) < 2
+        if name not in names and name not in suite.attacks and not alone:
+            yield _Addition(name, AttackSection(attack=name), _create(registry, name))
+
+
+def _create(registry: Registry, name: str) -> Attack[Any]:
+    return cast("Attack[Any]", registry.create("attack", name, {}))

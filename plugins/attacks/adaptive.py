@@ -1,0 +1,130 @@
+"""Adaptive: an attack steered by the gradients of other arms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from harness import hookimpl
+from harness.errors import CellError, unknown_name
+from harness.interfaces import (
+    Adversarial,
+    Attack,
+    AttackContext,
+    AttackLabel,
+    Budget,
+    ExampleSets,
+    Options,
+    Peers,
+    Scene,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harness.interfaces import Ids
+    from harness.subject import Subject
+
+AVERAGE = "average"
+
+
+class AdaptiveOptions(Options):
+    """Options of adaptive attacks."""
+
+    of: AttackLabel
+    """The attack to steer, by its label: its plugin and its options are used."""
+    through: str = "baseline"
+    """Whose gradients steer it: an arm's, or `average` for the mean over all arms."""
+
+
+class Adaptive(Attack[AdaptiveOptions]):
+    """Runs another attack on this arm with gradients taken from other arms.
+
+    A defence that only hides its gradient is open to those of a model that does not:
+    candidates are proposed through the other arm, verified and chosen on this one. The
+    ledger counts the passes through all of them. On the arm whose gradients they are,
+    it is the attack itself.
+    """
+
+    name = "adaptive"
+    Options = AdaptiveOptions
+    needs_peers = True
+
+    _steered: Attack[Any] | None = None
+    _arms: tuple[str, ...] = ()
+    """Whose gradients are averaged."""
+
+    def placed(self, scene: Scene) -> Adaptive:
+        """Return the attack with the one that it steers."""
+        own = Adaptive(self.options)
+        own._steered = scene.attacks[self.options.of].placed(scene)
+        through = self.options.through
+        own._arms = scene.arms if through == AVERAGE else (through,)
+        return own
+
+    def run(
+        self, subject: Subject, examples: ExampleSets, context: AttackContext
+    ) -> Iterator[Adversarial]:
+        if self._steered is None or context.peers is None:
+            raise CellError("adaptive needs a suite with other arms around it")
+        view = subject.with_gradients_from(_Steering(context.peers, self._arms))
+        own = replace(context, budget=None, matched=None, peers=None)
+        yield from self._steered.run(view, examples, own)
+
+    def budget(self, examples: int) -> Budget:
+        """Return the budget of what it steers, each gradient taken on every arm."""
+        if self._steered is None:
+            raise CellError("adaptive has a budget only where a suite places it")
+        budget = self._steered.budget(examples)
+        more = budget.backward * (len(self._arms) - 1)
+        return replace(
+            budget, forward=budget.forward + more, backward=budget.backward + more
+        )
+
+    def faults(self, scene: Scene) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with its options in a suite."""
+        of, through = self.options.of, self.options.through
+        if of not in scene.attacks:
+            yield "of", unknown_name("attack", of, scene.attacks)
+        elif of not in scene.main:
+            yield "of", f"{of!r} is a control; name an attack"
+        elif scene.attacks[of].replays or scene.attacks[of].needs_peers:
+            yield (
+                "of",
+                f"{of!r} is made of other attacks; name one that takes gradients",
+            )
+        elif not scene.attacks[of].budget(1).backward:
+            yield "of", f"{of!r} takes no gradients, so there is nothing to steer"
+        if through != AVERAGE and through not in scene.arms:
+            yield "through", unknown_name("arm", through, [*scene.arms, AVERAGE])
+
+    def borrows(self, scene: Scene) -> Sequence[str]:
+        """Return the arms whose gradients it uses, its own left out."""
+        through = self.options.through
+        arms = scene.arms if through == AVERAGE else (through,)
+        return [arm for arm in arms if arm != scene.arm]
+
+
+class _Steering:
+    """Computes the mean of the gradients of some arms."""
+
+    def __init__(self, peers: Peers, arms: Sequence[str]) -> None:
+        self._peers, self._arms = peers, arms
+
+    def __call__(
+        self, prompts: Sequence[Ids], references: Sequence[Ids]
+    ) -> list[Tensor]:
+        import torch
+
+        found = [
+            self._peers.subject(arm).gradients(prompts, references)
+            for arm in self._arms
+        ]
+        return [torch.stack(one).mean(dim=0) for one in zip(*found, strict=True)]
+
+
+@hookimpl
+def register_attacks() -> list[type[Adaptive]]:
+    """Offer the attack."""
+    return [Adaptive]

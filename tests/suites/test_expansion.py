@@ -1,0 +1,198 @@
+"""Controls that a suite does not state, and the cells of its full diagnostics."""
+# ruff: noqa: E501 - in the table of wrong suites, a message is a line
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import SuiteError
+from harness.suite_file import dump_suite, load_experiment
+
+BASE = """
+plugins: [toys.py, {example}]
+models: {{toy: {{adapter: toy, path: weights}}}}
+arms: {arms}
+seeds: [1]
+corpora:
+  search: {{builtin: python-topics, slice: ":50%"}}
+  held: {{builtin: python-topics, slice: "50%:60%"}}
+  test: {{builtin: python-topics, slice: "60%:"}}
+examples:
+  test: {{corpus: test, count: 3}}
+  search: {{corpus: search, count: 3}}
+  validation: {{corpus: held, count: 3}}
+"""
+
+
+@pytest.fixture
+def load(toy_suite, example_plugin):
+    """Return a function that loads a suite with these further lines."""
+
+    def loaded(lines, arms="{baseline: {}, other: {}}", plugin=example_plugin):
+        base = BASE.format(example=plugin, arms=arms)
+        Path("s.yaml").write_text(f"{base}{lines}\n", encoding="utf-8")
+        return load_experiment(Path("s.yaml"))
+
+    return loaded
+
+
+def entries(experiment):
+    """Return plugin and matched label of each entry, by label."""
+    assert list(experiment.attacks) == list(experiment.suite.attacks)
+    return {
+        label: (experiment.attacks[label].name, section.match)
+        for label, section in experiment.suite.attacks.items()
+    }
+
+
+def test_attacks_get_the_controls_that_they_ask_for_right_after_them(load):
+    found = entries(load("attacks: {hotflip: {}, mine: {attack: uat}}"))
+    assert list(found.items()) == [
+        ("hotflip", ("hotflip", None)),
+        ("hotflip-random", ("random", "hotflip")),
+        ("hotflip-permuted", ("permuted", "hotflip")),
+        ("mine", ("uat", None)),
+        ("mine-random", ("random", "mine")),
+        ("mine-permuted", ("permuted", "mine")),
+        ("mine-benign", ("benign", "mine")),
+    ]
+
+
+def test_a_stated_control_gets_no_second_one_whatever_it_is_called(load):
+    found = entries(
+        load("attacks: {hotflip: {}, by-chance: {attack: random, match: hotflip}}")
+    )
+    assert list(found) == ["hotflip", "hotflip-permuted", "by-chance"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "labels"),
+    [
+        ("attacks: {hotflip: {controls: none}}", ["hotflip"]),
+        ("attacks: {hotflip: {controls: []}}", ["hotflip"]),
+        (
+            "attacks: {hotflip: {}, toy_flip: {}}\ncontrols: none",
+            ["hotflip", "toy_flip"],
+        ),
+        (
+            "attacks: {hotflip: {controls: [permuted]}}\ncontrols: none",
+            ["hotflip", "hotflip-permuted"],
+        ),
+        (
+            "attacks: {hotflip: {controls: auto}, uat: {}}\ncontrols: none",
+            ["hotflip", "hotflip-random", "hotflip-permuted", "uat"],
+        ),
+        ("attacks: {toy_flip: {controls: [random]}}", ["toy_flip", "toy_flip-random"]),
+        ("attacks: {rotate: {}}", ["rotate"]),  # it spends nothing
+        ("attacks: {random: {}, none: {}}", ["random", "none"]),
+    ],
+)
+def test_controls_can_be_chosen_and_left_out(load, lines, labels):
+    assert list(load(lines).attacks) == labels
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "attacks: {hotflip: {}, uat: {controls: [benign]}}",
+        "attacks: {hotflip: {controls: []}}",
+        "attacks: {hotflip: {}}\ncontrols: none",
+        "attacks: {hotflip: {}, uat: {}}\ndiagnostics: full",
+        "attacks: {hotflip: {}, adaptive: {of: hotflip}, transfer: {of: [hotflip]}}",
+    ],
+)
+def test_a_resolved_suite_is_expanded_no_further(load, lines):
+    first = load(lines)
+    Path("r.yaml").write_text(dump_suite(first.suite), encoding="utf-8")
+    second = load_experiment(Path("r.yaml"))
+    assert entries(second) == entries(first)
+    assert second.suite == first.suite
+
+
+def test_full_diagnostics_replay_what_was_found(load):
+    full = load("attacks: {toy_flip: {}}\ndiagnostics: full")
+    assert list(full.attacks) == ["toy_flip", "transfer", "worst_case"]
+    lone = load("attacks: {toy_flip: {}}\ndiagnostics: full", arms="{baseline: {}}")
+    assert list(lone.attacks) == ["toy_flip", "worst_case"]
+
+
+ROLES = '''
+from harness import hookimpl
+from harness.interfaces import Attack, Budget, Options
+
+
+class Widening(Attack):
+    """Has limits that can be lifted."""
+
+    name = "widening"
+    controls = ()
+
+    class Options(Options):
+        flips: int = 2
+        """How many."""
+        steps: int = 3
+        """How often."""
+
+    def run(self, subject, examples, context):
+        raise NotImplementedError
+
+    def budget(self, examples):
+        return Budget(1, 1)
+
+    def unbounded(self, prompt_tokens):
+        return self.options.model_copy(update={"flips": prompt_tokens})
+
+    def longer(self):
+        return self.options.model_copy(update={"steps": 2 * self.options.steps})
+
+
+@hookimpl
+def register_attacks():
+    return [Widening]
+'''
+
+
+def test_full_diagnostics_lift_the_limits_of_an_attack(load):
+    Path("widening.py").write_text(ROLES, encoding="utf-8")
+    found = load(
+        "attacks: {w: {attack: widening, steps: 5}}\ndiagnostics: full",
+        plugin="widening.py",
+    )
+    options = {k: a.options.model_dump() for k, a in found.attacks.items()}
+    roles = {k: section.role for k, section in found.suite.attacks.items()}
+    assert options["w-unbounded"] == {"flips": 64, "steps": 5}
+    assert options["w-longer"] == {"flips": 2, "steps": 10}
+    assert roles["w-unbounded"] == "unbounded"
+    assert roles["w-longer"] == "longer"
+    assert roles["w"] is None
+    assert list(found.attacks) == [
+        "w",
+        "w-unbounded",
+        "w-longer",
+        "transfer",
+        "worst_case",
+    ]
+
+
+WRONG = {
+    "attacks: {uat: {}, uat-random: {attack: random}}": "attacks.uat: its random would be called 'uat-random', like another entry; give that one another label",
+    "attacks: {hotflip: {controls: [benign]}}": "attacks.hotflip: 'benign' cannot be its control: hotflip prepends no trigger, which benign text would replace",
+    "attacks: {hotflip: {controls: [randem]}}": "attacks.hotflip: unknown attack 'randem'; did you mean 'random'?",
+    "attacks: {permuted: {}}": "attacks.permuted: permuted is a control: state `match`, the attack it accompanies",
+    "attacks: {random: {}, permuted: {match: random}}": "attacks.permuted: random takes no gradients, so there are none to shuffle",
+    "attacks: {hotflip: {}, transfer: {}, random: {match: transfer}}": "attacks.random.match: 'transfer' replays what others found; match an attack",
+    "attacks: {hotflip: {}, transfer: {of: hotflop}}": "attacks.transfer.of: unknown attack 'hotflop'; did you mean 'hotflip'?",
+    "attacks: {hotflip: {}, worst_case: {}, transfer: {of: [hotflip, worst_case]}}": "attacks.transfer.of: 'worst_case' replays attacks itself; name those",
+    "attacks: {worst_case: {}}": "attacks.worst_case.of: there is no attack to replay",
+    "attacks: {hotflip: {}, adaptive: {of: hotflip-random}}": "attacks.adaptive.of: 'hotflip-random' is a control; name an attack",
+    "attacks: {random: {}, adaptive: {of: random}}": "attacks.adaptive.of: 'random' takes no gradients, so there is nothing to steer",
+    "attacks: {hotflip: {}, adaptive: {of: hotflip, through: others}}": "attacks.adaptive.through: unknown arm 'others'; did you mean 'other'?",
+}
+
+
+@pytest.mark.parametrize("lines", WRONG)
+def test_what_cannot_be_is_said(load, lines):
+    with pytest.raises(SuiteError) as raised:
+        load(lines)
+    said = str(raised.value).partition(" (known:")[0]
+    assert said.partition(": ")[2] == WRONG[lines]
