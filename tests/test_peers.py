@@ -152,7 +152,7 @@ def test_an_adaptive_attack_pays_for_the_passes_through_other_arms(done):
     assert average["sequences_backward"] == 3 * hotflip["sequences_backward"]
     control = record(done, "abs", "average-random")["ledger"]
     assert control["sequences_backward"] == 0
-    assert control["flops"] == pytest.approx(average["flops"], rel=0.05)
+    assert control["flops_whole"] == pytest.approx(average["flops_whole"], rel=0.05)
 
 
 def test_an_adaptive_attack_follows_the_gradient_of_the_arm_it_names(place, done):
