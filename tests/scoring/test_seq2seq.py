@@ -1,5 +1,7 @@
 """Encoder-decoder subjects against plain transformers."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -109,8 +111,7 @@ def test_the_gradient_is_that_of_the_encoder_s_embeddings_alone(subject):
     assert gradient.shape == (N, 32)
     assert gradient.dtype == torch.float32
 
-    exact = type(model)(model.config).double().eval()
-    exact.load_state_dict(model.state_dict())
+    exact = copy.deepcopy(model).double()
     embedded = exact.get_input_embeddings()(torch.as_tensor(prompt))[None].detach()
     labels = torch.as_tensor(reference)[None]
     step = 1e-2
