@@ -13,6 +13,7 @@ import torch
 
 from harness.errors import CellError
 from harness.scoring.causal import CausalNetwork
+from harness.scoring.generation import generate_greedily
 from harness.scoring.ledger import Meter, Meters
 from harness.scoring.network import Network, network_of
 from harness.scoring.predictions import predictions
@@ -176,6 +177,34 @@ class Subject:
         """
         return [self._argmax_correct(pair) for pair in self._pairs(prompts, references)]
 
+    # --- writing --------------------------------------------------------------------
+
+    def generate(self, prompts: Sequence[Ids], max_new_tokens: int) -> list[Ids]:
+        """Return what the model writes after each prompt, decoding greedily.
+
+        The ids [<= max_new_tokens] end with the tokenizer's end token where that was
+        written. In float32, in batches of prompts of like length; the ledger counts
+        each as a pass over the prompt and what was written.
+        """
+        end = self._tokenizer.eos_token_id
+        if end is None:
+            raise CellError("the tokenizer has no end-of-text token to stop writing at")
+        for prompt in prompts:
+            self._check_length(self._exact.tokens_read(len(prompt), max_new_tokens))
+        written: list[Ids] = [np.empty(0, dtype=np.int64) for _ in prompts]
+
+        def run(batch: Sequence[int]) -> None:
+            chosen = [prompts[i] for i in batch]
+            found = generate_greedily(self._model, chosen, max_new_tokens, int(end))
+            for i, ids in zip(batch, found, strict=True):
+                written[i] = ids
+
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        self._in_batches(order, run)
+        for pair in zip(prompts, written, strict=True):
+            self._count([pair])
+        return written
+
     # --- choosing -------------------------------------------------------------------
 
     def best(
@@ -299,6 +328,11 @@ class Subject:
     def n_parameters(self) -> int:
         """Number of parameters, embeddings included, tied ones once."""
         return sum(parameter.numel() for parameter in self._model.parameters())
+
+    @property
+    def encoder_decoder(self) -> bool:
+        """Whether an encoder reads the prompt, and a decoder writes the reference."""
+        return bool(self._model.config.is_encoder_decoder)
 
     @property
     def max_positions(self) -> int | None:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import cross_entropy
 
 from harness.errors import CellError
-from harness.scoring.cross_entropy import target_losses
+from harness.scoring.cross_entropy import head_losses
 from harness.scoring.flops import PassFlops
 from harness.scoring.prefixes import KeyValues, PrefixAttention, serves
 
@@ -108,7 +107,7 @@ class CausalNetwork:
         with torch.inference_mode():
             where = scored[:, 1:]
             hidden = self._hidden(ids[:, :-1])[where]
-            return self._cross_entropy(hidden, ids[:, 1:][where])
+            return head_losses(self._head, hidden, ids[:, 1:][where])
 
     def gradient(self, prompt: Tensor, reference: Tensor) -> Tensor:
         """Return dL/d(embedding output) [n, d], float32, at the prompt's positions.
@@ -176,7 +175,7 @@ class CausalNetwork:
     def _scored(self, hidden: Tensor, references: Tensor) -> Tensor:
         """Return the losses [B, m] of references, predicted by the last m states."""
         last = hidden[:, -references.shape[1] :]
-        flat = self._cross_entropy(last.flatten(0, 1), references.flatten())
+        flat = head_losses(self._head, last.flatten(0, 1), references.flatten())
         return flat.view(references.shape)
 
     def _hidden(self, ids: Tensor) -> Tensor:
@@ -188,19 +187,6 @@ class CausalNetwork:
             input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False
         )
         return cast("Tensor", output[0])
-
-    def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss [S] of targets [S] predicted from hidden states [S, d]."""
-        if self._head_is_plain and not torch.is_grad_enabled():
-            head = cast("torch.nn.Linear", self._head)
-            return target_losses(hidden, head.weight, head.bias, targets)
-        return cross_entropy(self._head(hidden).float(), targets, reduction="none")
-
-    @property
-    def _head_is_plain(self) -> bool:
-        """Say whether the head is a product and nothing else, with no one watching."""
-        hooks = self._head._forward_hooks or self._head._forward_pre_hooks
-        return type(self._head) is torch.nn.Linear and not hooks
 
     @property
     def _n_logits(self) -> int:

@@ -14,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn.functional import cross_entropy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +23,18 @@ CPU_BLOCK = (256, 2048)
 """Hidden states and rows of the head whose product is made at once: 2 MB of logits."""
 LOGITS_AT_ONCE = 2**27
 """How many logits are made at once elsewhere: half a gigabyte in float32."""
+
+
+def head_losses(head: torch.nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Return the loss [S], float32, of targets [S] predicted from hidden [S, d].
+
+    Where a gradient is wanted, and where the head is more than a product or somebody
+    watches it, its logits are made all at once.
+    """
+    watched = head._forward_hooks or head._forward_pre_hooks
+    if type(head) is torch.nn.Linear and not watched and not torch.is_grad_enabled():
+        return target_losses(hidden, head.weight, head.bias, targets)
+    return cross_entropy(head(hidden).float(), targets, reduction="none")
 
 
 def target_losses(

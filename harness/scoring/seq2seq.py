@@ -6,18 +6,15 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import cross_entropy
 
 from harness.errors import CellError
 from harness.models.decoding import decoder_inputs, text_inputs
+from harness.scoring.cross_entropy import head_losses
 from harness.scoring.flops import Seq2SeqFlops
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
-
-LOGITS_AT_ONCE = 2**24
-"""How many logits are held in memory at a time while nothing needs a gradient."""
 
 
 class Seq2SeqNetwork:
@@ -116,12 +113,7 @@ class Seq2SeqNetwork:
     def _losses(self, embedded: Tensor, references: Tensor) -> Tensor:
         """Return the loss [B, m] of each reference token after prompts [B, n, d]."""
         hidden = self._hidden(embedded, references).flatten(0, 1)
-        targets = references.flatten()
-        rows = max(1, LOGITS_AT_ONCE // self._n_logits)
-        if torch.is_grad_enabled():
-            rows = len(targets)
-        chunks = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
-        losses = torch.cat([self._cross_entropy(h, t) for h, t in chunks])
+        losses = head_losses(self._head, hidden, references.flatten())
         return losses.view(references.shape)
 
     def _hidden(self, embedded: Tensor, references: Tensor) -> Tensor:
@@ -138,10 +130,6 @@ class Seq2SeqNetwork:
             use_cache=False,
         )[0]
         return cast("Tensor", hidden * self._scale)
-
-    def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        logits = self._head(hidden).float()
-        return cross_entropy(logits, targets, reduction="none")
 
     @property
     def _n_logits(self) -> int:

@@ -8,11 +8,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.errors import CellError
-from harness.scoring import seq2seq
 from harness.scoring.flops import Seq2SeqFlops
 from harness.scoring.seq2seq import Seq2SeqNetwork
 from harness.subject import Subject
-from harness.testing import GATED_T5, tiny_model, tiny_tokenizer
+from harness.testing import GATED_T5, tiny_model, tiny_subject, tiny_tokenizer
 
 pytestmark = pytest.mark.transformers5
 
@@ -88,14 +87,6 @@ def test_the_batch_size_does_not_change_a_loss(subject):
         rtol=0,
         atol=1e-5,
     )
-
-
-def test_few_logits_at_once_give_the_same_losses(subject, monkeypatch):
-    prompts, reference = random_ids(6, N), random_ids(M)
-    losses = subject.losses(prompts, reference)
-    monkeypatch.setattr(seq2seq, "LOGITS_AT_ONCE", 3 * 320)
-    again = subject.losses(prompts, reference)
-    np.testing.assert_allclose(again, losses, rtol=0, atol=1e-6)
 
 
 def test_the_gradient_is_that_of_the_encoder_s_embeddings_alone(subject):
@@ -222,3 +213,69 @@ def test_a_t5_has_no_limit_of_positions(subject):
     assert losses == pytest.approx(
         plain_loss(subject.huggingface()[0], random_ids(600), random_ids(M)), abs=1e-5
     )
+
+
+# --- greedy decoding ----------------------------------------------------------------
+
+
+def decoded_alone(model, prompt, max_new_tokens, end=0):
+    written = model.generate(
+        torch.as_tensor(prompt)[None],
+        attention_mask=torch.ones(1, len(prompt)).long(),
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=end,
+        pad_token_id=end,
+        use_cache=model.config.model_type != "t5",
+    )[0]
+    encoder_decoder = model.config.is_encoder_decoder
+    return written[1 if encoder_decoder else len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt_neox", "opt", "gpt_neo", "gpt2", "llama", "t5", "t5 v1.1"]
+)
+def test_what_is_written_is_what_transformers_writes(name):
+    changes = GATED_T5 if name == "t5 v1.1" else {}
+    model = tiny_model(name.split()[0], **changes)
+    subject = Subject(
+        model, tiny_tokenizer(closed=model.config.is_encoder_decoder), batch_size=3
+    )
+    prompts = [random_ids(n, seed=n) for n in (5, 12, 3, 12, 7)]
+
+    found = subject.generate(prompts, 9)
+
+    expected = [decoded_alone(model, prompt, 9) for prompt in prompts]
+    assert [ids.tolist() for ids in found] == expected
+    assert len({tuple(ids) for ids in expected}) > 1
+
+
+def test_a_text_ends_with_its_end_token(subject):
+    model, tokenizer = subject.huggingface()
+    prompts = [random_ids(n, seed=n) for n in range(2, 9)]
+    whole = subject.generate(prompts, 12)
+    end = int(whole[0][4])  # a token that is written is made the end
+
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+    assert tokenizer.eos_token_id == end
+    cut = subject.generate(prompts, 12)
+
+    assert cut[0].tolist() == whole[0][: whole[0].tolist().index(end) + 1].tolist()
+    for prompt, ids in zip(prompts, cut, strict=True):
+        assert ids.tolist() == decoded_alone(model, prompt, 12, end)
+
+
+def test_what_is_written_is_on_the_ledger(subject):
+    prompts = [random_ids(n, seed=n) for n in (5, 12)]
+    with subject.metered() as meter:
+        written = subject.generate(prompts, 6)
+    lengths = [(len(p), len(w)) for p, w in zip(prompts, written, strict=True)]
+    assert meter.ledger().sequences_forward == 2
+    assert meter.ledger().tokens_forward == sum(n + m for n, m in lengths)
+    assert meter.ledger().flops == sum(subject.pass_flops(*pair)[0] for pair in lengths)
+
+
+def test_a_decoder_s_positions_limit_what_it_writes():
+    subject = tiny_subject("gpt2")
+    with pytest.raises(CellError, match="129 tokens is too long"):
+        subject.generate([random_ids(120)], 10)
