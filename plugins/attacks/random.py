@@ -160,7 +160,7 @@ def _write_block(
         if layout.many_at_once:
             look = look_nowhere(block, allowed)
             whole = layout.positions == "prompt"
-            counts = _shares(passes - start - whole, layout.steps)
+            counts = _shares(affordable - start - whole, layout.steps)
             many = MultiSearch(block, look, counts, rng, allowed, draw_start=whole)
             return many.run(example.id)
         draw = _DrawFromAll(allowed, rng)
