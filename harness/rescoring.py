@@ -10,6 +10,8 @@ import numpy as np
 
 from harness.answers import answer
 from harness.results import ChoiceRow, SampleRow
+from harness.rouge import rouge
+from harness.summaries import write_text_once, write_texts
 
 if TYPE_CHECKING:
     from harness.interfaces import Adversarial, Example, Ids
@@ -61,6 +63,8 @@ class Rescorer:
         found: dict[str, Any] = {}
         if example.answer:
             found |= self._answers(example, prompt_ids)
+        if self.rouge_tokens is not None and example.reference_text is not None:
+            found |= self._summaries(example, prompt_ids)
         return found
 
     def _answers(self, example: Example, prompt_ids: Ids) -> dict[str, Any]:
@@ -85,6 +89,24 @@ class Rescorer:
             )
         ]
         return {**found, "choices": choices, "gold": example.gold}
+
+    def _summaries(self, example: Example, prompt_ids: Ids) -> dict[str, Any]:
+        """Write a summary after each prompt, that prompt alone."""
+        assert self.rouge_tokens is not None
+        reference = str(example.reference_text)
+        clean = write_text_once(self.subject, example.prompt_ids, self.rouge_tokens)
+        after = clean
+        if not np.array_equal(prompt_ids, example.prompt_ids):
+            ((after, _, _),) = write_texts(
+                self.subject, [prompt_ids], self.rouge_tokens
+            )
+        return {
+            "reference_text": reference,
+            "clean_summary": clean,
+            "adversarial_summary": after,
+            "rouge_clean": rouge(reference, clean)["rougeL"],
+            "rouge_adversarial": rouge(reference, after)["rougeL"],
+        }
 
 
 def _intact(example: Example, prompt_ids: Ids) -> bool:

@@ -11,6 +11,7 @@ from harness.answers import answer
 from harness.checks.samples import _row_complaints
 from harness.interfaces import Adversarial, Choice, Example
 from harness.rescoring import OVERWRITTEN, Rescorer
+from harness.rouge import rouge
 from harness.testing import tiny_subject
 
 pytestmark = pytest.mark.transformers5
@@ -98,3 +99,26 @@ def test_examples_of_a_loss_ask_for_no_answer(subject, example):
     plain = dataclasses.replace(example, answer=False)
     row = Rescorer(subject).scored(plain, attacked(plain, _2=99))
     assert (row.choices, row.gold, row.answer_correct_clean) == (None, None, None)
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "t5"])
+def test_summaries_before_and_after_are_compared_with_the_reference(family):
+    subject = tiny_subject(family)
+    example = Example(
+        "c/1", "c/1", IDS[:6], IDS[6:9], reference_text="the cat sat on the mat"
+    )
+    found = Adversarial(example.id, IDS[1:7])
+    assert Rescorer(subject).scored(example, found).rouge_clean is None
+    row = Rescorer(subject, rouge_tokens=5).scored(example, found)
+    written = subject.generate([example.prompt_ids, found.prompt_ids], 5)
+    tokenizer = subject.huggingface()[1]
+    texts = [tokenizer.decode(x, skip_special_tokens=True).strip() for x in written]
+    assert [row.clean_summary, row.adversarial_summary] == texts
+    assert row.rouge_clean == rouge(example.reference_text, texts[0])["rougeL"]
+    assert row.rouge_adversarial == rouge(example.reference_text, texts[1])["rougeL"]
+    assert list(_row_complaints(row, set())) == []
+    wrong = row.model_copy(update={"rouge_clean": 0.77})
+    (complaint,) = _row_complaints(wrong, set())
+    assert complaint.startswith("rouge_clean is 0.77, but its summary gives")
+    failed = Rescorer(subject, rouge_tokens=5).failed(example, "no luck")
+    assert failed.adversarial_summary == failed.clean_summary == texts[0]

@@ -1,0 +1,127 @@
+"""ROUGE of greedy summaries, over the pairs of a corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pydantic
+
+from harness import hookimpl
+from harness.errors import UsageError
+from harness.interfaces import CorpusName, Document, Metric, MetricContext, Options
+
+if TYPE_CHECKING:
+    from harness.records import Estimate
+    from harness.subject import Subject
+
+Positive = Annotated[int, pydantic.Field(gt=0)]
+
+_DOCUMENTS_AT_ONCE = 64
+
+
+class RougeOptions(Options):
+    """Options of rouge."""
+
+    corpus: CorpusName
+    """A corpus of pairs; its slice and the suite's limit say which."""
+    prompt_tokens: Positive = 512
+    """Tokens of a prompt at most, the end token included; the rest is cut off."""
+    summary_tokens: Positive = 128
+    """Tokens that the subject may write."""
+    stemmer: bool = True
+    """Whether words count as the same that Porter's stemmer makes the same."""
+    max_documents: Positive | None = None
+    """First so many documents only."""
+
+
+class Rouge(Metric[RougeOptions]):
+    """Measure ROUGE-1, ROUGE-2 and ROUGE-L (F1) of greedy summaries.
+
+    The subject reads each prompt and writes until it ends or has written
+    `summary_tokens`; the text is held against the pair's reference by Google's
+    rouge_score. Intervals are percentile bootstraps over documents.
+    """
+
+    name = "rouge"
+    Options = RougeOptions
+
+    def measure(
+        self, subject: Subject, context: MetricContext
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yield a row for each pair: what was written, how long it is, its scores."""
+        corpus = self.options.corpus
+        documents = islice(context.documents(corpus), self.options.max_documents)
+        totals = [self.options.max_documents, context.limit]
+        total = min((n for n in totals if n is not None), default=0)
+        done = 0
+        for batch in _batches(documents):
+            yield from self._rows(subject, batch)
+            done += len(batch)
+            context.report(done, max(done, total))
+
+    def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+        """Compute the means over documents."""
+        from harness.rouge import KINDS
+        from harness.statistics import bootstrap_mean, wilson
+
+        documents = [row["document_id"] for row in rows]
+        means = {
+            kind: bootstrap_mean([row[kind] for row in rows], documents, unit="F1")
+            for kind in KINDS
+        }
+        tokens = [row["tokens"] for row in rows]
+        return {
+            **means,
+            "tokens": bootstrap_mean(tokens, documents, unit="tokens"),
+            "unfinished": wilson(sum(not row["finished"] for row in rows), len(rows)),
+        }
+
+    def _rows(
+        self, subject: Subject, documents: Sequence[Document]
+    ) -> Iterator[dict[str, Any]]:
+        import numpy as np
+
+        from harness.rouge import rouge
+        from harness.summaries import write_texts
+        from harness.texts.encoding import TextEncoder
+
+        model, tokenizer = subject.huggingface()
+        encoder_decoder = bool(model.config.is_encoder_decoder)
+        encoder = TextEncoder(tokenizer, encoder_decoder=encoder_decoder)
+        limit = self.options.prompt_tokens
+        prompts = [
+            np.array(encoder.prompt(encoder.encode(d.text), 0, limit).ids, np.int64)
+            for d in documents
+        ]
+        written = write_texts(subject, prompts, self.options.summary_tokens)
+        for document, (text, tokens, finished) in zip(documents, written, strict=True):
+            yield {
+                "document_id": document.id,
+                "reference": self._reference(document),
+                "summary": text,
+                "tokens": tokens,
+                "finished": finished,
+                **rouge(self._reference(document), text, stemmer=self.options.stemmer),
+            }
+
+    def _reference(self, document: Document) -> str:
+        if document.reference is None:
+            raise UsageError(
+                f"corpus {self.options.corpus} holds texts, not pairs: state "
+                "its fields `prompt` and `reference`"
+            )
+        return document.reference
+
+
+@hookimpl
+def register_metrics() -> list[type[Metric[Any]]]:
+    """Offer rouge."""
+    return [Rouge]
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    iterator = iter(documents)
+    while batch := list(islice(iterator, _DOCUMENTS_AT_ONCE)):
+        yield batch
