@@ -10,6 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness.errors import CellError
+from harness.scoring.compiling import RecordedGradients, can_compile, fuse_gelu
 from harness.scoring.cross_entropy import head_losses
 from harness.scoring.flops import PassFlops
 from harness.scoring.prefixes import KeyValues, PrefixAttention, serves
@@ -32,6 +33,30 @@ class CausalNetwork:
         self._head: torch.nn.Module = model.get_output_embeddings()
         self._flops = PassFlops.of(model)
         self._prefixes = PrefixAttention(model) if serves(model) else None
+        self._fast = False
+        self._fused_gelu = False
+        self._recorded: RecordedGradients | None = None
+
+    def hurry(self) -> None:
+        """Use faster kernels, which round otherwise, where this machine has them.
+
+        The model must be a copy of its own: parts of it are replaced.
+        """
+        if self._prefixes is None or not can_compile(self.model.device):
+            return
+        if self._prefixes.compile_layers():
+            self._fast = True
+            self._fused_gelu = fuse_gelu(self.model) > 0
+            self._recorded = RecordedGradients(self._gradient)
+
+    @property
+    def settings(self) -> dict[str, bool]:
+        """Say which faster kernels are in use: they change the last bits."""
+        return {
+            "compiled": self._prefixes is not None and self._prefixes.compiled,
+            "fused_gelu": self._fused_gelu,
+            "recorded_gradients": self._recorded is not None,
+        }
 
     @property
     def rows(self) -> int:
@@ -56,7 +81,12 @@ class CausalNetwork:
         Takes prompts [B, n] and references [B, m]; only references are scored.
         """
         with torch.inference_mode():
-            return self._losses(prompts, references).double().mean(dim=1)
+            if self._fast:
+                ids = torch.cat([prompts, references], dim=1)[:, :-1]
+                losses = self._scored(self._own_hidden(ids), references)
+            else:
+                losses = self._losses(prompts, references)
+            return losses.double().mean(dim=1)
 
     # --- reuse ----------------------------------------------------------------------
 
@@ -68,7 +98,7 @@ class CausalNetwork:
     def key_values(self, ids: Tensor) -> KeyValues:
         """Read sequences [G, p] that others will start like."""
         assert self._prefixes is not None
-        with torch.inference_mode(), self._prefixes.collecting() as collected:
+        with torch.inference_mode(), self._prefixes.collecting(ids) as collected:
             self.model.base_model(
                 input_ids=ids, position_ids=_positions(0, ids), use_cache=False
             )
@@ -86,15 +116,25 @@ class CausalNetwork:
         `prefix` holds the key/values of those p tokens, and `rows` [B] says in which
         of its rows; None where it has one. Takes all else as `losses` does.
         """
-        assert self._prefixes is not None
-        ids = torch.cat([prompts[:, prefix.length :], references], dim=1)[:, :-1]
-        with torch.inference_mode(), self._prefixes.after(prefix, rows):
-            output = self.model.base_model(
-                input_ids=ids,
-                position_ids=_positions(prefix.length, ids),
-                use_cache=False,
+        with torch.inference_mode():
+            hidden = self._own_hidden(
+                torch.cat([prompts[:, prefix.length :], references], dim=1)[:, :-1],
+                prefix,
+                rows,
             )
-            return self._scored(output[0], references).double().mean(dim=1)
+            return self._scored(hidden, references).double().mean(dim=1)
+
+    def _own_hidden(
+        self, ids: Tensor, prefix: KeyValues | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """Return hidden states [B, L, d], with attention of ours."""
+        assert self._prefixes is not None
+        first = 0 if prefix is None else prefix.length
+        with self._prefixes.after(prefix, rows):
+            output = self.model.base_model(
+                input_ids=ids, position_ids=_positions(first, ids), use_cache=False
+            )
+        return cast("Tensor", output[0])
 
     # --- tokens, gradients ----------------------------------------------------------
 
@@ -115,9 +155,18 @@ class CausalNetwork:
         It is taken at the output of the embedding module: with tied embeddings, the
         gradient of the weight would mix in the head.
         """
+        if self._recorded is not None:
+            return self._recorded(prompt, reference)
+        return self._gradient(prompt, reference)
+
+    def _gradient(self, prompt: Tensor, reference: Tensor) -> Tensor:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), self._leaf() as leaves:
-            loss = self._losses(prompt[None], reference[None]).mean()
-            (gradient,) = torch.autograd.grad(loss, leaves)
+            if self._recorded is None:
+                losses = self._losses(prompt[None], reference[None])
+            else:
+                ids = torch.cat([prompt, reference])[None, :-1]
+                losses = self._scored(self._own_hidden(ids), reference[None])
+            (gradient,) = torch.autograd.grad(losses.mean(), leaves)
         return gradient[0, : len(prompt)].float()
 
     def shifted_losses(

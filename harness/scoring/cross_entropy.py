@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import cross_entropy
 
+from harness.scoring.compiling import Compiled, can_compile
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -58,7 +60,7 @@ def log_normalizers(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
             [_blocked(h, weight, bias, block) for h in torch.split(hidden, rows)]
         )
     rows = max(1, LOGITS_AT_ONCE // len(weight))
-    log_sum_exp = _fused_log_sum_exp()
+    log_sum_exp = _fused_log_sum_exp(hidden.device)
     return torch.cat(
         [log_sum_exp(_logits(h, weight, bias)) for h in torch.split(hidden, rows)]
     )
@@ -88,11 +90,17 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 @cache
-def _fused_log_sum_exp() -> Callable[[Tensor], Tensor]:
+def _fused_log_sum_exp(device: torch.device) -> Callable[[Tensor], Tensor]:
     """Return what sums the exponentials of logits [S, V] that nobody else needs."""
+    if can_compile(device):
+        return Compiled(_log_sum_exp)
+    return _log_sum_exp_in_place
 
-    def in_place(logits: Tensor) -> Tensor:
-        highest = logits.amax(dim=1, keepdim=True)
-        return logits.sub_(highest).exp_().sum(dim=1).log_() + highest[:, 0]
 
-    return in_place
+def _log_sum_exp(logits: Tensor) -> Tensor:
+    return torch.logsumexp(logits, dim=1)
+
+
+def _log_sum_exp_in_place(logits: Tensor) -> Tensor:
+    highest = logits.amax(dim=1, keepdim=True)
+    return logits.sub_(highest).exp_().sum(dim=1).log_() + highest[:, 0]

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from harness.scoring.compiling import CompiledLayers
+
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
@@ -27,9 +29,10 @@ ATTENTION = "harness_prefix"
 """Our name in transformers' registry of attention functions."""
 BY_REGISTRY = frozenset({"gpt_neox", "opt", "gpt2", "llama", "qwen2"})
 """The families, by `model_type`, that our attention serves."""
+KERNEL_HEAD_SIZES = (16, 32, 64, 128)
+"""What a block of our kernel can hold; others go another way."""
 BY_OWN_ATTENTION = frozenset({"gpt_neo"})
 """The families whose own attention serves once it is given the prefix."""
-WIDEST_FLASH_HEAD = 256
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,43 @@ class PrefixAttention:
         kinds = set(model._no_split_modules or [])
         self._layers = [m for m in model.modules() if type(m).__name__ in kinds]
         self._own = model.config.model_type in BY_OWN_ATTENTION
+        self._compiled: CompiledLayers | None = None
+        self._kept: list[tuple[tuple[int, int], ...]] | None = None
+
+    def compile_layers(self) -> bool:
+        """Compile the layers for the passes after a prefix; say whether that is done.
+
+        Not where the model's own attention serves: it is patched pass by pass.
+        """
+        if not self._own:
+            _load_kernel()
+            self._compiled = CompiledLayers(self._layers)
+        return not self._own
+
+    @property
+    def compiled(self) -> bool:
+        """Say whether passes after a prefix go through compiled layers."""
+        return self._compiled is not None and self._compiled.works
 
     @contextmanager
-    def collecting(self) -> Iterator[Callable[[], KeyValues]]:
-        """Collect the key/values of the pass made inside; call what is yielded."""
-        found: list[tuple[Tensor, Tensor]] = []
-        with self._lent([{"collected": found}] * len(self._layers)):
-            yield lambda: KeyValues(*(tuple(each) for each in zip(*found, strict=True)))
+    def collecting(self, ids: Tensor) -> Iterator[Callable[[], KeyValues]]:
+        """Collect the key/values of a pass over ids [G, p]; call what is yielded.
+
+        The first time, they come in a list. Compiled layers write them to tensors.
+        """
+        if self._compiled is None or self._kept is None:
+            found: list[tuple[Tensor, Tensor]] = []
+            with self._lent([{"collected": found}] * len(self._layers)):
+                yield lambda: KeyValues(*map(tuple, zip(*found, strict=True)))
+            self._kept = [tuple(map(_shape_of_one, each)) for each in found]
+            return
+        kept = [
+            [_room(ids, shape, self.model.dtype) for shape in each]
+            for each in self._kept
+        ]
+        given = [{"kept_keys": key, "kept_values": value} for key, value in kept]
+        with self._lent(given), self._compiled.lent():
+            yield lambda: KeyValues(*map(tuple, zip(*kept, strict=True)))
 
     @contextmanager
     def after(self, prefix: KeyValues | None, rows: Tensor | None) -> Iterator[None]:
@@ -98,7 +131,9 @@ class PrefixAttention:
                 {"prefix_keys": key, "prefix_values": value, "prefix_rows": rows}
                 for key, value in zip(prefix.keys, prefix.values, strict=True)
             ]
-        with self._lent(given):
+        with self._lent(given), ExitStack() as stack:
+            if self._compiled is not None and not torch.is_grad_enabled():
+                stack.enter_context(self._compiled.lent())
             yield
 
     @contextmanager
@@ -129,6 +164,8 @@ def attend(
     prefix_values: Tensor | None = None,
     prefix_rows: Tensor | None = None,
     collected: list[tuple[Tensor, Tensor]] | None = None,
+    kept_keys: Tensor | None = None,
+    kept_values: Tensor | None = None,
     **others: object,
 ) -> tuple[Tensor, None]:
     """Attend causally to a prefix and to the tokens themselves; rows have no padding.
@@ -138,13 +175,37 @@ def attend(
     """
     if collected is not None:
         collected.append((key, value))
+    if kept_keys is not None and kept_values is not None:
+        kept_keys.copy_(key)
+        kept_values.copy_(value)
     if prefix_keys is not None and prefix_values is not None:
+        kernel = _kernel_for(query)
+        if kernel is not None:
+            scale = scaling or query.shape[3] ** -0.5
+            prefix = prefix_keys, prefix_values, prefix_rows
+            return kernel(query, key, value, *prefix, scale), None
         key = _behind(prefix_keys, prefix_rows, key)
         value = _behind(prefix_values, prefix_rows, value)
     shared = query.shape[1] // key.shape[1]
     if shared > 1:
         key, value = (x.repeat_interleave(shared, dim=1) for x in (key, value))
     return _causal(query, key, value, scaling).transpose(1, 2), None
+
+
+_kernel: Callable[..., Tensor] | None = None
+
+
+def _load_kernel() -> None:
+    """Compile attention to prefixes, for all that have a compiler."""
+    global _kernel
+    from harness.scoring.flash import attend_after
+
+    _kernel = attend_after
+
+
+def _kernel_for(query: Tensor) -> Callable[..., Tensor] | None:
+    half = query.dtype == torch.bfloat16 and query.shape[3] in KERNEL_HEAD_SIZES
+    return _kernel if half and query.is_cuda else None
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
@@ -154,19 +215,21 @@ def _causal(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> T
         return scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=scale
         )
-    size = query.shape[3]
-    flash = query.dtype in (torch.bfloat16, torch.float16) and size % 8 == 0
-    if query.is_cuda and flash and size <= WIDEST_FLASH_HEAD:
-        # The public function aligns the causal mask with the first key; this kernel
-        # with the last.
-        result: tuple[Tensor, ...] = torch.ops.aten._scaled_dot_product_flash_attention(
-            query, key, value, 0.0, True, False, scale=scale
-        )
-        return result[0]
     mask = torch.ones(n_query, n_key, dtype=torch.bool, device=query.device)
     return scaled_dot_product_attention(
         query, key, value, attn_mask=mask.tril(n_key - n_query), scale=scale
     )
+
+
+def _shape_of_one(tensor: Tensor) -> tuple[int, int]:
+    """Return what the batch and the length have no part in: heads and their size."""
+    return tensor.shape[1], tensor.shape[3]
+
+
+def _room(ids: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    heads, size = shape
+    count, tokens = ids.shape
+    return torch.empty(count, heads, tokens, size, dtype=dtype, device=ids.device)
 
 
 def _behind(prefix: Tensor, rows: Tensor | None, own: Tensor) -> Tensor:
