@@ -188,8 +188,12 @@ def summarise_attack(
 
 def successes(rows: Sequence[SampleRow], threshold: float) -> list[bool]:
     """Say of each row whether dL > ln(1 + `threshold`)."""
-    least = math.log1p(threshold)
-    return [row.delta_loss > least for row in rows]
+    return [exceeds(row.delta_loss, threshold) for row in rows]
+
+
+def exceeds(delta_loss: float, threshold: float) -> bool:
+    """Say whether a dL is a success: dL > ln(1 + `threshold`)."""
+    return delta_loss > math.log1p(threshold)
 
 
 def lost_answers(rows: Sequence[SampleRow]) -> list[bool]:

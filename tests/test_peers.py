@@ -192,6 +192,43 @@ def test_an_adaptive_attack_follows_the_gradient_of_the_arm_it_names(place, done
         )
 
 
+def test_the_report_shows_all_pairs_and_the_worst_case(done):
+    from harness.report import build
+    from harness.survey import survey
+
+    tables = {table.key: table for table in build(survey(done)).tables}
+    shown = {
+        (row[0].short, row[1].text, row[2].text): row for row in tables["transfer"].rows
+    }
+    attacks = ("adaptive", "average", *PLAIN)
+    assert set(shown) == {
+        (arm, other, attack)
+        for arm in ARMS
+        for other in ARMS
+        for attack in attacks
+        if arm != other
+    }
+    deltas = [
+        step["delta_loss"]
+        for seed in (7, 8)
+        for row in rows(done, "abs", "transfer", seed).values()
+        for step in row["trace"]
+        if (step["source"], step["attack"]) == ("gauge", "hotflip")
+    ]
+    row = shown["abs", "gauge", "hotflip"]
+    assert row[3].value == pytest.approx(np.mean(deltas))
+    made = [
+        r["delta_loss"]
+        for seed in (7, 8)
+        for r in rows(done, "gauge", "hotflip", seed).values()
+    ]
+    assert row[5].value == pytest.approx(np.mean(made))
+    groups = [column.group for column in tables["main"].columns]
+    assert "worst_case" in groups
+    assert "worst case" not in groups  # the cells have it
+    assert "average-random" not in groups
+
+
 # --- order and identity -------------------------------------------------------------
 
 

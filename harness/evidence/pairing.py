@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from harness.evidence.results import AttackedCell, Results, Subjects
+from harness.evidence.results import Attacked, Results, Subjects
 from harness.records import Estimate
 from harness.results import SampleRow, successes
 from harness.statistics import bootstrap_mean, mcnemar, paired_difference
 
-CellsBySeed = Mapping[int, AttackedCell]
+CellsBySeed = Mapping[int, Attacked]
 
 
 @dataclass(frozen=True)
@@ -99,5 +99,5 @@ def pooled_delta(cells: CellsBySeed) -> Estimate | None:
     )
 
 
-def _same_examples(cells: Sequence[AttackedCell]) -> bool:
+def _same_examples(cells: Sequence[Attacked]) -> bool:
     return len({frozenset(row.example_id for row in cell.rows) for cell in cells}) <= 1

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from harness.records import Record
 from harness.results import SampleRow, read_samples
-from harness.suites.scenes import attacks_of
+from harness.suites.scenes import attacks_of, main_attacks
 from harness.survey import Survey
 
 BASELINE = "baseline"
@@ -34,12 +34,23 @@ class Subjects:
 
 
 @dataclass(frozen=True)
-class AttackedCell:
+class Attacked:
+    """What became of the examples under an attack, or under several."""
+
+    rows: Sequence[SampleRow]
+    """In the order of the examples."""
+
+    @property
+    def errors(self) -> int:
+        """How many examples the attack failed on."""
+        return sum(row.status == "error" for row in self.rows)
+
+
+@dataclass(frozen=True)
+class AttackedCell(Attacked):
     """A complete cell."""
 
     record: Record
-    rows: Sequence[SampleRow]
-    """In the order of the examples."""
 
     @property
     def flops_per_example(self) -> float:
@@ -47,11 +58,6 @@ class AttackedCell:
         ledger = self.record.ledger
         spent = ledger.flops if ledger.flops_whole is None else ledger.flops_whole
         return spent / max(1, len(self.rows))
-
-    @property
-    def errors(self) -> int:
-        """How many examples the attack failed on."""
-        return sum(row.status == "error" for row in self.rows)
 
 
 class Results:
@@ -82,6 +88,30 @@ class Results:
     def planned(self, subjects: Subjects, attack: str) -> bool:
         """Say whether an arm gets an attack at all."""
         return attack in attacks_of(self.suite, subjects.arm)
+
+    @cached_property
+    def attacks(self) -> list[str]:
+        """The attacks that results are about: no controls, none of a special role."""
+        main = main_attacks(self.suite)
+        return [label for label in self.suite.attacks if label in main]
+
+    def plugin(self, attack: str) -> str:
+        """Return the plugin of an entry of the suite's attacks."""
+        return self.suite.attacks[attack].attack or attack
+
+    def worst_case(self, subjects: Subjects) -> dict[int, Attacked]:
+        """Return, by seed, each example's row of highest dL among all attacks.
+
+        Only seeds under which all of the subject's attacks are complete count.
+        """
+        found = {}
+        planned = [x for x in self.attacks if self.planned(subjects, x)]
+        cells = [self.cells(subjects, attack) for attack in planned]
+        for seed in self.suite.seeds:
+            if cells and all(seed in one for one in cells):
+                rows = [one[seed].rows for one in cells]
+                found[seed] = Attacked(worst_rows(rows))
+        return found
 
     @cached_property
     def controls(self) -> list[tuple[str, str]]:
@@ -140,5 +170,18 @@ class Results:
             folder = self.survey.folder.unit_dir("cell", record.id)
             assert record.samples is not None  # it is complete
             rows = read_samples(folder / record.samples.path)
-            self._cells[record.id] = AttackedCell(record, rows)
+            self._cells[record.id] = AttackedCell(rows, record)
         return self._cells[record.id]
+
+
+def worst_rows(attacks: Sequence[Sequence[SampleRow]]) -> list[SampleRow]:
+    """Return the row of highest dL of each example; of equal ones, the first attack's.
+
+    Examples are those of the first attack, in its order.
+    """
+    by_example: dict[str, list[SampleRow]] = {}
+    for rows in attacks:
+        for row in rows:
+            by_example.setdefault(row.example_id, []).append(row)
+    firsts = [row.example_id for row in attacks[0]]
+    return [max(by_example[x], key=lambda row: row.delta_loss) for x in firsts]

@@ -22,7 +22,6 @@ from harness.results import SampleRow
 def arms_table(results: Results) -> Table:
     """Return a row for each model, arm other than the baseline, and attack."""
     treated = [s for s in results.treatments if s != s.baseline]
-    attacks = list(results.suite.attacks)
     return Table(
         key="arms",
         title="Arms against the baseline arm",
@@ -39,7 +38,7 @@ def arms_table(results: Results) -> Table:
         rows=[
             _row(results, s, attack)
             for s in treated
-            for attack in attacks
+            for attack in results.attacks
             if results.planned(s, attack)
         ],
         caption=(

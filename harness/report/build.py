@@ -14,6 +14,7 @@ from harness.report.controls import Comparison, compare_controls, controls_table
 from harness.report.main_table import main_table
 from harness.report.making import certificates_table, recovery_table
 from harness.report.metrics_table import metrics_tables
+from harness.report.transfer_table import transfer_table, transfers
 from harness.survey import STATES, Survey
 
 
@@ -37,6 +38,8 @@ def _tables(results: Results, comparisons: Sequence[Comparison]) -> Iterator[Tab
         yield controls_table(results, comparisons)
     if results.suite.attacks and len(results.suite.arms) > 1:
         yield arms_table(results)
+    if transfers(results):
+        yield transfer_table(results)
     yield certificates_table(results)
     if results.suite.recovery is not None:
         yield recovery_table(results)

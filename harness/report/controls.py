@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from harness.evidence.pairing import CellsBySeed, Pairing, pair, why_unpaired
-from harness.evidence.results import Results, Subjects
+from harness.evidence.pairing import Pairing, pair, why_unpaired
+from harness.evidence.results import AttackedCell, Results, Subjects
 from harness.records import Estimate
 from harness.report.content import (
     Cell,
@@ -21,6 +21,8 @@ from harness.report.content import (
 from harness.report.naming import heading, label
 from harness.statistics import holm
 
+_INFORMATIVE = ("permuted", "benign", "none")
+"""Controls that say what an attack's strength comes from."""
 LEDGER_MARK = "‡"
 LEDGER_TOLERANCE = 0.1
 """Relative difference of FLOPs beyond which two ledgers are not called equal."""
@@ -33,6 +35,8 @@ class Comparison:
     subjects: Subjects
     attack: str
     control: str
+    plugin: str
+    """The control's plugin."""
     pairing: Pairing | None
     difference: Estimate | None
     """Of dL, attack minus control; None where nothing could be paired."""
@@ -68,11 +72,16 @@ def compare_controls(results: Results) -> list[Comparison]:
 
 
 def invalid(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Return the comparisons on the baseline arm that the attack did not win."""
+    """Return the comparisons on the baseline arm that make an attack invalid.
+
+    Those are the ones against random search. What an attack shows against permuted
+    gradients or benign text says where its strength comes from, not that it has none.
+    """
     return [
         comparison
         for comparison in comparisons
         if comparison.better is False
+        and comparison.plugin not in _INFORMATIVE
         and comparison.subjects == comparison.subjects.baseline
     ]
 
@@ -84,9 +93,14 @@ def controls_table(results: Results, comparisons: Sequence[Comparison]) -> Table
         [c.pairing.success_p_value(results.threshold) for c in paired if c.pairing]
     )
     adjusted = {id(c): p for c, p in zip(paired, p_values, strict=True)}
-    losers = {(c.subjects.model, c.attack) for c in invalid(comparisons)}
+    losers = {(c.subjects.model, c.attack, c.control) for c in invalid(comparisons)}
     rows = [
-        _row(results, c, adjusted.get(id(c)), (c.subjects.model, c.attack) in losers)
+        _row(
+            results,
+            c,
+            adjusted.get(id(c)),
+            (c.subjects.model, c.attack, c.control) in losers,
+        )
         for c in comparisons
     ]
     return Table(
@@ -109,8 +123,10 @@ def controls_table(results: Results, comparisons: Sequence[Comparison]) -> Table
             "A control gets the attack's budget on the same examples. The difference "
             "is paired by example and seed; [a, b] is its 95 % interval by bootstrap "
             "over documents and seeds. p: McNemar's exact test of success, the largest "
-            "over seeds, Holm over the table. An attack whose interval does not lie "
-            "above 0 on the baseline arm is invalid, whatever it shows elsewhere."
+            "over seeds, Holm over the table. An attack whose interval against random "
+            "search does not lie above 0 on the baseline arm is invalid, whatever it "
+            "shows elsewhere. A permuted control says what the gradient buys, a benign "
+            "one what any text in front of the prompt does."
         ),
         notes=_ledger_notes(comparisons),
         keys=2,
@@ -126,6 +142,7 @@ def _compare(
         subjects=subjects,
         attack=attack,
         control=control,
+        plugin=results.plugin(control),
         pairing=pairing,
         difference=pairing.difference() if pairing else None,
         flops=(_flops(first), _flops(second)) if pairing else None,
@@ -135,7 +152,7 @@ def _compare(
     )
 
 
-def _flops(cells: CellsBySeed) -> float:
+def _flops(cells: Mapping[int, AttackedCell]) -> float:
     return fmean(cell.flops_per_example for cell in cells.values())
 
 

@@ -26,6 +26,8 @@ from harness.results import successes
 from harness.statistics import wilson
 
 ERROR_MARK = "†"
+WORST_CASE = "worst case"
+"""The heading over the worst of all attacks on each example."""
 LOSS = "loss"
 """The estimate that the table looks for, whatever metric offers it."""
 LARGEST_LOSS = 700.0
@@ -43,7 +45,7 @@ def main_table(results: Results) -> Table:
         *beyond_loss.headings(beyond_loss.clean_columns(results.suite)),
     ]
     further = beyond_loss.attack_columns(results.suite)
-    for attack in results.suite.attacks:
+    for attack in _columns(results):
         columns += [Column("success", attack), Column("dL", attack)]
         columns += beyond_loss.headings(further, attack)
     return Table(
@@ -86,9 +88,22 @@ def _row(results: Results, subjects: Subjects) -> list[Cell]:
     row.append(_change(results, subjects))
     row.append(from_seeds([*losses.values()], "nats", planned) if losses else absence)
     row += beyond_loss.clean_cells(results, subjects)
-    for attack in results.suite.attacks:
-        row += _attack_cells(results, subjects, attack)
+    for attack in results.attacks:
+        row += _attack_cells(results, subjects, attack, results.cells(subjects, attack))
+    if _shows_worst_case(results):
+        worst = results.worst_case(subjects)
+        row += _attack_cells(results, subjects, WORST_CASE, worst)
     return row
+
+
+def _columns(results: Results) -> list[str]:
+    return results.attacks + ([WORST_CASE] if _shows_worst_case(results) else [])
+
+
+def _shows_worst_case(results: Results) -> bool:
+    """Say whether to show the worst of several attacks: where no cell has it."""
+    plugins = {results.plugin(attack) for attack in results.attacks}
+    return len(results.attacks) > 1 and "worst_case" not in plugins
 
 
 def _parameters(results: Results, subjects: Subjects) -> Cell:
@@ -110,11 +125,12 @@ def _change(results: Results, subjects: Subjects) -> Cell:
     return Number(fmean(ratios), "fraction", signed=True)
 
 
-def _attack_cells(results: Results, subjects: Subjects, attack: str) -> list[Cell]:
-    cells = results.cells(subjects, attack)
+def _attack_cells(
+    results: Results, subjects: Subjects, attack: str, cells: CellsBySeed
+) -> list[Cell]:
     delta = pooled_delta(cells)
     if delta is None:
-        reason = "examples differ" if cells else results.absence(subjects, attack)
+        reason = "examples differ" if cells else _absence(results, subjects, attack)
         further = beyond_loss.attack_columns(results.suite)
         return [Missing(reason)] * (2 + len(further))
     mark = ERROR_MARK if any(cell.errors for cell in cells.values()) else ""
@@ -124,6 +140,10 @@ def _attack_cells(results: Results, subjects: Subjects, attack: str) -> list[Cel
         from_estimate(delta, "nats"),
         *beyond_loss.attack_cells(results, cells),
     ]
+
+
+def _absence(results: Results, subjects: Subjects, attack: str) -> str:
+    return "missing" if attack == WORST_CASE else results.absence(subjects, attack)
 
 
 def _success(cells: CellsBySeed, threshold: float, planned: int) -> Cell:
@@ -136,7 +156,7 @@ def _success(cells: CellsBySeed, threshold: float, planned: int) -> Cell:
 
 def _errors(results: Results) -> Iterator[str]:
     for subjects in results.subjects:
-        for attack in results.suite.attacks:
+        for attack in results.attacks:
             cells = results.cells(subjects, attack).values()
             errors = sum(cell.errors for cell in cells)
             if errors:
@@ -148,10 +168,15 @@ def _errors(results: Results) -> Iterator[str]:
 
 def _caption(results: Results) -> str:
     seeds = len(results.suite.seeds)
+    worst = (
+        " worst case: of each example, the attack that raises its loss most."
+        if _shows_worst_case(results)
+        else ""
+    )
     shared = (
         f"change: of perplexity against the baseline arm. success: exp(dL) > "
         f"{1 + results.threshold:g}, of all examples. dL: rise of the loss on the "
-        f"reference, nats/token.{beyond_loss.caption(results.suite)}"
+        f"reference, nats/token.{worst}{beyond_loss.caption(results.suite)}"
     )
     if seeds == 1:
         return (

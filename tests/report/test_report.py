@@ -221,7 +221,6 @@ def test_missing_and_failed_cells_are_marked_and_named(make_run) -> None:
     made = _build(run)
     row = _row(_table(made, "main"), MONOTONE)
     assert row["hotflip success"] == row["hotflip dL"] == Missing("failed")
-    assert row["random success"] == Missing("missing")
     assert any(w.startswith("FAILED") and "out of paper" in w for w in made.warnings)
     assert any(w.startswith("MISSING") for w in made.warnings)
     verdict = _row(_table(made, "controls"), MONOTONE, "hotflip : random")["verdict"]
@@ -339,12 +338,12 @@ def test_latex_is_balanced(make_run) -> None:
 
 
 def test_json_holds_numbers_in_full_and_reasons_for_nulls(make_run) -> None:
-    run = make_run(seeds=[1], absent=("monotone.s1.random",))
+    run = make_run(seeds=[1], absent=("monotone.s1.hotflip",))
     made = json.loads(report.render(_build(run), "json"))
     rows = {row["model (arm)"]: row for row in made["tables"]["main"]["rows"]}
     (value,) = _perplexities(run, "baseline")
     assert rows[BASELINE]["perplexity"]["value"] == value
-    assert rows[MONOTONE]["random: dL"] == {"value": None, "reason": "missing"}
+    assert rows[MONOTONE]["hotflip: dL"] == {"value": None, "reason": "missing"}
 
 
 def test_markdown_tables_are_rectangular(make_run) -> None:
@@ -368,3 +367,22 @@ def test_reports_are_written_beside_the_records(make_run: Callable[..., Path]) -
     assert (folder / "report.txt").read_text() == text
     endings = {path.suffix for path in folder.iterdir()}
     assert endings == {".txt", ".md", ".json", ".tex"}
+
+
+def test_the_worst_case_is_the_highest_rise_of_each_example(make_run) -> None:
+    from harness.evidence.results import Results, Subjects, worst_rows
+    from harness.survey import survey
+
+    found = Results(survey(make_run()), 0.15)
+    subjects = Subjects("Pythia_1.4B", "baseline")
+    cells = [found.cells(subjects, attack)[1].rows for attack in ("hotflip", "random")]
+    worst = worst_rows(cells)
+    for index, row in enumerate(worst):
+        both = [rows[index].delta_loss for rows in cells]
+        assert row.delta_loss == max(both)
+        assert row.example_id == cells[0][index].example_id
+    assert {row.delta_loss for row in worst} != {row.delta_loss for row in cells[0]}
+    assert found.attacks == ["hotflip"]
+    assert [row.delta_loss for row in found.worst_case(subjects)[1].rows] == [
+        row.delta_loss for row in cells[0]
+    ]

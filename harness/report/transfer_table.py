@@ -1,0 +1,139 @@
+"""What was found on one arm, on the others: all pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from harness.evidence.pairing import pooled_delta
+from harness.evidence.results import Results, Subjects
+from harness.records import Estimate
+from harness.report.content import (
+    Cell,
+    Column,
+    Label,
+    Missing,
+    Number,
+    Table,
+    from_estimate,
+)
+from harness.report.naming import heading, label
+from harness.results import exceeds
+from harness.statistics import bootstrap_mean
+
+PLUGIN = "transfer"
+
+
+@dataclass(frozen=True)
+class Carried:
+    """The dL of one arm's adversarial prompts on another arm, in nats/token."""
+
+    deltas: list[float]
+    documents: list[str]
+    seeds: list[int]
+
+    def mean(self) -> Estimate:
+        """Estimate the mean, resampling documents and seeds."""
+        return bootstrap_mean(
+            self.deltas, self.documents, self.seeds, unit="nats/token"
+        )
+
+
+def transfers(results: Results) -> list[str]:
+    """Return the labels of the suite's transfer attacks."""
+    return [x for x in results.attacks if results.plugin(x) == PLUGIN]
+
+
+def transfer_table(results: Results) -> Table:
+    """Return a row for each arm, arm that prompts come from, and attack."""
+    rows = [
+        row
+        for transfer in transfers(results)
+        for subjects in results.subjects
+        for row in _rows(results, subjects, transfer)
+    ]
+    return Table(
+        key="transfer",
+        title="Transfer between arms",
+        columns=[
+            heading(results),
+            Column("made on"),
+            Column("attack"),
+            Column("transferred", "dL"),
+            Column("on the arm itself", "dL"),
+            Column("where it was made", "dL"),
+            Column("transferred", "success"),
+            Column("on the arm itself", "success"),
+            Column("examples"),
+        ],
+        rows=rows,
+        caption=(
+            "Prompts that an attack found on one arm, scored on another; [a, b] is a "
+            "95 % interval by bootstrap over documents and seeds. Where prompts from "
+            "elsewhere do more harm than those that the attack finds on the arm "
+            "itself, the arm hides from the attack and is not robust to it."
+        ),
+        keys=3,
+    )
+
+
+def carried(
+    results: Results, subjects: Subjects, transfer: str
+) -> dict[tuple[str, str], Carried]:
+    """Return what became of prompts on an arm, by the arm and attack they come from."""
+    found: dict[tuple[str, str], Carried] = {}
+    for seed, cell in results.cells(subjects, transfer).items():
+        for row in cell.rows:
+            for step in row.trace:
+                key = str(step["source"]), str(step["attack"])
+                one = found.setdefault(key, Carried([], [], []))
+                one.deltas.append(float(step["delta_loss"]))
+                one.documents.append(row.document_id)
+                one.seeds.append(seed)
+    return found
+
+
+def _rows(results: Results, subjects: Subjects, transfer: str) -> list[list[Cell]]:
+    if not results.planned(subjects, transfer):
+        return []
+    found = carried(results, subjects, transfer)
+    if not found:
+        gap = Missing(results.absence(subjects, transfer))
+        return [
+            [label(results, subjects), Label("others"), Label(transfer), *[gap] * 6]
+        ]
+    return [
+        [
+            label(results, subjects),
+            Label(source),
+            Label(attack),
+            from_estimate(one.mean(), "nats"),
+            _delta(results, subjects, attack),
+            _delta(results, Subjects(subjects.model, source), attack),
+            _share(results, one.deltas),
+            _own_share(results, subjects, attack),
+            Number(len(one.deltas), "count"),
+        ]
+        for (source, attack), one in found.items()
+    ]
+
+
+def _delta(results: Results, subjects: Subjects, attack: str) -> Cell:
+    delta = pooled_delta(results.cells(subjects, attack))
+    if delta is None:
+        return Missing(results.absence(subjects, attack))
+    return from_estimate(delta, "nats")
+
+
+def _own_share(results: Results, subjects: Subjects, attack: str) -> Cell:
+    cells = results.cells(subjects, attack).values()
+    deltas = [row.delta_loss for cell in cells for row in cell.rows]
+    if not deltas:
+        return Missing(results.absence(subjects, attack))
+    return _share(results, deltas)
+
+
+def _share(results: Results, deltas: Sequence[float]) -> Cell:
+    hits = [exceeds(delta, results.threshold) for delta in deltas]
+    return Number(fmean(hits), "fraction")
