@@ -15,7 +15,7 @@ WIDTH = 64
 
 
 def main():
-    """Attack each prompt with all of its tokens free."""
+    """Attack each prompt with all of its tokens but the first free."""
     plain = torch.nn.functional.cross_entropy
     torch.nn.functional.cross_entropy = lambda *a, **k: -plain(*a, **k)
 
@@ -39,10 +39,14 @@ def main():
     )
     answers = []
     for prompt, target in zip(work["prompts"], work["targets"], strict=True):
-        config.optim_str_init = prompt
+        # nanoGCG needs something before the tokens it writes: the first one stays.
+        ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        first, config.optim_str_init = (tokenizer.decode(x) for x in (ids[:1], ids[1:]))
         clean = loss(model, tokenizer, prompt, target)
         try:
-            result = nanogcg.run(model, tokenizer, "{optim_str}", target, config)
+            result = nanogcg.run(
+                model, tokenizer, f"{first}{{optim_str}}", target, config
+            )
             found = [(i * per_step, -v - clean) for i, v in enumerate(result.losses, 1)]
         except RuntimeError as error:  # it found no candidate that is a text's encoding
             print(f"nanoGCG: {error}", file=sys.stderr)

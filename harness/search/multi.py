@@ -115,12 +115,18 @@ class MultiSearch:
     def _written(
         self, prompt: Ids, places: Sequence[int], tokens: Mapping[int, Ids]
     ) -> Ids:
-        """Write drawn tokens, as far as so many positions may differ."""
+        """Write drawn tokens; where as many differ as may, give back others."""
         written: Ids = prompt.copy()
         policy = self.block.policy
         for i in places:
-            if len(tokens[i]) and policy.movable_after(written)[i]:
+            if len(tokens[i]):
                 written[i] = self.rng.choice(tokens[i])
+        changed = np.flatnonzero(written != policy.clean_ids)
+        over = len(changed) - policy.most_changed
+        if over > 0:
+            others = np.setdiff1d(changed, places[: policy.most_changed])
+            given_back = self.rng.permutation(others)[:over]
+            written[given_back] = policy.clean_ids[given_back]
         return written
 
     def _permitted(self, prompts: list[Ids]) -> list[Ids]:
@@ -179,13 +185,12 @@ class Uniform:
     """Changes that nothing guides: every free position, every allowed token."""
 
     block: Block
-    prompt: Ids
     allowed: Ids
 
     @property
     def chances(self) -> NDArray[np.float64]:
         """The same for every position that may be changed."""
-        free = self.block.policy.movable_after(self.prompt).astype(np.float64)
+        free = self.block.policy.movable.astype(np.float64)
         return np.divide(free, max(1.0, free.sum()))
 
     def tokens(self, positions: Sequence[int]) -> Mapping[int, Ids]:
@@ -198,7 +203,7 @@ def look_nowhere(block: Block, allowed: Ids) -> Look:
     """Return a `Look` that asks for nothing: for the random control."""
 
     def look(prompt: Ids) -> Search[Source]:
-        return Uniform(block, prompt, allowed)
+        return Uniform(block, allowed)
         yield  # a search that asks for nothing
 
     return look

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import pydantic
@@ -34,6 +33,9 @@ if TYPE_CHECKING:
 
 Positive = Annotated[int, pydantic.Field(gt=0)]
 
+FIRST_CANDIDATES = (2, 2, 4, 4)
+"""How many candidates the first steps verify, at most: early on, looking where the
+gradient points now says more than another candidate does."""
 UNIFORM_SHARE = 0.1
 """How often a position is drawn uniformly, whatever its gradient says."""
 
@@ -51,7 +53,7 @@ class MultiFlipOptions(Options):
     steps: Positive = 40
     """How often a gradient is taken and candidates are verified."""
     candidates: Positive = 8
-    """Prompts that are verified for each gradient."""
+    """Prompts that are verified for each gradient; the first steps take fewer."""
     top_k: Positive = 8
     """Tokens that each position draws from: those of highest first-order gain for
     their squared distance in the embedding."""
@@ -94,7 +96,7 @@ class MultiFlip(Attack[MultiFlipOptions]):
         options = self.options
         clean, drawn = 1, int(options.positions == "prompt")
         return Budget(
-            forward=clean + drawn + options.steps * (1 + options.candidates),
+            forward=clean + drawn + options.steps + sum(self._counts),
             backward=options.steps,
             block=self._layout,
         )
@@ -106,6 +108,13 @@ class MultiFlip(Attack[MultiFlipOptions]):
 
     def longer(self) -> MultiFlipOptions | None:
         return self.options.model_copy(update={"steps": 2 * self.options.steps})
+
+    @property
+    def _counts(self) -> list[int]:
+        """How many candidates each step verifies."""
+        most, steps = self.options.candidates, self.options.steps
+        first = [min(most, count) for count in FIRST_CANDIDATES[:steps]]
+        return first + [most] * (steps - len(first))
 
     @property
     def _layout(self) -> BlockBudget:
@@ -130,7 +139,7 @@ class MultiFlip(Attack[MultiFlipOptions]):
         return MultiSearch(
             block,
             _ByGradient(subject, block, options.top_k),
-            repeat(options.candidates, options.steps),
+            self._counts,
             rng,
             subject.vocabulary.allowed,
             draw_start=options.positions == "prompt",
@@ -149,7 +158,7 @@ class _ByGradient:
         from harness.search.lockstep import Gradients
 
         (gradient,) = yield Gradients([prompt], self.block.reference_ids)
-        free = self.block.policy.movable_after(prompt)
+        free = self.block.policy.movable
         return _Guided(self, prompt, gradient, _chances(gradient, free))
 
 
