@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
 SUITE = HERE.parent / "suites" / "pythia_1p4b.yaml"
-ATTACKS = {"hotflip", "random", "uat", "random-uat"}
+ATTACKS = {"hotflip", "hotflip-random", "uat", "uat-random"}
 ARMS = {"baseline", "monotone", "abs-unconstrained", "gauge"}
 
 LAMBADA = """
@@ -57,8 +57,9 @@ def settings(shared, tasks):
         "search: {corpus: pile_search, count: 3}, "
         "validation: {corpus: pile_validation, count: 2}, "
         "prompt_tokens: 12, reference_tokens: 8}",
-        "attacks.hotflip": "{flips: 2, candidates: 8}",
-        "attacks.uat": "{trigger_tokens: 2, candidates: 4, sweeps: 1, restarts: 2}",
+        "attacks.hotflip": "{flips: 2, candidates: 8, controls: [random]}",
+        "attacks.uat": "{trigger_tokens: 2, candidates: 4, sweeps: 1, restarts: 2, "
+        "controls: [random]}",
     }
     return [
         part for key, value in values.items() for part in ("--set", f"{key}={value}")
@@ -165,7 +166,7 @@ def test_an_attack_and_its_control_spend_the_same(run):
         for c in records(out, "cell")
     }
     for arm in ARMS:
-        for attack, control in (("hotflip", "random"), ("uat", "random-uat")):
+        for attack, control in (("hotflip", "hotflip-random"), ("uat", "uat-random")):
             assert flops[arm, control] == pytest.approx(flops[arm, attack], rel=0.1)
 
 

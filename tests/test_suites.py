@@ -35,7 +35,8 @@ def test_the_mission_is_the_whole_experiment():
     assert suite.success.threshold == 0.15
     assert set(suite.profiles) == {"smoke", "quick", "full"}
     plan = make_plan(experiment)
-    assert (len(plan.variants), len(plan.cells)) == (4 * 5, 4 * 5 * 4)
+    # hotflip with two controls, and uat with three
+    assert (len(plan.variants), len(plan.cells)) == (4 * 5, 4 * 5 * 7)
 
 
 def test_every_attack_of_the_mission_has_a_control_of_equal_budget():
@@ -97,3 +98,38 @@ def test_smoke_can_take_all_texts_from_one_small_file(shared, tmp_path):
     assert len(found["pile_validation"]) >= suite.examples.validation.count
     together = [identity for ids in found.values() for identity in ids]
     assert len(together) == len(set(together)) == 500
+
+
+def test_the_answers_are_the_mission_with_other_examples():
+    mission = load_experiment(MISSION).suite
+    suite = load_experiment(SUITES / "pythia_1p4b_answers.yaml").suite
+    for section in ("models", "arms", "seeds", "recovery", "metrics", "attacks"):
+        assert getattr(suite, section) == getattr(mission, section)
+    assert suite.examples.objective == "answer"
+    assert suite.corpora.keys() > mission.corpora.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("t5_small_summarization", "google-t5/t5-small"),
+        ("flan_t5_base_summarization", "google/flan-t5-base"),
+    ],
+)
+def test_summaries_have_the_three_rows_of_the_study(name, model):
+    experiment = load_experiment(SUITES / f"{name}.yaml")
+    suite = experiment.suite
+    assert [m.options["path"] for m in suite.models.values()] == [model]
+    trained = {label for label, arm in suite.arms.items() if arm.recovery is not False}
+    assert "as-downloaded" in suite.arms.keys() - trained
+    constrained = {
+        label for label, arm in suite.arms.items() if arm.constraint == "softplus"
+    }
+    assert "baseline" in trained - constrained
+    assert trained & constrained
+    corpora = [c for c in suite.corpora.values() if c.dataset == "knkarthick/dialogsum"]
+    assert all((c.prompt, c.reference) == ("dialogue", "summary") for c in corpora)
+    assert len(corpora) == len(suite.corpora) == 4
+    assert "rouge" in suite.metrics
+    assert suite.examples.rouge_tokens is not None
+    assert suite.success.rouge_drop == 0.10
