@@ -34,7 +34,7 @@ COMMANDS = {
     "new": "Write a working plugin and its test, to start from.",
     "prefetch": "Download all that a suite needs, to run without network later.",
     "doctor": "Check this machine, and whether it has what a suite names.",
-    "schema": "Print the JSON Schema of suites, records or lines of samples.jsonl.",
+    "schema": "Print the JSON Schema of suites, records, samples or verdicts.",
 }
 """The commands and what they do, in the order of ``harness --help``."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,8 +44,11 @@ def command(
     if dry_run:
         return _show_plan(ctx)
     folder, tally = _run(choice, **how)
-    click.echo(_report(folder))
+    text, verdicts = _report(folder)
+    click.echo(text)
     _say(tally.sentence())
+    for line in verdicts:
+        _say(line)
     return FAILED if tally.failed else 0
 
 
@@ -77,15 +81,19 @@ def _run(
     return folder, tally
 
 
-def _report(folder: RunFolder) -> str:
+def _report(folder: RunFolder) -> tuple[str, Sequence[str]]:
+    """Write the reports; return the one for a terminal, and a line for each arm."""
     from harness import report
+    from harness.report.verdicts_table import lines
     from harness.store import write_atomic
     from harness.survey import survey
 
     made = report.build(survey(folder.root))
     for style, name in REPORTS.items():
         write_atomic(folder.report_dir / name, report.render(made, style))
-    return report.render(made, "text")
+    report.write_verdicts(made, folder.report_dir)
+    verdicts = lines(made.verdicts) if made.verdicts else ()
+    return report.render(made, "text"), verdicts
 
 
 def _show_plan(ctx: click.Context) -> Any:

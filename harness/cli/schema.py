@@ -12,10 +12,10 @@ from harness.cli import options
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["suite", "record", "sample"]))
+@click.argument("kind", type=click.Choice(["suite", "record", "sample", "verdicts"]))
 @options.plugins
 def command(kind: str, plugins: tuple[Path, ...]) -> None:
-    """Print the JSON Schema of suites, records or lines of samples.jsonl.
+    """Print the JSON Schema of suites, records, samples or verdicts.
 
     That of suites holds the options of the plugins that are installed or named with
     --plugins, for editors to complete from.

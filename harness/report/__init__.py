@@ -17,7 +17,7 @@ from harness.survey import survey
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FORMATS", "Report", "build", "render", "write_reports"]
+__all__ = ["FORMATS", "Report", "build", "render", "write_reports", "write_verdicts"]
 
 _RENDERERS: dict[str, tuple[Callable[[Report], str], str]] = {
     "text": (render_text, "txt"),
@@ -25,6 +25,8 @@ _RENDERERS: dict[str, tuple[Callable[[Report], str], str]] = {
     "json": (render_json, "json"),
     "latex": (render_latex, "tex"),
 }
+VERDICTS = "verdicts.json"
+"""The file with all answers, in the run's folder ``report``."""
 FORMATS = tuple(_RENDERERS)
 """The formats of a report."""
 
@@ -34,10 +36,24 @@ def render(report: Report, style: str) -> str:
     return _RENDERERS[style][0](report)
 
 
+def write_verdicts(report: Report, folder: Path) -> None:
+    """Write ``verdicts.json``, valid by the schema that is published for it."""
+    from jsonschema import Draft202012Validator
+
+    from harness import schemas
+    from harness.store import write_json
+
+    if report.verdicts is not None:
+        document = report.verdicts.model_dump(mode="json")
+        Draft202012Validator(schemas.load("verdicts")).validate(document)
+        write_json(folder / VERDICTS, document)
+
+
 def write_reports(root: Path) -> str:
     """Write the report of a run in all formats into ``report/``; return the text."""
     found = survey(root)
     report = build(found)
+    write_verdicts(report, found.folder.report_dir)
     for renderer, ending in _RENDERERS.values():
         path = found.folder.report_dir / f"report.{ending}"
         write_atomic(path, renderer(report))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
+from harness.diagnostics.verdicts import judge
 from harness.evidence.results import Results
 from harness.records import Record
 from harness.report.arms_table import arms_table
@@ -15,6 +16,7 @@ from harness.report.main_table import main_table
 from harness.report.making import certificates_table, recovery_table
 from harness.report.metrics_table import metrics_tables
 from harness.report.transfer_table import transfer_table, transfers
+from harness.report.verdicts_table import diagnostics_table, verdicts_table
 from harness.survey import STATES, Survey
 
 
@@ -23,12 +25,18 @@ def build(survey: Survey, threshold: float | None = None) -> Report:
     suite = survey.plan.experiment.suite
     results = Results(survey, threshold or suite.success.threshold)
     comparisons = compare_controls(results)
+    verdicts = judge(results)
     return Report(
         title=f"Report of {survey.folder.root}",
         facts=list(_facts(results)),
         warnings=list(cautions(results, comparisons)),
-        tables=list(_tables(results, comparisons)),
+        tables=[
+            verdicts_table(results, verdicts),
+            diagnostics_table(results, verdicts),
+            *_tables(results, comparisons),
+        ],
         provenance=list(_provenance(results)),
+        verdicts=verdicts,
     )
 
 

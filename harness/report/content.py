@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from harness.records import Estimate
 from harness.statistics import across_seeds
+
+if TYPE_CHECKING:
+    from harness.diagnostics.judged import Verdicts
 
 Kind = Literal[
     "number",
@@ -106,6 +109,8 @@ class Report:
     tables: Sequence[Table]
     provenance: Sequence[tuple[str, str]] = field(default_factory=tuple)
     """What pins down the numbers: hash of the suite, commit, newest record."""
+    verdicts: Verdicts | None = None
+    """What is to be thought of each arm; None where nothing was judged."""
 
 
 def from_estimate(

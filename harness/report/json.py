@@ -13,6 +13,7 @@ def render_json(report: Report) -> str:
     """Return the report as JSON; a missing number is null with its reason."""
     document = {
         "title": report.title,
+        "verdicts": report.verdicts and report.verdicts.model_dump(mode="json"),
         "facts": dict(report.facts),
         "provenance": dict(report.provenance),
         "warnings": list(report.warnings),

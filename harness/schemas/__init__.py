@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-KINDS = {"record": "record.v1.json", "sample": "sample.v1.json"}
+KINDS = {
+    "record": "record.v1.json",
+    "sample": "sample.v1.json",
+    "verdicts": "verdicts.v1.json",
+}
 """What has a schema, and the file it is in."""
 
 
 @cache
 def load(kind: str) -> dict[str, Any]:
-    """Return the published schema of ``record`` or ``sample``."""
+    """Return the published schema of ``record``, ``sample`` or ``verdicts``."""
     text = (FOLDER / KINDS[kind]).read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
@@ -29,12 +33,14 @@ def load(kind: str) -> dict[str, Any]:
 
 def generate(kind: str) -> dict[str, Any]:
     """Return the schema as the models define it now."""
+    from harness.diagnostics.judged import Verdicts
     from harness.records import Record
     from harness.results import SampleRow
 
     models: dict[str, type[pydantic.BaseModel]] = {
         "record": Record,
         "sample": SampleRow,
+        "verdicts": Verdicts,
     }
     schema = models[kind].model_json_schema()
     return {"$schema": DIALECT, **_without_titles(schema)}
