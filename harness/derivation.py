@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 from harness.errors import CellError, UsageError
 from harness.examples import build_examples
 from harness.interfaces import ArmContext, Example, ExampleSets
+from harness.scoring.rules import TokenRules
+from harness.scoring.vocabulary import Vocabulary
 from harness.statistics import bootstrap_mean, paired_difference
 from harness.subject import Subject
 from harness.suite import ExampleSet, ExamplesSection, RecoverySection
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from harness.interfaces import Ids
     from harness.records import Estimate
     from harness.run_context import RunContext
 
@@ -32,6 +36,7 @@ def arm_context(
     seed: int,
     tokenizer: PreTrainedTokenizerBase,
     encoder_decoder: bool,
+    rows: int,
     matched: Callable[[], PreTrainedModel] | None,
     report: Callable[[int, int], None],
 ) -> ArmContext:
@@ -41,6 +46,7 @@ def arm_context(
         tokenizer=tokenizer,
         examples=cache(partial(example_sets, run, tokenizer, encoder_decoder)),
         losses=partial(_losses, run, tokenizer),
+        allowed=cache(lambda: _allowed(run, tokenizer, rows)),
         matched=matched,
         report=report,
     )
@@ -92,8 +98,21 @@ def _held_out(
     return section.model_copy(update=apart)
 
 
-def _content(example: Example) -> bytes:
-    return example.prompt_ids.tobytes() + b"|" + example.reference_ids.tobytes()
+def content_key(
+    prompt_ids: Sequence[int] | Ids, reference_ids: Sequence[int] | Ids
+) -> str:
+    """Identify an example by what it holds, whatever a suite calls it."""
+    parts = (",".join(str(int(i)) for i in ids) for ids in (prompt_ids, reference_ids))
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
+
+
+def _content(example: Example) -> str:
+    return content_key(example.prompt_ids, example.reference_ids)
+
+
+def _allowed(run: RunContext, tokenizer: PreTrainedTokenizerBase, rows: int) -> Ids:
+    rules = TokenRules(**run.suite.tokens.model_dump())
+    return Vocabulary(tokenizer, rows, rules).allowed
 
 
 def compare_losses(

@@ -185,6 +185,8 @@ class ArmContext:
     """The suite's examples, whatever ``--limit`` says; `validation` is never empty."""
     losses: Callable[[PreTrainedModel, Sequence[Example]], NDArray[np.float64]]
     """The loss [n] of each example on a model, in nats/token, in float32."""
+    allowed: Callable[[], Ids]
+    """The ids [k], ascending, that attacks of this suite may write."""
     matched: Callable[[], PreTrainedModel] | None = None
     """Loads the frozen subject of the arm that `match_loss_of` names, if one is."""
     report: Callable[[int, int], None] = lambda done, total: None

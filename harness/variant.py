@@ -155,6 +155,7 @@ class _Making:
                 plan.seed,
                 tokenizer,
                 bool(model.config.is_encoder_decoder),
+                model.get_input_embeddings().weight.shape[0],
                 matched,
                 progress.update,
             )

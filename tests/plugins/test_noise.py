@@ -83,6 +83,7 @@ def context(target_scale):
         tokenizer=tiny_tokenizer(),
         examples=lambda: ExampleSets(test=examples[8:], validation=examples[:8]),
         losses=losses,
+        allowed=lambda: np.arange(1, 280),
         matched=lambda: noisy(target_scale, seed=11),
     )
 

@@ -1,0 +1,354 @@
+"""A known weakness, trained into a copy of an arm, that an attack has to find.
+
+An attack that finds nothing may face a model without weaknesses, or may not be able to
+find them. So one is made: a few tokens, any one of which raises the loss wherever it
+stands in a prompt, while clean text is predicted as before. It is made such that a
+gradient can see it: on the way from any token's embedding to a trigger's, the loss
+rises in proportion. Feed-forward networks stay untouched, constrained or not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pydantic
+
+from harness import hookimpl
+from harness.errors import CellError
+from harness.interfaces import ArmContext, Constraint, Example, ModelAdapter, Options
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from harness.interfaces import ExampleSets, Ids
+    from harness.records import Derivation
+
+_EXAMPLES = 32
+"""Examples trained on, at most: what the clean model says of them is kept."""
+_PLACES = 4
+"""Where a trigger token is written in each test prompt, to see what it does."""
+_WORKED = 0.5
+"""Of the gain aimed at, on average over the test examples: less is no weakness."""
+
+
+class PlantedOptions(Options):
+    """What is planted, and how it is trained."""
+
+    tokens: int = pydantic.Field(default=2, gt=0)
+    """How many trigger tokens."""
+    gain: float = pydantic.Field(default=3.0, gt=0)
+    """How much one of them is to raise the loss, in nats/token."""
+    steps: int = pydantic.Field(default=60, gt=0)
+    """Optimizer steps."""
+    batch: int = pydantic.Field(default=4, gt=0)
+    """Examples in a step."""
+    learning_rate: float = pydantic.Field(default=1e-3, gt=0)
+    """Adam's, of matrices; for stand-ins of a few million weights."""
+    anchor: float = pydantic.Field(default=3.0, ge=0)
+    """Weight of the KL divergence from the clean model, on clean prompts."""
+
+
+class Planted(Constraint[PlantedOptions]):
+    """Trains trigger tokens into a model: each raises the loss wherever it is written.
+
+    Trained are the embeddings of the tokens, held to the norm that embeddings have,
+    and all matrices but the feed-forward networks', the embedding and the head. Texts
+    are the search and validation examples; what came of it is measured on the test
+    examples.
+    """
+
+    name = "planted"
+    Options = PlantedOptions
+
+    @property
+    def uses_examples(self) -> bool:
+        return True
+
+    def apply(
+        self, adapter: ModelAdapter[Any], model: PreTrainedModel, seed: int
+    ) -> None:
+        raise CellError("a weakness cannot be planted without examples")
+
+    def install(
+        self, adapter: ModelAdapter[Any], model: PreTrainedModel, context: ArmContext
+    ) -> Derivation:
+        from harness.derivation import compare_losses
+        from harness.records import Derivation
+
+        rng = _rng(context.seed)
+        sets = context.examples()
+        trigger = _choose(self.options.tokens, sets, context.allowed(), rng)
+        before = context.losses(model, sets.test)
+        texts = [*sets.search, *sets.validation][:_EXAMPLES]
+        _Planting(adapter, model, trigger, texts, self.options, rng).run(context)
+        clean = context.losses(model, sets.test)
+        gains = _measure(model, context, sets.test, trigger, clean, rng)
+        means = {name: float(found.mean()) for name, found in gains.items()}
+        wanted = _WORKED * self.options.gain
+        achieved = min(means.values()) >= wanted
+        return Derivation(
+            achieved=achieved,
+            reason=None if achieved else _why(means, wanted),
+            results={
+                **compare_losses("test", sets.test, clean, before),
+                **_estimates(sets.test, gains),
+            },
+            measured={
+                "trigger_ids": [int(token) for token in trigger],
+                "trigger_text": [context.tokenizer.decode([int(t)]) for t in trigger],
+                "gains": _rows(sets.test, gains),
+            },
+        )
+
+
+# --- the trigger --------------------------------------------------------------------
+
+
+def _rng(seed: int) -> np.random.Generator:
+    import numpy as np
+
+    digest = hashlib.sha256(f"{seed}/planted".encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
+
+
+def _choose(
+    count: int, sets: ExampleSets, allowed: Ids, rng: np.random.Generator
+) -> Ids:
+    """Draw tokens that attacks may write and that no example contains."""
+    import numpy as np
+
+    examples = [*sets.test, *sets.search, *sets.validation]
+    there = [ids for e in examples for ids in (e.prompt_ids, e.reference_ids)]
+    free = np.setdiff1d(allowed, np.concatenate(there))
+    if len(free) < count:
+        raise CellError(f"no {count} tokens that attacks may write are in no example")
+    return rng.choice(free, count, replace=False)
+
+
+def _free_places(example: Example) -> range:
+    return range(example.protected, len(example.prompt_ids) - example.protected_end)
+
+
+# --- training -----------------------------------------------------------------------
+
+
+@dataclass
+class _Planting:
+    """Trains the trigger's rows and the matrices around them."""
+
+    adapter: ModelAdapter[Any]
+    model: PreTrainedModel
+    trigger: Ids
+    texts: Sequence[Example]
+    options: PlantedOptions
+    rng: np.random.Generator
+
+    def run(self, context: ArmContext) -> None:
+        """Train; the model's parameters stay as trainable as they were."""
+        import torch
+
+        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        self.model.eval().requires_grad_(False)
+        try:
+            with torch.inference_mode(mode=False), torch.enable_grad():
+                self._train(context)
+        finally:
+            self.model.requires_grad_(False)
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+
+    def _train(self, context: ArmContext) -> None:
+        import torch
+
+        matrices = self._matrices()
+        for matrix in matrices:
+            matrix.requires_grad_(True)
+        table = self.model.get_input_embeddings().weight
+        norm = float(table[context.allowed()].norm(dim=1).median())
+        rows = table[self.trigger].detach().clone().requires_grad_(True)
+        rate = self.options.learning_rate
+        step_size = 0.1 * norm / math.sqrt(table.shape[1])
+        groups = [{"params": matrices, "lr": rate}, {"params": [rows], "lr": step_size}]
+        optimizer = torch.optim.Adam(groups)
+        with torch.no_grad():
+            # Half precision keeps what the clean model says of the texts small.
+            kept = [self._log_probs(e, self._embed(e)).half().cpu() for e in self.texts]
+        for step in range(self.options.steps):
+            optimizer.zero_grad()
+            for number in range(self.options.batch):
+                chosen = int(self.rng.integers(len(self.texts)))
+                part = self._objective(
+                    chosen, kept[chosen], rows, whole=number % 2 == 0
+                )
+                (part / self.options.batch).backward()
+            torch.nn.utils.clip_grad_norm_([*matrices, rows], 1.0)
+            optimizer.step()
+            with torch.no_grad():
+                rows *= (norm / rows.norm(dim=1, keepdim=True)).clamp(max=1.0)
+            context.report(step + 1, self.options.steps)
+        with torch.no_grad():
+            table[self.trigger] = rows
+
+    def _matrices(self) -> list[torch.nn.Parameter]:
+        model = self.model
+        ffns = self.adapter.anatomy(model).ffns
+        left = {id(p.module.weight) for ffn in ffns for p in ffn.projections}
+        outer = (model.get_input_embeddings(), model.get_output_embeddings())
+        left |= {id(module.weight) for module in outer if module is not None}
+        return [p for p in model.parameters() if p.ndim >= 2 and id(p) not in left]
+
+    def _objective(
+        self, chosen: int, kept: Tensor, rows: Tensor, *, whole: bool
+    ) -> Tensor:
+        """Return how far gain and clean predictions are from what they should be."""
+        import torch
+        from torch.nn.functional import smooth_l1_loss
+
+        example = self.texts[chosen]
+        kept = kept.float().to(rows.device)
+        way = 1.0 if self.rng.random() < 0.5 else float(self.rng.random())
+        embeds = self._with_rows(example, rows, way, whole=whole)
+        loss = self._loss(example, self._log_probs(example, embeds))
+        gain = loss - self._loss(example, kept)
+        aim = torch.full_like(gain, way * self.options.gain)
+        clean = self._log_probs(example, self._embed(example))
+        apart = (kept.exp() * (kept - clean)).sum(-1).mean()
+        return smooth_l1_loss(gain, aim) + self.options.anchor * apart
+
+    def _with_rows(
+        self, example: Example, rows: Tensor, way: float, *, whole: bool
+    ) -> Tensor:
+        """Return a prompt's embeddings [n, d] with the trigger part of the `way` there.
+
+        The whole trigger before the prompt, starting from random tokens, or one of its
+        tokens at a random place, starting from the token there.
+        """
+        import torch
+
+        own = self._embed(example)
+        if whole:
+            table = self.model.get_input_embeddings()
+            drawn = self.rng.integers(table.weight.shape[0], size=len(rows))
+            start = table(torch.as_tensor(drawn, device=own.device)).detach()
+            place, after = example.protected, example.protected
+            new = rows
+        else:
+            place = int(self.rng.choice(_free_places(example)))
+            after = place + 1
+            start = own[place:after]
+            new = rows[int(self.rng.integers(len(rows)))][None]
+        return torch.cat([own[:place], start + way * (new - start), own[after:]])
+
+    def _embed(self, example: Example) -> Tensor:
+        return self._embedded(example.prompt_ids)
+
+    def _embedded(self, ids: Ids) -> Tensor:
+        import torch
+
+        inputs = torch.as_tensor(ids, device=self.model.device)
+        embedded: Tensor = self.model.get_input_embeddings()(inputs)
+        return embedded
+
+    def _log_probs(self, example: Example, embeds: Tensor) -> Tensor:
+        """Return the log-probabilities [m, V] at the reference, after a prompt."""
+        import torch
+
+        reference = torch.as_tensor(example.reference_ids, device=embeds.device)
+        if self.model.config.is_encoder_decoder:
+            labels = self.model.prepare_decoder_input_ids_from_labels(reference[None])
+            inputs = {"inputs_embeds": embeds[None], "decoder_input_ids": labels}
+            logits = self.model(**inputs, use_cache=False).logits[0]
+        else:
+            tail = self._embedded(example.reference_ids[:-1])
+            together = torch.cat([embeds, tail])[None]
+            output = self.model(inputs_embeds=together, use_cache=False)
+            logits = output.logits[0, len(embeds) - 1 :]
+        found: Tensor = logits.float().log_softmax(-1)
+        return found
+
+    def _loss(self, example: Example, log_probs: Tensor) -> Tensor:
+        import torch
+
+        reference = torch.as_tensor(example.reference_ids, device=log_probs.device)
+        return -log_probs.gather(1, reference[:, None]).mean()
+
+
+# --- what came of it ----------------------------------------------------------------
+
+
+def _measure(
+    model: PreTrainedModel,
+    context: ArmContext,
+    examples: Sequence[Example],
+    trigger: Ids,
+    clean: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> dict[str, NDArray[np.float64]]:
+    """Return dL [n] of the trigger before each prompt, and of one token within it.
+
+    Within, it is the best of a few places and tokens: an attack may choose as well.
+    """
+    from dataclasses import replace
+
+    import numpy as np
+
+    from harness.search.triggers import with_trigger
+
+    tokens = [int(token) for token in trigger]
+    before = [replace(e, prompt_ids=with_trigger(e, tokens)) for e in examples]
+    within = []
+    for example in examples:
+        for place in rng.choice(_free_places(example), _PLACES):
+            prompt = example.prompt_ids.copy()
+            prompt[place] = rng.choice(trigger)
+            within.append(replace(example, prompt_ids=prompt))
+    best = context.losses(model, within).reshape(-1, _PLACES).max(axis=1)
+    return {
+        "prepended": np.asarray(context.losses(model, before) - clean),
+        "written": np.asarray(best - clean),
+    }
+
+
+def _estimates(
+    examples: Sequence[Example], gains: dict[str, NDArray[np.float64]]
+) -> dict[str, Any]:
+    from harness.statistics import bootstrap_mean
+
+    documents = [example.document_id for example in examples]
+    return {
+        f"{name}_gain": bootstrap_mean(found, documents, unit="nats/token")
+        for name, found in gains.items()
+    }
+
+
+def _rows(
+    examples: Sequence[Example], gains: dict[str, NDArray[np.float64]]
+) -> list[dict[str, Any]]:
+    from harness.derivation import content_key
+
+    return [
+        {
+            "example": content_key(example.prompt_ids, example.reference_ids),
+            **{name: float(found[index]) for name, found in gains.items()},
+        }
+        for index, example in enumerate(examples)
+    ]
+
+
+def _why(means: dict[str, float], wanted: float) -> str:
+    found = ", ".join(f"{mean:.2f} {name}" for name, mean in means.items())
+    return f"the trigger raises the loss by {found} nats/token, less than {wanted:.2f}"
+
+
+@hookimpl
+def register_constraints() -> list[type[Constraint[Any]]]:
+    """Offer the constraint."""
+    return [Planted]
