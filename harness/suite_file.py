@@ -17,6 +17,7 @@ from harness.interfaces import CORPUS, Attack, Constraint, Metric, ModelAdapter,
 from harness.registry import Registry, load_registry
 from harness.suite import CorpusSection, ModelSection, Suite
 from harness.suites.checks import check, placement_problems
+from harness.suites.derived_arms import add_derived_arms
 from harness.suites.expansion import expand
 from harness.suites.layers import profile_names, read_layers
 from harness.suites.located import Node
@@ -272,7 +273,9 @@ def _expanded(
     problems = list(placement_problems(suite, attacks, tree))
     if problems:
         raise SuiteError(_in_order(problems))
-    return suite, {**built, "attacks": dict(attacks)}
+    constraints = cast("dict[str, Constraint[Any]]", built["arms"])
+    suite, arms = add_derived_arms(suite, constraints, attacks, registry)
+    return suite, {**built, "attacks": dict(attacks), "arms": dict(arms)}
 
 
 # --- resolving ----------------------------------------------------------------------

@@ -47,7 +47,7 @@ def context():
 @pytest.fixture(scope="module")
 def planted(context):
     model = tiny_model()
-    options = PlantedOptions(gain=1.5, steps=50, learning_rate=3e-3)
+    options = PlantedOptions(gain=1.5, steps=30, learning_rate=5e-3)
     return model, Planted(options).install(ADAPTER, model, context)
 
 
