@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from harness.interfaces import Attack, AttackContext, Budget, Example, ExampleSets
 from harness.subject import Subject
 from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
+from harness_plugins.attacks.permuted import Permuted
 from harness_plugins.attacks.random import Random
 
 
@@ -36,6 +37,8 @@ def main() -> None:
     print(f"{len(examples)} examples, {arguments.prompt_tokens} prompt tokens")
     control = measure(subject, Random(), examples, default.budget(len(examples)))
     show("random", control, control)
+    permuted = measure(subject, Permuted(), examples, matched=default)
+    show("hotflip, permuted gradient", permuted, control)
     for name, changes in VARIANTS.items():
         attack = HotFlip(HotFlipOptions(**options, **changes))
         show(name, measure(subject, attack, examples), control)
@@ -43,7 +46,6 @@ def main() -> None:
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "hotflip": {},
-    "hotflip, permuted gradient": {"permute_gradient": True},
     "hotflip, textbook": {"candidates_from": "gradient"},
 }
 
@@ -91,12 +93,13 @@ def measure(
     attack: Attack[Any],
     examples: list[Example],
     budget: Budget | None = None,
+    matched: Attack[Any] | None = None,
 ) -> tuple[np.ndarray, float]:
     """Return dL [examples, flips] in nats/token after each flip, and the FLOPs."""
-    context = AttackContext(seed_key="benchmark", budget=budget)
+    context = AttackContext(seed_key="benchmark", budget=budget, matched=matched)
     with subject.metered() as meter:
         found = list(attack.run(subject, ExampleSets(examples), context))
-    flips = (budget or attack.budget(len(examples))).flips
+    flips = (budget or (matched or attack).budget(len(examples))).flips
     curves = [
         curve(subject, example, one.trace, flips)
         for example, one in zip(examples, found, strict=True)

@@ -13,8 +13,14 @@ pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
 SUITE = HERE.parent / "suites" / "pythia_1p4b.yaml"
-ATTACKS = {"hotflip", "hotflip-random", "uat", "uat-random"}
+CONTROLS = {
+    "hotflip": ("hotflip-random", "hotflip-permuted"),
+    "uat": ("uat-random", "uat-permuted", "uat-benign"),
+    "adaptive": ("adaptive-random",),
+}
+ATTACKS = {*CONTROLS, *sum(CONTROLS.values(), ()), "transfer", "worst_case"}
 ARMS = {"baseline", "monotone", "abs-unconstrained", "gauge"}
+UNITS = len(ARMS) * (1 + len(ATTACKS))
 
 LAMBADA = """
 task: lambada_local
@@ -129,14 +135,14 @@ def test_the_same_command_again_does_nothing_twice(run, cli):
     before = {p: p.stat().st_mtime_ns for p in out.glob("*/*/record.json")}
     again = cli(*command)
     assert again.code == 0
-    assert "20 of 20 complete (20 of them before)" in again.err
+    assert f"{UNITS} of {UNITS} complete ({UNITS} of them before)" in again.err
     assert {p: p.stat().st_mtime_ns for p in out.glob("*/*/record.json")} == before
 
 
 def test_the_resolved_suite_runs_to_the_same_units(run, cli):
     out, _ = run
     again = cli("run", out / "suite.resolved.yaml", "--out", out)
-    assert "20 of 20 complete (20 of them before)" in again.err
+    assert f"{UNITS} of {UNITS} complete ({UNITS} of them before)" in again.err
 
 
 @pytest.mark.parametrize("arm", sorted(ARMS))
@@ -166,8 +172,9 @@ def test_an_attack_and_its_control_spend_the_same(run):
         for c in records(out, "cell")
     }
     for arm in ARMS:
-        for attack, control in (("hotflip", "hotflip-random"), ("uat", "uat-random")):
-            assert flops[arm, control] == pytest.approx(flops[arm, attack], rel=0.1)
+        for attack, controls in CONTROLS.items():
+            for control in controls:
+                assert flops[arm, control] == pytest.approx(flops[arm, attack], rel=0.1)
 
 
 def test_all_arms_saw_the_same_tokens_in_the_same_order(run):

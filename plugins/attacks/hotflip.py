@@ -56,8 +56,6 @@ class HotFlipOptions(Options):
     """Tries from the clean prompt, each with draws of its own; the best is kept."""
     stop_on_success: Annotated[float, pydantic.Field(gt=0)] | None = None
     """If set, stop once exp(dL) > 1 + this; by default all flips are made."""
-    permute_gradient: bool = False
-    """Shuffle the gradient's rows: the control that says what the gradient buys."""
 
     @pydantic.model_validator(mode="after")
     def _restarts_draw(self) -> HotFlipOptions:
@@ -194,8 +192,6 @@ class _Explorer:
 
         gradient: Tensor
         (gradient,) = yield Gradients([prompt], pool.reference_ids)
-        if self.options.permute_gradient:
-            return gradient[self.rng.permutation(len(gradient))]
         return gradient
 
 

@@ -6,16 +6,17 @@ from scipy.stats import bootstrap
 
 from harness.interfaces import AttackContext, ExampleSets
 from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
+from harness_plugins.attacks.permuted import Permuted
 from harness_plugins.attacks.random import Random
 
 pytestmark = pytest.mark.transformers5
 EVERYTHING = 4 * 49
 
 
-def attack(subject, examples, budget=None, plugin=HotFlip, **options):
+def attack(subject, examples, budget=None, plugin=HotFlip, matched=None, **options):
     """Run an attack; returns its results by example id."""
     results = plugin(plugin.Options(**options)).run(
-        subject, ExampleSets(examples), AttackContext("cell", budget)
+        subject, ExampleSets(examples), AttackContext("cell", budget, matched)
     )
     return {found.example_id: found for found in results}
 
@@ -120,7 +121,9 @@ def compared(tiny_model, tiny_tokenizer, letter_examples):
 
     return {
         "hotflip": measured(**options),
-        "permuted": measured(**options, permute_gradient=True),
+        "permuted": measured(
+            plugin=Permuted, matched=HotFlip(HotFlipOptions(**options))
+        ),
         "random": measured(budget=budget, plugin=Random),
     }
 
