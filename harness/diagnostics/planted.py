@@ -34,10 +34,17 @@ def recovered(variant: Record, rows: Sequence[SampleRow]) -> Estimate:
             method="fraction; Wilson interval",
             reason=reason,
         )
-    gains = {gain["example"]: gain for gain in derivation.measured["gains"]}
-    trigger = set(derivation.measured["trigger_ids"])
-    found = [_found(row, gains, trigger) for row in rows]
+    found = found_on(variant, rows)
     return wilson(sum(found), len(found))
+
+
+def found_on(variant: Record, rows: Sequence[SampleRow]) -> list[bool]:
+    """Say of each row whether it is as `recovered` wants it."""
+    assert variant.derivation is not None  # something was planted
+    measured = variant.derivation.measured
+    gains = {gain["example"]: gain for gain in measured["gains"]}
+    trigger = set(measured["trigger_ids"])
+    return [_found(row, gains, trigger) for row in rows]
 
 
 def _found(

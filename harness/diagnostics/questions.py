@@ -15,6 +15,7 @@ import numpy as np
 
 from harness.diagnostics.cells import examine_rows
 from harness.diagnostics.judged import Judged
+from harness.diagnostics.planted import found_on
 from harness.evidence.pairing import Pairing, pair, why_unpaired
 from harness.evidence.results import Attacked, Results, Subjects
 from harness.records import Diagnostic, DiagnosticId, Record
@@ -576,16 +577,14 @@ class Inquiry:
         return self._recovered(copy, records)
 
     def _recovered(self, copy: Subjects, records: dict[int, Record]) -> Judged:
-        """Count the examples on which an attack does the planted trigger's harm."""
+        """Count the examples on which an attack found the trigger, or as much harm."""
         name: DiagnosticId = "planted_weakness"
         theirs = Inquiry(self.results, copy)
         worst = theirs.worst([x for x in theirs.attacks if self.results.cells(copy, x)])
         hits: list[bool] = []
         for seed, cell in worst.items():
-            bar = _planted_bar(records[seed]) if seed in records else None
-            if bar is None:
-                return _absent(name, f"{copy.arm} does not say what its trigger does")
-            hits += [row.delta_loss >= bar for row in cell.rows]
+            if seed in records:
+                hits += found_on(records[seed], cell.rows)
         if not hits:
             return _absent(name, f"no attack on {copy.arm} is complete")
         found = wilson(sum(hits), len(hits))
@@ -750,10 +749,3 @@ def _highest(cells: Sequence[Attacked]) -> Attacked:
 def _from_source(trace: Sequence[dict[str, Any]], source: str | None) -> float | None:
     found = [step["delta_loss"] for step in trace if step.get("source") == source]
     return max(found, default=None)
-
-
-def _planted_bar(record: Record) -> float | None:
-    """Return the dL at which the planted weakness counts as found, in nats/token."""
-    made = record.derivation
-    bar = made.results.get("recovery_bar") if made is not None else None
-    return bar.value if bar is not None else None
