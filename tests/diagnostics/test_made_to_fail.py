@@ -1,0 +1,85 @@
+"""Arms and an attack made to fail get the verdicts that they deserve, in real runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from harness import schemas
+
+pytestmark = [pytest.mark.slow, pytest.mark.transformers5]
+
+SUITES = Path(__file__).parents[2] / "suites" / "rigour"
+SMALL = [
+    "models.small.steps=150",
+    "models.small.width=64",
+    "models.small.layers=2",
+    "models.small.vocabulary=512",
+    "examples.test.count=16",
+    "examples.prompt_tokens=12",
+    "examples.reference_tokens=12",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rigour")  # one store: the model is trained once
+
+
+@pytest.fixture
+def run(cli, place):
+    """Return a function that runs a suite, small, and returns its verdicts by arm."""
+
+    def make(suite: str, attack: str):
+        small = [*SMALL, f"attacks.{attack}.candidates=24"]
+        stated = [word for text in small for word in ("--set", text)]
+        folder = place / suite
+        done = cli("run", SUITES / f"{suite}.yaml", "--out", folder, *stated)
+        assert done.code == 0, done.err
+        document = json.loads((folder / "report" / "verdicts.json").read_text())
+        jsonschema.validate(
+            document, schemas.load("verdicts"), jsonschema.Draft202012Validator
+        )
+        arms = {found["arm"]: found for found in document["arms"]}
+        for arm, found in arms.items():  # the user is told at the end of the run
+            assert f"verdict: small ({arm}): {found['verdict']}" in done.err
+        assert cli("validate", folder).code == 0
+        return arms
+
+    return make
+
+
+def test_a_hidden_gradient_and_a_null_arm(run) -> None:
+    arms = run("rigour", "hotflip")
+    assert arms["baseline"]["verdict"] == "reference"
+
+    masked = arms["masked"]
+    # To the attack it looks like a defence: that is what must not fool us.
+    assert masked["difference"]["interval"][1] < 0
+    assert masked["p"] < 0.01
+    assert masked["clean_loss"] == pytest.approx(
+        arms["baseline"]["clean_loss"], abs=1e-3
+    )
+    assert masked["verdict"] == "gradient-masked"
+    assert set(masked["decided_by"]) == {
+        "gradient_health",
+        "gradient_truth",
+        "first_order_fidelity",
+    }
+
+    assert arms["gauge"]["verdict"] == "no effect"
+    low, high = arms["gauge"]["difference"]["interval"]
+    assert -0.02 < low <= 0 <= high < 0.02
+
+
+def test_an_attack_down_its_gradient_is_invalid_on_every_arm(run) -> None:
+    arms = run("broken", "inverted")
+    assert {found["verdict"] for found in arms.values()} == {"attack invalid"}
+    for found in arms.values():
+        assert found["decided_by"] == ["beats_random"]
+        # The gradient itself is in order: it is the attack that is not.
+        answers = {x["id"]: x["status"] for x in found["diagnostics"]}
+        assert answers["gradient_truth"] == answers["gradient_health"] == "pass"
