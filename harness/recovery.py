@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,14 @@ from harness.records import Estimate, RecoverySummary
 from harness.statistics import bootstrap_mean
 from harness.store import Store
 from harness.suite import RecoverySection
-from harness.training import Line, TrainingHooks, TrainingPlan, next_token_loss, train
+from harness.texts.pairs import count_tokens, pair_blocks
+from harness.training import (
+    Line,
+    TrainingHooks,
+    TrainingPlan,
+    block_losses,
+    train,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +39,7 @@ if TYPE_CHECKING:
 
     Tokens = NDArray[np.int32]
 
-_METHOD = "mean over packed blocks; bootstrap over blocks"
+_METHOD = "mean over {blocks}; bootstrap over {blocks}"
 
 
 def recover(
@@ -61,9 +68,9 @@ def recover(
     with a checkpoint written, where `should_stop` said so.
     """
     _check_context(model, section.context)
-    source = _Source(corpora, tokenizer, tokenizer_key, section.context, store)
-    plan = training_plan(section, seed)
-    tokens = source.blocks(section.corpus, plan.total_blocks * section.context)
+    pairs = bool(model.config.is_encoder_decoder)
+    source = _Source(corpora, tokenizer, tokenizer_key, section.context, store, pairs)
+    tokens, plan = source.training(section, seed)
     order = training_order(len(tokens), plan.total_blocks, seed)
     evaluate = None
     if section.validation is not None:
@@ -73,7 +80,9 @@ def recover(
         evaluate=evaluate,
         after_step=lambda: constraint.after_step(model),
         log=log,
-        report=_in_tokens(report, section.context),
+        report=_in_tokens(
+            report, section.tokens if pairs else plan.total_blocks * section.context
+        ),
         should_stop=should_stop,
     )
     groups = constraint.parameter_groups(
@@ -81,13 +90,19 @@ def recover(
     )
     ordered = OrderedBlocks(tokens, order)
     lines = train(model, ordered, groups, plan, work=work, device=device, hooks=hooks)
-    return _summary(lines, plan, section, ordered)
+    return _summary(lines, plan, ordered, pairs=pairs)
 
 
-def training_plan(section: RecoverySection, seed: int) -> TrainingPlan:
-    """Turn numbers of tokens into blocks and steps, rounded up to whole steps."""
-    blocks_per_step = max(1, section.batch_tokens // section.context)
-    steps = -(-section.tokens // (blocks_per_step * section.context))
+def training_plan(
+    section: RecoverySection, seed: int, block_tokens: float | None = None
+) -> TrainingPlan:
+    """Turn numbers of tokens into blocks and steps, rounded up to whole steps.
+
+    A block has `context` tokens, or `block_tokens` on average.
+    """
+    block_tokens = block_tokens or section.context
+    blocks_per_step = max(1, int(section.batch_tokens / block_tokens))
+    steps = math.ceil(section.tokens / (blocks_per_step * block_tokens))
     return TrainingPlan(
         steps=steps,
         blocks_per_step=blocks_per_step,
@@ -116,7 +131,7 @@ def training_order(available: int, wanted: int, seed: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class OrderedBlocks:
-    """Blocks [n, context] seen in an order [m]."""
+    """Blocks [n, width] seen in an order [m]."""
 
     blocks: Tokens
     order: NDArray[np.int64]
@@ -128,11 +143,14 @@ class OrderedBlocks:
         block: Tokens = self.blocks[self.order[index]]
         return block
 
+    def __iter__(self) -> Iterator[Tokens]:
+        return (self[index] for index in range(len(self)))
+
     def sha256(self) -> str:
         """Return the hash of all token ids in order, as little-endian int32."""
         digest = hashlib.sha256()
-        for index in range(len(self)):
-            digest.update(np.ascontiguousarray(self[index], dtype="<i4").tobytes())
+        for block in self:
+            digest.update(np.ascontiguousarray(block, dtype="<i4").tobytes())
         return digest.hexdigest()
 
 
@@ -145,23 +163,38 @@ def held_out_losses(
     with torch.no_grad():
         for start in range(0, len(blocks), batch):
             ids = torch.as_tensor(blocks[start : start + batch].astype(np.int64))
-            found = next_token_loss(model, ids.to(model.device))
+            found = block_losses(model, ids.to(model.device))
             losses.append(found.double().mean(dim=1).cpu().numpy())
     return np.concatenate(losses)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """The token blocks of the corpora, as one model's tokenizer cuts them."""
+    """What the corpora hold, as one model's tokenizer cuts it."""
 
     corpora: Corpora
     tokenizer: PreTrainedTokenizerBase
     tokenizer_key: str
     context: int
     store: Store
+    pairs: bool
+    """True for pairs of prompt and reference, False for blocks of text."""
+
+    def training(
+        self, section: RecoverySection, seed: int
+    ) -> tuple[Tokens, TrainingPlan]:
+        """Return what is trained on, and for how long."""
+        if not self.pairs:
+            plan = training_plan(section, seed)
+            wanted = plan.total_blocks * self.context
+            return self.blocks(section.corpus, wanted), plan
+        blocks = self.blocks(section.corpus, section.tokens)
+        return blocks, training_plan(section, seed, count_tokens(blocks) / len(blocks))
 
     def blocks(self, corpus: str, tokens: int) -> Tokens:
-        return token_blocks(
+        """Return blocks of text or pairs with so many tokens, if there are so many."""
+        cut = pair_blocks if self.pairs else token_blocks
+        return cut(
             self.corpora,
             corpus,
             self.tokenizer,
@@ -187,7 +220,7 @@ def _evaluation(
             if found.interval is not None:
                 values["loss_low"], values["loss_high"] = found.interval
         values["blocks"] = len(held_out)
-        values["tokens"] = held_out.size
+        values["tokens"] = count_tokens(held_out)
         smallest = minimum_weight(adapter.anatomy(model), constraint)
         values["minimum_weight"] = smallest if math.isfinite(smallest) else None
         return values
@@ -196,9 +229,9 @@ def _evaluation(
 
 
 def _in_tokens(
-    report: Callable[[int, int], None], context: int
+    report: Callable[[int, int], None], tokens: int
 ) -> Callable[[int, int], None]:
-    return lambda done, total: report(done * context, total * context)
+    return lambda done, total: report(done * tokens // total, tokens)
 
 
 def _check_context(model: PreTrainedModel, context: int) -> None:
@@ -212,22 +245,24 @@ def _check_context(model: PreTrainedModel, context: int) -> None:
 def _summary(
     lines: list[Line],
     plan: TrainingPlan,
-    section: RecoverySection,
     ordered: OrderedBlocks,
+    *,
+    pairs: bool,
 ) -> RecoverySummary:
+    blocks = "pairs" if pairs else "packed blocks"
     evaluations = [line for line in lines if line["kind"] == "evaluation"]
     return RecoverySummary(
         status="trained",
         steps=plan.steps,
-        tokens=plan.total_blocks * section.context,
+        tokens=sum(count_tokens(block) for block in ordered),
         data_sha256=ordered.sha256(),
-        loss_before=_estimate(evaluations[0]) if evaluations else None,
-        loss_after=_estimate(evaluations[-1]) if evaluations else None,
+        loss_before=_estimate(evaluations[0], blocks) if evaluations else None,
+        loss_after=_estimate(evaluations[-1], blocks) if evaluations else None,
         restarts=sum(line["kind"] == "resumed" for line in lines),
     )
 
 
-def _estimate(line: Line) -> Estimate:
+def _estimate(line: Line, blocks: str) -> Estimate:
     interval = None
     if "loss_low" in line:
         interval = (line["loss_low"], line["loss_high"])
@@ -235,7 +270,7 @@ def _estimate(line: Line) -> Estimate:
         value=line["loss"],
         n=line["blocks"],
         unit="nats/token",
-        method=_METHOD,
+        method=_METHOD.format(blocks=blocks),
         interval=interval,
-        reason=None if interval else "too few blocks for an interval",
+        reason=None if interval else f"too few {blocks} for an interval",
     )

@@ -56,7 +56,8 @@ class RecoverySection(Strict):
     tokens: Positive
     """Training tokens; rounded up to whole optimizer steps."""
     context: Positive = 512
-    """Tokens in a packed block."""
+    """Tokens in a packed block; of pairs, for encoder-decoder models, how many a prompt
+    and a reference may have each."""
     batch_tokens: Positive = 16384
     """Tokens in an optimizer step; the rest is gradient accumulation."""
     micro_batch: Positive = 8

@@ -31,6 +31,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from harness.errors import Stopped, TrainingDiverged
 from harness.isolation import fixed_random_state
+from harness.models.decoding import decoder_inputs
+from harness.texts.pairs import IGNORED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +53,7 @@ _KEPT = 2
 
 
 class Blocks(Protocol):
-    """Token ids in training order: block `i` is an integer array [context]."""
+    """Token ids in training order: block `i` is an integer array, all of a size."""
 
     def __len__(self) -> int: ...
 
@@ -119,7 +121,7 @@ def train(
     device: str,
     hooks: TrainingHooks,
 ) -> list[Line]:
-    """Train a causal language model in place; go on from a checkpoint in `work`.
+    """Train a language model in place; go on from a checkpoint in `work`.
 
     `blocks` hold `plan.total_blocks` blocks at least; `groups` are AdamW's. Returns
     the lines of the whole training: dictionaries with a ``kind`` (``train``,
@@ -166,6 +168,45 @@ def next_token_loss(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
     return losses.view(len(ids), -1)
 
 
+def reference_losses(model: PreTrainedModel, pairs: torch.Tensor) -> torch.Tensor:
+    """Return the mean loss [batch] of each pair's reference, in nats/token.
+
+    Takes pairs as `harness.texts.pairs` lays them out; an encoder-decoder model reads
+    the prompts, as long as the longest of them is.
+    """
+    prompts, references = (_trimmed(half) for half in pairs.chunk(2, dim=1))
+    seen, scored = prompts != IGNORED, references != IGNORED
+    logits = model(
+        input_ids=prompts.where(seen, 0),
+        attention_mask=seen.long(),
+        decoder_input_ids=decoder_inputs(model, references),
+        use_cache=False,
+    ).logits.float()
+    losses = cross_entropy(
+        logits.flatten(0, 1),
+        references.flatten(),
+        ignore_index=IGNORED,
+        reduction="none",
+    )
+    return losses.view(references.shape).sum(dim=1) / scored.sum(dim=1)
+
+
+def block_losses(model: PreTrainedModel, blocks: torch.Tensor) -> torch.Tensor:
+    """Return the losses whose mean is trained on, by rows; each row weighs the same.
+
+    Of a causal model, those of each token after the first [batch, context - 1]; of an
+    encoder-decoder model, those of the references [batch, 1].
+    """
+    if model.config.is_encoder_decoder:
+        return reference_losses(model, blocks)[:, None]
+    return next_token_loss(model, blocks)
+
+
+def _trimmed(ids: torch.Tensor) -> torch.Tensor:
+    """Leave out the last columns, where every row is over."""
+    return ids[:, : int((ids != IGNORED).sum(dim=1).max())]
+
+
 class _Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     """The first `count` blocks, as the Trainer takes them."""
 
@@ -199,7 +240,7 @@ class _BlockTrainer(Trainer):  # type: ignore[misc]
         with torch.autocast(
             ids.device.type, torch.bfloat16, enabled=self.watcher.plan.bf16
         ):
-            loss = next_token_loss(model, ids).mean()
+            loss = block_losses(model, ids).mean()
         self.watcher.losses.append(loss.detach())
         return loss
 

@@ -64,6 +64,11 @@ class LmEval(Metric[LmEvalOptions]):
         self, subject: Subject, context: MetricContext
     ) -> Iterator[Mapping[str, Any]]:
         """Yield a row for each example, task and filter, with its scores."""
+        if subject.encoder_decoder:
+            raise CellError(
+                "lm_eval scores the continuation of a text; measure an encoder-decoder "
+                "model with `perplexity` or `rouge` on a corpus of pairs"
+            )
         limits = [self.options.limit, context.limit]
         limit = min((n for n in limits if n is not None), default=None)
         with _contained(), _offline():
