@@ -4,10 +4,11 @@
 PYTHON ?= python3
 VENV := .venv
 VENV_T5 := .venv-transformers5
+VENV_TEXTATTACK := .venv-textattack
 PYTEST_WORKERS ?= 2
 SETTINGS := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: help quickstart test lint format test-transformers5 clean
+.PHONY: help quickstart test lint format test-transformers5 test-textattack clean
 
 help:
 	@echo "make quickstart          install, train a small model, attack it, print tables"
@@ -15,6 +16,7 @@ help:
 	@echo "make lint                format, lint, types, imports between modules"
 	@echo "make format              format the code"
 	@echo "make test-transformers5  a part of the tests, on transformers 5"
+	@echo "make test-textattack     the tests of the extra textattack, with it"
 	@echo "make clean               remove the environments and what tools left"
 
 quickstart: $(VENV)/.installed
@@ -36,8 +38,11 @@ format: $(VENV)/.installed-test
 test-transformers5: $(VENV_T5)/.installed
 	$(VENV_T5)/bin/pytest -m transformers5
 
+test-textattack: $(VENV_TEXTATTACK)/.installed
+	$(VENV_TEXTATTACK)/bin/pytest tests/plugins/test_textattack.py
+
 clean:
-	rm -rf $(VENV) $(VENV_T5) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_T5) $(VENV_TEXTATTACK) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 # setup.cfg says which versions work; constraints.txt, which ones were tested.
 $(VENV)/.installed: $(SETTINGS)
@@ -56,4 +61,10 @@ $(VENV_T5)/.installed: $(SETTINGS)
 		constraints.txt > $(VENV_T5)/constraints.txt
 	$(VENV_T5)/bin/python -m pip install --quiet -c $(VENV_T5)/constraints.txt \
 		-e '.[test]' 'transformers>=5,<6'
+	touch $@
+
+$(VENV_TEXTATTACK)/.installed: $(SETTINGS)
+	test -x $(VENV_TEXTATTACK)/bin/python || $(PYTHON) -m venv $(VENV_TEXTATTACK)
+	$(VENV_TEXTATTACK)/bin/python -m pip install --quiet -c constraints.txt \
+		-e '.[textattack,test]'
 	touch $@
