@@ -17,6 +17,8 @@ from harness.interfaces import (
     ExampleSets,
     ModelAdapter,
 )
+from harness.models.checkpoints import CheckpointAdapter
+from harness.models.families import GPT_NEOX
 from harness_plugins.attacks.hotflip import HotFlip
 
 if TYPE_CHECKING:
@@ -46,6 +48,13 @@ class Masked(Constraint):
         # In place, as of every constraint: the model becomes the masked one.
         model.__class__ = type(masked)
         model.__dict__.update(masked.__dict__)
+
+
+class Maskable(CheckpointAdapter):
+    """Loads GPT-NeoX models, and knows them when they are masked."""
+
+    name = "maskable"
+    families = {GPT_NEOX.model_type: GPT_NEOX, MODEL_TYPE: GPT_NEOX}
 
 
 class Inverted(HotFlip):
@@ -100,6 +109,12 @@ def register() -> tuple[Any, Any]:
 def suite_started(suite: Mapping[str, Any], run_dir: str) -> None:
     """Register the architecture: a run may load what an earlier one has frozen."""
     register()
+
+
+@hookimpl
+def register_models() -> list[type[ModelAdapter[Any]]]:
+    """Offer the adapter for checkpoints; `scratch` needs none."""
+    return [Maskable]
 
 
 @hookimpl
