@@ -63,9 +63,8 @@ def settings(shared, tasks):
         "search: {corpus: pile_search, count: 3}, "
         "validation: {corpus: pile_validation, count: 2}, "
         "prompt_tokens: 12, reference_tokens: 8}",
-        "attacks.hotflip": "{flips: 2, candidates: 8, controls: [random]}",
-        "attacks.uat": "{trigger_tokens: 2, candidates: 4, sweeps: 1, restarts: 2, "
-        "controls: [random]}",
+        "attacks.hotflip": "{flips: 2, candidates: 8}",
+        "attacks.uat": "{trigger_tokens: 2, candidates: 4, sweeps: 1, restarts: 2}",
     }
     return [
         part for key, value in values.items() for part in ("--set", f"{key}={value}")
