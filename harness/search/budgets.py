@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,3 +28,9 @@ def passes(
         drafted, _ = draft.pass_flops(prompt, reference)
         count += block.draft_forward * drafted / forward
     return count
+
+
+def shares(total: int, parts: int) -> list[int]:
+    """Split a number into so many that differ by 1 at most."""
+    ends = [total * i // parts for i in range(parts + 1)]
+    return [after - before for before, after in pairwise(ends)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
@@ -92,7 +91,7 @@ class Random(Attack[RandomOptions]):
         context: AttackContext,
         budget: Budget,
     ) -> Iterator[Adversarial]:
-        from harness.search.budgets import passes
+        from harness.search.budgets import passes, shares
         from harness.search.flips import flip_search
         from harness.search.lockstep import lockstep
 
@@ -101,7 +100,7 @@ class Random(Attack[RandomOptions]):
         def search(example: Example) -> Search[Adversarial]:
             clean = 1
             drawn = max(0, int(passes(subject, budget, example)) - clean)
-            draw = _Draw(context.rng(example.id), iter(_shares(drawn, flips)))
+            draw = _Draw(context.rng(example.id), iter(shares(drawn, flips)))
             return flip_search(subject, example, draw, flips=flips)
 
         return lockstep(subject, map(search, examples.test))
@@ -143,7 +142,7 @@ def _write_block(
     layout: BlockBudget,
 ) -> Iterator[Adversarial]:
     from harness.search.blocks import Block, BlockSearch
-    from harness.search.budgets import passes
+    from harness.search.budgets import passes, shares
     from harness.search.draft import draft_of
     from harness.search.lockstep import lockstep
     from harness.search.multi import MultiSearch, look_nowhere
@@ -154,13 +153,13 @@ def _write_block(
         rng = context.rng(example.id)
         start = 1
         affordable = int(passes(subject, budget, example, draft))
-        counts = _shares(affordable - start, layout.steps)
+        counts = shares(affordable - start, layout.steps)
         block = Block.of(subject, example, layout, rng)
         allowed = subject.vocabulary.allowed
         if layout.many_at_once:
             look = look_nowhere(block, allowed)
             whole = layout.positions == "prompt"
-            counts = _shares(affordable - start - whole, layout.steps)
+            counts = shares(affordable - start - whole, layout.steps)
             many = MultiSearch(block, look, counts, rng, allowed, draw_start=whole)
             return many.run(example.id)
         draw = _DrawFromAll(allowed, rng)
@@ -226,12 +225,6 @@ class _Tokens:
         others = allowed[allowed != trigger[place]]
         drawn = rng.choice(others, min(self.count, len(others)), replace=False)
         return [int(token) for token in drawn]
-
-
-def _shares(total: int, parts: int) -> list[int]:
-    """Split a number into so many that differ by 1 at most."""
-    ends = [total * i // parts for i in range(parts + 1)]
-    return [after - before for before, after in pairwise(ends)]
 
 
 @hookimpl

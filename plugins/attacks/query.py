@@ -1,0 +1,98 @@
+"""Query search: flips without gradients, that learns from its passes where to look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import pydantic
+
+from harness import hookimpl
+from harness.interfaces import (
+    Adversarial,
+    Attack,
+    AttackContext,
+    Budget,
+    Example,
+    ExampleSets,
+    Options,
+)
+
+if TYPE_CHECKING:
+    from harness.search.lockstep import Search
+    from harness.subject import Subject
+
+Positive = Annotated[int, pydantic.Field(gt=0)]
+
+
+class QueryOptions(Options):
+    """Options of query search."""
+
+    flips: Positive = 5
+    """How many positions may change, distinct ones."""
+    queries: Annotated[int, pydantic.Field(gt=1)] = 321
+    """Forward passes, that of the clean prompt included."""
+    round_size: Positive = 16
+    """Flips that are verified together, before what they did steers the next ones."""
+
+
+class Query(Attack[QueryOptions]):
+    """Flips tokens by trial, and learns where and what to try; uses no gradient.
+
+    Flips are drawn from four sources: any token, a token that follows its neighbour
+    somewhere in the search examples, the position and token that promise most by what
+    was seen, and flips that paid before. Sources and positions that pay are drawn more
+    often. At each step, the best flip is made if it improves. It needs losses alone, as
+    one has them of a model behind an interface.
+    """
+
+    name = "query"
+    Options = QueryOptions
+    uses_search_examples = True
+
+    def run(
+        self, subject: Subject, examples: ExampleSets, context: AttackContext
+    ) -> Iterator[Adversarial]:
+        import numpy as np
+
+        from harness.search.budgets import shares
+        from harness.search.flips import flip_search
+        from harness.search.local import Learner, bigrams_of
+        from harness.search.lockstep import lockstep
+
+        allowed = subject.vocabulary.allowed
+        texts = [np.r_[x.prompt_ids, x.reference_ids] for x in examples.search]
+        bigrams = bigrams_of(texts, allowed)
+
+        def search(example: Example) -> Search[Adversarial]:
+            clean, flips = 1, self.options.flips
+            counts = shares(self.options.queries - clean, flips)
+            learner = Learner(
+                allowed,
+                bigrams,
+                context.rng(example.id),
+                iter(counts),
+                self.options.round_size,
+            )
+            return flip_search(subject, example, learner, flips=flips)
+
+        searches = map(search, examples.test)
+        for done, found in enumerate(lockstep(subject, searches), 1):
+            yield found
+            context.report(done, len(examples.test))
+
+    def budget(self, examples: int) -> Budget:
+        """Return the cost of an example, near ties that are scored again left out."""
+        return Budget(self.options.queries, 0, flips=self.options.flips)
+
+    def unbounded(self, prompt_tokens: int) -> QueryOptions | None:
+        return self.options.model_copy(update={"flips": prompt_tokens})
+
+    def longer(self) -> QueryOptions | None:
+        return self.options.model_copy(update={"queries": 2 * self.options.queries})
+
+
+@hookimpl
+def register_attacks() -> list[type[Query]]:
+    """Offer the attack."""
+    return [Query]
