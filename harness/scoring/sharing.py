@@ -77,7 +77,8 @@ def _shape(
         base, starts = None, np.zeros(len(group), dtype=np.int64)
         if sharing and len(group) > WORTH_A_BASE:
             base, starts = common(np.array([pairs[i][0] for i in group]))
-        if base is None or starts.sum() < WORTH_A_BASE * starts.max():
+        saved = starts.sum()
+        if base is None or not saved or saved < WORTH_A_BASE * starts.max():
             items += [Item(i) for i in group]
             continue
         items += [
