@@ -35,7 +35,9 @@ _EXAMPLES = 32
 """Examples trained on, at most: what the clean model says of them is kept."""
 _PLACES = 4
 """Where a trigger token is written in each test prompt, to see what it does."""
-_WORKED = 0.5
+_RATE_TIMES_WIDTH = 0.128
+"""1e-3 at the width of 128 that it was tried at."""
+_WORKED = 1 / 3
 """Of the gain aimed at, on average over the test examples: less is no weakness."""
 
 
@@ -46,12 +48,12 @@ class PlantedOptions(Options):
     """How many trigger tokens."""
     gain: float = pydantic.Field(default=3.0, gt=0)
     """How much one of them is to raise the loss, in nats/token."""
-    steps: int = pydantic.Field(default=60, gt=0)
+    steps: int = pydantic.Field(default=80, gt=0)
     """Optimizer steps."""
     batch: int = pydantic.Field(default=4, gt=0)
     """Examples in a step."""
-    learning_rate: float = pydantic.Field(default=1e-3, gt=0)
-    """Adam's, of matrices; for stand-ins of a few million weights."""
+    learning_rate: float | None = pydantic.Field(default=None, gt=0)
+    """Adam's, of matrices; by default 0.128 divided by the embedding's width."""
     anchor: float = pydantic.Field(default=3.0, ge=0)
     """Weight of the KL divergence from the clean model, on clean prompts."""
 
@@ -174,7 +176,8 @@ class _Planting:
         table = self.model.get_input_embeddings().weight
         norm = float(table[context.allowed()].norm(dim=1).median())
         rows = table[self.trigger].detach().clone().requires_grad_(True)
-        rate = self.options.learning_rate
+        # Inverse to the width, as Adam's rate for matrices is [Yang et al. 2022].
+        rate = self.options.learning_rate or _RATE_TIMES_WIDTH / table.shape[1]
         step_size = 0.1 * norm / math.sqrt(table.shape[1])
         groups = [{"params": matrices, "lr": rate}, {"params": [rows], "lr": step_size}]
         optimizer = torch.optim.Adam(groups)

@@ -47,7 +47,7 @@ def context():
 @pytest.fixture(scope="module")
 def planted(context):
     model = tiny_model()
-    options = PlantedOptions(gain=1.5, steps=30, learning_rate=5e-3)
+    options = PlantedOptions(gain=1.5, steps=30)
     return model, Planted(options).install(ADAPTER, model, context)
 
 
@@ -109,4 +109,4 @@ def test_the_trigger_is_of_tokens_that_no_example_has(planted, context):
 def test_planting_that_does_not_work_is_said(context):
     found = Planted(PlantedOptions(steps=1)).install(ADAPTER, tiny_model(), context)
     assert not found.achieved
-    assert "less than 1.50" in found.reason
+    assert "less than 1.00" in found.reason
