@@ -76,7 +76,12 @@ def main() -> None:
         torch.manual_seed(0)
         model, tokenizer = load(arguments, layout)
         bench = Bench(arguments, layout, model, tokenizer)
-        rows = list(bench.rows())
+        rows = []
+        for row in bench.rows():
+            print(
+                f"measured: {row.name}, {row.candidates:.1f} candidates/s", flush=True
+            )
+            rows.append(row)
         show(layout, rows, ceiling)
     if arguments.growth:
         growth(arguments)
