@@ -56,11 +56,11 @@ def main() -> None:
     whole = dict(any_token(lab))
     if arguments.nanogcg:
         whole["nanoGCG"] = nanogcg(lab, arguments.nanogcg, arguments.model)
-    results = {"any token": whole, f"{FLIPS} tokens": dict(few_tokens(lab))}
-    for title, curves in results.items():
-        show(title, curves, lab)
+    show("any token", whole, lab)
+    few = dict(few_tokens(lab))
+    show(f"{FLIPS} tokens", few, lab)
     if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1))
+        arguments.json.write_text(json.dumps({"any": whole, "few": few}, indent=1))
 
 
 def parse_arguments() -> argparse.Namespace:
