@@ -12,6 +12,7 @@ import filelock
 
 from harness.assembly import Unit
 from harness.corpora import Corpora
+from harness.diagnostics.replay import replay_run
 from harness.errors import HarnessError
 from harness.executors import Executor, RunUnit
 from harness.plan import CellPlan, Plan
@@ -91,6 +92,8 @@ def run_plan(
         (tally.failed if record.error else tally.complete).append(record.id)
         if record.error and fail_fast:
             raise HarnessError(f"{record.id} failed, and --fail-fast is set")
+    if run.suite.diagnostics == "full":
+        replay_run(plan, folder)
     run.hook.suite_finished(
         run_dir=str(folder.root),
         complete=len(tally.complete),

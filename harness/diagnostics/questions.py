@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from harness.diagnostics import replay
 from harness.diagnostics.cells import examine_rows
 from harness.diagnostics.judged import Judged
 from harness.diagnostics.planted import found_on
@@ -626,7 +627,42 @@ class Inquiry:
         )
 
     def _replay(self) -> Judged:
-        return _absent("replay", "nothing was replayed: it takes diagnostics: full")
+        """Hold what a fresh process scored against the arm's records."""
+        name: DiagnosticId = "replay"
+        known = replay.read(self.results.survey.folder)
+        found = []
+        for label in self._planned:
+            for cell in self.results.cells(self.subjects, label).values():
+                answer = known.get(cell.record.id)
+                samples = cell.record.samples
+                if answer is None or samples is None:
+                    continue
+                if answer["samples_sha256"] == samples.sha256:
+                    found.append((cell.record.id, answer))
+        if not found:
+            more = "it takes diagnostics: full"
+            return _absent(name, f"nothing was replayed: {more}")
+        broken = [f"{cell}: {x['error']}" for cell, x in found if "error" in x]
+        apart = [x["largest"] for _, x in found if x.get("largest") is not None]
+        largest = max(apart, default=None)
+        reason = broken[0] if broken else None
+        if largest is None:
+            reason = reason or "there was no row to replay"
+        elif largest > replay.TOLERANCE_NATS and not reason:
+            reason = f"a replayed loss is {largest:.3g} nats/token off the record"
+        return Judged(
+            id=name,
+            status="fail" if reason else "pass",
+            value=largest,
+            n=sum(x.get("passes", 0) for _, x in found),
+            threshold=replay.TOLERANCE_NATS,
+            unit="nats/token",
+            reason=reason,
+            measured={
+                "cells": len(found),
+                "plain": all(x.get("plain", False) for _, x in found),
+            },
+        )
 
     def _completeness(self) -> Judged:
         derived = [

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
 import pytest
 
 from harness import schemas
+from harness.diagnostics import plain_replay
+from harness.diagnostics.replay import replay_run
+from harness.diagnostics.verdicts import judge
+from harness.evidence.results import Results
+from harness.survey import survey
 
 pytestmark = [pytest.mark.slow, pytest.mark.transformers5]
 
@@ -83,3 +90,39 @@ def test_an_attack_down_its_gradient_is_invalid_on_every_arm(run) -> None:
         # The gradient itself is in order: it is the attack that is not.
         answers = {x["id"]: x["status"] for x in found["diagnostics"]}
         assert answers["gradient_truth"] == answers["gradient_health"] == "pass"
+
+
+def test_replays_find_what_plain_transformers_disputes(run, place) -> None:
+    """After the runs above: a fresh process scores rows as the records say."""
+    run("rigour", "hotflip")
+    found = survey(place / "rigour")
+    replay_run(found.plan, found.folder)
+    arms = {x.arm: x for x in judge(Results(found, 0.15)).arms}
+    answers = {
+        arm: next(x for x in verdict.diagnostics if x.id == "replay")
+        for arm, verdict in arms.items()
+    }
+    for arm in ("baseline", "gauge"):
+        assert answers[arm].status == "pass"
+        assert answers[arm].n == 3 * 2 * 4  # cells, prompts of a row, rows
+        assert answers[arm].value < 1e-4
+    # Its architecture is no one's but ours: nobody could replay it elsewhere.
+    assert answers["masked"].status == "fail"
+    assert "cannot be loaded" in answers["masked"].reason
+
+    cell = next(x for x in found.plan.cells if x.variant.arm == "gauge")
+    samples = found.folder.unit_dir("cell", cell.id) / "samples.jsonl"
+    told = [json.loads(line) for line in samples.read_text().splitlines()]
+    told[0]["adversarial_loss"] += 0.01
+    forged = place / "forged.jsonl"
+    forged.write_text("".join(json.dumps(row) + "\n" for row in told))
+    model = found.folder.unit_dir("variant", cell.variant.id) / "model"
+    job = {"id": "x", "samples": str(forged), "rows": 4}
+    done = subprocess.run(
+        [sys.executable, plain_replay.__file__],
+        input=json.dumps([{"model": str(model), "cells": [job]}]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["x"]["largest"] == pytest.approx(0.01, abs=1e-4)
