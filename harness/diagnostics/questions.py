@@ -22,6 +22,7 @@ from harness.evidence.results import Attacked, Results, Subjects
 from harness.records import Diagnostic, DiagnosticId, Record
 from harness.results import successes
 from harness.statistics import bootstrap_mean, mcnemar, paired_difference, wilson
+from harness.suites.scenes import scene_of
 
 if TYPE_CHECKING:
     from harness.records import DiagnosticStatus
@@ -115,7 +116,9 @@ class Inquiry:
         return [x for x in labels if self.results.planned(self.subjects, x)]
 
     def _plugin(self, label: str) -> Any:
-        return self.results.survey.plan.experiment.attacks[label]
+        experiment = self.results.survey.plan.experiment
+        scene = scene_of(experiment.suite, experiment.attacks, self.subjects.arm)
+        return experiment.attacks[label].placed(scene)
 
     def _searches(self, label: str) -> bool:
         section, attack = self.results.suite.attacks[label], self._plugin(label)
