@@ -14,8 +14,8 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 SUITE = HERE.parent / "suites" / "pythia_1p4b.yaml"
 CONTROLS = {
-    "hotflip": ("hotflip-random",),
-    "uat": ("uat-random",),
+    "hotflip": ("hotflip-random", "hotflip-permuted"),
+    "uat": ("uat-random", "uat-permuted", "uat-benign"),
     "adaptive": ("adaptive-random",),
 }
 ATTACKS = {*CONTROLS, *sum(CONTROLS.values(), ()), "transfer", "worst_case"}

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.interfaces import Budget, Example
+    from harness.interfaces import Budget, Example, ExampleSets
     from harness.subject import Subject
 
 
@@ -34,3 +34,19 @@ def shares(total: int, parts: int) -> list[int]:
     """Split a number into so many that differ by 1 at most."""
     ends = [total * i // parts for i in range(parts + 1)]
     return [after - before for before, after in pairwise(ends)]
+
+
+def trigger_passes(subject: Subject, budget: Budget, examples: ExampleSets) -> float:
+    """Return how many forward passes the whole search for a trigger may cost.
+
+    A budget is stated for as many prompts as the attack uses at most; where the suite
+    gives fewer, the attack spends less, and so may its control.
+    """
+    trigger = budget.trigger
+    assert trigger is not None
+    sweeps = trigger.starts * trigger.sweeps
+    whole = budget.examples * passes(subject, budget, examples.test[0])
+    searching = whole - sweeps * trigger.validation_prompts
+    given = min(1.0, len(examples.search) / trigger.search_prompts)
+    chosen_on = min(trigger.validation_prompts, len(examples.validation))
+    return searching * given + sweeps * chosen_on

@@ -48,14 +48,14 @@ class Benign(Attack[Options]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        from harness.search.budgets import passes
+        from harness.search.budgets import trigger_passes
         from harness.search.triggers import Batch, with_trigger
 
         budget = context.budget
         if budget is None or budget.trigger is None:
             raise CellError("benign is the control of a prepended trigger alone")
         validation = examples.validation[: budget.trigger.validation_prompts]
-        whole = budget.examples * passes(subject, budget, examples.test[0])
+        whole = trigger_passes(subject, budget, examples)
         texts = _draw(
             examples, budget.trigger.tokens, int(whole / len(validation)), context
         )

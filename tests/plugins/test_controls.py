@@ -137,11 +137,18 @@ def test_benign_takes_the_best_on_validation_of_all_that_it_can_pay_for(
     assert 0 <= ties <= 5 * len(pieces) // 10
 
 
-def test_benign_draws_as_many_texts_as_the_budget_pays_for(letter_subject, sets):
+@pytest.mark.parametrize("prompts", [4, 32], ids=["enough", "too few"])
+def test_benign_draws_as_many_texts_as_the_budget_pays_for(
+    prompts, letter_subject, sets
+):
+    changes = {
+        "restarts": 1,
+        "sweeps": 1,
+        "candidates": 2,
+        "validation_prompts": prompts,
+    }
     small = UAT(
-        TRIGGER.options.model_copy(
-            update={"restarts": 1, "sweeps": 1, "candidates": 2, "search_prompts": 4}
-        )
+        TRIGGER.options.model_copy(update={**changes, "search_prompts": prompts})
     )
     subject = letter_subject()
     with subject.metered() as attack:
