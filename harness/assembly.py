@@ -48,6 +48,7 @@ class Outcome:
     allowed: dict[str, Any] = field(default_factory=dict)
     """Number and hash of the tokens that an attack may write."""
     batch_size: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
     restarts: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     error: ErrorInfo | None = None
@@ -153,6 +154,7 @@ def _provenance(
         hardware=hardware(run.device),
         dtype=run.experiment.models[variant.model].dtype,
         batch_size=outcome.batch_size or run.suite.batch_size,
+        settings=outcome.settings,
         started=started,
         finished=finished,
         seconds=outcome.seconds,

@@ -298,6 +298,8 @@ class Provenance(Strict):
     """What attacks searched in; results are always scored in float32."""
     batch_size: int
     """Sequences in one forward pass, as really used."""
+    settings: dict[str, Any] = {}
+    """What else changes the last bits of a search's losses."""
     started: str
     """UTC, ISO 8601."""
     finished: str

@@ -13,13 +13,10 @@ from harness.errors import RecordError
 from harness.records import Estimate, parse_json, readable_errors
 from harness.statistics import bootstrap_mean, paired_difference, wilson
 from harness.strict import Strict
+from harness.suite import ROUGE_DROP
 
 if TYPE_CHECKING:
     from harness.interfaces import Example
-
-
-ROUGE_DROP = 0.10
-"""The relative fall of ROUGE-L from which a summary counts as spoilt, by default."""
 
 
 class ChoiceRow(Strict):

@@ -107,7 +107,7 @@ class Runner:
                 outcome.diagnostics = self._examine(plan, subject)
         outcome.ledger = meter.ledger()
         outcome.samples = write_samples(folder, rows)
-        outcome.batch_size = subject.batch_size
+        outcome.batch_size, outcome.settings = subject.batch_size, subject.settings
 
     def _run_cell(self, plan: CellPlan, folder: Path, outcome: Outcome) -> None:
         self._complete("variant", plan.variant.id, "its variant")
@@ -134,7 +134,7 @@ class Runner:
             outcome.diagnostics = examine_rows(found.rows)
         outcome.ledger, outcome.restarts = found.ledger, found.restarts
         outcome.samples = write_samples(folder, rows)
-        outcome.batch_size = subject.batch_size
+        outcome.batch_size, outcome.settings = subject.batch_size, subject.settings
 
     def _examine(self, plan: VariantPlan, subject: Subject) -> list[Diagnostic]:
         if plan.identity["diagnostics"] is None:

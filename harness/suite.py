@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from harness.results import ROUGE_DROP
 from harness.strict import Strict
+
+ROUGE_DROP = 0.10
+"""The relative fall of ROUGE-L from which a summary counts as spoilt, by default."""
 
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 SLICE = r"^(\d+%?)?:(\d+%?)?$"

@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 SUITE = HERE.parent / "suites" / "pythia_1p4b.yaml"
 CONTROLS = {
     "hotflip": ("hotflip-random", "hotflip-permuted"),
+    "multiflip": ("multiflip-random", "multiflip-permuted"),
     "uat": ("uat-random", "uat-permuted", "uat-benign"),
     "adaptive": ("adaptive-random",),
 }
@@ -64,6 +65,7 @@ def settings(shared, tasks):
         "validation: {corpus: pile_validation, count: 2}, "
         "prompt_tokens: 12, reference_tokens: 8}",
         "attacks.hotflip": "{flips: 2, candidates: 8}",
+        "attacks.multiflip": "{steps: 3, candidates: 4}",
         "attacks.uat": "{trigger_tokens: 2, candidates: 4, sweeps: 1, restarts: 2}",
     }
     return [

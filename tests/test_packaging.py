@@ -31,10 +31,15 @@ def test_every_package_of_the_tree_is_listed():
     assert set(setup_cfg("options", "packages")) >= found
 
 
+WITH_TORCH = "triton"
+"""Comes with torch where there is a GPU to compile for; only then is it imported."""
+
+
 def test_every_library_that_is_imported_is_required():
     wanted = [
         *setup_cfg("options", "install_requires"),
         *setup_cfg("options.extras_require", "textattack"),
+        WITH_TORCH,
     ]
     names = {re.split("[<>=]", line)[0] for line in wanted}
     providers = importlib.metadata.packages_distributions()

@@ -34,7 +34,7 @@ def test_the_base_of_these_tests_is_valid(toy_suite):
 WRONG = {
     # --- keys
     "limits: 3": "s.yaml:2: limits: unknown key 'limits'; did you mean 'limit'?",
-    "success: {treshold: 0.1}": "s.yaml:2: success.treshold: unknown key 'treshold'; did you mean 'threshold'? (known: threshold)",
+    "success: {treshold: 0.1}": "s.yaml:2: success.treshold: unknown key 'treshold'; did you mean 'threshold'? (known: rouge_drop, threshold)",
     "arms:\n  monotone: {strat: abs}": "s.yaml:3: arms.monotone.strat: unknown toy_softplus option 'strat'; did you mean 'start'?",
     "attacks:\n  flip: {mach: control}": "s.yaml:3: attacks.flip.mach: unknown toy_flip option 'mach'; did you mean 'match'?",
     # --- missing

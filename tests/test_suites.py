@@ -35,8 +35,9 @@ def test_the_mission_is_the_whole_experiment():
     assert suite.success.threshold == 0.15
     assert set(suite.profiles) == {"smoke", "quick", "full"}
     plan = make_plan(experiment)
-    # hotflip with two controls, uat with three, adaptive with one; two that replay
-    assert (len(plan.variants), len(plan.cells)) == (4 * 5, 4 * 5 * 11)
+    # hotflip and multiflip with two controls, uat with three, adaptive with one; two
+    # that replay
+    assert (len(plan.variants), len(plan.cells)) == (4 * 5, 4 * 5 * 14)
 
 
 def test_every_attack_of_the_mission_has_a_control_of_equal_budget():

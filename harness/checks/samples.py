@@ -13,9 +13,10 @@ from harness.diagnostics.cells import examine_rows
 from harness.errors import RecordError
 from harness.interfaces import Metric
 from harness.records import Diagnostic, Estimate, Fault, Record, parse_json
-from harness.results import ROUGE_DROP, SampleRow, parse_samples, summarise_attack
+from harness.results import SampleRow, parse_samples, summarise_attack
 from harness.rouge import rouge
 from harness.run_folder import samples_fault
+from harness.suite import ROUGE_DROP
 
 Metrics = Mapping[str, Metric[Any]]
 """Metrics by the labels that results are stored under."""

@@ -8,7 +8,7 @@ softplus keeps 15 distinct values. The inverses are computed in float64.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -94,6 +94,32 @@ class Square(NonNegative):
         return 2 * w.sqrt()
 
 
+class SignSplit(Softplus):
+    """W = softplus(V[0]) - softplus(V[1]): the difference of two positive matrices.
+
+    A network W2 s(W1 z) with a non-decreasing s is then [I, -I] G([z; -z]), where the
+    core G, twice as wide, has no negative weight.
+    """
+
+    def __init__(self, lift: float) -> None:
+        super().__init__()
+        self.lift = lift
+        """What is added to both parts at first, so that V is finite where W is 0."""
+
+    def weight_of(self, v: torch.Tensor) -> torch.Tensor:
+        positive, negative = super().weight_of(v).unbind()
+        return positive - negative
+
+    def right_inverse(self, w: torch.Tensor) -> torch.Tensor:
+        """Return V [2, out, in] in float32."""
+        parts = torch.stack([w.double().clamp(min=0), (-w.double()).clamp(min=0)])
+        return self.inverse(parts + self.lift).float()
+
+    def slope(self, w: torch.Tensor) -> torch.Tensor:
+        # The mean of the two parts.
+        return w.abs().div(2).add(self.lift)
+
+
 PARAMETRIZATIONS: dict[str, Callable[[], NonNegative]] = {
     "softplus": Softplus,
     "exp": Exponential,
@@ -121,9 +147,14 @@ class _Float32List(ParametrizationList):
 
 
 def constrain(projection: Projection, name: str) -> None:
+    """Train V instead of the weight of a projection, by one of `PARAMETRIZATIONS`."""
+    parametrize(projection, PARAMETRIZATIONS[name]())
+
+
+def parametrize(projection: Projection, function: NonNegative) -> None:
     """Train V instead of the weight of a projection (float32), from now on."""
     module = projection.module
-    register_parametrization(module, "weight", PARAMETRIZATIONS[name]())
+    register_parametrization(module, "weight", function)
     parametrizations: Any = module.parametrizations
     # As torch itself does with a parametrized module: its class is what changes.
     parametrizations.weight.__class__ = _Float32List
@@ -139,3 +170,20 @@ def parametrized_weights(
         parametrizations: Any = module.parametrizations
         if isinstance(parametrizations.weight[0], NonNegative):
             yield parametrizations.weight[0], parametrizations.weight.original
+
+
+def scaled_groups(
+    groups: Sequence[dict[str, Any]], model: nn.Module, rate: float
+) -> list[dict[str, Any]]:
+    """Give each V an optimizer group: a step of it moves W by about W times as much.
+
+    Decay of V would pull the weights towards f(0), not towards 0: there is none.
+    """
+    scaled = []
+    for function, v in parametrized_weights(model):
+        scale = function.slope(function(v.detach())).mean().item()
+        scaled.append({"params": [v], "lr": rate / scale, "weight_decay": 0.0})
+    own = {id(v) for _, v in parametrized_weights(model)}
+    for group in groups:
+        group["params"] = [p for p in group["params"] if id(p) not in own]
+    return [*groups, *scaled]

@@ -49,21 +49,12 @@ class Softplus(Constraint[SoftplusOptions]):
     def parameter_groups(
         self, model: PreTrainedModel, learning_rate: float, weight_decay: float
     ) -> list[dict[str, Any]]:
-        """Give each V a group: a step of it moves W by about W times as much.
-
-        Decay of V would pull the weights towards f(0), not towards 0: there is none.
-        """
-        from harness.ffn.parametrizations import parametrized_weights
+        """Give each V a group of its own."""
+        from harness.ffn.parametrizations import scaled_groups
 
         rate = learning_rate * self.options.lr_multiplier
         groups = super().parameter_groups(model, learning_rate, weight_decay)
-        for function, v in parametrized_weights(model):
-            scale = function.slope(function(v.detach())).mean().item()
-            groups.append({"params": [v], "lr": rate / scale, "weight_decay": 0.0})
-        own = {id(v) for _, v in parametrized_weights(model)}
-        for group in groups[:2]:
-            group["params"] = [p for p in group["params"] if id(p) not in own]
-        return groups
+        return scaled_groups(groups, model, rate)
 
 
 @hookimpl

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from harness.errors import MissingResource, UsageError
-from harness.interfaces import MetricContext
+from harness.interfaces import Document, MetricContext
 from harness.subject import Subject
 from harness_plugins.metrics.lm_eval import LmEval, LmEvalOptions
 from harness_plugins.metrics.perplexity import Perplexity, PerplexityOptions
@@ -201,7 +201,7 @@ def test_rolling_windows_of_repeated_text_are_not_mixed_up(
     (tasks.parent / "data.jsonl").write_text(json.dumps({"text": text}))
     (row,) = measure(metric(tasks, "rolling"), subject)
     ours = Perplexity(PerplexityOptions(corpus="c"))._score(
-        subject, [type("Text", (), {"id": "0", "text": text})()]
+        subject, [Document("0", text)]
     )
     assert -row["scores"]["bits_per_byte"][0] == pytest.approx(next(ours)["nats"])
 
