@@ -269,7 +269,13 @@ def _inconclusive(case: _Case) -> _Decision:
             "inconclusive", ["worst cases cannot be paired with the baseline's"]
         )
     answers = _obstacles(case)
-    reasons = [_spelt(answer) for answer in answers]
+    answered = [x for x in answers if x.status != "not_applicable"]
+    reasons = list(dict.fromkeys(map(_spelt, answered)))
+    lacking = _ids(x for x in answers if x.status == "not_applicable")
+    if lacking:
+        full = case.inquiry.results.suite.diagnostics == "full"
+        remedy = "" if full else "; diagnostics: full asks all"
+        reasons.append(f"without an answer: {', '.join(lacking)}{remedy}")
     return _Decision("inconclusive", reasons, _ids(answers))
 
 
