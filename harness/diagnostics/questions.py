@@ -18,7 +18,7 @@ from harness.diagnostics.cells import examine_rows
 from harness.diagnostics.judged import Judged
 from harness.diagnostics.planted import found_on
 from harness.evidence.pairing import Pairing, pair, why_unpaired
-from harness.evidence.results import Attacked, Results, Subjects
+from harness.evidence.results import INFORMATIVE, Attacked, Results, Subjects
 from harness.records import Diagnostic, DiagnosticId, Record
 from harness.results import successes
 from harness.statistics import bootstrap_mean, mcnemar, paired_difference, wilson
@@ -232,7 +232,7 @@ class Inquiry:
 
     def _of_attack(self, attack: str) -> Iterator[Judged]:
         names = {label: self._plugin(label).name for label in self.controls(attack)}
-        randoms = [label for label, name in names.items() if name != "permuted"]
+        randoms = [label for label, name in names.items() if name not in INFORMATIVE]
         permuted = [label for label, name in names.items() if name == "permuted"]
         yield from (self._beats(attack, label) for label in randoms)
         if "random" not in names.values():

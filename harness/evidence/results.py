@@ -13,6 +13,8 @@ from harness.survey import Survey
 
 BASELINE = "baseline"
 """The arm that every suite has."""
+INFORMATIVE = ("permuted", "benign", "none")
+"""Controls that say where an attack's strength comes from, not that it has none."""
 
 
 @dataclass(frozen=True)

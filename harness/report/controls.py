@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from harness.evidence.pairing import Pairing, pair, why_unpaired
-from harness.evidence.results import AttackedCell, Results, Subjects
+from harness.evidence.results import INFORMATIVE, AttackedCell, Results, Subjects
 from harness.records import Estimate
 from harness.report.content import (
     Cell,
@@ -21,8 +21,6 @@ from harness.report.content import (
 from harness.report.naming import heading, label
 from harness.statistics import holm
 
-_INFORMATIVE = ("permuted", "benign", "none")
-"""Controls that say what an attack's strength comes from."""
 LEDGER_MARK = "‡"
 LEDGER_TOLERANCE = 0.1
 """Relative difference of FLOPs beyond which two ledgers are not called equal."""
@@ -81,7 +79,7 @@ def invalid(comparisons: Sequence[Comparison]) -> list[Comparison]:
         comparison
         for comparison in comparisons
         if comparison.better is False
-        and comparison.plugin not in _INFORMATIVE
+        and comparison.plugin not in INFORMATIVE
         and comparison.subjects == comparison.subjects.baseline
     ]
 
