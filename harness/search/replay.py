@@ -5,17 +5,49 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from harness.errors import CellError, unknown_name
-from harness.interfaces import Adversarial, Attack, CellKey, Peers, Scene
+from harness.interfaces import (
+    Adversarial,
+    Attack,
+    AttackLabel,
+    Budget,
+    CellKey,
+    Options,
+    Peers,
+    Scene,
+)
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from harness.interfaces import AttackContext, Example
+    from harness.interfaces import AttackContext, Example, ExampleSets
     from harness.results import SampleRow
     from harness.subject import Subject
+
+
+class ReplayOptions(Options):
+    """What is replayed."""
+
+    of: AttackLabel | list[AttackLabel] | None = None
+    """The attacks to replay, by label; by default all that are no controls."""
+
+
+class Replay(Attack[ReplayOptions]):
+    """Scores on this subject what the cells that it `reads` found."""
+
+    Options = ReplayOptions
+    controls = ()
+    replays = True
+
+    def run(
+        self, subject: Subject, examples: ExampleSets, context: AttackContext
+    ) -> Iterator[Adversarial]:
+        sources = self.reads(context.peers.scene) if context.peers else ()
+        yield from replay(subject, examples.test, context, sources)
+
+    def budget(self, examples: int) -> Budget:
+        """Return nothing: it searches for nothing, and scores what is there."""
+        return Budget(forward=0, backward=0)
 
 
 def as_labels(of: str | Sequence[str]) -> tuple[str, ...]:
@@ -61,6 +93,8 @@ def _by_example(peers: Peers, key: CellKey) -> dict[str, SampleRow]:
 def _best(
     subject: Subject, example: Example, rows: Mapping[CellKey, SampleRow | None]
 ) -> Adversarial:
+    import numpy as np
+
     prompts = [np.asarray(example.prompt_ids)]
     for key, row in rows.items():
         if row is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import pydantic
 
@@ -19,8 +19,8 @@ from harness.interfaces import (
     Example,
     ExampleSets,
     LocalPath,
-    Options,
 )
+from harness.search.block_options import BlockOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,16 +34,9 @@ if TYPE_CHECKING:
 Positive = Annotated[int, pydantic.Field(gt=0)]
 
 
-class GCGOptions(Options):
+class GCGOptions(BlockOptions):
     """Options of GCG."""
 
-    positions: Literal["prompt", "prefix", "suffix"] = "prompt"
-    """What may change: every token of the prompt, or tokens put before or after it."""
-    tokens: Positive = 20
-    """How many tokens are put before or after the prompt."""
-    start: Annotated[str, pydantic.Field(min_length=1)] | None = None
-    """The text that fills a prefix or suffix at first, repeated or cut to length; by
-    default its tokens are drawn."""
     steps: Positive = 100
     """How often a token is changed."""
     candidates: Positive = 512
@@ -53,9 +46,6 @@ class GCGOptions(Options):
     buffer_size: Annotated[int, pydantic.Field(ge=0)] = 0
     """How many of the best iterates are kept to go on from; 0 goes on from the last,
     better or not."""
-    target: Annotated[str, pydantic.Field(min_length=1)] | None = None
-    """A text whose loss is to fall; by default the loss of the reference is to rise.
-    What is recorded as dL is that of the reference in both cases."""
     reachable_only: bool = False
     """Verify only prompts that some text encodes to."""
     draft: LocalPath | None = None
@@ -81,17 +71,15 @@ class GCG(Attack[GCGOptions]):
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
         from harness.search.draft import draft_of
-        from harness.search.lockstep import lockstep
+        from harness.search.lockstep import attack_each
 
         path = self.options.draft
         draft = draft_of(subject, path) if path is not None else None
-        searches = (
-            self._attack(subject, example, context.rng(example.id), draft)
-            for example in examples.test
-        )
-        for done, found in enumerate(lockstep(subject, searches), 1):
-            yield found
-            context.report(done, len(examples.test))
+
+        def search(example: Example) -> Search[Adversarial]:
+            return self._attack(subject, example, context.rng(example.id), draft)
+
+        yield from attack_each(subject, examples.test, context, search)
 
     def budget(self, examples: int) -> Budget:
         """Return the cost of an example, near ties that are scored again left out.
@@ -130,13 +118,8 @@ class GCG(Attack[GCGOptions]):
     @property
     def _layout(self) -> BlockBudget:
         options = self.options
-        return BlockBudget(
-            positions=options.positions,
-            tokens=options.tokens if options.positions != "prompt" else 0,
-            steps=options.steps,
+        return options.layout(
             buffer_size=options.buffer_size,
-            start=options.start,
-            target=options.target,
             reachable_only=options.reachable_only,
             draft=options.draft,
             draft_forward=options.steps * options.candidates if options.draft else 0,

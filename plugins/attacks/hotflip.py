@@ -83,15 +83,12 @@ class HotFlip(Attack[HotFlipOptions]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        from harness.search.lockstep import lockstep
+        from harness.search.lockstep import attack_each
 
-        searches = (
-            self._attack(subject, example, context.rng(example.id))
-            for example in examples.test
-        )
-        for done, found in enumerate(lockstep(subject, searches), 1):
-            yield found
-            context.report(done, len(examples.test))
+        def search(example: Example) -> Search[Adversarial]:
+            return self._attack(subject, example, context.rng(example.id))
+
+        yield from attack_each(subject, examples.test, context, search)
 
     def budget(self, examples: int) -> Budget:
         """Return the cost of an example, near ties that are scored again left out."""

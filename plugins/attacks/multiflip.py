@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import pydantic
 
@@ -17,8 +17,8 @@ from harness.interfaces import (
     Budget,
     Example,
     ExampleSets,
-    Options,
 )
+from harness.search.block_options import BlockOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,16 +40,9 @@ UNIFORM_SHARE = 0.1
 """How often a position is drawn uniformly, whatever its gradient says."""
 
 
-class MultiFlipOptions(Options):
+class MultiFlipOptions(BlockOptions):
     """Options of multi-coordinate ascent."""
 
-    positions: Literal["prompt", "prefix", "suffix"] = "prompt"
-    """What may change: every token of the prompt, or tokens put before or after it."""
-    tokens: Positive = 20
-    """How many tokens are put before or after the prompt."""
-    start: Annotated[str, pydantic.Field(min_length=1)] | None = None
-    """The text that fills a prefix or suffix at first, repeated or cut to length; by
-    default its tokens are drawn."""
     steps: Positive = 40
     """How often a gradient is taken and candidates are verified."""
     candidates: Positive = 8
@@ -57,9 +50,6 @@ class MultiFlipOptions(Options):
     top_k: Positive = 8
     """Tokens that each position draws from: those of highest first-order gain for
     their squared distance in the embedding."""
-    target: Annotated[str, pydantic.Field(min_length=1)] | None = None
-    """A text whose loss is to fall; by default the loss of the reference is to rise.
-    What is recorded as dL is that of the reference in both cases."""
 
 
 class MultiFlip(Attack[MultiFlipOptions]):
@@ -81,15 +71,12 @@ class MultiFlip(Attack[MultiFlipOptions]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        from harness.search.lockstep import lockstep
+        from harness.search.lockstep import attack_each
 
-        searches = (
-            self._attack(subject, example, context.rng(example.id))
-            for example in examples.test
-        )
-        for done, found in enumerate(lockstep(subject, searches), 1):
-            yield found
-            context.report(done, len(examples.test))
+        def search(example: Example) -> Search[Adversarial]:
+            return self._attack(subject, example, context.rng(example.id))
+
+        yield from attack_each(subject, examples.test, context, search)
 
     def budget(self, examples: int) -> Budget:
         """Return the cost of an example, near ties that are scored again left out."""
@@ -118,15 +105,7 @@ class MultiFlip(Attack[MultiFlipOptions]):
 
     @property
     def _layout(self) -> BlockBudget:
-        options = self.options
-        return BlockBudget(
-            positions=options.positions,
-            tokens=options.tokens if options.positions != "prompt" else 0,
-            steps=options.steps,
-            start=options.start,
-            target=options.target,
-            many_at_once=True,
-        )
+        return self.options.layout(many_at_once=True)
 
     def _attack(
         self, subject: Subject, example: Example, rng: np.random.Generator

@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from harness import hookimpl
-from harness.interfaces import (
-    Adversarial,
-    Attack,
-    AttackContext,
-    AttackLabel,
-    Budget,
-    CellKey,
-    ExampleSets,
-    Options,
-    Scene,
-)
-
-if TYPE_CHECKING:
-    from harness.subject import Subject
+from harness.interfaces import CellKey, Scene
+from harness.search.replay import Replay, as_labels, label_faults
 
 
-class TransferOptions(Options):
-    """Options of transfer."""
-
-    of: AttackLabel | list[AttackLabel] | None = None
-    """The attacks to replay, by label; by default all that are no controls."""
-
-
-class Transfer(Attack[TransferOptions]):
+class Transfer(Replay):
     """Replays on each arm the adversarial prompts that were found on the others.
 
     Its result for an example is the prompt of highest loss; the trace has the exact dL
@@ -37,26 +17,9 @@ class Transfer(Attack[TransferOptions]):
     """
 
     name = "transfer"
-    Options = TransferOptions
-    controls = ()
-    replays = True
-
-    def run(
-        self, subject: Subject, examples: ExampleSets, context: AttackContext
-    ) -> Iterator[Adversarial]:
-        from harness.search.replay import replay
-
-        sources = self.reads(context.peers.scene) if context.peers else ()
-        yield from replay(subject, examples.test, context, sources)
-
-    def budget(self, examples: int) -> Budget:
-        """Return nothing: it searches for nothing, and scores what is there."""
-        return Budget(forward=0, backward=0)
 
     def faults(self, scene: Scene) -> Iterator[tuple[str, str]]:
         """Yield what is wrong with its options in a suite."""
-        from harness.search.replay import label_faults
-
         yield from label_faults(self, self._labels(scene), scene)
         if len(scene.arms) < 2:
             yield "of", "there is no other arm to replay from"
@@ -73,8 +36,6 @@ class Transfer(Attack[TransferOptions]):
         ]
 
     def _labels(self, scene: Scene) -> tuple[str, ...]:
-        from harness.search.replay import as_labels
-
         if self.options.of is not None:
             return as_labels(self.options.of)
         return tuple(x for x in scene.main if not scene.attacks[x].replays)

@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from harness import hookimpl
 from harness.errors import unknown_name
-from harness.interfaces import (
-    Adversarial,
-    Attack,
-    AttackContext,
-    AttackLabel,
-    Budget,
-    CellKey,
-    ExampleSets,
-    Options,
-    Scene,
-)
-
-if TYPE_CHECKING:
-    from harness.subject import Subject
+from harness.interfaces import CellKey, Scene
+from harness.search.replay import Replay, as_labels
 
 
-class WorstCaseOptions(Options):
-    """Options of the worst case."""
-
-    of: AttackLabel | list[AttackLabel] | None = None
-    """The attacks to unite, by label; by default all that are no controls."""
-
-
-class WorstCase(Attack[WorstCaseOptions]):
+class WorstCase(Replay):
     """Replays what all attacks found on this arm, under every seed; keeps the worst.
 
     A defence has to hold against the best of the attacks on each example, not on
@@ -38,21 +18,6 @@ class WorstCase(Attack[WorstCaseOptions]):
     """
 
     name = "worst_case"
-    Options = WorstCaseOptions
-    controls = ()
-    replays = True
-
-    def run(
-        self, subject: Subject, examples: ExampleSets, context: AttackContext
-    ) -> Iterator[Adversarial]:
-        from harness.search.replay import replay
-
-        sources = self.reads(context.peers.scene) if context.peers else ()
-        yield from replay(subject, examples.test, context, sources)
-
-    def budget(self, examples: int) -> Budget:
-        """Return nothing: it searches for nothing, and scores what is there."""
-        return Budget(forward=0, backward=0)
 
     def faults(self, scene: Scene) -> Iterator[tuple[str, str]]:
         """Yield what is wrong with its options in a suite."""
@@ -74,8 +39,6 @@ class WorstCase(Attack[WorstCaseOptions]):
         ]
 
     def _labels(self, scene: Scene) -> tuple[str, ...]:
-        from harness.search.replay import as_labels
-
         if self.options.of is not None:
             return as_labels(self.options.of)
         attacks = scene.attacks
