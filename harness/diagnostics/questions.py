@@ -19,7 +19,7 @@ from harness.diagnostics.judged import Judged
 from harness.diagnostics.planted import found_on
 from harness.evidence.pairing import Pairing, pair, why_unpaired
 from harness.evidence.results import INFORMATIVE, Attacked, Results, Subjects
-from harness.records import Diagnostic, DiagnosticId, Record
+from harness.records import Diagnostic, DiagnosticId, Estimate, Record
 from harness.results import successes
 from harness.statistics import bootstrap_mean, mcnemar, paired_difference, wilson
 from harness.suites.scenes import scene_of
@@ -273,16 +273,12 @@ class Inquiry:
             status = "warn"
             points = 100 * (rates[0] - rates[1])
             reason = f"its dL is higher, its success by {points:.1f} points only"
-        return Judged(
-            id="beats_random",
-            attack=attack,
-            against=control,
+        return _differs(
+            "beats_random",
+            attack,
+            control,
+            difference,
             status=status,
-            value=difference.value,
-            interval=difference.interval,
-            n=len(pairing.first),
-            threshold=0.0,
-            unit="nats/token",
             reason=reason,
             measured={
                 "success": rates[0],
@@ -301,16 +297,12 @@ class Inquiry:
         fires = difference.interval is not None and difference.interval[0] <= 0
         known = difference.interval is not None
         reason = f"shuffled gradients ({control}) do as well" if fires else None
-        return Judged(
-            id="gradient_ablation",
-            attack=attack,
-            against=control,
+        return _differs(
+            "gradient_ablation",
+            attack,
+            control,
+            difference,
             status="fail" if fires else "pass" if known else "warn",
-            value=difference.value,
-            interval=difference.interval,
-            n=len(pairing.first),
-            threshold=0.0,
-            unit="nats/token",
             reason=reason if known else "there is no interval",
         )
 
@@ -325,19 +317,14 @@ class Inquiry:
                 continue
             difference = pairing.difference()
             below = difference.interval is not None and difference.interval[1] < 0
-            yield Judged(
-                id="gradient_ablation",
-                attack=attack,
-                against=other,
+            more = f"{other}, without a gradient, does more harm"
+            yield _differs(
+                "gradient_ablation",
+                attack,
+                other,
+                difference,
                 status="fail" if below else "pass",
-                value=difference.value,
-                interval=difference.interval,
-                n=len(pairing.first),
-                threshold=0.0,
-                unit="nats/token",
-                reason=f"{other}, without a gradient, does more harm"
-                if below
-                else None,
+                reason=more if below else None,
             )
 
     def _of_rows(self, attack: str) -> Iterator[Judged]:
@@ -707,6 +694,23 @@ class Inquiry:
 
 
 # --- answers ------------------------------------------------------------------------
+
+
+def _differs(
+    known: DiagnosticId, attack: str, against: str, found: Estimate, **answer: Any
+) -> Judged:
+    """Answer by a difference in dL of an attack and what it is held against."""
+    return Judged(
+        id=known,
+        attack=attack,
+        against=against,
+        value=found.value,
+        interval=found.interval,
+        n=found.n,
+        threshold=0.0,
+        unit="nats/token",
+        **answer,
+    )
 
 
 def _absent(
