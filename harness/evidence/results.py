@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 
 from harness.records import Record
 from harness.results import SampleRow, read_samples
@@ -102,13 +103,17 @@ class Results:
         return self.suite.attacks[attack].attack or attack
 
     def worst_case(self, subjects: Subjects) -> dict[int, Attacked]:
-        """Return, by seed, each example's row of highest dL among all attacks.
+        """Return `worst` of all attacks that the subjects get."""
+        planned = [x for x in self.attacks if self.planned(subjects, x)]
+        return self.worst(subjects, planned)
 
-        Only seeds under which all of the subject's attacks are complete count.
+    def worst(self, subjects: Subjects, attacks: Sequence[str]) -> dict[int, Attacked]:
+        """Return, by seed, each example's row of highest dL among some attacks.
+
+        Only seeds under which all of these attacks are complete count.
         """
         found = {}
-        planned = [x for x in self.attacks if self.planned(subjects, x)]
-        cells = [self.cells(subjects, attack) for attack in planned]
+        cells = [self.cells(subjects, attack) for attack in attacks]
         for seed in self.suite.seeds:
             if cells and all(seed in one for one in cells):
                 rows = [one[seed].rows for one in cells]
@@ -187,3 +192,14 @@ def worst_rows(attacks: Sequence[Sequence[SampleRow]]) -> list[SampleRow]:
             by_example.setdefault(row.example_id, []).append(row)
     firsts = [row.example_id for row in attacks[0]]
     return [max(by_example[x], key=lambda row: row.delta_loss) for x in firsts]
+
+
+def mean_clean_loss(rows: Iterable[SampleRow]) -> float | None:
+    """Return the mean clean loss, in nats/token; None where no row has one."""
+    known = [row.clean_loss for row in rows if row.clean_loss is not None]
+    return fmean(known) if known else None
+
+
+def mean_flops(cells: Mapping[int, AttackedCell]) -> float:
+    """Return what an attack cost on an example, on average over its cells."""
+    return fmean(cell.flops_per_example for cell in cells.values())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from statistics import fmean
-
 from harness.evidence.pairing import pair, why_unpaired
-from harness.evidence.results import Results, Subjects
+from harness.evidence.results import Results, Subjects, mean_clean_loss
 from harness.report.content import (
     Cell,
     Column,
@@ -75,5 +73,5 @@ def _row(results: Results, subjects: Subjects, attack: str) -> list[Cell]:
 
 
 def _clean(rows: list[SampleRow]) -> Cell:
-    losses = [row.clean_loss for row in rows if row.clean_loss is not None]
-    return Number(fmean(losses), "nats") if losses else Missing("errors only")
+    loss = mean_clean_loss(rows)
+    return Missing("errors only") if loss is None else Number(loss, "nats")

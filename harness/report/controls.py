@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from harness.evidence.pairing import Pairing, pair, why_unpaired
-from harness.evidence.results import INFORMATIVE, AttackedCell, Results, Subjects
+from harness.evidence.results import INFORMATIVE, Results, Subjects, mean_flops
 from harness.records import Estimate
 from harness.report.content import (
     Cell,
@@ -143,15 +142,11 @@ def _compare(
         plugin=results.plugin(control),
         pairing=pairing,
         difference=pairing.difference() if pairing else None,
-        flops=(_flops(first), _flops(second)) if pairing else None,
+        flops=(mean_flops(first), mean_flops(second)) if pairing else None,
         absence=why_unpaired(
             results, {attack: (subjects, attack), control: (subjects, control)}
         ),
     )
-
-
-def _flops(cells: Mapping[int, AttackedCell]) -> float:
-    return fmean(cell.flops_per_example for cell in cells.values())
 
 
 def _row(

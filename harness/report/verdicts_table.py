@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import get_args
 
 from harness.diagnostics.judged import ArmVerdict, Judged, Verdicts
-from harness.diagnostics.verdicts import EQUIVALENCE_NATS
+from harness.diagnostics.rule import EQUIVALENCE_NATS
 from harness.evidence.results import Results, Subjects
 from harness.records import DiagnosticId
 from harness.report.content import (

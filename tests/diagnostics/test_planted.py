@@ -1,9 +1,7 @@
 """Whether an attack found what was planted, from records alone."""
 
-import pytest
-
 from harness.derivation import content_key
-from harness.diagnostics.planted import recovered
+from harness.diagnostics.planted import found_on
 from harness.records import Derivation
 from harness.results import SampleRow
 
@@ -13,14 +11,13 @@ TRIGGER = [90, 91]
 class Variant:
     """What is asked of a variant's record."""
 
-    def __init__(self, achieved=True):
+    def __init__(self):
         rows = [
             {"example": content_key([n, 1, 2], [3]), "prepended": 3.0, "written": 2.0}
             for n in range(6)
         ]
         self.derivation = Derivation(
-            achieved=achieved,
-            reason=None if achieved else "too weak",
+            achieved=True,
             results={},
             measured={"trigger_ids": TRIGGER, "gains": rows},
         )
@@ -54,12 +51,4 @@ def test_found_is_the_token_or_nine_tenths_of_what_it_does():
         row(5, None, 0.0),
         row(6, [6, 7, 2], 9.0),  # an example that the planting did not measure
     ]
-    found = recovered(Variant(), rows)
-    assert (found.value, found.n) == (pytest.approx(3 / 7), 7)
-    each = [recovered(Variant(), [one]).value for one in rows]
-    assert each == [1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0]
-
-
-def test_without_a_planted_weakness_there_is_nothing_to_find():
-    found = recovered(Variant(achieved=False), [row(0, [0, 91, 2], 0.1)])
-    assert (found.value, found.reason) == (None, "too weak")
+    assert found_on(Variant(), rows) == [True, True, False, True, False, False, False]

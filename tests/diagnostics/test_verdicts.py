@@ -9,9 +9,9 @@ from typing import get_args
 
 import pytest
 
-from harness.diagnostics import verdicts
+from harness.diagnostics import rule
+from harness.diagnostics.arm import Arm
 from harness.diagnostics.judged import Judged
-from harness.diagnostics.questions import Inquiry
 from harness.diagnostics.verdicts import judge
 from harness.evidence.results import Results, Subjects
 from harness.records import DiagnosticId
@@ -167,11 +167,11 @@ def flawless(written_runs, tmp_path_factory):
     run = tmp_path_factory.mktemp("flawless") / "run"
     shutil.copytree(written_runs(Story(**deltas(0.6, 0.4, 0.3))), run)
     results = Results(survey(examined(run)), 0.15)
-    inquiry = Inquiry(results, Subjects(MODEL, "monotone"))
+    arm = Arm(results, Subjects(MODEL, "monotone"))
     answers = [
         Judged(
             id=name,
-            attack="hotflip" if name in verdicts.PER_ATTACK else None,
+            attack="hotflip" if name in rule.PER_ATTACK else None,
             against="random" if name == "beats_random" else None,
             status="pass",
             value=0.0,
@@ -180,15 +180,13 @@ def flawless(written_runs, tmp_path_factory):
         )
         for name in get_args(DiagnosticId)
     ]
-    pairing = inquiry.compared_with(inquiry.subjects.baseline)
+    pairing = arm.against(arm.baseline)
     difference = pairing.difference()
-    return verdicts._Case(
-        inquiry, answers, answers, difference, 0.001, difference, 0.001
-    )
+    return rule.Case(arm, answers, answers, difference, 0.001, difference, 0.001)
 
 
 def test_an_arm_that_passes_everything_is_robust(flawless) -> None:
-    assert verdicts._decide(flawless).word == "robust"
+    assert rule.decide(flawless).word == "robust"
 
 
 @pytest.mark.parametrize("name", get_args(DiagnosticId))
@@ -200,7 +198,7 @@ def test_a_single_answer_less_and_it_is_not(flawless, name, status) -> None:
         else x
         for x in flawless.own
     ]
-    decision = verdicts._decide(replace(flawless, own=own))
+    decision = rule.decide(replace(flawless, own=own))
     assert decision.word != "robust"
     assert name in decision.decided_by
 
@@ -208,5 +206,5 @@ def test_a_single_answer_less_and_it_is_not(flawless, name, status) -> None:
 @pytest.mark.parametrize("p", ["p", "match_p"])
 @pytest.mark.parametrize("value", [0.03, None])
 def test_a_difference_that_may_be_chance_is_not_robust(flawless, p, value) -> None:
-    decision = verdicts._decide(replace(flawless, **{p: value}))
+    decision = rule.decide(replace(flawless, **{p: value}))
     assert decision.word == "inconclusive"

@@ -1,0 +1,181 @@
+"""Questions to an attack on an arm: against its controls, and other forms of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.diagnostics.answers import FULL, absent, answer
+from harness.diagnostics.arm import Arm
+from harness.diagnostics.judged import Judged
+from harness.evidence.results import INFORMATIVE, mean_flops
+from harness.results import successes
+from harness.statistics import bootstrap_mean, wilson
+
+if TYPE_CHECKING:
+    from harness.records import DiagnosticStatus
+
+POINTS = 0.02
+"""Of success, by which an attack is to beat its control and not to gain by length."""
+SATURATED = 0.98
+"""Success of a control above which there is no room for those points."""
+LEDGER_SHARE = 0.9
+"""A control that spent less of the attack's FLOPs than this is no fair opponent."""
+UNBOUNDED_SUCCESS = 0.99
+
+
+def against_controls(arm: Arm, attack: str) -> Iterator[Judged]:
+    """Hold an attack against random search, and against what uses no gradient."""
+    plugins = {x: arm.results.plugin(x) for x in arm.controls(attack)}
+    randoms = [label for label, name in plugins.items() if name not in INFORMATIVE]
+    permuted = [label for label, name in plugins.items() if name == "permuted"]
+    yield from (_beats(arm, attack, label) for label in randoms)
+    if "random" not in plugins.values():
+        yield absent("beats_random", "it has no random control", attack=attack)
+    yield from (_ablation(arm, attack, label) for label in permuted)
+    if not arm.uses_gradients(attack):
+        yield absent("gradient_ablation", "it uses no gradient", attack=attack)
+        return
+    if not permuted:
+        yield absent("gradient_ablation", "it has no permuted control", attack=attack)
+    others = [label for label in arm.attacks if not arm.uses_gradients(label)]
+    yield from (_gradient_free(arm, attack, label) for label in others)
+
+
+def _beats(arm: Arm, attack: str, control: str) -> Judged:
+    """Compare dL and success with a control's; fires unless dL is higher."""
+    pairing = arm.pairing(attack, control)
+    if isinstance(pairing, str):
+        return absent("beats_random", pairing, attack=attack, against=control)
+    difference = pairing.difference()
+    threshold = arm.results.threshold
+    rates = [
+        float(np.mean(successes(rows, threshold)))
+        for rows in (pairing.first, pairing.second)
+    ]
+    flops = [mean_flops(arm.cells(label)) for label in (attack, control)]
+    spent = flops[1] / max(flops[0], 1.0)
+    status: DiagnosticStatus = "pass"
+    reason = None
+    if difference.interval is None:
+        status, reason = "warn", "there is no interval"
+    elif difference.interval[0] <= 0:
+        status = "fail"
+        reason = f"its dL is no higher than that of {control}"
+    elif spent < LEDGER_SHARE:
+        status, reason = "warn", f"{control} spent {spent:.0%} of its FLOPs"
+    elif rates[0] - rates[1] < POINTS and rates[1] < SATURATED:
+        status = "warn"
+        points = 100 * (rates[0] - rates[1])
+        reason = f"its dL is higher, its success by {points:.1f} points only"
+    return answer(
+        "beats_random",
+        difference,
+        attack=attack,
+        against=control,
+        status=status,
+        reason=reason,
+        measured={
+            "success": rates[0],
+            "control_success": rates[1],
+            "success_p": pairing.success_p_value(threshold),
+            "control_flops_share": spent,
+        },
+    )
+
+
+def _ablation(arm: Arm, attack: str, control: str) -> Judged:
+    """Compare with the same attack without the sense of its gradient."""
+    pairing = arm.pairing(attack, control)
+    if isinstance(pairing, str):
+        return absent("gradient_ablation", pairing, attack=attack, against=control)
+    difference = pairing.difference()
+    status: DiagnosticStatus = "pass"
+    reason = None
+    if difference.interval is None:
+        status, reason = "warn", "there is no interval"
+    elif difference.interval[0] <= 0:
+        status, reason = "fail", f"shuffled gradients ({control}) do as well"
+    return answer(
+        "gradient_ablation",
+        difference,
+        attack=attack,
+        against=control,
+        status=status,
+        reason=reason,
+    )
+
+
+def _gradient_free(arm: Arm, attack: str, other: str) -> Judged:
+    """Compare with an attack that searches without a gradient."""
+    pairing = arm.pairing(attack, other)
+    if isinstance(pairing, str):
+        return absent("gradient_ablation", pairing, attack=attack, against=other)
+    difference = pairing.difference()
+    fires = difference.interval is not None and difference.interval[1] < 0
+    more = f"{other}, without a gradient, does more harm"
+    return answer(
+        "gradient_ablation",
+        difference,
+        attack=attack,
+        against=other,
+        reason=more if fires else None,
+    )
+
+
+# --- other forms of itself ----------------------------------------------------------
+
+
+def unbounded(arm: Arm, attack: str) -> Judged:
+    """Count the successes of the attack with every position free."""
+    label = f"{attack}-unbounded"
+    absence = _no_role(arm, label, "unbounded")
+    if absence:
+        return absent("unbounded_sanity", absence, attack=attack)
+    rows = [row for cell in arm.cells(label).values() for row in cell.rows]
+    found = wilson(sum(successes(rows, arm.results.threshold)), len(rows))
+    assert found.value is not None
+    few = f"with every position free it succeeds on {found.value:.0%} only"
+    return answer(
+        "unbounded_sanity",
+        found,
+        attack=attack,
+        against=label,
+        threshold=UNBOUNDED_SUCCESS,
+        reason=few if found.value < UNBOUNDED_SUCCESS else None,
+    )
+
+
+def convergence(arm: Arm, attack: str) -> Judged:
+    """Compare with the attack at twice the steps or restarts."""
+    label = f"{attack}-longer"
+    pairing = _no_role(arm, label, "longer") or arm.pairing(label, attack)
+    if isinstance(pairing, str):
+        return absent("convergence", pairing, attack=attack)
+    longer, usual = (
+        successes(rows, arm.results.threshold)
+        for rows in (pairing.first, pairing.second)
+    )
+    gains = [float(a) - float(b) for a, b in zip(longer, usual, strict=True)]
+    found = bootstrap_mean(gains, pairing.documents, pairing.seeds, unit="fraction")
+    assert found.value is not None
+    more = f"twice the steps succeed on {100 * found.value:.1f} points more"
+    gain = pairing.difference()
+    return answer(
+        "convergence",
+        found,
+        attack=attack,
+        against=label,
+        threshold=POINTS,
+        reason=more if found.value > POINTS else None,
+        measured={"dL_gain": gain.value, "dL_gain_interval": gain.interval},
+    )
+
+
+def _no_role(arm: Arm, label: str, role: str) -> str:
+    section = arm.results.suite.attacks.get(label)
+    if section is None or section.role != role:
+        return f"the suite has no {label}: {FULL}"
+    return "" if arm.cells(label) else f"{label} is {arm.absence(label)}"

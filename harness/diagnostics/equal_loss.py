@@ -1,0 +1,65 @@
+"""Whether an arm is more robust than a baseline that is as bad a model as it is."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from harness.diagnostics.answers import FULL, absent, answer
+from harness.diagnostics.arm import Arm
+from harness.diagnostics.judged import Judged
+from harness.evidence.results import Subjects
+
+MATCH_NATS = 0.02
+"""Clean losses that are as close as this are called equal."""
+
+
+def equal_clean_loss(arm: Arm) -> Judged:
+    """Hold the arm's worst case against that of its match."""
+    if arm.is_baseline:
+        return absent("equal_clean_loss", "it is what others are compared with")
+    match = match_of(arm)
+    if isinstance(match, str):
+        return absent("equal_clean_loss", match)
+    name, pairing = match.subjects.arm, arm.against(match)
+    if pairing is None:
+        return absent("equal_clean_loss", f"{name} has not been attacked alike")
+    found = pairing.difference()
+    below = found.interval is not None and found.interval[1] < 0
+    reason = f"not more robust than {name}, a baseline of equal clean loss"
+    return answer(
+        "equal_clean_loss", found, against=name, reason=None if below else reason
+    )
+
+
+def match_of(arm: Arm) -> Arm | str:
+    """Return the baseline of equal clean loss, or why there is none.
+
+    It is the baseline arm itself where its clean loss is as close as that.
+    """
+    apart = _clean_loss_apart(arm)
+    if apart is not None and abs(apart) <= MATCH_NATS:
+        return arm.baseline
+    sections = arm.results.suite.arms.items()
+    brought = [
+        x for x, section in sections if section.match_loss_of == arm.subjects.arm
+    ]
+    if not brought:
+        return f"no arm was brought to its clean loss: {FULL}"
+    match = Arm(arm.results, Subjects(arm.subjects.model, brought[0]))
+    for record in match.variants.values():
+        if record.derivation is not None and not record.derivation.achieved:
+            return f"{brought[0]}: {record.derivation.reason}"
+    return match if match.variants else f"{brought[0]} is {match.absence()}"
+
+
+def _clean_loss_apart(arm: Arm) -> float | None:
+    """Return how far the clean loss is above the baseline's, in nats/token."""
+    pairing = arm.against(arm.baseline)
+    if pairing is None:
+        return None
+    apart = [
+        own.clean_loss - base.clean_loss
+        for own, base in zip(pairing.first, pairing.second, strict=True)
+        if own.clean_loss is not None and base.clean_loss is not None
+    ]
+    return fmean(apart) if apart else None

@@ -1,0 +1,87 @@
+"""Whether what was found on another arm does more harm than what was found on this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.diagnostics.answers import absent, answer
+from harness.diagnostics.arm import Arm
+from harness.diagnostics.judged import Judged
+from harness.evidence.pairing import Pairing, pair
+from harness.results import exceeds
+from harness.statistics import mcnemar, paired_difference
+
+MCNEMAR_LEVEL = 0.05
+
+
+def transfer(arm: Arm) -> Iterator[Judged]:
+    """Hold what was found on other arms against what was found on this one."""
+    labels = [x for x in arm.planned if arm.results.plugin(x) == "transfer"]
+    if not labels:
+        yield absent("transfer", "the suite has no attack transfer")
+    elif not arm.attacks:
+        yield absent("transfer", "nothing else attacks the arm")
+    else:
+        yield from (_carried(arm, label) for label in labels)
+
+
+def _carried(arm: Arm, label: str) -> Judged:
+    cells = arm.cells(label)
+    if not cells:
+        absence = f"{label} is {arm.absence(label)}"
+        return absent("transfer", absence, attack=label)
+    pairing = pair(cells, arm.worst(arm.attacks))
+    if pairing is None:
+        absence = "what it compares with is not there"
+        return absent("transfer", absence, attack=label)
+    source = _source(arm, pairing)
+    known = [_best_from(row.trace, source) for row in pairing.first]
+    carried = [delta for delta in known if delta is not None]
+    if source is None or len(carried) < len(known):
+        absence = "its trace names no source for some rows"
+        return absent("transfer", absence, attack=label)
+    own = [row.delta_loss for row in pairing.second]
+    found = paired_difference(
+        carried, own, pairing.documents, pairing.seeds, unit="nats/token"
+    )
+    threshold = arm.results.threshold
+    hits, own_hits = ([exceeds(x, threshold) for x in side] for side in (carried, own))
+    rates = float(np.mean(hits)), float(np.mean(own_hits))
+    p_value = mcnemar(hits, own_hits)
+    stronger = found.interval is not None and found.interval[0] > 0
+    fires = stronger or (rates[0] > rates[1] and p_value < MCNEMAR_LEVEL)
+    more = f"what was found on {source} does more harm than what was found here"
+    return answer(
+        "transfer",
+        found,
+        attack=label,
+        against=source,
+        reason=more if fires else None,
+        measured={
+            "transferred_success": rates[0],
+            "white_box_success": rates[1],
+            "success_p": p_value,
+        },
+    )
+
+
+def _source(arm: Arm, pairing: Pairing) -> str | None:
+    """Return the arm to compare with: the baseline, or for it the strongest."""
+    totals: dict[str, list[float]] = {}
+    for row in pairing.first:
+        sources = [str(step["source"]) for step in row.trace if "source" in step]
+        for source in dict.fromkeys(sources):
+            best = _best_from(row.trace, source)
+            totals.setdefault(source, []).append(best or 0.0)
+    totals.pop(arm.subjects.arm, None)
+    if not arm.is_baseline:
+        return arm.subjects.baseline.arm if totals else None
+    return max(totals, key=lambda name: float(np.mean(totals[name])), default=None)
+
+
+def _best_from(trace: Sequence[Mapping[str, Any]], source: str | None) -> float | None:
+    found = [step["delta_loss"] for step in trace if step.get("source") == source]
+    return max(found, default=None)
