@@ -236,7 +236,7 @@ def add(
     with lab.subject.metered() as spent:
         found = lab.run(f"{FLIPS} tokens, {name}", attack, matched)
     forward, _ = lab.subject.pass_flops(*lab.shape)
-    cost = spent.flops / forward / len(lab.examples)
+    cost = spent.flops_whole / forward / len(lab.examples)
     points = curves.setdefault(name, [[(1.0, 0.0)] for _ in lab.examples])
     for curve, value in zip(points, lab.reached(found), strict=True):
         curve.append((cost, max(value, curve[-1][1])))

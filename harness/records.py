@@ -166,10 +166,11 @@ class Ledger(Strict):
     """Tokens that went through a backward pass."""
     flops: float = 0.0
     """Analytic floating-point operations, attention and LM head included: those that
-    were made. What was read once for many candidates counts once."""
+    were made. What was read once for many candidates counts once, and what only filled
+    a pass up counts too."""
     flops_whole: float | None = None
-    """What the same passes cost if nothing is reused: the currency of budgets, since it
-    depends on what an attack tries and not on how it is batched."""
+    """What the same passes cost if nothing is reused or filled up: the currency of
+    budgets, since it depends on what an attack tries and not on how it is batched."""
     seconds: float = 0.0
     """Wall-clock time."""
     peak_memory_bytes: int | None = None

@@ -41,6 +41,11 @@ T = TypeVar("T")
 
 TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 8192}
 """How many tokens a pass reads where that is enough to keep such a device busy."""
+GRADIENT_TOKENS = {"cpu": 1, "cuda": 1024}
+"""How many tokens a pass with a gradient reads: on a CPU, one pair and no more.
+
+A GPU takes about as long for a few hundred tokens as for a few, since it launches as
+many kernels and reads as many weights."""
 
 ROUNDING_MARGIN_NATS = {"float32": 1e-4, "bfloat16": 0.05}
 """How far two passes of the same input may differ, with room to spare: by the batch in
@@ -100,6 +105,9 @@ class Subject:
         self._meters = Meters(self._model.device)
         self._compute_gradients: ComputeGradients | None = None
         self._tokens_at_once = TOKENS_AT_ONCE.get(self._model.device.type, 8192)
+        self.gradient_tokens = GRADIENT_TOKENS.get(self._model.device.type, 1)
+        """Tokens in one pass with a gradient, at most, but for a pair that is longer;
+        less once the device ran out of memory."""
         self.vocabulary = Vocabulary(tokenizer, self._exact.rows, rules)
 
     # --- what it costs --------------------------------------------------------------
@@ -267,13 +275,19 @@ class Subject:
     ) -> list[Tensor]:
         """Return dL/d(embedding output) [n, d] of each pair, float32, on the device.
 
-        Each pair goes alone through the search model, so that its gradient depends on
-        nothing else.
+        Pairs of equal shape go through the search model together, always in as many
+        rows: what remains of a pass is filled up. So a pair's gradient depends on
+        nothing but the pair, `gradient_tokens` and the device.
         """
         pairs = self._pairs(prompts, references)
         if self._compute_gradients is not None:
             return self._compute_gradients([p for p, _ in pairs], [r for _, r in pairs])
-        return [self._gradient(pair) for pair in pairs]
+        found: dict[int, Tensor] = {}
+        for shape in shapes_of(pairs, sharing=False):
+            order = [item.pair for item in shape.items]
+            gradients = self._shape_gradients([pairs[i] for i in order])
+            found.update(zip(order, gradients, strict=True))
+        return [found[i] for i in range(len(pairs))]
 
     def with_gradients(self, transform: Transform) -> Subject:
         """Return a view whose gradients are ``transform(prompts, references, real)``.
@@ -343,7 +357,10 @@ class Subject:
     @property
     def settings(self) -> dict[str, Any]:
         """What changes the last bits of a search's losses, beside the batch size."""
-        found: dict[str, Any] = {"search_dtype": self.dtype}
+        found: dict[str, Any] = {
+            "search_dtype": self.dtype,
+            "gradient_tokens": self.gradient_tokens,
+        }
         if isinstance(self._search, CausalNetwork):
             found |= {"reuses_prefixes": self._search.reuses, **self._search.settings}
         return found
@@ -475,10 +492,26 @@ class Subject:
         self._count([pair])
         return bool(torch.equal(said, reference))
 
-    def _gradient(self, pair: Pair) -> Tensor:
-        gradient = self._search.gradient(self._ids(pair[0]), self._ids(pair[1]))
-        self._count([pair], backward=True)
-        return gradient
+    def _shape_gradients(self, pairs: Sequence[Pair]) -> list[Tensor]:
+        """Return the gradient [n, d] of each of some pairs of equal shape."""
+        found: list[Tensor] = []
+
+        def run(rows: int) -> None:
+            own = pairs[len(found) : len(found) + rows]
+            filled = [*own, *[own[-1]] * (rows - len(own))]
+            gradients = self._search.gradients(
+                self._ids([prompt for prompt, _ in filled]),
+                self._ids([reference for _, reference in filled]),
+            )
+            self._count(own, backward=True, rows=rows)
+            found.extend(gradients[: len(own)])
+
+        tokens = self._exact.tokens_read(*map(len, pairs[0]))
+        while len(found) < len(pairs):
+            rows = _power_of_two(self.gradient_tokens // tokens)
+            if not _fits(run, rows):
+                self._halve_gradients(rows, tokens)
+        return found
 
     def _token_pass(self, chosen: Sequence[tuple[Ids, int]]) -> list[Losses]:
         """Score the tail of each sequence of a batch, padded on the right."""
@@ -497,20 +530,30 @@ class Subject:
         return np.split(losses.double().cpu().numpy(), ends)
 
     def _count(
-        self, pairs: Sequence[Pair], *, backward: bool = False, reused: int = 0
+        self,
+        pairs: Sequence[Pair],
+        *,
+        backward: bool = False,
+        reused: int = 0,
+        rows: int | None = None,
     ) -> None:
-        """Put passes on the ledger: what was computed, not the tokens reused."""
+        """Put passes on the ledger: what was computed, not the tokens reused.
+
+        Where a pass was filled up, `rows` is what it had: they cost, but count as
+        nothing that was asked for.
+        """
         lengths = len(pairs[0][0]), len(pairs[0][1])
         n_tokens = self._exact.tokens_read(*lengths) - reused
-        whole, backward_flops = self.pass_flops(*lengths)
+        whole, back = self.pass_flops(*lengths)
         flops = whole
         if reused:
             exact = cast("CausalNetwork", self._exact)
             flops = exact.flops_after(reused, *lengths)
         count = len(pairs)
-        self._meters.forward(count, count * n_tokens, count * flops, count * whole)
+        made = rows or count
+        self._meters.forward(count, count * n_tokens, made * flops, count * whole)
         if backward:
-            self._meters.backward(count, count * n_tokens, count * backward_flops)
+            self._meters.backward(count, count * n_tokens, made * back, count * back)
 
     def _in_batches(
         self,
@@ -538,6 +581,12 @@ class Subject:
         if rows == 1:
             raise CellError("a single sequence does not fit into the device's memory")
         self.batch_size = rows // 2
+        torch.cuda.empty_cache()
+
+    def _halve_gradients(self, rows: int, tokens: int) -> None:
+        if rows == 1:
+            raise CellError("a single gradient does not fit into the device's memory")
+        self.gradient_tokens = rows // 2 * tokens
         torch.cuda.empty_cache()
 
     # --- arrays ---------------------------------------------------------------------
@@ -582,6 +631,11 @@ def _fits(run: Callable[[T], None], batch: T) -> bool:
     except torch.OutOfMemoryError:
         return False  # from here on, nothing holds the failed pass's tensors
     return True
+
+
+def _power_of_two(most: int) -> int:
+    """Return the highest power of two that is not above a number, 1 at least."""
+    return int(1 << max(1, most).bit_length() - 1)
 
 
 def _finite(losses: Losses) -> Losses:

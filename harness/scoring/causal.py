@@ -47,7 +47,7 @@ class CausalNetwork:
         if self._prefixes.compile_layers():
             self._fast = True
             self._fused_gelu = fuse_gelu(self.model) > 0
-            self._recorded = RecordedGradients(self._gradient)
+            self._recorded = RecordedGradients(self._gradients)
 
     @property
     def settings(self) -> dict[str, bool]:
@@ -149,25 +149,27 @@ class CausalNetwork:
             hidden = self._hidden(ids[:, :-1])[where]
             return head_losses(self._head, hidden, ids[:, 1:][where])
 
-    def gradient(self, prompt: Tensor, reference: Tensor) -> Tensor:
-        """Return dL/d(embedding output) [n, d], float32, at the prompt's positions.
+    def gradients(self, prompts: Tensor, references: Tensor) -> Tensor:
+        """Return dL/d(embedding output) [B, n, d], float32, at the prompts' positions.
 
-        It is taken at the output of the embedding module: with tied embeddings, the
-        gradient of the weight would mix in the head.
+        Takes prompts [B, n] and references [B, m]. Row b is the gradient of the mean
+        loss of pair b, in nats/token. It is taken at the output of the embedding
+        module: with tied embeddings, the gradient of the weight would mix in the head.
         """
         if self._recorded is not None:
-            return self._recorded(prompt, reference)
-        return self._gradient(prompt, reference)
+            return self._recorded(prompts, references)
+        return self._gradients(prompts, references)
 
-    def _gradient(self, prompt: Tensor, reference: Tensor) -> Tensor:
+    def _gradients(self, prompts: Tensor, references: Tensor) -> Tensor:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), self._leaf() as leaves:
             if self._recorded is None:
-                losses = self._losses(prompt[None], reference[None])
+                losses = self._losses(prompts, references)
             else:
-                ids = torch.cat([prompt, reference])[None, :-1]
-                losses = self._scored(self._own_hidden(ids), reference[None])
-            (gradient,) = torch.autograd.grad(losses.mean(), leaves)
-        return gradient[0, : len(prompt)].float()
+                ids = torch.cat([prompts, references], dim=1)[:, :-1]
+                losses = self._scored(self._own_hidden(ids), references)
+            # No weight is trained, so a sum over the rows mixes nothing.
+            (gradients,) = torch.autograd.grad(losses.mean(dim=1).sum(), leaves)
+        return gradients[:, : prompts.shape[1]].float()
 
     def shifted_losses(
         self, prompt: Tensor, reference: Tensor, shifts: Tensor

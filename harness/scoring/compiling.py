@@ -28,7 +28,7 @@ SEEN_BEFORE_CAPTURE = 3
 GELUS = frozenset({"GELU", "GELUActivation", "GELUTanh", "NewGELUActivation"})
 """The classes of activations that are GELU, exact or not."""
 MOST_GRAPHS = 8
-"""How many shapes of gradient are recorded: each holds its activations."""
+"""How many shapes of gradient are recorded: they share memory, but it is kept."""
 
 
 @cache
@@ -90,42 +90,55 @@ class CompiledLayers:
 
 
 class RecordedGradients:
-    """Gradients of single pairs, whose kernels are launched all at once.
+    """Gradients of a few pairs, whose kernels are launched all at once.
 
-    A single pair keeps a GPU less busy than Python is with launching its kernels. A
+    A few pairs keep a GPU less busy than Python is with launching their kernels. A
     shape that comes back is recorded, and replayed from then on.
     """
 
     def __init__(self, compute: Callable[[Tensor, Tensor], Tensor]) -> None:
         self._compute = compute
-        self._seen: dict[tuple[int, int], int] = {}
-        self._graphs: dict[tuple[int, int], Callable[[Tensor, Tensor], Tensor]] = {}
+        self._seen: dict[tuple[int, int, int], int] = {}
+        self._graphs: dict[
+            tuple[int, int, int], Callable[[Tensor, Tensor], Tensor]
+        ] = {}
         self._fails = False
+        self._memory: Any = None
 
-    def __call__(self, prompt: Tensor, reference: Tensor) -> Tensor:
-        """Return the gradient [n, d] of a prompt [n] and a reference [m]."""
-        shape = (len(prompt), len(reference))
+    def __call__(self, prompts: Tensor, references: Tensor) -> Tensor:
+        """Return the gradients [B, n, d] of prompts [B, n] and references [B, m]."""
+        shape = (*prompts.shape, references.shape[1])
         if shape in self._graphs:
-            return self._graphs[shape](prompt, reference)
+            return self._graphs[shape](prompts, references)
         self._seen[shape] = self._seen.get(shape, 0) + 1
         often = self._seen[shape] > SEEN_BEFORE_CAPTURE
         if often and not self._fails and len(self._graphs) < MOST_GRAPHS:
             try:
-                self._graphs[shape] = _recorded(self._compute, prompt, reference)
-                return self._graphs[shape](prompt, reference)
+                self._memory = self._memory or torch.cuda.graph_pool_handle()
+                self._graphs[shape] = _recorded(
+                    self._compute, prompts, references, self._memory
+                )
+                return self._graphs[shape](prompts, references)
             except RuntimeError as error:
                 log.warning(
                     "gradients are not recorded: %s", str(error).splitlines()[0]
                 )
                 self._fails = True
                 torch.cuda.synchronize()
-        return self._compute(prompt, reference)
+        return self._compute(prompts, references)
 
 
 def _recorded(
-    compute: Callable[[Tensor, Tensor], Tensor], prompt: Tensor, reference: Tensor
+    compute: Callable[[Tensor, Tensor], Tensor],
+    prompts: Tensor,
+    references: Tensor,
+    memory: Any,
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    given = prompt.clone(), reference.clone()
+    """Record a computation; recordings that share memory are replayed one by one.
+
+    Each leaves its result there only until it is copied.
+    """
+    given = prompts.clone(), references.clone()
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -133,12 +146,12 @@ def _recorded(
             compute(*given)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=memory):
         result = compute(*given)
 
-    def replay(prompt: Tensor, reference: Tensor) -> Tensor:
-        given[0].copy_(prompt)
-        given[1].copy_(reference)
+    def replay(prompts: Tensor, references: Tensor) -> Tensor:
+        given[0].copy_(prompts)
+        given[1].copy_(references)
         graph.replay()
         return result.clone()
 

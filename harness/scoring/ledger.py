@@ -40,20 +40,22 @@ class Meter:
     ) -> None:
         """Add forward passes: all their tokens, all their FLOPs.
 
-        `whole` is what they would have cost if nothing had been reused; None where
-        nothing was.
+        `whole` is what they would have cost if nothing had been reused or filled up;
+        None where nothing was.
         """
         self.sequences_forward += sequences
         self.tokens_forward += tokens
         self.flops += flops
         self.flops_whole += flops if whole is None else whole
 
-    def backward(self, sequences: int, tokens: int, flops: float) -> None:
-        """Add backward passes: all their tokens, all their FLOPs."""
+    def backward(
+        self, sequences: int, tokens: int, flops: float, whole: float | None = None
+    ) -> None:
+        """Add backward passes: all their tokens, all their FLOPs; as `forward` does."""
         self.sequences_backward += sequences
         self.tokens_backward += tokens
         self.flops += flops
-        self.flops_whole += flops
+        self.flops_whole += flops if whole is None else whole
 
     def observe_peak(self) -> None:
         """Take note of the peak memory before somebody resets it, or at the end."""
@@ -109,10 +111,12 @@ class Meters:
         for meter in self._running:
             meter.forward(sequences, tokens, flops, whole)
 
-    def backward(self, sequences: int, tokens: int, flops: float) -> None:
+    def backward(
+        self, sequences: int, tokens: int, flops: float, whole: float | None = None
+    ) -> None:
         """Add backward passes to every running meter."""
         for meter in self._running:
-            meter.backward(sequences, tokens, flops)
+            meter.backward(sequences, tokens, flops, whole)
 
 
 def peak_memory_bytes(device: torch.device) -> int:

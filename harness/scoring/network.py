@@ -41,10 +41,11 @@ class Network(Protocol):
         token from those before it.
         """
 
-    def gradient(self, prompt: Tensor, reference: Tensor) -> Tensor:
-        """Return dL/d(embedding output) [n, d], float32, at the prompt's positions.
+    def gradients(self, prompts: Tensor, references: Tensor) -> Tensor:
+        """Return dL/d(embedding output) [B, n, d], float32, at the prompts' positions.
 
-        Takes a prompt [n] and a reference [m].
+        Takes prompts [B, n] and references [B, m]. Row b is the gradient of the mean
+        loss of pair b, in nats/token: pairs do not mix.
         """
 
     def shifted_losses(

@@ -68,17 +68,20 @@ class Seq2SeqNetwork:
             "reference after a prompt, not the tokens of a text"
         )
 
-    def gradient(self, prompt: Tensor, reference: Tensor) -> Tensor:
-        """Return dL/d(embedding output) [n, d], float32, at the prompt's positions.
+    def gradients(self, prompts: Tensor, references: Tensor) -> Tensor:
+        """Return dL/d(embedding output) [B, n, d], float32, at the prompts' positions.
 
-        The encoder is given the embedding's output, cut off from the embedding: what
-        the decoder or a tied head make of the same weights is no part of it.
+        Takes prompts [B, n] and references [B, m]. Row b is the gradient of the mean
+        loss of pair b, in nats/token. The encoder is given the embedding's output, cut
+        off from the embedding: what the decoder or a tied head make of the same
+        weights is no part of it.
         """
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            leaf: Tensor = self.embedding(prompt[None]).detach().requires_grad_(True)
-            loss = self._losses(leaf, reference[None]).mean()
-            (gradient,) = torch.autograd.grad(loss, leaf)
-        return gradient[0].float()
+            leaf: Tensor = self.embedding(prompts).detach().requires_grad_(True)
+            losses = self._losses(leaf, references)
+            # No weight is trained, so a sum over the rows mixes nothing.
+            (gradients,) = torch.autograd.grad(losses.mean(dim=1).sum(), leaf)
+        return gradients.float()
 
     def shifted_losses(
         self, prompt: Tensor, reference: Tensor, shifts: Tensor
