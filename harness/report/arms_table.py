@@ -13,18 +13,16 @@ from harness.report.content import (
     Table,
     from_estimate,
 )
-from harness.report.naming import heading, label
+from harness.report.naming import BOOTSTRAP, subjects_table
 from harness.results import SampleRow
 
 
 def arms_table(results: Results) -> Table:
     """Return a row for each model, arm other than the baseline, and attack."""
     treated = [s for s in results.treatments if s != s.baseline]
-    return Table(
-        key="arms",
-        title="Arms against the baseline arm",
-        columns=[
-            heading(results),
+    return subjects_table(
+        results,
+        [
             Column("attack"),
             Column("baseline", "clean loss"),
             Column("arm", "clean loss"),
@@ -33,25 +31,25 @@ def arms_table(results: Results) -> Table:
             Column("difference", "dL"),
             Column("pairs"),
         ],
-        rows=[
-            _row(results, s, attack)
+        [
+            (s, _cells(results, s, attack))
             for s in treated
             for attack in results.attacks
             if results.planned(s, attack)
         ],
+        key="arms",
+        title="Arms against the baseline arm",
         caption=(
             "Nats/token on the attacked examples. Below 0, the attack does less harm "
-            "to the arm than to the baseline; [a, b] is a 95 % interval, paired by "
-            "example, by bootstrap over documents and seeds. Success at a relative "
-            "threshold falls when the clean loss rises, with no robustness gained: "
-            "compare the clean losses first."
+            "to the arm than to the baseline. Differences are paired by example; "
+            f"{BOOTSTRAP}. Success at a relative threshold falls when the clean loss "
+            "rises, with no robustness gained: compare the clean losses first."
         ),
         keys=2,
     )
 
 
-def _row(results: Results, subjects: Subjects, attack: str) -> list[Cell]:
-    names: list[Cell] = [label(results, subjects), Label(attack)]
+def _cells(results: Results, subjects: Subjects, attack: str) -> list[Cell]:
     own = results.cells(subjects, attack)
     base = results.cells(subjects.baseline, attack)
     pairing = pair(own, base)
@@ -59,10 +57,10 @@ def _row(results: Results, subjects: Subjects, attack: str) -> list[Cell]:
         sides = {"arm": (subjects, attack), "baseline": (subjects.baseline, attack)}
         absence = why_unpaired(results, sides)
         gap = Missing(absence, brief=True)
-        return [*names, gap, gap, gap, gap, Missing(absence), gap]
+        return [Label(attack), gap, gap, gap, gap, Missing(absence), gap]
     delta_own, delta_base = pairing.mean_deltas()
     return [
-        *names,
+        Label(attack),
         _clean(pairing.second),
         _clean(pairing.first),
         Number(delta_base, "nats"),

@@ -17,7 +17,7 @@ from harness.report.content import (
     Table,
     from_estimate,
 )
-from harness.report.naming import heading, label
+from harness.report.naming import BOOTSTRAP, subjects_table
 from harness.statistics import holm
 
 LEDGER_MARK = "‡"
@@ -91,20 +91,9 @@ def controls_table(results: Results, comparisons: Sequence[Comparison]) -> Table
     )
     adjusted = {id(c): p for c, p in zip(paired, p_values, strict=True)}
     losers = {(c.subjects.model, c.attack, c.control) for c in invalid(comparisons)}
-    rows = [
-        _row(
-            results,
-            c,
-            adjusted.get(id(c)),
-            (c.subjects.model, c.attack, c.control) in losers,
-        )
-        for c in comparisons
-    ]
-    return Table(
-        key="controls",
-        title="Attacks against their controls",
-        columns=[
-            heading(results),
+    return subjects_table(
+        results,
+        [
             Column("attack : control"),
             Column("attack", "dL"),
             Column("control", "dL"),
@@ -115,15 +104,26 @@ def controls_table(results: Results, comparisons: Sequence[Comparison]) -> Table
             Column("p"),
             Column("pairs"),
         ],
-        rows=rows,
+        [
+            (
+                c.subjects,
+                _cells(
+                    c,
+                    adjusted.get(id(c)),
+                    (c.subjects.model, c.attack, c.control) in losers,
+                ),
+            )
+            for c in comparisons
+        ],
+        key="controls",
+        title="Attacks against their controls",
         caption=(
             "A control gets the attack's budget on the same examples. The difference "
-            "is paired by example and seed; [a, b] is its 95 % interval by bootstrap "
-            "over documents and seeds. p: McNemar's exact test of success, the largest "
-            "over seeds, Holm over the table. An attack whose interval against random "
-            "search does not lie above 0 on the baseline arm is invalid, whatever it "
-            "shows elsewhere. A permuted control says what the gradient buys, a benign "
-            "one what any text in front of the prompt does."
+            f"is paired by example and seed; {BOOTSTRAP}. p: McNemar's exact test of "
+            "success, the largest over seeds, Holm over the table. An attack whose "
+            "interval against random search does not lie above 0 on the baseline arm "
+            "is invalid, whatever it shows elsewhere. A permuted control says what the "
+            "gradient buys, a benign one what any text in front of the prompt does."
         ),
         notes=_ledger_notes(comparisons),
         keys=2,
@@ -149,22 +149,17 @@ def _compare(
     )
 
 
-def _row(
-    results: Results, comparison: Comparison, p_value: float | None, loser: bool
-) -> list[Cell]:
-    names: list[Cell] = [
-        label(results, comparison.subjects),
-        Label(f"{comparison.attack} : {comparison.control}"),
-    ]
+def _cells(comparison: Comparison, p_value: float | None, loser: bool) -> list[Cell]:
+    name = Label(f"{comparison.attack} : {comparison.control}")
     pairing, difference = comparison.pairing, comparison.difference
     if pairing is None or difference is None or comparison.flops is None:
         gap = Missing(comparison.absence, brief=True)
         verdict = Label(f"none: {comparison.absence}", alarm=True)
-        return [*names, gap, gap, gap, verdict, gap, gap, gap, gap]
+        return [name, gap, gap, gap, verdict, gap, gap, gap, gap]
     mark = "" if comparison.equal_ledgers else LEDGER_MARK
     deltas, flops = pairing.mean_deltas(), comparison.flops
     return [
-        *names,
+        name,
         Number(deltas[0], "nats"),
         Number(deltas[1], "nats"),
         from_estimate(difference, "nats", signed=True),

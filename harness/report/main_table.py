@@ -21,7 +21,7 @@ from harness.report.content import (
     from_seeds,
     marked,
 )
-from harness.report.naming import heading, label
+from harness.report.naming import BOOTSTRAP, subjects_table
 from harness.results import successes
 from harness.statistics import wilson
 
@@ -37,7 +37,6 @@ LARGEST_LOSS = 700.0
 def main_table(results: Results) -> Table:
     """Return a row for each model and arm."""
     columns = [
-        heading(results),
         Column("params"),
         Column("perplexity"),
         Column("change"),
@@ -48,11 +47,12 @@ def main_table(results: Results) -> Table:
     for attack in _columns(results):
         columns += [Column("success", attack), Column("dL", attack)]
         columns += beyond_loss.headings(further, attack)
-    return Table(
+    return subjects_table(
+        results,
+        columns,
+        [(subjects, _cells(results, subjects)) for subjects in results.subjects],
         key="main",
         title="Clean perplexity and attacks",
-        columns=columns,
-        rows=[_row(results, subjects) for subjects in results.subjects],
         caption=_caption(results),
         notes=list(_errors(results)),
     )
@@ -77,8 +77,8 @@ def _perplexities(results: Results, subjects: Subjects) -> dict[int, float]:
     return {seed: math.exp(x) for seed, x in losses.items() if x < LARGEST_LOSS}
 
 
-def _row(results: Results, subjects: Subjects) -> list[Cell]:
-    row: list[Cell] = [label(results, subjects), _parameters(results, subjects)]
+def _cells(results: Results, subjects: Subjects) -> list[Cell]:
+    row = [_parameters(results, subjects)]
     planned = len(results.suite.seeds)
     absence = Missing(results.absence(subjects))
     perplexities = _perplexities(results, subjects)
@@ -185,6 +185,5 @@ def _caption(results: Results) -> str:
         )
     return (
         f"± is the sample standard deviation (ddof 1) over {seeds} seeds, fewer where "
-        "n says so. [a, b] is a 95 % interval by bootstrap over documents and seeds. "
-        f"{shared}"
+        f"n says so. {BOOTSTRAP}. {shared}"
     )

@@ -16,7 +16,7 @@ from harness.report.content import (
     Table,
     from_seeds,
 )
-from harness.report.naming import heading, label
+from harness.report.naming import subjects_table
 
 WEIGHTS = "weights_non_negative"
 """The check of a certificate that measures the smallest weight."""
@@ -25,18 +25,18 @@ _WORST_FIRST = ("fail", "pass", "nothing_promised")
 
 def certificates_table(results: Results) -> Table:
     """Return a row for each model and arm: the worst of its seeds."""
-    return Table(
-        key="certificates",
-        title="Certificates of the feed-forward networks",
-        columns=[
-            heading(results),
+    return subjects_table(
+        results,
+        [
             Column("certificate"),
             Column("examined"),
             Column("before", "smallest weight"),
             Column("after", "smallest weight"),
             Column("FFN monotone"),
         ],
-        rows=[_certificate_row(results, subjects) for subjects in results.treatments],
+        [(s, _certificate_cells(results, s)) for s in results.treatments],
+        key="certificates",
+        title="Certificates of the feed-forward networks",
         caption=(
             "Before and after recovery, the worst over seeds. Nothing follows for the "
             "whole model (end to end: none): residuals, norms and attention are not "
@@ -47,17 +47,17 @@ def certificates_table(results: Results) -> Table:
 
 def recovery_table(results: Results) -> Table:
     """Return a row for each model and arm: what training restored, on which data."""
-    return Table(
-        key="recovery",
-        title="Recovery training",
-        columns=[
-            heading(results),
+    return subjects_table(
+        results,
+        [
             Column("at once", "held-out perplexity"),
             Column("after", "held-out perplexity"),
             Column("tokens"),
             Column("data and order"),
         ],
-        rows=[_recovery_row(results, subjects) for subjects in results.treatments],
+        [(s, _recovery_cells(results, s)) for s in results.treatments],
+        key="recovery",
+        title="Recovery training",
         caption=(
             "Mean over seeds, ± the sample standard deviation (ddof 1) where there are "
             "several. Arms compare only where they saw the same tokens in the same "
@@ -79,14 +79,13 @@ def failed_certificates(results: Results) -> list[Subjects]:
 # --- certificates -------------------------------------------------------------------
 
 
-def _certificate_row(results: Results, subjects: Subjects) -> list[Cell]:
+def _certificate_cells(results: Results, subjects: Subjects) -> list[Cell]:
     found = _all(results, subjects)
     if not found:
-        return [label(results, subjects), *[Missing(results.absence(subjects))] * 5]
+        return [Missing(results.absence(subjects))] * 5
     before = [certificates.before for certificates in found]
     after = [certificates.after for certificates in found]
     return [
-        label(results, subjects),
         _statuses(before, after),
         _examined(after),
         _smallest(before),
@@ -141,23 +140,15 @@ def _smallest(certificates: Sequence[Certificate]) -> Cell:
 # --- recovery -----------------------------------------------------------------------
 
 
-def _recovery_row(results: Results, subjects: Subjects) -> list[Cell]:
+def _recovery_cells(results: Results, subjects: Subjects) -> list[Cell]:
     found = _summaries(results, subjects)
     if not found:
-        return [label(results, subjects), *[Missing(results.absence(subjects))] * 4]
+        return [Missing(results.absence(subjects))] * 4
     if all(summary.status == "none" for summary in found.values()):
-        nothing = Label("none")
-        return [
-            label(results, subjects),
-            nothing,
-            nothing,
-            nothing,
-            _data(results, subjects),
-        ]
+        return [*[Label("none")] * 3, _data(results, subjects)]
     planned = len(results.suite.seeds)
     tokens = {summary.tokens for summary in found.values()}
     return [
-        label(results, subjects),
         _perplexity([s.loss_before for s in found.values()], planned),
         _perplexity([s.loss_after for s in found.values()], planned),
         Number(min(tokens), "count") if len(tokens) == 1 else Label("varies", True),

@@ -18,7 +18,7 @@ from harness.report.content import (
     Table,
     from_estimate,
 )
-from harness.report.naming import heading, label
+from harness.report.naming import BOOTSTRAP, subjects_table
 from harness.results import exceeds
 from harness.statistics import bootstrap_mean
 
@@ -47,17 +47,9 @@ def transfers(results: Results) -> list[str]:
 
 def transfer_table(results: Results) -> Table:
     """Return a row for each arm, arm that prompts come from, and attack."""
-    rows = [
-        row
-        for transfer in transfers(results)
-        for subjects in results.subjects
-        for row in _rows(results, subjects, transfer)
-    ]
-    return Table(
-        key="transfer",
-        title="Transfer between arms",
-        columns=[
-            heading(results),
+    return subjects_table(
+        results,
+        [
             Column("made on"),
             Column("attack"),
             Column("transferred", "dL"),
@@ -67,12 +59,19 @@ def transfer_table(results: Results) -> Table:
             Column("on the arm itself", "success"),
             Column("examples"),
         ],
-        rows=rows,
+        [
+            (subjects, cells)
+            for transfer in transfers(results)
+            for subjects in results.subjects
+            for cells in _rows(results, subjects, transfer)
+        ],
+        key="transfer",
+        title="Transfer between arms",
         caption=(
-            "Prompts that an attack found on one arm, scored on another; [a, b] is a "
-            "95 % interval by bootstrap over documents and seeds. Where prompts from "
-            "elsewhere do more harm than those that the attack finds on the arm "
-            "itself, the arm hides from the attack and is not robust to it."
+            f"Prompts that an attack found on one arm, scored on another; {BOOTSTRAP}. "
+            "Where prompts from elsewhere do more harm than those that the attack "
+            "finds on the arm itself, the arm hides from the attack and is not robust "
+            "to it."
         ),
         keys=3,
     )
@@ -100,12 +99,9 @@ def _rows(results: Results, subjects: Subjects, transfer: str) -> list[list[Cell
     found = carried(results, subjects, transfer)
     if not found:
         gap = Missing(results.absence(subjects, transfer))
-        return [
-            [label(results, subjects), Label("others"), Label(transfer), *[gap] * 6]
-        ]
+        return [[Label("others"), Label(transfer), *[gap] * 6]]
     return [
         [
-            label(results, subjects),
             Label(source),
             Label(attack),
             from_estimate(one.mean(), "nats"),

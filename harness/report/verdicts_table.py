@@ -18,7 +18,7 @@ from harness.report.content import (
     Table,
     from_estimate,
 )
-from harness.report.naming import heading, label
+from harness.report.naming import label, subjects_table
 
 ALARMING = ("attack invalid", "gradient-masked")
 _WORDS = {"pass": "pass", "warn": "warning", "fail": "FAILS", "not_applicable": "--"}
@@ -27,18 +27,18 @@ _ORDER = ("fail", "warn", "pass", "not_applicable")
 
 def verdicts_table(results: Results, verdicts: Verdicts) -> Table:
     """Return a row for each arm that is compared."""
-    return Table(
-        key="verdicts",
-        title="Verdicts",
-        columns=[
-            heading(results),
+    return subjects_table(
+        results,
+        [
             Column("verdict"),
             Column("clean loss"),
             Column("worst-case dL"),
             Column("difference"),
             Column("p"),
         ],
-        rows=[_row(results, found) for found in verdicts.arms],
+        [(Subjects(x.model, x.arm), _cells(x)) for x in verdicts.arms],
+        key="verdicts",
+        title="Verdicts",
         caption=(
             "By the rule in docs/rigour.md. Worst-case dL: of the strongest attack or "
             "control on each example, in nats/token; the difference is that from the "
@@ -76,12 +76,11 @@ def sentence(found: ArmVerdict) -> str:
     return f"{found.model} ({found.arm}): {found.verdict}: {'; '.join(found.reasons)}"
 
 
-def _row(results: Results, found: ArmVerdict) -> list[Cell]:
+def _cells(found: ArmVerdict) -> list[Cell]:
     gap = Missing("no cells", brief=True)
     reference: Cell = Label("reference")
     difference = gap if found.difference is None else _difference(found)
     return [
-        label(results, Subjects(found.model, found.arm)),
         Label(found.verdict, alarm=found.verdict in ALARMING),
         gap if found.clean_loss is None else Number(found.clean_loss, "nats"),
         gap if found.worst_case is None else from_estimate(found.worst_case, "nats"),
