@@ -17,6 +17,7 @@ from harness.scoring.generation import generate_greedily
 from harness.scoring.ledger import Meter, Meters
 from harness.scoring.network import Network, network_of
 from harness.scoring.predictions import predictions
+from harness.scoring.rounding import rounding_margin, top
 from harness.scoring.sharing import Shape, shapes_of
 from harness.scoring.vocabulary import Vocabulary
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     Losses = NDArray[np.float64]
     Pair = tuple[Ids, Ids]
+    Score = Callable[[Sequence[Pair]], Losses]
     References = Sequence[Ids] | Ids
     ComputeGradients = Callable[[Sequence[Ids], Sequence[Ids]], list[Tensor]]
     Transform = Callable[[Sequence[Ids], Sequence[Ids], list[Tensor]], list[Tensor]]
@@ -46,24 +48,6 @@ GRADIENT_TOKENS = {"cpu": 1, "cuda": 1024}
 
 A GPU takes about as long for a few hundred tokens as for a few, since it launches as
 many kernels and reads as many weights."""
-
-ROUNDING_MARGIN_NATS = {"float32": 1e-4, "bfloat16": 0.05}
-"""How far two passes of the same input may differ, with room to spare: by the batch in
-float32; by the precision in bfloat16, where losses near 3 are 0.0156 nats apart."""
-ROUNDING_OF_A_TOKEN_NATS = {"bfloat16": 0.045, "tensorfloat32": 0.003}
-"""The same for the loss of one token: it falls with the root of how many are averaged.
-
-On an H200, at the shape of Pythia-1.4B with 128 scored tokens, two batch layouts in
-bfloat16 differed by at most 0.0032 nats in 512 losses, and by 0.001 in the standard
-deviation, where the margin is 0.0040. TF32 differed from float32 by 1.3e-4 at most,
-half of its margin."""
-
-
-def rounding_margin(precision: str, tokens: int) -> float:
-    """Return how far two losses over so many tokens may differ by rounding, in nats."""
-    if precision == "float32":
-        return ROUNDING_MARGIN_NATS[precision]
-    return float(ROUNDING_OF_A_TOKEN_NATS[precision] / np.sqrt(tokens))
 
 
 class Subject:
@@ -250,22 +234,27 @@ class Subject:
     ) -> list[int]:
         """Return the indices of the `k` highest (or `lowest`) losses, best first.
 
-        `losses` are those that `losses` returned for the pairs. Where rounding could
-        decide, the pairs in question are scored again by `exact_losses` (at the
-        ledger's cost), so that neither the batch size nor the search precision chooses.
+        `losses` are those that `losses` returned for the pairs; where there are fewer
+        of them, each is the mean over as many pairs as every other, which follow one
+        another. Where rounding could decide, the pairs in question are scored again by
+        `exact_losses` (at the ledger's cost), so that the batch size never chooses; nor
+        does the search precision, but for what it moves beyond the `rounding_margin`.
         Equal losses go to the lower index; losses that are not finite come last.
         """
         pairs = self._pairs(prompts, references)
         sign = -1 if lowest else 1
-        indices, values = np.arange(len(losses)), _finite(sign * losses)
-        shortest = min((len(reference) for _, reference in pairs), default=1)
-        for margin, score in self._referees(shortest):
-            keep = values >= _floor(values, k) - margin
-            indices, values = indices[keep], values[keep]
-            if _distinct(values, margin):
-                break
-            values = _finite(sign * score([pairs[i] for i in indices]))
-        return [int(i) for i in indices[np.lexsort((indices, -values))][:k]]
+        each = len(pairs) // max(1, len(losses))
+        if each * len(losses) != len(pairs):
+            raise ValueError(f"{len(losses)} losses are not of {len(pairs)} pairs")
+
+        def scored(score: Score, indices: Sequence[int]) -> Losses:
+            own = [pair for i in indices for pair in pairs[i * each : (i + 1) * each]]
+            means: Losses = score(own).reshape(-1, each).mean(axis=1)
+            return sign * means
+
+        tokens = max(1, each) * min((len(r) for _, r in pairs), default=1)
+        referees = [(m, partial(scored, score)) for m, score in self._referees(tokens)]
+        return top(sign * losses, k, referees)
 
     # --- gradients ------------------------------------------------------------------
 
@@ -399,17 +388,18 @@ class Subject:
         self._count(pairs)
         return losses.cpu().numpy()
 
-    def _referees(
-        self, reference_tokens: int
-    ) -> list[tuple[float, Callable[[Sequence[Pair]], Losses]]]:
-        """Each rounding margin, and who decides between what is within it."""
-        alone = (ROUNDING_MARGIN_NATS["float32"], self._exact_losses)
+    def _referees(self, tokens: int) -> list[tuple[float, Score]]:
+        """Each rounding margin, and who decides between what is within it.
+
+        Losses are means over so many tokens.
+        """
+        alone = (rounding_margin("float32", tokens), self._exact_losses)
         if self._search is self._exact:
             return [alone]
-        margin = rounding_margin(self.dtype, reference_tokens)
+        margin = rounding_margin(self.dtype, tokens)
         if self._model.device.type != "cuda":
             return [(margin, partial(self._batched_losses, self._exact)), alone]
-        alone = (rounding_margin("tensorfloat32", reference_tokens), self._exact_losses)
+        alone = (rounding_margin("tensorfloat32", tokens), self._exact_losses)
         return [(margin, self._nearly_exact_losses), alone]
 
     def _nearly_exact_losses(self, pairs: Sequence[Pair]) -> Losses:
@@ -636,21 +626,6 @@ def _fits(run: Callable[[T], None], batch: T) -> bool:
 def _power_of_two(most: int) -> int:
     """Return the highest power of two that is not above a number, 1 at least."""
     return int(1 << max(1, most).bit_length() - 1)
-
-
-def _finite(losses: Losses) -> Losses:
-    """Replace what is not finite by the lowest number."""
-    return np.where(np.isfinite(losses), losses, np.finfo(np.float64).min)
-
-
-def _floor(values: Losses, k: int) -> float:
-    """Return the k-th highest value, or the lowest where there are fewer."""
-    return float(np.sort(values)[-k:][0]) if len(values) else 0.0
-
-
-def _distinct(values: Losses, margin: float) -> bool:
-    """Say whether no two values are within the margin of each other."""
-    return bool(np.all(np.diff(np.sort(values)) > margin))
 
 
 def _one_each(first: int | Sequence[int], count: int) -> list[int]:

@@ -302,6 +302,16 @@ def test_losses_that_are_not_finite_come_last(subject):
     assert subject.top([], reference, np.empty(0), 2) == []
 
 
+def test_a_loss_may_be_the_mean_over_pairs_that_follow_one_another(subject):
+    prompts, references = random_ids(12, N), list(random_ids(12, M))
+    exact = subject.exact_losses(prompts, references).reshape(4, 3).mean(axis=1)
+    touched = exact + np.array([4, -4, 4, -4]) * 1e-5
+
+    assert subject.top(prompts, references, touched, 4) == np.argsort(-exact).tolist()
+    with pytest.raises(ValueError, match="5 losses are not of 12 pairs"):
+        subject.top(prompts, references, np.zeros(5), 1)
+
+
 # --- bfloat16 -----------------------------------------------------------------------
 
 

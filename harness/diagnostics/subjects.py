@@ -14,8 +14,8 @@ import numpy as np
 
 from harness.diagnostics.probes import Probe, probe
 from harness.records import Diagnostic
+from harness.scoring.rounding import MARGIN_NATS
 from harness.statistics import bootstrap_mean, bootstrap_ratio
-from harness.subject import ROUNDING_MARGIN_NATS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+BATCH_TOLERANCE_NATS = {"float32": MARGIN_NATS, "bfloat16": 0.05}
+"""How far a loss in a batch may be from that of its pair alone in float32: by the batch
+and, in bfloat16, by the precision. It is no `rounding_margin`: what the precision does
+to all losses of an example alike averages out over no number of tokens."""
 REPEAT_TOLERANCE_NATS = 1e-6
 """How far the same pass, made twice, may differ."""
 ALONE = 6
@@ -61,7 +65,7 @@ def determinism(subject: Subject, probes: Sequence[Probe]) -> Diagnostic:
         references += [each.example.reference_ids] * (1 + len(chosen))
         batched += [each.clean_loss, *each.losses[: len(chosen)]]
     alone, again = (subject.exact_losses(prompts, references) for _ in range(2))
-    tolerance = ROUNDING_MARGIN_NATS[subject.dtype]
+    tolerance = BATCH_TOLERANCE_NATS[subject.dtype]
     apart = _largest(np.array(batched) - alone)
     repeated = _largest(alone - again)
     measured = {

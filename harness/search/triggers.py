@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import CellError
-from harness.subject import ROUNDING_MARGIN_NATS, Subject
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
     from harness.interfaces import Example, Ids
+    from harness.subject import Subject
 
 Trigger = tuple[int, ...]
 
@@ -40,24 +40,19 @@ class Batch:
 
     def losses(self, triggers: Sequence[Trigger]) -> NDArray[np.float64]:
         """Return the mean loss [T] over the examples, in nats/token."""
-        return self._means(triggers, self.subject.losses)
+        losses = self.subject.losses(*self._inputs(triggers))
+        means: NDArray[np.float64]
+        means = losses.reshape(len(triggers), len(self.examples)).mean(axis=1)
+        return means
 
     def top(
         self, triggers: Sequence[Trigger], losses: NDArray[np.float64], k: int
     ) -> list[int]:
         """Return the indices of the `k` highest losses, best first.
 
-        As `Subject.top` does: where rounding could decide, triggers are scored again,
-        each prompt alone and in float32; ties go to the lower index.
+        As `Subject.top` does: where rounding could decide, triggers are scored again.
         """
-        margin = ROUNDING_MARGIN_NATS[self.subject.dtype]
-        values = np.nan_to_num(losses, nan=-np.inf, posinf=-np.inf)
-        order = np.argsort(-values, kind="stable")
-        order = order[values[order] >= values[order[:k]][-1] - margin]
-        if np.any(-np.diff(values[order]) <= margin):
-            exact = self._means([triggers[i] for i in order], self.subject.exact_losses)
-            order = order[np.lexsort((order, -exact))]
-        return [int(i) for i in order[:k]]
+        return self.subject.top(*self._inputs(triggers), losses, k)
 
     def gradient(self, trigger: Trigger) -> Tensor:
         """Return the mean over the examples of dL/d(embedding) [m, d] of a trigger."""
@@ -69,16 +64,6 @@ class Batch:
             for gradient, example in zip(gradients, self.examples, strict=True)
         ]
         return torch.stack(own).mean(dim=0)
-
-    def _means(
-        self,
-        triggers: Sequence[Trigger],
-        score: Callable[[Sequence[Ids], Sequence[Ids]], NDArray[np.float64]],
-    ) -> NDArray[np.float64]:
-        losses = score(*self._inputs(triggers))
-        means: NDArray[np.float64]
-        means = losses.reshape(len(triggers), len(self.examples)).mean(axis=1)
-        return means
 
     def _inputs(self, triggers: Iterable[Trigger]) -> tuple[list[Ids], list[Ids]]:
         pairs = [

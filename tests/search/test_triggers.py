@@ -115,3 +115,26 @@ def test_sweeps_that_a_start_leaves_go_to_further_starts(subject):
     ).run(rng)
 
     assert begun == [0, 1, 2, 3, 4, 5]
+
+
+def test_bfloat16_searches_triggers_and_float32_decides(tiny_model, tiny_tokenizer):
+    from harness.subject import Subject
+
+    half = Subject(tiny_model(), tiny_tokenizer, dtype="bfloat16")
+    full = Subject(tiny_model(), tiny_tokenizer)
+    examples = examples_of(half, 4, seed=2)
+    triggers = [(int(token), 80) for token in half.vocabulary.allowed[:40]]
+    exact = [
+        np.mean(
+            [
+                full.exact_losses([with_trigger(x, trigger)], x.reference_ids)
+                for x in examples
+            ]
+        )
+        for trigger in triggers
+    ]
+    batch = Batch(half, examples)
+
+    for k in (1, 5):
+        found = batch.top(triggers, batch.losses(triggers), k)
+        assert found == np.argsort(-np.array(exact))[:k].tolist()

@@ -1,0 +1,39 @@
+"""Choosing among losses that rounding has touched, held against exact ones."""
+
+import numpy as np
+import pytest
+
+from harness.scoring.rounding import MARGIN_NATS, rounding_margin, top
+
+
+@pytest.mark.parametrize("k", [1, 4, 30, 40])
+def test_what_rounding_moves_is_chosen_as_if_it_had_not(k):
+    rng = np.random.default_rng(0)
+    exact = rng.normal(size=30)
+    # Two steps of rounding: each referee sees less of it than the one before.
+    coarse, fine = (exact + rng.uniform(-m, m, 30) / 2 for m in (0.5, 0.05))
+    asked = []
+
+    def referee(losses):
+        def score(indices):
+            asked.append(len(indices))
+            return losses[indices]
+
+        return score
+
+    found = top(coarse, k, [(0.5, referee(fine)), (0.05, referee(exact))])
+
+    assert found == np.argsort(-exact)[:k].tolist()
+    assert asked == sorted(asked, reverse=True)
+
+
+def test_nobody_is_asked_where_rounding_cannot_decide():
+    assert top(np.array([1.0, 3.0, 2.0]), 2, [(0.9, None)]) == [1, 2]
+
+
+def test_the_margin_falls_with_the_root_of_the_tokens_and_no_lower_than_the_batchs():
+    sixteen, one = (rounding_margin("bfloat16", n) for n in (16, 1))
+
+    assert one == pytest.approx(4 * sixteen)
+    assert rounding_margin("tensorfloat32", 10**6) == MARGIN_NATS
+    assert rounding_margin("float32", 1) == rounding_margin("float32", 999)
