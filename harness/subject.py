@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -113,14 +113,25 @@ class Subject:
 
     # --- losses ---------------------------------------------------------------------
 
-    def losses(self, prompts: Sequence[Ids] | Ids, references: References) -> Losses:
+    def losses(
+        self,
+        prompts: Sequence[Ids] | Ids,
+        references: References,
+        *,
+        reachable_only: bool = False,
+    ) -> Losses:
         """Return the loss [C] of each reference after its prompt, in nats/token.
 
         `prompts` are C arrays of ids (or one array [C, n]); `references` are C arrays,
         or one array [m] for all. Pairs of equal shape share a batch, so there is no
-        padding. In the search precision: for choosing, not for reporting.
+        padding. In the search precision: for choosing, not for reporting. With
+        `reachable_only` it is NaN where no text encodes to the prompt.
         """
-        return self._batched_losses(self._search, self._pairs(prompts, references))
+        fetch = self._launched(self._search, self._pairs(prompts, references))
+        if not reachable_only:
+            return fetch()
+        reachable = self.reachable(prompts)  # while the device works
+        return np.where(reachable, fetch(), np.nan)
 
     def exact_losses(
         self, prompts: Sequence[Ids] | Ids, references: References
@@ -413,35 +424,55 @@ class Subject:
 
     def _batched_losses(self, network: Network, pairs: Sequence[Pair]) -> Losses:
         """Score pairs in batches; what candidates share is read once."""
-        losses = np.empty(len(pairs), dtype=np.float64)
-        for shape in shapes_of(pairs, sharing=_reuses(network)):
-            order = [item.pair for item in shape.items]
-            losses[order] = self._shape_losses(
-                network, shape, [pairs[i] for i in order]
-            )
-        return losses
+        return self._launched(network, pairs)()
 
-    def _shape_losses(
-        self, network: Network, shape: Shape, pairs: Sequence[Pair]
-    ) -> Losses:
+    def _launched(
+        self, network: Network, pairs: Sequence[Pair]
+    ) -> Callable[[], Losses]:
+        """Have pairs scored; return what waits for their losses."""
+        shapes = shapes_of(pairs, sharing=_reuses(network))
+        inputs = [self._inputs(shape, pairs) for shape in shapes]
+        found = [
+            self._shape_losses(network, *each)
+            for each in zip(shapes, inputs, strict=True)
+        ]
+
+        def fetch() -> Losses:
+            losses = np.empty(len(pairs), dtype=np.float64)
+            for shape, own in zip(shapes, found, strict=True):
+                losses[[item.pair for item in shape.items]] = own.cpu().numpy()
+            return losses
+
+        return fetch
+
+    def _inputs(self, shape: Shape, pairs: Sequence[Pair]) -> _Inputs:
+        """Put what a shape's passes read on the device, which waits for its passes."""
+        own = [pairs[item.pair] for item in shape.items]
+        return _Inputs(
+            own,
+            self._ids([prompt for prompt, _ in own]),
+            self._ids([reference for _, reference in own]),
+            self._ids(shape.bases) if shape.bases else None,
+            self._tensor(np.array([item.base for item in shape.items])),
+        )
+
+    def _shape_losses(self, network: Network, shape: Shape, given: _Inputs) -> Tensor:
         """Score pairs of equal shape, in the order of the shape's items.
 
-        Nothing is waited for before the end, so that the device is never idle.
+        Nothing is waited for, so that the device is never idle.
         """
-        prompts = self._ids([prompt for prompt, _ in pairs])
-        references = self._ids([reference for _, reference in pairs])
-        bases = self._tensor(np.array([item.base for item in shape.items]))
+        prompts, references = given.prompts, given.references
         starts = [item.start for item in shape.items]
         read = None
-        if shape.bases and _reuses(network):
-            read = self._read(network, shape.bases)
+        if given.bases is not None and _reuses(network):
+            read = self._read(network, given.bases)
         found: list[Tensor] = []
 
         def run(rows: Sequence[int]) -> None:
             own = slice(rows[0], rows[-1] + 1)
             start = starts[rows[0]]
             if read is not None and start and _reuses(network):
-                which = bases[own] if len(shape.bases) > 1 else None
+                which = given.base_of[own] if len(shape.bases) > 1 else None
                 prefix = read.first(start)
                 losses = network.losses_after(
                     prefix, which, prompts[own], references[own]
@@ -450,24 +481,23 @@ class Subject:
                 start = 0
                 losses = network.losses(prompts[own], references[own])
             found.append(losses)
-            self._count(pairs[own], reused=start)
+            self._count(given.pairs[own], reused=start)
 
-        whole = network.tokens_read(*map(len, pairs[0]))
-        self._in_batches(range(len(pairs)), run, lambda row: whole - starts[row])
-        losses: Losses = torch.cat(found).cpu().numpy()
-        return losses
+        whole = network.tokens_read(*map(len, given.pairs[0]))
+        self._in_batches(range(len(starts)), run, lambda row: whole - starts[row])
+        return torch.cat(found)
 
-    def _read(self, network: CausalNetwork, bases: Sequence[Ids]) -> KeyValues | None:
+    def _read(self, network: CausalNetwork, bases: Tensor) -> KeyValues | None:
         """Read what candidates start like; None where there is no memory for it."""
         read: list[KeyValues] = []
 
         def run(ids: Tensor) -> None:
             read.append(network.key_values(ids))
 
-        if not _fits(run, self._ids(bases)):
+        if not _fits(run, bases):
             torch.cuda.empty_cache()
             return None
-        count, tokens = len(bases), len(bases[0])
+        count, tokens = bases.shape
         flops = count * network.prefix_flops(tokens)
         self._meters.forward(0, count * tokens, flops, whole=0.0)
         return read[0]
@@ -609,6 +639,18 @@ class Subject:
     @cached_property
     def _forbidden(self) -> Tensor:
         return self._tensor(~self.vocabulary.mask())
+
+
+class _Inputs(NamedTuple):
+    """What the passes of pairs of equal shape read, on the device."""
+
+    pairs: list[Pair]
+    """The pairs, in the order of the shape's items."""
+    prompts: Tensor
+    references: Tensor
+    bases: Tensor | None
+    base_of: Tensor
+    """In which row of `bases` each pair's prompt begins."""
 
 
 def _reuses(network: Network) -> TypeGuard[CausalNetwork]:

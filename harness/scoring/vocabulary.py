@@ -14,6 +14,7 @@ from harness.scoring.rules import WORD, TokenRules, is_stop_word
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
     from harness.interfaces import Ids
@@ -127,17 +128,53 @@ class Vocabulary:
         contain it.
         """
         bodies = [self._body(np.asarray(prompt)) for prompt in prompts]
-        known = [i for i, body in enumerate(bodies) if self._are_tokens(body)]
         found = [False] * len(bodies)
-        if not known:
+        if not bodies:
             return found
-        again = self._encoded(self._decoded([bodies[i].tolist() for i in known]))
-        for i, ids in zip(known, again, strict=True):
-            found[i] = ids == bodies[i].tolist()
+        known = list(range(len(bodies)))
+        if not self._are_tokens(np.concatenate(bodies)):
+            known = [i for i in known if self._are_tokens(bodies[i])]
+        ids = [bodies[i].tolist() for i in known]
+        again = self._encoded(self._decoded(ids))
+        for i, before, after in zip(known, ids, again, strict=True):
+            found[i] = before == after
+        return found
+
+    def words(self, ids: Ids) -> Ids:
+        """Return those of some ids that begin a word; all of them where none does."""
+        found: Ids = ids[self._begin_words[ids]]
+        return found if len(found) else ids
+
+    def broken_words(
+        self, prompts: Sequence[Ids] | Ids, changed: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Say of each token [C, n] whether its word, alone, comes back as other ids.
+
+        Takes prompts of equal length and which of their tokens [C, n] have changed: no
+        words are looked at but those that a change is in or ends. A word goes from a
+        token that begins with a space to the next. Most tokenizers cut texts there
+        first, so that a prompt is reachable if it was so before and no word is broken;
+        `reachable` decides.
+        """
+        ids = np.asarray(prompts)
+        begins = np.take(self._begin_words, ids, mode="clip")
+        begins[:, :1] = True
+        first, word = np.flatnonzero(begins), begins.cumsum().reshape(ids.shape) - 1
+        near = changed.copy()
+        near[:, :-1] |= changed[:, 1:]
+        looked = np.unique(word[near])
+        ends = np.append(first[1:], ids.size)
+        flat = ids.ravel()
+        words = [flat[first[i] : ends[i]] for i in looked]
+        broken = np.zeros(len(first), dtype=np.bool_)
+        broken[looked] = np.logical_not(self.reachable(words))
+        found: NDArray[np.bool_] = broken[word]
         return found
 
     def _body(self, prompt: Ids) -> Ids:
         """Leave out what the tokenizer puts around every text."""
+        if not len(self.opening) and not len(self.closing):
+            return prompt
         first, last = len(self.opening), len(prompt) - len(self.closing)
         if np.array_equal(prompt[last:], self.closing) and last >= 0:
             prompt = prompt[:last]
@@ -186,8 +223,15 @@ class Vocabulary:
             for token, alone in zip(tokens, self._alone, strict=True)
         ]
 
+    @cached_property
+    def _begin_words(self) -> NDArray[np.bool_]:
+        """Which ids of the tokenizer begin with a space, and then with no other."""
+        return np.array([t[:1] == " " and t[1:2].strip() != "" for t in self._texts])
+
     def _decoded(self, sequences: Sequence[Sequence[int]]) -> list[str]:
         """Decode sequences as `decode` does."""
+        if self._backend is not None:
+            return list(self._backend.decode_batch(sequences, False))
         return list(
             self.tokenizer.batch_decode(
                 sequences,
@@ -198,8 +242,22 @@ class Vocabulary:
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
         """Encode texts as `encode` does."""
-        found = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)
-        return list(found["input_ids"])
+        if self._backend is not None:
+            # As transformers does at each call: others may have set them.
+            self._backend.no_truncation()
+            self._backend.no_padding()
+            found = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+            return [one.ids for one in found]
+        batch = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)
+        return list(batch["input_ids"])
+
+    @cached_property
+    def _backend(self) -> Tokenizer | None:
+        """What does the work in most tokenizers, on all cores, without offsets."""
+        if not self.tokenizer.is_fast:
+            return None
+        backend: Tokenizer = self.tokenizer.backend_tokenizer
+        return backend
 
 
 def opening_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:

@@ -24,6 +24,8 @@ class BlockOptions(Options):
     target: Annotated[str, pydantic.Field(min_length=1)] | None = None
     """A text whose loss is to fall; by default the loss of the reference is to rise.
     What is recorded as dL is that of the reference in both cases."""
+    reachable_only: bool = False
+    """Choose only among prompts that some text encodes to."""
 
     def layout(self, **more: Any) -> BlockBudget:
         """Return how the search is laid out; `more` are its other fields."""
@@ -33,5 +35,6 @@ class BlockOptions(Options):
             steps=self.steps,
             start=self.start,
             target=self.target,
+            reachable_only=self.reachable_only,
             **more,
         )

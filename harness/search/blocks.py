@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.errors import CellError
 from harness.interfaces import Adversarial, BlockBudget
-from harness.search.flips import Flip, State, ranks
+from harness.search.flips import Flip, State, eligible, ranks
 from harness.search.lockstep import Losses, Search, Spent, Top
 from harness.search.policy import FlipPolicy
 
@@ -58,14 +58,15 @@ class Block:
         put before or after it.
         """
         rules = subject.vocabulary.rules
+        if layout.reachable_only:
+            rules = replace(rules, reachable_only=True)
         if layout.positions != "prompt":
-            tokens = _first(subject, layout, rng)
-            example = _with_block(example, layout.positions == "prefix", tokens)
+            example = _with_block(
+                subject, example, layout, rng, reachable=rules.reachable_only
+            )
             rules = replace(
                 rules, keep_stop_words=False, min_cosine=None, max_changed=None
             )
-        if layout.reachable_only:
-            rules = replace(rules, reachable_only=True)
         target, reference = layout.target, example.reference_ids
         if target is not None:
             reference = _encoded(subject, target)
@@ -127,6 +128,8 @@ class BlockSearch:
             return None, state, 0
         prompts = [state.after(flip) for flip in flips]
         tried, losses = yield from self._scored(prompts)
+        if not tried:
+            return None, state, 0
         best: list[int] = yield Top(
             [prompts[i] for i in tried],
             self.block.reference_ids,
@@ -155,13 +158,27 @@ class BlockSearch:
         self, prompts: Sequence[Ids]
     ) -> Search[tuple[list[int], NDArray[np.float64]]]:
         """Return which prompts were verified, and their losses."""
-        if self.draft is None or len(prompts) < 1 / PROBES:
+        only = self.block.policy.rules.reachable_only
+        by = self.draft if len(prompts) >= 1 / PROBES else None
+        losses = yield from _losses(self.block, prompts, by, reachable_only=only)
+        kept = eligible(losses, only)
+        if by is None:
+            return kept, losses[kept]
+        tried, losses = yield from self._probed(
+            [prompts[i] for i in kept], losses[kept]
+        )
+        return [kept[i] for i in tried], losses
+
+    def _probed(
+        self, prompts: Sequence[Ids], drafted: NDArray[np.float64]
+    ) -> Search[tuple[list[int], NDArray[np.float64]]]:
+        """Verify what the draft model finds best, the fewer the more it is right."""
+        count = min(len(prompts), max(2, round(PROBES * len(prompts))))
+        if count < 2:
             losses = yield from _losses(self.block, prompts)
             return list(range(len(prompts))), losses
-        count = round(PROBES * len(prompts))
-        probes = self.rng.choice(len(prompts), max(2, count), replace=False).tolist()
+        probes = self.rng.choice(len(prompts), count, replace=False).tolist()
         probed = yield from _losses(self.block, [prompts[i] for i in probes])
-        drafted = yield from _losses(self.block, prompts, self.draft)
         share = (1 - agreement(probed, drafted[probes])) * KEPT_AT_MOST
         kept: list[int] = yield Top(
             prompts,
@@ -259,13 +276,45 @@ def draw_from_lists(
 
 
 def _losses(
-    block: Block, prompts: Sequence[Ids], by: Subject | None = None
+    block: Block,
+    prompts: Sequence[Ids],
+    by: Subject | None = None,
+    *,
+    reachable_only: bool = False,
 ) -> Search[NDArray[np.float64]]:
-    losses: NDArray[np.float64] = yield Losses(prompts, block.reference_ids, by)
+    losses: NDArray[np.float64] = yield Losses(
+        prompts, block.reference_ids, by, reachable_only
+    )
     return losses
 
 
-def _with_block(example: Example, first: bool, tokens: Ids) -> Example:
+def _with_block(
+    subject: Subject,
+    example: Example,
+    layout: BlockBudget,
+    rng: np.random.Generator,
+    *,
+    reachable: bool,
+) -> Example:
+    """Put a prefix or suffix to a prompt, drawn if the layout has no text for it.
+
+    If the prompt is to be `reachable`, words are drawn, several times if need be.
+    """
+    if layout.start is not None:
+        tokens = np.resize(_encoded(subject, layout.start), layout.tokens)
+        return _inserted(example, layout.positions == "prefix", tokens)
+    allowed = subject.vocabulary.allowed
+    if reachable:
+        allowed = subject.vocabulary.words(allowed)
+    for _ in range(ROUNDS if reachable else 1):
+        tokens = rng.choice(allowed, layout.tokens)
+        found = _inserted(example, layout.positions == "prefix", tokens)
+        if reachable and subject.reachable([found.prompt_ids])[0]:
+            break
+    return found
+
+
+def _inserted(example: Example, first: bool, tokens: Ids) -> Example:
     """Put tokens before or after a prompt; they alone are free in what is returned."""
     prompt = np.asarray(example.prompt_ids)
     before, after = example.protected, example.protected_end
@@ -279,13 +328,6 @@ def _with_block(example: Example, first: bool, tokens: Ids) -> Example:
         protected=before,
         protected_end=after,
     )
-
-
-def _first(subject: Subject, layout: BlockBudget, rng: np.random.Generator) -> Ids:
-    """Return the tokens that stand in a prefix or suffix at first."""
-    if layout.start is None:
-        return rng.choice(subject.vocabulary.allowed, layout.tokens)
-    return np.resize(_encoded(subject, layout.start), layout.tokens)
 
 
 def _encoded(subject: Subject, text: str) -> Ids:

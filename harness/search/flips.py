@@ -83,7 +83,8 @@ class State:
         flips = list(flips)
         if not self.policy.rules.limit_flips:
             return flips
-        kept = self.policy.permits([self.after(flip) for flip in flips])
+        prompts = [self.after(flip) for flip in flips]
+        kept = self.policy.permits(prompts, since=self.prompt_ids)
         return [flip for flip, allowed in zip(flips, kept, strict=True) if allowed]
 
     def best_permitted(
@@ -116,15 +117,20 @@ class Pool:
     """First-order gains in the order of `flips`, where the attack has any."""
 
     def verify(self, flips: Iterable[Flip]) -> Search[None]:
-        """Compute the true losses of flips, but of those known or not permitted."""
+        """Compute the true losses of flips, but of those known or not permitted.
+
+        Those that turn out to be unreachable are left out.
+        """
         new = self.state.permitted(sorted(set(flips).difference(self.flips)))
         if not new:
             return
         prompts = [self.state.after(flip) for flip in new]
-        losses = yield Losses(prompts, self.reference_ids)
-        self.flips += new
-        self.prompts += prompts
-        self.losses = np.concatenate([self.losses, losses])
+        only = self.state.policy.rules.reachable_only
+        losses = yield Losses(prompts, self.reference_ids, reachable_only=only)
+        kept = eligible(losses, only)
+        self.flips += [new[i] for i in kept]
+        self.prompts += [prompts[i] for i in kept]
+        self.losses = np.concatenate([self.losses, losses[kept]])
 
     def best(self, passed_over: Collection[Flip] = ()) -> Search[Flip | None]:
         """Return the flip of highest loss, some passed over; None if none is left."""
@@ -321,6 +327,12 @@ def scaled_gains(subject: Subject, tokens: Ids, gradient: Tensor) -> Tensor:
     squares = subject.squared_norms
     distances = squares + squares[index][:, None] - 2 * rows[index] @ rows.T
     return subject.gains(tokens, gradient) / distances.clamp(min=TINY * squares.max())
+
+
+def eligible(losses: NDArray[np.float64], reachable_only: bool) -> list[int]:
+    """Return the indices of what may be chosen: NaN says that a prompt may not."""
+    found = np.isfinite(losses) if reachable_only else np.ones(len(losses), np.bool_)
+    return [int(i) for i in np.flatnonzero(found)]
 
 
 def ranks(values: NDArray[np.float64]) -> list[int]:

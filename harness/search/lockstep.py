@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -33,6 +34,8 @@ class Losses:
     reference_ids: Ids
     by: Subject | None = None
     """Whose loss it is, if not that of the subject that is attacked."""
+    reachable_only: bool = False
+    """Whether it is NaN where no text encodes to the prompt."""
 
 
 @dataclass(frozen=True)
@@ -161,16 +164,18 @@ def _answers(subject: Subject, requests: Sequence[Request]) -> list[Any]:
     calls: dict[Any, list[int]] = {}
     for i, request in enumerate(requests):
         match request:
-            case Losses(by=by):
-                calls.setdefault((by or subject).losses, []).append(i)
+            case Losses(by=by, reachable_only=only):
+                calls.setdefault(((by or subject).losses, only), []).append(i)
             case Gradients():
-                calls.setdefault(subject.gradients, []).append(i)
+                calls.setdefault((subject.gradients, False), []).append(i)
             case Top(prompts, reference, losses, k):
                 by = request.by or subject
                 answers[i] = by.top(
                     prompts, reference, losses, k, lowest=request.lowest
                 )
-    for call, indices in calls.items():
+    for (call, reachable_only), indices in calls.items():
+        if reachable_only:
+            call = partial(call, reachable_only=True)
         parts = _merged(call, [requests[i] for i in indices])
         for i, part in zip(indices, parts, strict=True):
             answers[i] = part

@@ -71,7 +71,7 @@ class MultiSearch:
         (loss,) = yield from self.spent.count(self._losses([prompt]))
         trace: list[Mapping[str, Any]] = []
         if self.draw_start:
-            drawn = self._permitted([self._start(prompt)])
+            drawn = self._permitted([self._start(prompt)], prompt)
             moved = yield from self.spent.count(self._move(prompt, loss, drawn))
             prompt, loss = self._kept(trace, prompt, loss, moved, len(drawn))
         size = FIRST_SHARE * self.block.policy.movable.sum()
@@ -101,7 +101,8 @@ class MultiSearch:
             return []
         places = [self._places(prompt, source, size) for _ in range(count)]
         tokens = source.tokens(sorted({i for drawn in places for i in drawn}))
-        return self._permitted([self._written(prompt, p, tokens) for p in places])
+        drawn = [self._written(prompt, place, tokens) for place in places]
+        return self._permitted(drawn, prompt)
 
     def _places(self, prompt: Ids, source: Source, size: float) -> list[int]:
         """Draw the positions that a candidate changes: about `size` of them."""
@@ -129,12 +130,14 @@ class MultiSearch:
             written[given_back] = policy.clean_ids[given_back]
         return written
 
-    def _permitted(self, prompts: list[Ids]) -> list[Ids]:
+    def _permitted(self, prompts: list[Ids], before: Ids) -> list[Ids]:
         """Leave out what the suite's rules forbid, and what comes twice."""
+        policy = self.block.policy
+        prompts = policy.mended(prompts, since=before)
         distinct = list({prompt.tobytes(): prompt for prompt in prompts}.values())
-        if not self.block.policy.rules.limit_flips:
+        if not policy.rules.limit_flips:
             return distinct
-        kept = self.block.policy.permits(distinct)
+        kept = policy.permits(distinct, since=before)
         return [p for p, allowed in zip(distinct, kept, strict=True) if allowed]
 
     def _move(
@@ -143,7 +146,8 @@ class MultiSearch:
         """Return the best of a prompt and others, the prompt itself in a tie."""
         if not prompts:
             return prompt, loss
-        losses = yield from self._losses(prompts)
+        only = self.block.policy.rules.reachable_only
+        losses = yield from self._losses(prompts, reachable_only=only)
         all_losses = np.array([loss, *losses])
         reference, lowest = self.block.reference_ids, self.block.lowest
         best: list[int] = yield Top(
@@ -151,8 +155,12 @@ class MultiSearch:
         )
         return [prompt, *prompts][best[0]], float(all_losses[best[0]])
 
-    def _losses(self, prompts: list[Ids]) -> Search[NDArray[np.float64]]:
-        losses: NDArray[np.float64] = yield Losses(prompts, self.block.reference_ids)
+    def _losses(
+        self, prompts: list[Ids], *, reachable_only: bool = False
+    ) -> Search[NDArray[np.float64]]:
+        losses: NDArray[np.float64] = yield Losses(
+            prompts, self.block.reference_ids, reachable_only=reachable_only
+        )
         return losses
 
     def _kept(

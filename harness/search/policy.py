@@ -91,11 +91,14 @@ class FlipPolicy:
             gains[~self._near[index]] = -torch.inf
         return gains
 
-    def permits(self, prompts: Sequence[Ids]) -> list[bool]:
+    def permits(self, prompts: Sequence[Ids], since: Ids | None = None) -> list[bool]:
         """Say of each prompt of the clean one's length whether all rules hold.
 
-        Tokens that are as in the clean prompt are never at fault.
+        Tokens that are as in the clean prompt are never at fault. Whether a text
+        encodes to a prompt is a guess from the words that have changed `since` another
+        prompt, the clean one by default: `Losses` decides, beside the passes.
         """
+        since = self.clean_ids if since is None else since
         if not prompts:
             return []
         written = np.array(prompts)
@@ -108,8 +111,38 @@ class FlipPolicy:
         kept = ~faults.any(axis=1) & (changed.sum(axis=1) <= self.most_changed)
         if self.rules.reachable_only:
             left = np.flatnonzero(kept)
-            kept[left] = self.subject.reachable(written[left])
+            kept[left] = self._may_be_reached(written[left], since)
         return [bool(one) for one in kept]
+
+    def mended(self, prompts: Sequence[Ids], since: Ids) -> list[Ids]:
+        """Take back changes, since another prompt, that break words.
+
+        The last of a word each time, until no word is broken; prompts of which nothing
+        is left are left out. None is touched where they need not be reachable.
+        """
+        if not self.rules.reachable_only or not self._guess or not len(prompts):
+            return list(prompts)
+        written = np.array(prompts)
+        for _ in range(written.shape[1]):
+            changed = written != since
+            broken = self.subject.vocabulary.broken_words(written, changed)
+            rows, at_fault = _last_of_each_run(broken, changed)
+            if not len(rows):
+                break
+            written[rows, at_fault] = np.asarray(since)[at_fault]
+        return [prompt for prompt in written if np.any(prompt != since)]
+
+    def _may_be_reached(self, written: Ids, since: Ids) -> NDArray[np.bool_]:
+        if not self._guess:
+            return np.array(self.subject.reachable(written), dtype=np.bool_)
+        changed = written != since
+        broken = self.subject.vocabulary.broken_words(written, changed)
+        return np.logical_not(broken.any(axis=1))
+
+    @cached_property
+    def _guess(self) -> bool:
+        """Whether words that have changed can be at fault and nothing else."""
+        return self.subject.reachable([self.clean_ids])[0]
 
     @cached_property
     def _near(self) -> Tensor | None:
@@ -123,3 +156,21 @@ class FlipPolicy:
         cosines = (clean @ rows.T) / norms.clamp(min=torch.finfo(rows.dtype).tiny)
         near: Tensor = cosines >= least - ROUNDING
         return near
+
+
+def _last_of_each_run(
+    broken: NDArray[np.bool_], changed: NDArray[np.bool_]
+) -> tuple[Ids, Ids]:
+    """Return the rows and the positions of the last change of each run in `broken`.
+
+    What comes right after a run belongs to it: a change there may have cut a word.
+    """
+    found = []
+    for row, (bad, new) in enumerate(zip(broken, changed, strict=True)):
+        edges = np.flatnonzero(np.diff(np.r_[False, bad, False].astype(np.int8)))
+        for first, last in edges.reshape(-1, 2):
+            where = np.flatnonzero(new[first : last + 1])
+            if len(where):
+                found.append((row, first + where[-1]))
+    rows, positions = np.array(found, dtype=np.int64).reshape(-1, 2).T
+    return rows, positions

@@ -46,8 +46,6 @@ class GCGOptions(BlockOptions):
     buffer_size: Annotated[int, pydantic.Field(ge=0)] = 0
     """How many of the best iterates are kept to go on from; 0 goes on from the last,
     better or not."""
-    reachable_only: bool = False
-    """Verify only prompts that some text encodes to."""
     draft: LocalPath | None = None
     """A smaller model of the same tokenizer, a folder or hub id, for probe sampling: a
     sixteenth of the candidates is scored by both models, and the better they agree, the
@@ -120,7 +118,6 @@ class GCG(Attack[GCGOptions]):
         options = self.options
         return options.layout(
             buffer_size=options.buffer_size,
-            reachable_only=options.reachable_only,
             draft=options.draft,
             draft_forward=options.steps * options.candidates if options.draft else 0,
         )
