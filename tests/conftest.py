@@ -87,6 +87,23 @@ def tiny_tokenizer() -> "PreTrainedTokenizerBase":
     return tiny_tokenizer()
 
 
+@pytest.fixture(scope="session")
+def merging_tokenizer() -> "PreTrainedTokenizerBase":
+    """Return one of four letters, their pairs and spaces: few ids are texts' ids."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pairs = [(first, second) for first in "\u0120abcd" for second in "abcd"]
+    pieces = ["<|endoftext|>", *"\u0120abcd", *("".join(pair) for pair in pairs)]
+    known = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(known, pairs))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|endoftext|>"
+    )
+
+
 @pytest.fixture
 def toy_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Go to a folder with the suite ``base.yaml`` and its plugins; return the suite."""

@@ -563,6 +563,38 @@ def test_text_becomes_ids_and_ids_text(subject):
     assert subject.reachable([ids, ids[::-1]])[0] is True
 
 
+def test_a_loss_is_nan_where_no_text_encodes_to_the_prompt_if_so_wished(
+    tiny_model, merging_tokenizer
+):
+    """Prompts of two lengths and references, so that several passes are under way."""
+    subject = Subject(tiny_model(vocab_size=52), merging_tokenizer)
+    rng, tokens = np.random.default_rng(0), subject.vocabulary.allowed
+    prompts = [*rng.choice(tokens, (20, 3)), *rng.choice(tokens, (20, 5))]
+    references = [rng.choice(tokens, 2 + i % 2) for i in range(40)]
+    texts = [subject.decode(prompt) for prompt in prompts]
+    reachable = np.array(
+        [
+            subject.encode(text).tolist() == prompt.tolist()
+            for text, prompt in zip(texts, prompts, strict=True)
+        ]
+    )
+    assert 10 < reachable.sum() < 35
+    with subject.metered() as plain:
+        expected = subject.losses(prompts, references)
+
+    with subject.metered() as spent:
+        losses = subject.losses(prompts, references, reachable_only=True)
+
+    assert (np.isnan(losses) == ~reachable).all()
+    assert (losses[reachable] == expected[reachable]).all()
+    assert spent.flops == plain.flops
+    exact = np.where(reachable, subject.exact_losses(prompts, references), np.nan)
+    for lowest in (False, True):
+        kept = subject.top(prompts, references, losses, 3, lowest=lowest)
+        order = np.argsort(exact if lowest else -exact)
+        assert kept == order[:3].tolist()
+
+
 def test_a_trained_model_is_scored_as_plain_transformers_scores_it(shared):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

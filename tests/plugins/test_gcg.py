@@ -172,22 +172,6 @@ def test_with_a_target_the_reference_has_no_part_in_the_search(
     assert last < first
 
 
-@pytest.fixture
-def merging_tokenizer():
-    """Return a tokenizer of four letters and their pairs: few sequences are texts."""
-    from tokenizers import Tokenizer, decoders, models
-    from transformers import PreTrainedTokenizerFast
-
-    pairs = [(a, b) for a in "abcd" for b in "abcd"]
-    tokens = ["<|endoftext|>", *"abcd", *("".join(pair) for pair in pairs)]
-    vocabulary = {token: i for i, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, pairs))
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|endoftext|>"
-    )
-
-
 @pytest.mark.parametrize("plugin", [GCG, Random])
 def test_only_what_a_text_encodes_to_is_verified_if_so_wished(
     plugin, tiny_model, merging_tokenizer
@@ -206,6 +190,41 @@ def test_only_what_a_text_encodes_to_is_verified_if_so_wished(
 
     assert not all(texts())
     assert texts(reachable_only=True) == [True] * 9
+
+
+def test_unreachable_prompts_cost_a_draft_model_no_pass_of_the_subject(
+    tmp_path, tiny_model, merging_tokenizer
+):
+    subject = Subject(tiny_model(vocab_size=52), merging_tokenizer)
+    tiny_model(seed=1, vocab_size=52).save_pretrained(tmp_path)
+    merging_tokenizer.save_pretrained(tmp_path)
+    prompt = subject.encode("dabacadbcbdcaab")
+    example = Example("e", "d", prompt, subject.encode("abd"))
+
+    (found,) = attack(
+        subject,
+        [example],
+        steps=4,
+        candidates=60,
+        draft=str(tmp_path),
+        reachable_only=True,
+    ).values()
+
+    assert len(found.trace) == 4
+    assert all(subject.reachable(iterates(prompt, found.trace)))
+
+
+@pytest.mark.parametrize("positions", ["prefix", "suffix"])
+def test_what_is_drawn_at_first_is_text_too(positions, tiny_model, tiny_tokenizer):
+    subject = Subject(tiny_model(), tiny_tokenizer)
+    prompt = subject.encode(" the cat sat on the mat")
+    example = Example("e", "d", prompt, subject.encode(" dog"))
+    options = {"positions": positions, "tokens": 8, "steps": 3, "candidates": 30}
+
+    (found,) = attack(subject, [example], reachable_only=True, **options).values()
+
+    assert len(found.trace) == 3
+    assert subject.reachable([found.prompt_ids]) == [True]
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from harness.interfaces import AttackContext, ExampleSets
+from harness.interfaces import AttackContext, Example, ExampleSets
 from harness.scoring.rules import TokenRules
 from harness.subject import Subject
 from harness.testing import tiny_examples, tiny_subject
@@ -117,6 +117,29 @@ def test_rules_about_flips_hold_for_it_and_its_control(
         for example in examples:
             changed = found[example.id].prompt_ids != example.prompt_ids
             assert 0 < changed.sum() <= 2
+
+
+@pytest.mark.parametrize("target", [None, "add"])
+@pytest.mark.parametrize("plugin", [MultiFlip, Random])
+def test_it_and_its_control_move_among_texts_alone_if_so_wished(
+    plugin, target, tiny_model, merging_tokenizer
+):
+    subject = Subject(tiny_model(vocab_size=52), merging_tokenizer)
+    prompt = subject.encode("abc dab b ca dda bacd ab cadb dda")
+    example = Example("e", "d", prompt, subject.encode(" bad"))
+
+    def moves(**more):
+        """Return every prompt that an attack of the block moved to."""
+        many = MultiFlip(MultiFlip.Options(steps=12, target=target, **more))
+        budget = many.budget(1) if plugin is Random else None
+        own = {} if budget else many.options.model_dump()
+        (found,) = attack(subject, [example], budget, plugin, **own).values()
+        return replay(prompt, found.trace)
+
+    assert not all(subject.reachable(moves()))
+    found = moves(reachable_only=True)
+    assert all(subject.reachable(found))
+    assert len(found) > 3
 
 
 def test_protected_tokens_stay(letter_subject, letter_examples):

@@ -18,11 +18,16 @@ def vocabulary(tiny_tokenizer):
 @pytest.fixture(scope="module")
 def opening_tokenizer(tiny_tokenizer):
     """Return a tokenizer that opens every text with a token, as OPT's does."""
+    return opened(tiny_tokenizer)
+
+
+def opened(tokenizer):
+    """Let a copy of a tokenizer open every text with its token 0."""
     import copy
 
     from tokenizers.processors import TemplateProcessing
 
-    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer = copy.deepcopy(tokenizer)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
     )
@@ -177,6 +182,100 @@ def test_a_batch_of_prompts_is_judged_as_each_prompt_alone(
         assert known.reachable(around) == expected
         assert known.reachable(np.array(prompts[-60:])) == expected[-60:]
     assert vocabulary.reachable([]) == []
+
+
+def piece_of_words():
+    """Return a tokenizer of WordPiece's kind."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["[UNK]", "the", "cat", "##s", "##at", "a", "##t", "s", "."]
+    known = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(known, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(cleanup=False)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces", "words", "pythia", "t5"])
+def test_any_ids_are_judged_as_the_tokenizer_alone_judges_them(
+    kind, request, tiny_tokenizer, piece_tokenizer
+):
+    """Parts of characters, spaces, special strings written out, truncation set."""
+    folders = {"pythia": "pythia-14m-standin", "t5": "t5-dialogue-standin"}
+    if kind in folders:
+        from transformers import AutoTokenizer
+
+        folder = request.getfixturevalue("shared") / "models" / folders[kind]
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    else:
+        known = {"bytes": tiny_tokenizer, "pieces": piece_tokenizer}
+        tokenizer = known.get(kind) or piece_of_words()
+    rng, size = np.random.default_rng(0), len(tokenizer)
+    texts = ["the  cat\n s", " é ", "<|endoftext|>a", "</s> the", "##s", "\ufffd \xa0a"]
+    texts += [tokenizer.decode([i]) for i in tokenizer.all_special_ids]
+    encoded = [tokenizer(text, add_special_tokens=False) for text in texts]
+    prompts = [ids for one in encoded if (ids := one["input_ids"])]
+    prompts += rng.integers(0, size, (150, 2)).tolist()
+    prompts += rng.integers(0, size, (50, 5)).tolist()
+    prompts += rng.integers(0, min(size, 60), (50, 4)).tolist()
+    closing = Vocabulary(tokenizer, size).closing.tolist()
+    prompts = [ids for ids in prompts if not closing or ids[-1:] != closing]
+    decoded = [
+        tokenizer.decode(
+            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        for ids in prompts
+    ]
+    expected = [
+        tokenizer(text, add_special_tokens=False)["input_ids"] == ids
+        for text, ids in zip(decoded, prompts, strict=True)
+    ]
+    assert 5 < sum(expected) < len(expected) - 5
+    tokenizer.backend_tokenizer.enable_truncation(1)
+
+    found = Vocabulary(tokenizer, size).reachable([np.array(ids) for ids in prompts])
+
+    assert found == expected
+
+
+@pytest.mark.parametrize("opens", [False, True])
+def test_changed_words_say_whether_a_prompt_is_still_reachable(
+    opens, merging_tokenizer
+):
+    """Of a byte-level tokenizer that cuts texts into words first, they say all."""
+    tokenizer = opened(merging_tokenizer) if opens else merging_tokenizer
+    known = Vocabulary(tokenizer, 26)
+    clean = np.r_[known.opening, known.encode("abc dab b ca  dda bacd ab cadb dda ")]
+    rng, first = np.random.default_rng(0), len(known.opening)
+    prompts = np.tile(clean, (300, 1))
+    for prompt in prompts:
+        where = rng.choice(np.arange(first, len(clean)), rng.integers(1, 4), False)
+        prompt[where] = rng.choice(known.allowed, len(where))
+    changed = prompts != clean
+
+    broken = known.broken_words(prompts, changed)
+
+    reachable = np.array(known.reachable(prompts))
+    assert 50 < reachable.sum() < 250
+    assert (broken.any(axis=1) == ~reachable).all()
+    texts = known.texts(np.arange(26))
+    begins = np.array([text[:1] == " " and len(text) > 1 for text in texts])[prompts]
+    begins[:, 0] = True
+    inside = ~begins[:, 1:]
+    assert (broken[:, 1:][inside] == broken[:, :-1][inside]).all()  # whole words
+    assert broken.sum() < 0.5 * broken[broken.any(axis=1)].size  # and few of them
+    assert not known.broken_words(prompts, np.zeros_like(changed)).any()
+
+
+def test_words_are_tokens_that_begin_with_a_space(vocabulary):
+    texts = vocabulary.texts(vocabulary.words(vocabulary.allowed))
+
+    assert " cat" in texts
+    assert all(text[0] == " " and text[1:].strip() for text in texts)
+    assert vocabulary.words(vocabulary.encode("a")).tolist() == [
+        *vocabulary.encode("a")
+    ]
 
 
 def test_the_hash_identifies_the_allowed_ids(vocabulary, tiny_tokenizer):

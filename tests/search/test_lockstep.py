@@ -67,6 +67,22 @@ def test_requests_that_wait_together_are_one_call(subject, monkeypatch):
     assert sizes == [9, 6]
 
 
+def test_each_request_says_whether_prompts_must_be_reachable(subject):
+    def ask(seed, only):
+        (reference,) = rows([seed, 0], 1, 4)
+        prompts = rows([seed, 1], 30, 3)
+        losses = yield Losses(prompts, reference, reachable_only=only)
+        return losses, subject.losses(prompts, reference), subject.reachable(prompts)
+
+    asked = [ask(seed, seed % 2 == 1) for seed in range(4)]
+    for number, found in enumerate(lockstep(subject, asked)):
+        losses, expected, reachable = found
+        assert 0 < sum(reachable) < 30
+        if number % 2:
+            expected[~np.array(reachable)] = np.nan
+        assert losses == pytest.approx(expected, abs=1e-6, nan_ok=True)
+
+
 def test_a_search_is_begun_when_there_is_room(subject):
     begun = []
 

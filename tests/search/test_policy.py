@@ -132,6 +132,45 @@ def test_flips_lead_to_text_that_encodes_to_themselves(make, example):
     assert 0 < sum(expected) < len(expected)
 
 
+def test_changes_that_break_words_are_taken_back(tiny_model, merging_tokenizer):
+    """Not all of them; and none of prompts that are reachable as they are."""
+    rules = TokenRules(reachable_only=True)
+    subject = Subject(tiny_model(vocab_size=52), merging_tokenizer, rules=rules)
+    clean = subject.encode("abc dab b ca dda bacd ab cadb dda")
+    example = Example("e", "d", clean, subject.encode(" dog"), protected=1)
+    policy, rng = FlipPolicy.of(subject, example), np.random.default_rng(0)
+    prompts = np.tile(clean, (80, 1))
+    for prompt in prompts:
+        where = rng.choice(np.flatnonzero(example.free), 4, replace=False)
+        prompt[where] = rng.choice(subject.vocabulary.allowed, 4)
+    fine = [p.tolist() for p in prompts if subject.reachable([p])[0]]
+    assert 0 < len(fine) < 20
+
+    found = policy.mended(list(prompts), since=clean)
+
+    assert all(subject.reachable(found))
+    assert 60 < len(found) <= 80
+    assert all(ids in [p.tolist() for p in found] for ids in fine)
+    left = np.array(found) != clean
+    assert left.any(axis=1).all()
+    assert 1.5 * len(found) < left.sum() < 4 * len(found)
+    lenient = FlipPolicy.of(subject, example, TokenRules())
+    assert np.array_equal(lenient.mended(list(prompts), since=clean), prompts)
+
+
+def test_a_prompt_that_no_text_encodes_to_is_checked_as_a_whole(make):
+    subject = make(reachable_only=True)
+    letters = [*"the cat", " the"]
+    clean = np.concatenate([subject.encode(text) for text in letters])
+    assert subject.reachable([clean]) == [False]
+    example = Example("e", "d", clean, subject.encode(" dog"))
+    policy = FlipPolicy.of(subject, example)
+    repaired = np.r_[subject.encode("the"), clean[1:]]
+    prompts = [p for _, p in possible(subject, example)] + [repaired[: len(clean)]]
+
+    assert policy.permits(prompts) == subject.reachable(prompts)
+
+
 RULES = [
     {"min_cosine": 0.1},
     {"keep_stop_words": True, "words_only": True},
