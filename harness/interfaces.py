@@ -509,8 +509,6 @@ class AttackContext:
     """For a control: the attack it accompanies."""
     peers: Peers | None = None
     """Other arms and cells, where the attack `replays` or `needs_peers`."""
-    report: Callable[[int, int], None] = lambda done, total: None
-    """Tell the progress display how many of how many units are done."""
 
     def rng(self, *key: str | int) -> np.random.Generator:
         """Return the random stream of this cell for `key`, whoever asks first."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from harness.interfaces import Adversarial, AttackContext, Example, Ids
+    from harness.interfaces import Ids
     from harness.subject import Subject
 
 T = TypeVar("T")
@@ -86,18 +86,6 @@ def lockstep(
                 running.append(one)
             else:
                 yield one.result
-
-
-def attack_each(
-    subject: Subject,
-    examples: Sequence[Example],
-    context: AttackContext,
-    search: Callable[[Example], Search[Adversarial]],
-) -> Iterator[Adversarial]:
-    """Search each example in `lockstep`; yield what comes out, and report it."""
-    for done, found in enumerate(lockstep(subject, map(search, examples)), 1):
-        yield found
-        context.report(done, len(examples))
 
 
 def alone(subject: Subject, search: Search[T]) -> T:

@@ -80,10 +80,9 @@ def replay(
     if context.peers is None or not sources:
         raise CellError("there are no other cells to replay")
     found = {key: _by_example(context.peers, key) for key in sources}
-    for done, example in enumerate(examples, 1):
+    for example in examples:
         rows = {key: found[key].get(example.id) for key in sources}
         yield _best(subject, example, rows)
-        context.report(done, len(examples))
 
 
 def _by_example(peers: Peers, key: CellKey) -> dict[str, SampleRow]:

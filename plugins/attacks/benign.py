@@ -73,9 +73,8 @@ class Benign(Attack[Options]):
             "document": text.example.document_id,
             "start": text.start,
         }
-        for done, example in enumerate(examples.test, 1):
+        for example in examples.test:
             yield Adversarial(example.id, with_trigger(example, text.ids), (step,))
-            context.report(done, len(examples.test))
 
     def budget(self, examples: int) -> Budget:
         """Return nothing: what it costs is the budget of what it accompanies."""

@@ -69,7 +69,7 @@ class GCG(Attack[GCGOptions]):
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
         from harness.search.draft import draft_of
-        from harness.search.lockstep import attack_each
+        from harness.search.lockstep import lockstep
 
         path = self.options.draft
         draft = draft_of(subject, path) if path is not None else None
@@ -77,7 +77,7 @@ class GCG(Attack[GCGOptions]):
         def search(example: Example) -> Search[Adversarial]:
             return self._attack(subject, example, context.rng(example.id), draft)
 
-        yield from attack_each(subject, examples.test, context, search)
+        yield from lockstep(subject, map(search, examples.test))
 
     def budget(self, examples: int) -> Budget:
         """Return the cost of an example, near ties that are scored again left out.

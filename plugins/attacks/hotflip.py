@@ -83,12 +83,12 @@ class HotFlip(Attack[HotFlipOptions]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        from harness.search.lockstep import attack_each
+        from harness.search.lockstep import lockstep
 
         def search(example: Example) -> Search[Adversarial]:
             return self._attack(subject, example, context.rng(example.id))
 
-        yield from attack_each(subject, examples.test, context, search)
+        yield from lockstep(subject, map(search, examples.test))
 
     def budget(self, examples: int) -> Budget:
         """Return the cost of an example, near ties that are scored again left out."""

@@ -58,7 +58,7 @@ class Query(Attack[QueryOptions]):
         from harness.search.budgets import shares
         from harness.search.flips import flip_search
         from harness.search.local import Learner, bigrams_of
-        from harness.search.lockstep import attack_each
+        from harness.search.lockstep import lockstep
 
         allowed = subject.vocabulary.allowed
         texts = [np.r_[x.prompt_ids, x.reference_ids] for x in examples.search]
@@ -76,7 +76,7 @@ class Query(Attack[QueryOptions]):
             )
             return flip_search(subject, example, learner, flips=flips)
 
-        yield from attack_each(subject, examples.test, context, search)
+        yield from lockstep(subject, map(search, examples.test))
 
     def budget(self, examples: int) -> Budget:
         """Return the cost of an example, near ties that are scored again left out."""

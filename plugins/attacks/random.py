@@ -60,14 +60,13 @@ class Random(Attack[RandomOptions]):
     ) -> Iterator[Adversarial]:
         budget = context.budget or self.budget(len(examples.test))
         if budget.trigger is not None:
-            results = _write_trigger(subject, examples, context, budget, budget.trigger)
+            yield from _write_trigger(
+                subject, examples, context, budget, budget.trigger
+            )
         elif budget.block is not None:
-            results = _write_block(subject, examples, context, budget, budget.block)
+            yield from _write_block(subject, examples, context, budget, budget.block)
         else:
-            results = self._flip_tokens(subject, examples, context, budget)
-        for done, result in enumerate(results, 1):
-            yield result
-            context.report(done, len(examples.test))
+            yield from self._flip_tokens(subject, examples, context, budget)
 
     def budget(self, examples: int) -> Budget:
         """Return the cost of an example, near ties that are scored again left out."""

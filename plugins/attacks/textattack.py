@@ -125,11 +125,10 @@ class TextAttack(Attack[TextAttackOptions]):
             raise CellError("the goal rouge needs an encoder-decoder model")
         with _nothing_downloaded():
             parts = _Parts.of(self.options)
-        for done, example in enumerate(examples.test, 1):
+        for example in examples.test:
             seed = int(context.rng(example.id).integers(_SEEDS))
             with fixed_random_state(seed), _quiet():
                 yield self._attack(subject, example, parts)
-            context.report(done, len(examples.test))
 
     def budget(self, examples: int) -> Budget:
         """Return the queries of an example; near ties that are scored again left out.

@@ -83,10 +83,9 @@ class UAT(Attack[UATOptions]):
             batch_prompts=options.batch_prompts,
             beam_width=options.beam_width,
         ).run(context.rng)
-        for done, example in enumerate(examples.test, 1):
+        for example in examples.test:
             prompt = with_trigger(example, found.trigger)
             yield Adversarial(example.id, prompt, found.trace)
-            context.report(done, len(examples.test))
 
     def budget(self, examples: int) -> Budget:
         """Return an example's share of the search, where all its prompts are given.

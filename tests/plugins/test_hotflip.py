@@ -258,19 +258,3 @@ def test_a_gradient_of_zero_is_no_obstacle(
     ]
 
     assert found.prompt_ids.tolist() == example.prompt_ids.tolist()
-
-
-def test_every_example_is_reported(letter_subject, letter_examples):
-    seen = []
-    context = AttackContext(
-        "cell", report=lambda done, total: seen.append((done, total))
-    )
-    sets = ExampleSets(letter_examples(3))
-
-    list(
-        HotFlip(HotFlipOptions(flips=1, candidates=4)).run(
-            letter_subject(), sets, context
-        )
-    )
-
-    assert seen == [(1, 3), (2, 3), (3, 3)]
