@@ -565,6 +565,8 @@ class Attack(Plugin[OptionsT]):
 
     def unfit(self, matched: Attack[Any] | None) -> str | None:
         """Say why it cannot be the control of `matched` (or, of None, no control)."""
+        if matched is not None and (self.replays or self.needs_peers):
+            return f"{self.name} is made of other attacks, and takes no budget"
         return None
 
     def placed(self, scene: Scene) -> Attack[OptionsT]:

@@ -154,10 +154,10 @@ def _lay(below: Node, above: Node, problems: list[Problem]) -> Node:
         labels = known.value if known and isinstance(known.value, dict) else {}
         for label, node in entries.value.items():
             if node.value is None and label not in labels:
-                path = f"{section}.{label}"
-                problems.append(
-                    node.place.problem(path, _nothing_to_remove(label, labels))
-                )
+                message = _nothing_to_remove(label, labels)
+                if section == "attacks":
+                    message = _added_later(label, entries.value) or message
+                problems.append(node.place.problem(f"{section}.{label}", message))
     return merge(_without_replaced_sources(below, above), above)
 
 
@@ -194,6 +194,17 @@ def _nothing_to_remove(label: str, known: Mapping[str, Node]) -> str:
     return (
         "is empty, which removes an entry, and there is none to remove"
         f"{hint or '; write {} for an entry without options'}"
+    )
+
+
+def _added_later(label: str, attacks: Mapping[str, Node]) -> str:
+    """Say what to do about an entry that loading would add for an attack."""
+    owners = [x for x in attacks if x != label and label.startswith(f"{x}-")]
+    if not owners:
+        return ""
+    return (
+        "removes an entry that is only added when the suite is loaded; "
+        f"`controls` of {owners[0]!r} says which are: [random], or [] for none"
     )
 
 

@@ -178,6 +178,7 @@ WRONG = {
     "attacks: {uat: {}, uat-random: {attack: random}}": "attacks.uat: its random would be called 'uat-random', like another entry; give that one another label",
     "attacks: {hotflip: {controls: [benign]}}": "attacks.hotflip: 'benign' cannot be its control: hotflip prepends no trigger, which benign text would replace",
     "attacks: {hotflip: {controls: [randem]}}": "attacks.hotflip: unknown attack 'randem'; did you mean 'random'?",
+    "attacks: {hotflip: {controls: [transfer]}}": "attacks.hotflip: 'transfer' cannot be its control: transfer is made of other attacks, and takes no budget",
     "attacks: {permuted: {}}": "attacks.permuted: permuted is a control: state `match`, the attack it accompanies",
     "attacks: {random: {}, permuted: {match: random}}": "attacks.permuted: random takes no gradients, so there are none to shuffle",
     "attacks: {hotflip: {}, transfer: {}, random: {match: transfer}}": "attacks.random.match: 'transfer' replays what others found; match an attack",

@@ -199,6 +199,13 @@ def test_plugins_of_the_command_line_add_to_the_suites():
             "there is none to remove; write {} for an entry without options",
         ),
         (
+            "attacks: {flip: {}, flip-random: null}",
+            {},
+            "suite.yaml:1: attacks.flip-random: removes an entry that is only added "
+            "when the suite is loaded; `controls` of 'flip' says which are: [random], "
+            "or [] for none",
+        ),
+        (
             "metrics: {lambada: {}}\nprofiles:\n  p:\n    metrics: {lambda: null}\n",
             {"profile": "p"},
             "suite.yaml:4: metrics.lambda: is empty, which removes an entry, and there "
