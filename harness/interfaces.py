@@ -606,4 +606,4 @@ class PluginInfo:
     """The file, or ``module:class``, that defines it."""
     version: str
     sha256: str = field(default="", compare=False)
-    """Of its source file; stands in records beside the version."""
+    """Of its source, all files of a package; stands in records beside the version."""

@@ -77,15 +77,16 @@ def offline() -> Iterator[None]:
     import huggingface_hub.constants
 
     with (
-        _replaced(huggingface_hub.constants, "HF_HUB_OFFLINE", True),
-        _replaced(datasets.config, "HF_HUB_OFFLINE", True),
+        replaced(huggingface_hub.constants, "HF_HUB_OFFLINE", True),
+        replaced(datasets.config, "HF_HUB_OFFLINE", True),
         _fresh_sessions(),
     ):
         yield
 
 
 @contextlib.contextmanager
-def _replaced(place: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(place: Any, name: str, value: Any) -> Iterator[None]:
+    """Let an attribute have another value for a while."""
     before = getattr(place, name)
     setattr(place, name, value)
     try:
@@ -132,7 +133,7 @@ def _without_bars(module: ModuleType) -> Iterator[None]:
     def disabled(*args: Any, **options: Any) -> Any:
         return bars(*args, **{**options, "disable": True})
 
-    with _replaced(module, "tqdm", disabled):
+    with replaced(module, "tqdm", disabled):
         yield
 
 

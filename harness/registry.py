@@ -309,7 +309,10 @@ def _check_class(plugin: Any, kind: str, where: str) -> None:
 def _info(plugin: type[Plugin[Any]], kind: str, version: str) -> PluginInfo:
     try:
         file = Path(inspect.getfile(plugin))
-        source, digest = str(file), _sha256(file.read_bytes())
+        whole = [file]
+        if file.name == "__init__.py":  # a package: the plugin is all of its modules
+            whole = sorted(file.parent.rglob("*.py"))
+        source, digest = str(file), _sha256(b"".join(x.read_bytes() for x in whole))
     except (OSError, TypeError):  # made in memory, or in a zip
         source, digest = f"{plugin.__module__}:{plugin.__qualname__}", ""
     return PluginInfo(kind, plugin.name, plugin, source, version, digest)

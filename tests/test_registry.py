@@ -68,6 +68,7 @@ def entry_points(monkeypatch, tmp_path):
 def test_each_shipped_file_is_found_and_offers_a_plugin():
     root = Path(harness_plugins.__path__[0])
     files = {f for f in root.glob("*/*.py") if f.name != "__init__.py"}
+    files |= set(root.glob("*/*/__init__.py"))
     sources = {Path(info.source) for info in load_registry().all()}
     assert files == sources
 
@@ -88,6 +89,21 @@ def test_a_new_file_in_a_shipped_folder_is_found_without_registering_it(
     metric(tmp_path, "dropped_in", "dropped")
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
     assert load_registry().get("metric", "dropped").version == __version__
+
+
+def test_a_package_is_one_plugin_and_its_hash_is_that_of_all_its_files(
+    tmp_path, monkeypatch
+):
+    import harness_plugins.metrics as package
+
+    folder = tmp_path / "packed_up"
+    folder.mkdir()
+    files = [metric(folder, "__init__", "packed"), write(folder, "part", "A = 1\n")]
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    info = load_registry().get("metric", "packed")
+    whole = b"".join(file.read_bytes() for file in files)
+    assert info.source == str(files[0])
+    assert info.sha256 == hashlib.sha256(whole).hexdigest()
 
 
 def test_a_folder_offers_its_plugins_but_not_its_tests(tmp_path):

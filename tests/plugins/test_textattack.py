@@ -17,7 +17,9 @@ from harness.interfaces import AttackContext, Example, ExampleSets
 from harness.rouge import rouge
 from harness.scoring.rules import TokenRules
 from harness.subject import Subject
-from harness_plugins.attacks.textattack import TextAttack, TextAttackOptions, Victim
+from harness_plugins.attacks.textattack import TextAttack
+from harness_plugins.attacks.textattack.options import TextAttackOptions
+from harness_plugins.attacks.textattack.victim import Victim
 
 INSTALLED = importlib.util.find_spec("textattack") is not None
 needs_textattack = pytest.mark.skipif(
