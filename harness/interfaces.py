@@ -25,6 +25,8 @@ from typing import (
     cast,
 )
 
+import pydantic
+
 from harness.strict import Strict
 
 if TYPE_CHECKING:
@@ -50,6 +52,9 @@ AttackLabel = Annotated[str, ATTACK]
 LOCAL_PATH = "local-path"
 LocalPath = Annotated[str, LOCAL_PATH]
 """The type of an option that is a local path or, where none is there, a hub id."""
+
+Positive = Annotated[int, pydantic.Field(gt=0)]
+"""The type of an option that is a whole number above 0."""
 
 
 class Options(Strict):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from harness.interfaces import Positive
 from harness.strict import Strict
 
 ROUGE_DROP = 0.10
@@ -25,7 +26,6 @@ FINGERPRINT = r"^(sha256:[0-9a-f]{64}|hub:.+@.+)$"
 
 Label = Annotated[str, pydantic.Field(pattern=LABEL)]
 Fingerprint = Annotated[str, pydantic.Field(pattern=FINGERPRINT)]
-Positive = Annotated[int, pydantic.Field(gt=0)]
 
 
 class _PluginSection(Strict):

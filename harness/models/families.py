@@ -100,15 +100,9 @@ GPT_NEO = Family(
     final_norm="transformer.ln_f",
     dropouts=("resid_dropout", "embed_dropout", "attention_dropout"),
 )
-GPT2 = Family(
+GPT2 = dataclasses.replace(
+    GPT_NEO,
     model_type="gpt2",
-    stacks=(Stack("transformer.h"),),
-    inputs=("mlp.c_fc",),
-    output="mlp.c_proj",
-    activation="mlp.act",
-    activation_key="activation_function",
-    norm="ln_2",
-    final_norm="transformer.ln_f",
     dropouts=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
     transposed=True,
 )

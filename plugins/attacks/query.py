@@ -16,13 +16,12 @@ from harness.interfaces import (
     Example,
     ExampleSets,
     Options,
+    Positive,
 )
 
 if TYPE_CHECKING:
     from harness.search.lockstep import Search
     from harness.subject import Subject
-
-Positive = Annotated[int, pydantic.Field(gt=0)]
 
 
 class QueryOptions(Options):

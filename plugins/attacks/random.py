@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
-
-import pydantic
+from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
 from harness.interfaces import (
@@ -18,6 +16,7 @@ from harness.interfaces import (
     Example,
     ExampleSets,
     Options,
+    Positive,
     TriggerBudget,
 )
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from harness.search.lockstep import Search
     from harness.search.triggers import Batch, Trigger
     from harness.subject import Subject
-
-Positive = Annotated[int, pydantic.Field(gt=0)]
 
 
 class RandomOptions(Options):

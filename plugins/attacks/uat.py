@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
-
-import pydantic
+from typing import TYPE_CHECKING, Literal
 
 from harness import hookimpl
 from harness.interfaces import (
@@ -15,6 +13,7 @@ from harness.interfaces import (
     Budget,
     ExampleSets,
     Options,
+    Positive,
     TriggerBudget,
 )
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
     from harness.search.triggers import Batch, Trigger
     from harness.subject import Subject
-
-Positive = Annotated[int, pydantic.Field(gt=0)]
 
 
 class UATOptions(Options):

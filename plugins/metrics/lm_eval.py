@@ -15,13 +15,12 @@ import pydantic
 
 from harness import hookimpl
 from harness.errors import CellError, MissingResource, UsageError
-from harness.interfaces import LocalPath, Metric, MetricContext, Options
+from harness.interfaces import LocalPath, Metric, MetricContext, Options, Positive
 
 if TYPE_CHECKING:
     from harness.records import Estimate
     from harness.subject import Subject
 
-Positive = Annotated[int, pydantic.Field(gt=0)]
 Rows = Sequence[Mapping[str, Any]]
 
 _SEED = 1234

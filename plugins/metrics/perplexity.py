@@ -6,20 +6,26 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 
 from harness import hookimpl
 from harness.errors import CellError, UsageError
-from harness.interfaces import CorpusName, Document, Metric, MetricContext, Options
+from harness.interfaces import (
+    CorpusName,
+    Document,
+    Metric,
+    MetricContext,
+    Options,
+    Positive,
+)
 
 if TYPE_CHECKING:
     from harness.interfaces import Ids
     from harness.records import Estimate
     from harness.subject import Subject
 
-Positive = Annotated[int, pydantic.Field(gt=0)]
 
 _DOCUMENTS_AT_ONCE = 32
 _CONTEXT = 2048

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
-
-import pydantic
+from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
 from harness.errors import UsageError
-from harness.interfaces import CorpusName, Document, Metric, MetricContext, Options
+from harness.interfaces import (
+    CorpusName,
+    Document,
+    Metric,
+    MetricContext,
+    Options,
+    Positive,
+)
 
 if TYPE_CHECKING:
     from harness.records import Estimate
     from harness.subject import Subject
 
-Positive = Annotated[int, pydantic.Field(gt=0)]
 
 _DOCUMENTS_AT_ONCE = 64
 

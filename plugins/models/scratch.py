@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
 from harness import hookimpl
-from harness.interfaces import Anatomy, ModelAdapter, Options
+from harness.interfaces import Anatomy, ModelAdapter, Options, Positive
 from harness.models.families import GPT_NEOX, find_anatomy, swap_activation
 from harness.store import Store, content_hash
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from harness.corpora import Corpora
 
-Positive = Annotated[int, pydantic.Field(gt=0)]
 
 _RECIPE = 1
 _CORPUS = "python-topics"
