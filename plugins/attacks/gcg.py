@@ -19,6 +19,7 @@ from harness.interfaces import (
     Example,
     ExampleSets,
     LocalPath,
+    Positive,
 )
 from harness.search.block_options import BlockOptions
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from harness.search.flips import Flip, State
     from harness.search.lockstep import Search
     from harness.subject import Subject
-
-Positive = Annotated[int, pydantic.Field(gt=0)]
 
 
 class GCGOptions(BlockOptions):
