@@ -6,10 +6,13 @@ Run from the repository's root, for example:
         --random-weights --nanogcg PYTHON
     python benchmarks/attacks.py --model FOLDER --texts TEXTS --fixed 44 --scored 64 \
         --width 256 --attackable 64 --flip-scored 64 --flip-width 64 --nanogcg PYTHON
+    python benchmarks/attacks.py --model FOLDER --texts TEXTS --layouts hotflip \
+        --attackable 64 --flip-scored 64
 
 A step takes a gradient, draws candidates that differ from the prompt in one token,
 scores them all and picks the best. Two layouts: `gcg` has fixed tokens, then attacked
 ones, then those that are scored; in `flips`, every token of the prompt may change.
+`hotflip` has the flips' layout and times whole attacks on many examples.
 TEXTS is a text file: prompts are cut from it. With --random-weights the model has
 Pythia-1.4B's shape, and a vocabulary of 8,192 tokens in the layout `gcg`.
 """
@@ -25,7 +28,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,8 @@ from harness.interfaces import AttackContext, Example, ExampleSets
 from harness.subject import Subject
 
 TOP_K = 256
+FLIPS = 5
+FLIP_CANDIDATES = 64
 PYTHIA = {
     "hidden_size": 2048,
     "num_hidden_layers": 24,
@@ -66,6 +70,15 @@ class Row:
     """Time to the loss that nanoGCG came to."""
 
 
+@dataclass
+class Theirs:
+    """What nanoGCG came to."""
+
+    row: Row
+    loss: float
+    """In nats/token, of its best text, in float32."""
+
+
 def main() -> None:
     """Run both layouts and print a table of each."""
     arguments = parse_arguments()
@@ -74,6 +87,9 @@ def main() -> None:
     print(f"matrix product of 8192 (CPU: 2048): {ceiling / 1e12:.3f} TFLOP/s")
     for layout in arguments.layouts.split(","):
         torch.manual_seed(0)
+        if layout == "hotflip":
+            hotflip(arguments)
+            continue
         model, tokenizer = load(arguments, layout)
         bench = Bench(arguments, layout, model, tokenizer)
         rows = []
@@ -108,7 +124,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--nanogcg", help="its Python; `PACKAGES:FOLDER` for a path")
     parser.add_argument("--nanogcg-steps", type=int, default=0, help="0: --steps")
+    parser.add_argument("--multiflip-steps", type=int, default=0, help="0: as many")
     parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--examples", type=int, default=200, help="of `hotflip`")
+    parser.add_argument("--plain-examples", type=int, default=10, help="of its loop")
     return parser.parse_args()
 
 
@@ -164,7 +183,7 @@ class Bench:
         self, arguments: argparse.Namespace, layout: str, model: Any, tokenizer: Any
     ) -> None:
         self.arguments, self.layout = arguments, layout
-        self.flips = layout == "flips"
+        self.flips = layout != "gcg"
         a = arguments
         self.fixed = 0 if self.flips else a.fixed
         self.n = a.attackable if self.flips else a.fixed + a.attacked
@@ -193,14 +212,16 @@ class Bench:
     def rows(self) -> Iterator[Row]:
         """Measure each way."""
         theirs = None if self.flips else self.nanogcg()
+        soonest = None
         if theirs is not None:
-            yield theirs[0]
+            yield theirs.row
+            # First of all, so that nothing is compiled yet.
+            soonest = self.time_to(theirs.loss)
         yield self.timed("stock loop, all logits", self.stock_step)
         yield self.timed("loop, scored logits", self.scored_step)
         yield self.timed("ours, no check", lambda: self.own_step(check=False))
-        row = self.timed("ours", lambda: self.own_step(check=True))
-        if theirs is not None:
-            row.seconds = self.time_to(theirs[1])
+        row = self.timed("ours, texts checked", lambda: self.own_step(check=True))
+        row.seconds = soonest
         yield row
         print("settings", self.subject.settings)
 
@@ -232,38 +253,42 @@ class Bench:
         if self.arguments.device == "cuda":
             torch.cuda.synchronize()
 
-    def candidates(self, gains: torch.Tensor) -> Any:
+    def candidates(self, gains: torch.Tensor, *, check: bool = False) -> Any:
         """Draw prompts that differ in one token of high gain."""
         rng = np.random.default_rng(0)
         lists = gains.topk(TOP_K, dim=1).indices.cpu().numpy()
-        prompts = np.tile(self.prompt, (self.width, 1))
-        positions = rng.integers(self.fixed, self.n, self.width)
-        drawn = lists[positions, rng.integers(0, TOP_K, self.width)]
-        prompts[np.arange(self.width), positions] = drawn
+        count = 2 * self.width if check else self.width
+        prompts = np.tile(self.prompt, (count, 1))
+        positions = rng.integers(self.fixed, self.n, count)
+        drawn = lists[positions, rng.integers(0, TOP_K, count)]
+        prompts[np.arange(count), positions] = drawn
+        if check:  # as our searches do
+            changed = prompts != self.prompt
+            broken = self.subject.vocabulary.broken_words(prompts, changed)
+            prompts = prompts[~broken.any(axis=1)][: self.width]
+            assert len(prompts) == self.width
         return prompts
 
     def own_step(self, *, check: bool) -> float:
         """Take a step through the subject; texts are checked while it scores."""
-        with self.subject.metered() as meter, ThreadPoolExecutor(1) as pool:
+        with self.subject.metered() as meter:
             (gradient,) = self.subject.gradients([self.prompt], self.reference)
-            prompts = self.candidates(self.subject.gains(self.prompt, gradient))
-            checking = pool.submit(self.subject.reachable, prompts) if check else None
-            losses = self.subject.losses(prompts, self.reference)
-            if checking is not None:
-                losses[~np.array(checking.result())] = -np.inf
+            gains = self.subject.gains(self.prompt, gradient)
+            prompts = self.candidates(gains, check=check)
+            losses = self.subject.losses(prompts, self.reference, reachable_only=check)
             self.subject.best(prompts, self.reference, losses)
         return meter.flops
 
-    def plain_gradient(self) -> Any:
-        """Take a gradient with plain transformers."""
-        ids = torch.as_tensor(np.concatenate([self.prompt, self.reference]))
+    def plain_gradient(self, prompt: Any, reference: Any) -> Any:
+        """Take a gradient with plain transformers; return what it says of flips."""
+        ids = torch.as_tensor(np.concatenate([prompt, reference]))
         ids = ids.to(self.arguments.device)
         with torch.enable_grad():
             embedded = self.plain.get_input_embeddings()(ids[None]).requires_grad_()
             logits = self.plain(inputs_embeds=embedded).logits[0, self.n - 1 : -1]
             loss = cross_entropy(logits.float(), ids[self.n :])
             (gradient,) = torch.autograd.grad(loss, [embedded])
-        return self.subject.gains(self.prompt, gradient[0, : self.n].float())
+        return self.subject.gains(prompt, gradient[0, : self.n].float())
 
     def stock_step(self) -> float:
         """Take a step with all logits of all tokens."""
@@ -287,7 +312,7 @@ class Bench:
         return self.plain_step(losses, self.m)
 
     def plain_step(self, losses: Callable[[Any], Any], logits: int) -> float:
-        prompts = self.candidates(self.plain_gradient())
+        prompts = self.candidates(self.plain_gradient(self.prompt, self.reference))
         rows = np.tile(self.reference, (self.width, 1))
         ids = torch.as_tensor(np.concatenate([prompts, rows], axis=1))
         ids = ids.to(self.arguments.device)
@@ -298,9 +323,40 @@ class Bench:
         head = 2.0 * self.plain.get_output_embeddings().weight.numel()
         return float(self.width * (whole + head * (logits - self.m)))
 
+    def plain_hotflip(self, example: Example) -> Any:
+        """Flip tokens as the textbook says: a gradient, the best, one by one.
+
+        Candidates go in batches of their own example; all logits are made.
+        """
+        prompt, free = example.prompt_ids, np.ones(self.n, dtype=np.bool_)
+        target = torch.as_tensor(example.reference_ids).to(self.arguments.device)
+
+        def losses(prompts: Any) -> Any:
+            ids = torch.as_tensor(prompts).to(target.device)
+            ids = torch.cat([ids, target.expand(len(ids), -1)], dim=1)
+            with torch.inference_mode():
+                logits = self.plain(ids).logits[:, self.n - 1 : -1].float()
+                targets = ids[:, self.n :]
+                each = cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+            return each.mean(dim=1)
+
+        (loss,) = losses(prompt[None])
+        for _ in range(FLIPS):
+            gains = self.plain_gradient(prompt, example.reference_ids)
+            gains[torch.as_tensor(~free)] = -torch.inf
+            best = gains.flatten().topk(FLIP_CANDIDATES).indices.cpu().numpy()
+            prompts = np.tile(prompt, (FLIP_CANDIDATES, 1))
+            positions, tokens = np.divmod(best, gains.shape[1])
+            prompts[np.arange(FLIP_CANDIDATES), positions] = tokens
+            found = losses(prompts)
+            if found.max() > loss:
+                loss, chosen = found.max(), int(found.argmax())
+                prompt, free[positions[chosen]] = prompts[chosen], False
+        return prompt
+
     # --- nanoGCG ------------------------------------------------------------------
 
-    def nanogcg(self) -> tuple[Row, float] | None:
+    def nanogcg(self) -> Theirs | None:
         """Run nanoGCG on the same weights; None where it is not there."""
         how = self.arguments.nanogcg
         if not how:
@@ -341,42 +397,90 @@ class Bench:
             print("nanoGCG failed:", done.stderr[-1500:])
             return None
         found = json.loads(done.stdout.splitlines()[-1])
-        each = found["seconds_per_step"]
+        each, losses = found["seconds_per_step"], found["losses"]
+        best = losses.index(min(losses))
+        text = work["before"] + found["best"]
+        loss = self.subject.exact_losses([self.subject.encode(text)], self.reference)[0]
         row = Row(
             "nanoGCG 0.3.0, its filter on",
             1 / each,
             self.width / each,
             self.width / each * (self.n + self.m),
             peak=found["peak"],
-            seconds=each * steps,
+            seconds=found["seconds"][best],
         )
         print(
-            f"nanoGCG: {steps} steps, loss {found['losses'][0]:.4f} to "
-            f"{min(found['losses']):.4f}"
+            f"nanoGCG: {len(losses)} steps in {found['seconds'][-1]:.1f} s, loss "
+            f"{losses[0]:.4f} to {losses[best]:.4f} ({loss:.4f} in float32) after "
+            f"{row.seconds:.1f} s"
         )
-        return row, min(found["losses"])
+        return Theirs(row, float(loss))
 
     def time_to(self, loss: float) -> float | None:
-        """Return how long our `gcg` takes to come to a loss of the target."""
-        from harness_plugins.attacks.gcg import GCG, GCGOptions
+        """Return how long our soonest attack takes to come to a loss of the target.
 
-        steps = self.arguments.nanogcg_steps or self.arguments.steps
+        All that a user pays is in it, but for loading the model.
+        """
+        from harness_plugins.attacks.gcg import GCG
+        from harness_plugins.attacks.multiflip import MultiFlip
+
+        arguments = self.arguments
+        subject = Subject(
+            copy.deepcopy(self.model),
+            self.tokenizer,
+            device=arguments.device,
+            dtype=arguments.dtype,
+            batch_size=512,
+        )
+        steps = arguments.nanogcg_steps or arguments.steps
+        options = {
+            "target": self.subject.decode(self.reference),
+            "reachable_only": True,
+        }
+        many = MultiFlip.Options(steps=arguments.multiflip_steps or steps, **options)
+        one = GCG.Options(steps=steps, candidates=self.width, **options)
+        print(f"time to {loss:.4f} nats/token:")
+        found = [
+            self.time_attack(subject, MultiFlip(many), loss, "first run"),
+            self.time_attack(subject, MultiFlip(many), loss, "again"),
+            self.time_attack(subject, GCG(one), loss, "after it"),
+        ]
+        return min((seconds for seconds in found if seconds), default=None)
+
+    def time_attack(
+        self, subject: Subject, attack: Any, loss: float, when: str
+    ) -> float | None:
+        """Run an attack; return when it came to a loss, None if it did not.
+
+        A gradient is the first thing that a step takes: what is found by then has
+        been found when it is taken.
+        """
+        stamps: list[float] = []
+
+        def stamp(prompts: Any, references: Any) -> Any:
+            stamps.append(time.perf_counter() - started)
+            return subject.gradients(prompts, references)
+
         example = Example("a", "a", self.prompt, self.reference, protected=self.fixed)
-        for count in (2, steps):
-            options = GCGOptions(
-                steps=count,
-                candidates=self.width,
-                target=self.subject.decode(self.reference),
-                reachable_only=True,
-            )
-            started = time.perf_counter()
-            context = AttackContext(seed_key="benchmark")
-            (found,) = GCG(options).run(self.subject, ExampleSets([example]), context)
-            seconds = time.perf_counter() - started
-        best = [step["best_target_loss"] for step in found.trace]
-        print(f"ours: {len(best)} steps in {seconds:.1f} s, to {min(best):.4f}")
-        reached = [i for i, value in enumerate(best, 1) if value <= loss]
-        return reached[0] * seconds / len(best) if reached else None
+        watched = subject.with_gradients_from(stamp)
+        started = time.perf_counter()
+        context = AttackContext(seed_key="benchmark")
+        (found,) = attack.run(watched, ExampleSets([example]), context)
+        stamps.append(time.perf_counter() - started)
+        reached = [
+            stamps[step["gradients"]]
+            for step in found.trace
+            if step["target_loss"] <= loss
+        ]
+        (final,) = subject.exact_losses([found.prompt_ids], self.reference)
+        said = f"after {reached[0]:.1f} s" if reached else "not reached"
+        print(
+            f"  {attack.name}, {when}: {said}; {len(stamps) - 1} steps in "
+            f"{stamps[-1]:.1f} s, to {final:.4f}, "
+            f"reachable: {subject.reachable([found.prompt_ids])[0]}",
+            flush=True,
+        )
+        return reached[0] if reached else None
 
 
 def name_old_class(file: Path) -> None:
@@ -385,6 +489,67 @@ def name_old_class(file: Path) -> None:
     kept["tokenizer_class"] = "PreTrainedTokenizerFast"
     kept.pop("extra_special_tokens", None)
     file.write_text(json.dumps(kept), encoding="utf-8")
+
+
+def hotflip(arguments: argparse.Namespace) -> None:
+    """Time HotFlip over many examples, and a plain loop over a few of them."""
+    from harness_plugins.attacks.hotflip import HotFlip
+
+    bench = Bench(arguments, "hotflip", *load(arguments, "hotflip"))
+    both = bench.n + bench.m
+    ids = bench.subject.encode(arguments.texts.read_text(encoding="utf-8"))
+    blocks = [ids[i * both : (i + 1) * both] for i in range(1, arguments.examples + 1)]
+    few = arguments.plain_examples
+    examples = [
+        Example(str(i), "a", *np.split(block, [bench.n]))
+        for i, block in enumerate(blocks)
+        if len(block) == both
+    ]
+    print(f"\nhotflip: {FLIPS} flips, {FLIP_CANDIDATES} candidates a flip")
+
+    def own(count: int, **options: Any) -> tuple[float, dict[str, Any]]:
+        attack = HotFlip(
+            HotFlip.Options(flips=FLIPS, candidates=FLIP_CANDIDATES, **options)
+        )
+        context = AttackContext(seed_key="benchmark")
+        started = time.perf_counter()
+        found = list(attack.run(bench.subject, ExampleSets(examples[:count]), context))
+        seconds = (time.perf_counter() - started) / count
+        return seconds, {one.example_id: one.prompt_ids for one in found}
+
+    def plain(chosen: list[Example]) -> tuple[float, dict[str, Any]]:
+        started = time.perf_counter()
+        prompts = {one.id: bench.plain_hotflip(one) for one in chosen}
+        seconds = (time.perf_counter() - started) / len(chosen)
+        print(
+            f"  plain loop, {len(chosen)} examples: {seconds:.3f} s/example", flush=True
+        )
+        return seconds, prompts
+
+    def say(name: str, seconds: float, prompts: dict[str, Any]) -> None:
+        """Print the time, and the mean rise of the loss on what the loop has seen."""
+        rises = [
+            np.subtract(
+                *bench.subject.exact_losses(
+                    [prompts[one.id], one.prompt_ids], one.reference_ids
+                )
+            )
+            for one in examples[:few]
+        ]
+        print(f"  {name}: {seconds:.3f} s/example, dL {np.mean(rises):.3f}", flush=True)
+
+    # The loop runs before and after, in case the machine's speed changes meanwhile.
+    before, prompts = plain(examples[: few // 2])
+    same = own(len(examples), candidates_from="gradient")
+    say(f"ours, the same candidates, {len(examples)} examples", *same)
+    some = max(few, len(examples) // 10)
+    refined = own(some)
+    say(f"ours, refined candidates (default), {some} examples", *refined)
+    after, more = plain(examples[few // 2 : few])
+    seconds = (before + after) / 2
+    say(f"plain loop, {few} examples", seconds, prompts | more)
+    print(f"  ours, the same candidates: {seconds / same[0]:.1f} times as fast")
+    print(f"  ours, refined candidates: {seconds / refined[0]:.1f} times as fast")
 
 
 def growth(arguments: argparse.Namespace) -> None:
