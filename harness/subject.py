@@ -17,7 +17,7 @@ from harness.scoring.generation import generate_greedily
 from harness.scoring.ledger import Meter, Meters
 from harness.scoring.network import Network, network_of
 from harness.scoring.predictions import predictions
-from harness.scoring.rounding import rounding_margin, top
+from harness.scoring.rounding import rounding_margin, together, top
 from harness.scoring.sharing import Shape, shapes_of
 from harness.scoring.vocabulary import Vocabulary
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
     from harness.interfaces import Ids
     from harness.scoring.prefixes import KeyValues
+    from harness.scoring.rounding import Asking, Score
     from harness.scoring.rules import TokenRules
 
     Losses = NDArray[np.float64]
     Pair = tuple[Ids, Ids]
-    Score = Callable[[Sequence[Pair]], Losses]
     References = Sequence[Ids] | Ids
     ComputeGradients = Callable[[Sequence[Ids], Sequence[Ids]], list[Tensor]]
     Transform = Callable[[Sequence[Ids], Sequence[Ids], list[Tensor]], list[Tensor]]
@@ -252,20 +252,34 @@ class Subject:
         does the search precision, but for what it moves beyond the `rounding_margin`.
         Equal losses go to the lower index; losses that are not finite come last.
         """
+        [found] = together([self.choice(prompts, references, losses, k, lowest=lowest)])
+        return found
+
+    def choice(
+        self,
+        prompts: Sequence[Ids] | Ids,
+        references: References,
+        losses: Losses,
+        k: int,
+        *,
+        lowest: bool = False,
+    ) -> Asking[list[int]]:
+        """Find what `top` returns; many choices can be made `together`."""
         pairs = self._pairs(prompts, references)
         sign = -1 if lowest else 1
         each = len(pairs) // max(1, len(losses))
         if each * len(losses) != len(pairs):
             raise ValueError(f"{len(losses)} losses are not of {len(pairs)} pairs")
 
-        def scored(score: Score, indices: Sequence[int]) -> Losses:
+        def scored(score: Score, indices: Sequence[int]) -> Asking[Losses]:
             own = [pair for i in indices for pair in pairs[i * each : (i + 1) * each]]
-            means: Losses = score(own).reshape(-1, each).mean(axis=1)
+            exacter = yield score, own
+            means: Losses = exacter.reshape(-1, each).mean(axis=1)
             return sign * means
 
         tokens = max(1, each) * min((len(r) for _, r in pairs), default=1)
         referees = [(m, partial(scored, score)) for m, score in self._referees(tokens)]
-        return top(sign * losses, k, referees)
+        return (yield from top(sign * losses, k, referees))
 
     # --- gradients ------------------------------------------------------------------
 
@@ -409,16 +423,20 @@ class Subject:
             return [alone]
         margin = rounding_margin(self.dtype, tokens)
         if self._model.device.type != "cuda":
-            return [(margin, partial(self._batched_losses, self._exact)), alone]
+            return [(margin, self._float32_losses), alone]
         alone = (rounding_margin("tensorfloat32", tokens), self._exact_losses)
         return [(margin, self._nearly_exact_losses), alone]
+
+    def _float32_losses(self, pairs: Sequence[Pair]) -> Losses:
+        """Score pairs in float32, in batches."""
+        return self._batched_losses(self._exact, pairs)
 
     def _nearly_exact_losses(self, pairs: Sequence[Pair]) -> Losses:
         """Score pairs in float32, products in the GPU's faster 19 bits of it."""
         before = torch.backends.cuda.matmul.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = True
         try:
-            return self._batched_losses(self._exact, pairs)
+            return self._float32_losses(pairs)
         finally:
             torch.backends.cuda.matmul.allow_tf32 = before
 

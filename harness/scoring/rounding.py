@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from harness.interfaces import Ids
+
     Losses = NDArray[np.float64]
-    Referee = tuple[float, Callable[[Sequence[int]], Losses]]
+    Pair = tuple[Ids, Ids]
+    Score = Callable[[Sequence[Pair]], Losses]
+    Asking = Generator[tuple[Score, Sequence[Pair]], Losses, T]
+    Referee = tuple[float, Callable[[Sequence[int]], Asking[Losses]]]
 
 MARGIN_NATS = 1e-4
 """How far two float32 passes of the same input may differ by the batch that they are
@@ -32,12 +39,12 @@ def rounding_margin(precision: str, tokens: int) -> float:
     return max(MARGIN_NATS, OF_A_TOKEN_NATS.get(precision, 0.0) / math.sqrt(tokens))
 
 
-def top(losses: Losses, k: int, referees: Iterable[Referee]) -> list[int]:
-    """Return the indices of the `k` highest losses, best first.
+def top(losses: Losses, k: int, referees: Iterable[Referee]) -> Asking[list[int]]:
+    """Find the indices of the `k` highest losses, best first.
 
-    A referee is a margin, within which the losses so far say nothing, and what scores
-    some of them (by their indices) more exactly. Each is asked about those that may
-    still be among the highest, until no two of them are within the margin. Equal
+    A referee is a margin, within which the losses so far say nothing, and what asks
+    for more exact losses of some (by their indices). Each is turned to with those that
+    may still be among the highest, until no two of them are within the margin. Equal
     losses go to the lower index; what is not finite comes last.
     """
     indices, values = np.arange(len(losses)), _finite(losses)
@@ -46,8 +53,30 @@ def top(losses: Losses, k: int, referees: Iterable[Referee]) -> list[int]:
         indices, values = indices[keep], values[keep]
         if _distinct(values, margin):
             break
-        values = _finite(score(indices.tolist()))
+        values = _finite((yield from score(indices.tolist())))
     return [int(i) for i in indices[np.lexsort((indices, -values))][:k]]
+
+
+def together(many: Sequence[Asking[T]]) -> list[T]:
+    """Run what asks for losses; those who ask the same scorer get them by one call."""
+    results: dict[int, T] = {}
+    answers: dict[int, Losses | None] = dict.fromkeys(range(len(many)))
+    while answers:
+        asked: dict[Score, list[tuple[int, Sequence[Pair]]]] = {}
+        for i, answer in answers.items():
+            try:
+                score, pairs = many[i].send(answer)  # type: ignore[arg-type]
+            except StopIteration as end:
+                results[i] = end.value
+            else:
+                asked.setdefault(score, []).append((i, pairs))
+        answers = {}
+        for score, questions in asked.items():
+            losses = score([pair for _, pairs in questions for pair in pairs])
+            ends = np.cumsum([len(pairs) for _, pairs in questions])[:-1]
+            for (i, _), own in zip(questions, np.split(losses, ends), strict=True):
+                answers[i] = own
+    return [results[i] for i in range(len(many))]
 
 
 def _finite(losses: Losses) -> Losses:

@@ -13,6 +13,8 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from harness.scoring.rounding import together
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -150,6 +152,7 @@ def _answers(subject: Subject, requests: Sequence[Request]) -> list[Any]:
     """Answer requests, those of a kind and a subject by one call."""
     answers: list[Any] = [None] * len(requests)
     calls: dict[Any, list[int]] = {}
+    choices: dict[int, Any] = {}
     for i, request in enumerate(requests):
         match request:
             case Losses(by=by, reachable_only=only):
@@ -158,9 +161,11 @@ def _answers(subject: Subject, requests: Sequence[Request]) -> list[Any]:
                 calls.setdefault((subject.gradients, False), []).append(i)
             case Top(prompts, reference, losses, k):
                 by = request.by or subject
-                answers[i] = by.top(
+                choices[i] = by.choice(
                     prompts, reference, losses, k, lowest=request.lowest
                 )
+    for i, chosen in zip(choices, together([*choices.values()]), strict=True):
+        answers[i] = chosen
     for (call, reachable_only), indices in calls.items():
         if reachable_only:
             call = partial(call, reachable_only=True)

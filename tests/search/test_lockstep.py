@@ -83,6 +83,36 @@ def test_each_request_says_whether_prompts_must_be_reachable(subject):
         assert losses == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
+def test_choices_that_wait_together_share_the_passes_that_decide(
+    tiny_model, tiny_tokenizer, monkeypatch
+):
+    from harness.subject import Subject
+
+    subject = Subject(tiny_model(), tiny_tokenizer, dtype="bfloat16")
+    (reference,) = rows(0, 1, 4)
+    prompts = {seed: rows(seed, 6, 5) for seed in range(4)}
+    sizes = []
+    score = subject._batched_losses
+
+    def batched(network, pairs):
+        sizes.append(len(pairs))
+        return score(network, pairs)
+
+    def choosing(seed):
+        losses = yield Losses(prompts[seed], reference)
+        # All within the margin, so that nothing but passes in float32 can decide.
+        losses = 3 + 1e-4 * (losses - losses.mean())
+        return seed, (yield Top(prompts[seed], reference, losses, 3, seed > 1))
+
+    monkeypatch.setattr(subject, "_batched_losses", batched)
+    found = dict(lockstep(subject, (choosing(seed) for seed in range(4))))
+
+    for seed, best in found.items():
+        exact = subject.exact_losses(prompts[seed], reference)
+        assert best == np.argsort(exact if seed > 1 else -exact)[:3].tolist()
+    assert sizes == [24]
+
+
 def test_a_search_is_begun_when_there_is_room(subject):
     begun = []
 
