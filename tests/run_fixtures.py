@@ -46,10 +46,12 @@ models:
 arms:
   baseline: {{}}
   monotone: {{constraint: softplus}}
+{arms}
 corpora:
-  train: {{builtin: python-topics, slice: ":80%", fingerprint: sha256:{zeros}}}
+  train: {{builtin: python-topics, slice: ":70%", fingerprint: sha256:{zeros}}}
+  spare: {{builtin: python-topics, slice: "70%:80%", fingerprint: sha256:{zeros}}}
   test: {{builtin: python-topics, slice: "80%:", fingerprint: sha256:{zeros}}}
-recovery: {{corpus: train, tokens: 1e6}}
+recovery: {{corpus: train, validation: spare, tokens: 1e6}}
 metrics:
   perplexity: {{corpus: test}}
 examples:
@@ -67,6 +69,8 @@ class Story:
     """What the records of a run folder are to say."""
 
     seeds: list[int] = field(default_factory=lambda: [1, 2])
+    arms: str = ""
+    """Further arms, a line each."""
     more: str = ""
     """Further lines of the suite."""
     clean_loss: dict[str, float] = field(
@@ -223,7 +227,11 @@ def make_run(
 
 def _write_run(story: Story, place: Path) -> Path:
     source = place / "rehearsal.yaml"
-    source.write_text(SUITE.format(seeds=story.seeds, more=story.more, zeros="0" * 64))
+    source.write_text(
+        SUITE.format(
+            seeds=story.seeds, arms=story.arms, more=story.more, zeros="0" * 64
+        )
+    )
     folder = RunFolder(place / "run")
     folder.root.mkdir()
     text = dump_suite(load_experiment(source).suite)

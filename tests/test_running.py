@@ -190,8 +190,8 @@ def test_a_match_has_the_clean_loss_of_its_arm(suite, cli, tmp_path):
         found[record["arm"]["label"]] = record
     derivation = found["match"]["derivation"]
     assert found["match"]["arm"]["match_loss_of"] == "abs"
-    apart = derivation["results"]["validation_difference"]
-    assert apart["n"] == 3
+    apart = derivation["results"]["test_difference"]
+    assert apart["n"] == 5
     assert derivation["achieved"] == (abs(apart["value"]) <= 0.02)
     assert found["abs"]["derivation"] is None
     for path in out.glob("variants/*/record.json"):

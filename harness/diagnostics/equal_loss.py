@@ -7,6 +7,7 @@ from statistics import fmean
 from harness.diagnostics.answers import FULL, absent, answer
 from harness.diagnostics.arm import Arm
 from harness.diagnostics.judged import Judged
+from harness.evidence.pairing import Pairing
 from harness.evidence.results import Subjects
 
 MATCH_NATS = 0.02
@@ -23,11 +24,24 @@ def equal_clean_loss(arm: Arm) -> Judged:
     name, pairing = match.subjects.arm, arm.against(match)
     if pairing is None:
         return absent("equal_clean_loss", f"{name} has not been attacked alike")
-    found = pairing.difference()
+    found, apart = pairing.difference(), _clean_loss_apart(pairing)
+    if apart is None or abs(apart) > MATCH_NATS:
+        return answer(
+            "equal_clean_loss",
+            found,
+            against=name,
+            status="warn",
+            reason=f"{name} is no match: {_spelt(apart)}",
+            measured={"clean_loss_apart": apart},
+        )
     below = found.interval is not None and found.interval[1] < 0
     reason = f"not more robust than {name}, a baseline of equal clean loss"
     return answer(
-        "equal_clean_loss", found, against=name, reason=None if below else reason
+        "equal_clean_loss",
+        found,
+        against=name,
+        reason=None if below else reason,
+        measured={"clean_loss_apart": apart},
     )
 
 
@@ -36,7 +50,8 @@ def match_of(arm: Arm) -> Arm | str:
 
     It is the baseline arm itself where its clean loss is as close as that.
     """
-    apart = _clean_loss_apart(arm)
+    pairing = arm.against(arm.baseline)
+    apart = _clean_loss_apart(pairing) if pairing is not None else None
     if apart is not None and abs(apart) <= MATCH_NATS:
         return arm.baseline
     sections = arm.results.suite.arms.items()
@@ -52,11 +67,17 @@ def match_of(arm: Arm) -> Arm | str:
     return match if match.variants else f"{brought[0]} is {match.absence()}"
 
 
-def _clean_loss_apart(arm: Arm) -> float | None:
-    """Return how far the clean loss is above the baseline's, in nats/token."""
-    pairing = arm.against(arm.baseline)
-    if pairing is None:
-        return None
+def _spelt(apart: float | None) -> str:
+    if apart is None:
+        return "there is no clean loss to compare"
+    return (
+        f"on the attacked examples, the arm's clean loss is {apart:+.3f} nats/token "
+        f"off its own, not within {MATCH_NATS}"
+    )
+
+
+def _clean_loss_apart(pairing: Pairing) -> float | None:
+    """Return how far the first side's clean loss is above the second's, in nats."""
     apart = [
         own.clean_loss - base.clean_loss
         for own, base in zip(pairing.first, pairing.second, strict=True)

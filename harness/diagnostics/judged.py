@@ -46,6 +46,9 @@ class ArmVerdict(Strict):
     """The diagnostics that decided; empty where the difference alone did."""
     clean_loss: float | None
     """Mean clean loss on the attacked examples, in nats/token; null without cells."""
+    attacked_baseline: float | None
+    """Mean loss of the baseline arm under its strongest attacks, in nats/token, on the
+    same examples; null for a baseline arm."""
     worst_case: Estimate | None
     """Mean dL of the strongest attack on each example; null without cells."""
     difference: Estimate | None
@@ -58,6 +61,12 @@ class ArmVerdict(Strict):
     """Of that difference."""
     diagnostics: list[Judged]
     """All answers, of the arm and of its attacks."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether the arm, let alone, is worse than the baseline arm under attack."""
+        clean, attacked = self.clean_loss, self.attacked_baseline
+        return clean is not None and attacked is not None and clean > attacked
 
 
 class Verdicts(Strict):

@@ -62,6 +62,10 @@ class Case:
     match_difference: Estimate | None
     """The same against a baseline of equal clean loss."""
     match_p: float | None
+    clean_loss: float | None
+    attacked_baseline: float | None
+    """Mean loss of the baseline arm under its strongest attacks, as `clean_loss` in
+    nats/token; None of the baseline arm itself."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ def decide(case: Case) -> Decision:
         _nothing_asked,
         _attack_invalid,
         _reference,
+        _broken,
         _gradient_masked,
         _holes,
         _no_effect,
@@ -136,6 +141,18 @@ def _reference(case: Case) -> Decision | None:
     reasons = ["the baseline arm, which others are compared with"]
     reasons += [f"{x} is invalid: its numbers alone show nothing" for x in invalid]
     return Decision("reference", reasons)
+
+
+def _broken(case: Case) -> Decision | None:
+    """Say so where the arm, let alone, is worse than the baseline under attack."""
+    own, attacked = case.clean_loss, case.attacked_baseline
+    if own is None or attacked is None or own <= attacked:
+        return None
+    reason = (
+        f"broken: its clean loss, {own:.3f}, is above the {attacked:.3f} that attacks "
+        "bring the baseline arm to: that they do little more to it shows nothing"
+    )
+    return Decision("inconclusive", [reason])
 
 
 def _gradient_masked(case: Case) -> Decision | None:

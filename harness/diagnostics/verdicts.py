@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from harness.diagnostics.arm import Arm
 from harness.diagnostics.equal_loss import match_of
@@ -36,6 +37,8 @@ def judge(results: Results) -> Verdicts:
                     p=p,
                     match_difference=_difference(match),
                     match_p=match_p,
+                    clean_loss=_clean_loss(arm),
+                    attacked_baseline=_attacked_loss(own),
                 )
             )
             for arm, own, p, match, match_p in zip(
@@ -52,8 +55,7 @@ def judge(results: Results) -> Verdicts:
 
 def _verdict(case: Case) -> ArmVerdict:
     decision = decide(case)
-    arm, worst = case.arm, case.arm.worst(case.arm.united)
-    rows = [row for cell in worst.values() for row in cell.rows]
+    arm = case.arm
     [shown] = answers_to(case.own, "worst_case")
     estimate = Estimate(
         value=shown.value,
@@ -69,7 +71,8 @@ def _verdict(case: Case) -> ArmVerdict:
         verdict=decision.word,
         reasons=decision.reasons,
         decided_by=list(decision.decided_by),
-        clean_loss=mean_clean_loss(rows),
+        clean_loss=case.clean_loss,
+        attacked_baseline=case.attacked_baseline,
         worst_case=estimate if shown.value is not None else None,
         difference=case.difference,
         p=case.p,
@@ -77,6 +80,18 @@ def _verdict(case: Case) -> ArmVerdict:
         match_p=case.match_p,
         diagnostics=case.own,
     )
+
+
+def _clean_loss(arm: Arm) -> float | None:
+    worst = arm.worst(arm.united)
+    return mean_clean_loss(row for cell in worst.values() for row in cell.rows)
+
+
+def _attacked_loss(pairing: Pairing | None) -> float | None:
+    """Return the mean loss under attack of the second side."""
+    rows = pairing.second if pairing is not None else []
+    known = [x.clean_loss + x.delta_loss for x in rows if x.clean_loss is not None]
+    return fmean(known) if known else None
 
 
 def _against_match(arm: Arm) -> Pairing | None:

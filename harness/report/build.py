@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
+from harness.diagnostics.judged import Verdicts
 from harness.diagnostics.verdicts import judge
 from harness.evidence.results import Results
 from harness.records import Record
@@ -29,19 +30,21 @@ def build(survey: Survey, threshold: float | None = None) -> Report:
     return Report(
         title=f"Report of {survey.folder.root}",
         facts=list(_facts(results)),
-        warnings=list(cautions(results, comparisons)),
+        warnings=list(cautions(results, comparisons, verdicts)),
         tables=[
             verdicts_table(results, verdicts),
             diagnostics_table(results, verdicts),
-            *_tables(results, comparisons),
+            *_tables(results, comparisons, verdicts),
         ],
         provenance=list(_provenance(results)),
         verdicts=verdicts,
     )
 
 
-def _tables(results: Results, comparisons: Sequence[Comparison]) -> Iterator[Table]:
-    yield main_table(results)
+def _tables(
+    results: Results, comparisons: Sequence[Comparison], verdicts: Verdicts
+) -> Iterator[Table]:
+    yield main_table(results, verdicts)
     if comparisons:
         yield controls_table(results, comparisons)
     if results.suite.attacks and len(results.suite.arms) > 1:

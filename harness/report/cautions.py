@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from harness.diagnostics.judged import Verdicts
 from harness.evidence.results import Results, Subjects
 from harness.records import Record
 from harness.report.controls import Comparison, invalid
@@ -13,11 +14,21 @@ NAMED_AT_MOST = 8
 """Failed units that are named one by one."""
 
 
-def cautions(results: Results, comparisons: Sequence[Comparison]) -> Iterator[str]:
+def cautions(
+    results: Results, comparisons: Sequence[Comparison], verdicts: Verdicts
+) -> Iterator[str]:
     """Yield a sentence for each thing that a reader must know first."""
     yield from _limit_warning(results)
     yield from _hole_warnings(results)
     yield from _mixture_warnings(results)
+    for found in verdicts.arms:
+        if found.broken:
+            yield (
+                f"BROKEN: {Subjects(found.model, found.arm).name}: without an attack "
+                f"its loss is {found.clean_loss:.2f} nats/token, and that of the "
+                f"baseline arm {found.attacked_baseline:.2f} under attack: a low dL or "
+                "success is no robustness of it."
+            )
     for loser in invalid(comparisons):
         yield (
             f"ATTACK INVALID: {loser.attack} does not beat {loser.control} on "
@@ -26,10 +37,22 @@ def cautions(results: Results, comparisons: Sequence[Comparison]) -> Iterator[st
         )
     if failed_certificates(results):
         yield f"CERTIFICATE FAILED: {_names(failed_certificates(results))}."
-    if unequal_training(results):
+    yield from _training_warnings(results)
+
+
+def _training_warnings(results: Results) -> Iterator[str]:
+    unequal = unequal_training(results)
+    untrained = [x for x in unequal if results.suite.arms[x.arm].recovery is False]
+    others = [x for x in unequal if x not in untrained]
+    if untrained:
         yield (
-            f"NOT EQUAL: {_names(unequal_training(results))}: trained on other "
-            "amounts, or on another order, of data than the baseline arm."
+            f"NOT EQUAL: {_names(untrained)}: not trained, as the suite wants it; the "
+            "baseline arm is."
+        )
+    if others:
+        yield (
+            f"NOT EQUAL: {_names(others)}: trained on other amounts, or on another "
+            "order, of data than the baseline arm."
         )
 
 

@@ -25,6 +25,7 @@ _SPECIAL = {
     "±": r"$\pm$",
     "†": r"$\dagger$",
     "‡": r"$\ddagger$",
+    "§": r"\S{}",
 }
 
 

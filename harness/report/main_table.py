@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from statistics import fmean
 
+from harness.diagnostics.judged import Verdicts
 from harness.evidence.pairing import CellsBySeed, pooled_delta
 from harness.evidence.results import Results, Subjects
 from harness.records import Record
@@ -26,6 +27,8 @@ from harness.results import successes
 from harness.statistics import wilson
 
 ERROR_MARK = "†"
+BROKEN_MARK = "§"
+"""On what attacks did to an arm that is worse alone than the baseline under attack."""
 WORST_CASE = "worst case"
 """The heading over the worst of all attacks on each example."""
 LOSS = "loss"
@@ -34,7 +37,7 @@ LARGEST_LOSS = 700.0
 """Nats/token beyond which a perplexity leaves the range of floats."""
 
 
-def main_table(results: Results) -> Table:
+def main_table(results: Results, verdicts: Verdicts) -> Table:
     """Return a row for each model and arm."""
     columns = [
         Column("params"),
@@ -43,6 +46,7 @@ def main_table(results: Results) -> Table:
         Column("clean loss"),
         *beyond_loss.headings(beyond_loss.clean_columns(results.suite)),
     ]
+    broken = {Subjects(x.model, x.arm) for x in verdicts.arms if x.broken}
     further = beyond_loss.attack_columns(results.suite)
     for attack in _columns(results):
         columns += [Column("success", attack), Column("dL", attack)]
@@ -50,11 +54,11 @@ def main_table(results: Results) -> Table:
     return subjects_table(
         results,
         columns,
-        [(subjects, _cells(results, subjects)) for subjects in results.subjects],
+        [(x, _cells(results, x, x in broken)) for x in results.subjects],
         key="main",
         title="Clean perplexity and attacks",
         caption=_caption(results),
-        notes=list(_errors(results)),
+        notes=[*_broken(broken), *_errors(results)],
     )
 
 
@@ -77,10 +81,10 @@ def _perplexities(results: Results, subjects: Subjects) -> dict[int, float]:
     return {seed: math.exp(x) for seed, x in losses.items() if x < LARGEST_LOSS}
 
 
-def _cells(results: Results, subjects: Subjects) -> list[Cell]:
-    row = [_parameters(results, subjects)]
+def _cells(results: Results, subjects: Subjects, broken: bool) -> list[Cell]:
+    row: list[Cell] = [_parameters(results, subjects)]
     planned = len(results.suite.seeds)
-    absence = Missing(results.absence(subjects))
+    absence = _unmeasured(results, subjects)
     perplexities = _perplexities(results, subjects)
     losses = clean_losses(results, subjects)
     clean = from_seeds([*perplexities.values()], "perplexity", planned)
@@ -88,12 +92,15 @@ def _cells(results: Results, subjects: Subjects) -> list[Cell]:
     row.append(_change(results, subjects))
     row.append(from_seeds([*losses.values()], "nats", planned) if losses else absence)
     row += beyond_loss.clean_cells(results, subjects)
+    attacked: list[Cell] = []
     for attack in results.attacks:
-        row += _attack_cells(results, subjects, attack, results.cells(subjects, attack))
+        cells = results.cells(subjects, attack)
+        attacked += _attack_cells(results, subjects, attack, cells)
     if _shows_worst_case(results):
         worst = results.worst_case(subjects)
-        row += _attack_cells(results, subjects, WORST_CASE, worst)
-    return row
+        attacked += _attack_cells(results, subjects, WORST_CASE, worst)
+    mark = BROKEN_MARK if broken else ""
+    return [*row, *(marked(cell, mark) for cell in attacked)]
 
 
 def _columns(results: Results) -> list[str]:
@@ -121,8 +128,13 @@ def _change(results: Results, subjects: Subjects) -> Cell:
     base = _perplexities(results, subjects.baseline)
     ratios = [own[seed] / base[seed] - 1 for seed in own if seed in base]
     if not ratios:
-        return Missing("missing")
+        return _unmeasured(results, subjects)
     return Number(fmean(ratios), "fraction", signed=True)
+
+
+def _unmeasured(results: Results, subjects: Subjects) -> Missing:
+    known = results.variants(subjects) and results.variants(subjects.baseline)
+    return Missing("not measured" if known else results.absence(subjects))
 
 
 def _attack_cells(
@@ -152,6 +164,14 @@ def _success(cells: CellsBySeed, threshold: float, planned: int) -> Cell:
     if planned == 1:
         return from_estimate(wilson(sum(hits[0]), len(hits[0])), "fraction")
     return from_seeds([fmean(found) for found in hits], "fraction", planned)
+
+
+def _broken(broken: Collection[Subjects]) -> Iterator[str]:
+    if broken:
+        yield (
+            f"{BROKEN_MARK} broken: its loss without an attack is above that of the "
+            "baseline arm under attack, so a low number is no robustness"
+        )
 
 
 def _errors(results: Results) -> Iterator[str]:

@@ -48,8 +48,9 @@ class Noise(Constraint[NoiseOptions]):
 
     The noise of a matrix is drawn once, keyed by the seed and the matrix's name, and
     scaled by the matrix's standard deviation and one factor for all, which is found by
-    bisection on the mean loss of the validation examples. Noise can only raise a loss:
-    where the other arm's is lower, the record says that there is no match.
+    bisection on the mean clean loss of the test examples: what is attacked is what has
+    to be equal, and no attack's result is used. Noise can only raise a loss: where the
+    other arm's is lower, the record says that there is no match.
     """
 
     name = "noise"
@@ -80,7 +81,7 @@ class Noise(Constraint[NoiseOptions]):
 
         sets = context.examples()
         other = context.matched()
-        wanted = [context.losses(other, part) for part in (sets.validation, sets.test)]
+        wanted = [context.losses(other, part) for part in (sets.test, sets.validation)]
         del other  # two models at once are enough
         target, tolerance = float(wanted[0].mean()), self.options.tolerance
         set_noise = self._noise(adapter, model, context.seed)
@@ -88,20 +89,20 @@ class Noise(Constraint[NoiseOptions]):
 
         def loss_at(scale: float) -> float:
             set_noise(scale)
-            tried[scale] = float(context.losses(model, sets.validation).mean())
+            tried[scale] = float(context.losses(model, sets.test).mean())
             context.report(len(tried), 1 + _DOUBLINGS + _HALVINGS)
             return tried[scale]
 
         scale = find_scale(loss_at, target, _CLOSE * tolerance)
         set_noise(scale)
         achieved = abs(tried[scale] - target) <= tolerance
-        found = [context.losses(model, part) for part in (sets.validation, sets.test)]
+        found = [context.losses(model, part) for part in (sets.test, sets.validation)]
         return Derivation(
             achieved=achieved,
             reason=None if achieved else _why(tried[0.0], target),
             results={
-                **compare_losses("validation", sets.validation, found[0], wanted[0]),
-                **compare_losses("test", sets.test, found[1], wanted[1]),
+                **compare_losses("test", sets.test, found[0], wanted[0]),
+                **compare_losses("validation", sets.validation, found[1], wanted[1]),
             },
             measured={
                 "method": "weight noise" if scale else "as it is",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from statistics import fmean
 from typing import get_args
 
 import pytest
@@ -15,6 +16,7 @@ from harness.diagnostics.judged import Judged
 from harness.diagnostics.verdicts import judge
 from harness.evidence.results import Results, Subjects
 from harness.records import DiagnosticId
+from harness.results import read_samples
 from harness.run_folder import RunFolder
 from harness.survey import survey
 from tests.run_fixtures import Story, read_all
@@ -50,6 +52,18 @@ def examined(run, arm="", **changes):
 def judged(run):
     found = judge(Results(survey(run), 0.15))
     return {each.arm: each for each in found.arms}
+
+
+def attacked(run, arm):
+    """Return the mean over seeds and examples of the highest loss of any attack."""
+    worst = {}
+    for record in read_all(run):
+        if record.kind == "cell" and record.arm.label == arm:
+            folder = RunFolder(run).unit_dir("cell", record.id)
+            for row in read_samples(folder / "samples.jsonl"):
+                key = record.seed, row.example_id
+                worst[key] = max(worst.get(key, 0.0), row.adversarial_loss)
+    return fmean(worst.values())
 
 
 def deltas(base, control, arm):
@@ -158,6 +172,42 @@ def test_without_diagnostics_nothing_is_called_anything(make_run) -> None:
     assert {x.verdict for x in found.values()} == {"inconclusive"}
 
 
+def test_an_arm_worse_alone_than_the_baseline_attacked_is_broken(make_run) -> None:
+    """Its gradient may have all but vanished: it hides no robustness."""
+    faint = {"measured": {"norms": [0.001, 0.002], "not_finite": 0}}
+    for clean, word in ((2.8, "gradient-masked"), (3.1, "inconclusive")):
+        story = deltas(0.6, 0.4, 0.1)
+        losses = {"baseline": 2.4, "monotone": clean}
+        run = make_run(word, clean_loss=losses, **story)
+        found = judged(examined(run, "monotone", gradient_health=faint))["monotone"]
+        assert found.attacked_baseline == pytest.approx(attacked(run, "baseline"))
+        assert found.broken == (clean == 3.1)
+        assert found.verdict == word
+        assert found.reasons[0].startswith("broken") == found.broken
+
+
+@pytest.mark.parametrize(
+    ("matched", "status"), [(2.51, "pass"), (2.53, "warn"), (2.28, "warn")]
+)
+def test_a_match_has_to_be_one_on_what_is_attacked(make_run, matched, status) -> None:
+    arms = "{constraint: noise, derive_from: baseline, match_loss_of: monotone}"
+    losses = deltas(0.6, 0.4, 0.3)["delta_loss"]
+    also = {("monotone-matched", "hotflip"): 0.6, ("monotone-matched", "random"): 0.4}
+    run = make_run(
+        arms=f"  monotone-matched: {arms}",
+        clean_loss={"baseline": 2.4, "monotone": 2.5, "monotone-matched": matched},
+        delta_loss=losses | also,
+    )
+    found = judged(run)["monotone"]
+    [answer] = [x for x in found.diagnostics if x.id == "equal_clean_loss"]
+    assert answer.status == status
+    assert answer.measured["clean_loss_apart"] == pytest.approx(2.5 - matched)
+    assert answer.interval[1] < 0  # less harm than to the match, whatever it is worth
+    assert (f"{2.5 - matched:+.3f} nats/token" in (answer.reason or "")) == (
+        status == "warn"
+    )
+
+
 # --- the line of the robust ---------------------------------------------------------
 
 
@@ -182,7 +232,8 @@ def flawless(written_runs, tmp_path_factory):
     ]
     pairing = arm.against(arm.baseline)
     difference = pairing.difference()
-    return rule.Case(arm, answers, answers, difference, 0.001, difference, 0.001)
+    p = 0.001
+    return rule.Case(arm, answers, answers, difference, p, difference, p, 2.5, 3.0)
 
 
 def test_an_arm_that_passes_everything_is_robust(flawless) -> None:

@@ -92,21 +92,18 @@ def context(target_scale):
 def test_the_clean_loss_is_brought_to_the_other_arm_s():
     given, model = context(2.0), tiny_model()
     found = Noise(NoiseOptions()).install(ADAPTER, model, given)
-    validation = given.examples().validation
+    test, validation = given.examples().test, given.examples().validation
     own, others, before = (
-        given.losses(m, validation).mean()
-        for m in (model, given.matched(), tiny_model())
+        given.losses(m, test).mean() for m in (model, given.matched(), tiny_model())
     )
     assert others > before + 0.05  # there is something to match
     assert found.achieved
     assert own == pytest.approx(others, abs=0.02)
-    assert found.results["validation_loss"].value == pytest.approx(own)
-    assert found.results["validation_loss_matched"].value == pytest.approx(others)
-    test = given.examples().test
-    apart = (
-        given.losses(model, test).mean() - given.losses(given.matched(), test).mean()
-    )
-    assert found.results["test_difference"].value == pytest.approx(apart)
+    assert found.results["test_loss"].value == pytest.approx(own)
+    assert found.results["test_loss_matched"].value == pytest.approx(others)
+    apart = given.losses(model, validation) - given.losses(given.matched(), validation)
+    difference = found.results["validation_difference"]
+    assert difference.value == pytest.approx(apart.mean())
     assert found.measured["scale"] == pytest.approx(min(moved(model).values()), rel=0.1)
 
 

@@ -200,6 +200,27 @@ def test_an_attack_may_lose_on_another_arm_and_stay_valid(make_run) -> None:
     assert not any("ATTACK INVALID" in warning for warning in made.warnings)
 
 
+def test_an_arm_that_is_broken_is_said_to_be_wherever_its_numbers_stand(
+    make_run,
+) -> None:
+    run = make_run(clean_loss={"baseline": 2.4, "monotone": 9.0})
+    made = _build(run)
+    [warning] = [w for w in made.warnings if w.startswith("BROKEN")]
+    assert MONOTONE in warning
+    table = _table(made, "main")
+    marked = {
+        name: {key for key, cell in _row(table, name).items() if "§" in _mark(cell)}
+        for name in (BASELINE, MONOTONE)
+    }
+    assert marked == {BASELINE: set(), MONOTONE: {"hotflip success", "hotflip dL"}}
+    assert [note[0] for note in table.notes] == ["§"]
+    assert not any("BROKEN" in w for w in _build(make_run("whole")).warnings)
+
+
+def _mark(cell: Any) -> str:
+    return cell.mark if isinstance(cell, Number) else ""
+
+
 def test_unequal_ledgers_are_marked(make_run) -> None:
     table = _table(_build(make_run(control_flops=0.5)), "controls")
     row = _row(table, BASELINE, "hotflip : random")
