@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
@@ -41,13 +42,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 8192}
+TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
 """How many tokens a pass reads where that is enough to keep such a device busy."""
-GRADIENT_TOKENS = {"cpu": 1, "cuda": 1024}
-"""How many tokens a pass with a gradient reads: on a CPU, one pair and no more.
+GRADIENT_WORK = 4e11
+"""Weights times tokens of one pass with a gradient on a GPU: about as many keep it as
+busy as Python is with launching kernels. On a CPU, a pass reads one pair."""
+MOST_GRADIENT_TOKENS = 2048
 
-A GPU takes about as long for a few hundred tokens as for a few, since it launches as
-many kernels and reads as many weights."""
+READ_WHOLE = {"cpu": 0, "cuda": 4096}
+"""Pairs of so few tokens in all are read whole: reading first what they share would
+launch twice the kernels, and a kernel for few tokens costs what its launch costs."""
 
 
 class Subject:
@@ -88,8 +92,10 @@ class Subject:
             self._search.hurry()
         self._meters = Meters(self._model.device)
         self._compute_gradients: ComputeGradients | None = None
-        self._tokens_at_once = TOKENS_AT_ONCE.get(self._model.device.type, 8192)
-        self.gradient_tokens = GRADIENT_TOKENS.get(self._model.device.type, 1)
+        kind = self._model.device.type
+        self._tokens_at_once = TOKENS_AT_ONCE.get(kind, 8192)
+        self._read_whole = READ_WHOLE.get(kind, 0)
+        self.gradient_tokens = _gradient_tokens(kind, self.n_parameters)
         """Tokens in one pass with a gradient, at most, but for a pair that is longer;
         less once the device ran out of memory."""
         self.vocabulary = Vocabulary(tokenizer, self._exact.rows, rules)
@@ -448,7 +454,9 @@ class Subject:
         self, network: Network, pairs: Sequence[Pair]
     ) -> Callable[[], Losses]:
         """Have pairs scored; return what waits for their losses."""
-        shapes = shapes_of(pairs, sharing=_reuses(network))
+        tokens = sum(len(prompt) + len(reference) for prompt, reference in pairs)
+        sharing = _reuses(network) and tokens > self._read_whole
+        shapes = shapes_of(pairs, sharing=sharing)
         inputs = [self._inputs(shape, pairs) for shape in shapes]
         found = [
             self._shape_losses(network, *each)
@@ -488,18 +496,18 @@ class Subject:
 
         def run(rows: Sequence[int]) -> None:
             own = slice(rows[0], rows[-1] + 1)
-            start = starts[rows[0]]
-            if read is not None and start and _reuses(network):
+            reused: Sequence[int] = [0] * len(rows)
+            if read is not None and _reuses(network):
                 which = given.base_of[own] if len(shape.bases) > 1 else None
-                prefix = read.first(start)
                 losses = network.losses_after(
-                    prefix, which, prompts[own], references[own]
+                    read, which, starts[own], prompts[own], references[own]
                 )
+                reused = network.reused(starts[own])
             else:
-                start = 0
                 losses = network.losses(prompts[own], references[own])
             found.append(losses)
-            self._count(given.pairs[own], reused=start)
+            for start, count in Counter(reused).items():
+                self._count(given.pairs[own][:count], reused=start)
 
         whole = network.tokens_read(*map(len, given.pairs[0]))
         self._in_batches(range(len(starts)), run, lambda row: whole - starts[row])
@@ -669,6 +677,12 @@ class _Inputs(NamedTuple):
     bases: Tensor | None
     base_of: Tensor
     """In which row of `bases` each pair's prompt begins."""
+
+
+def _gradient_tokens(device: str, n_parameters: int) -> int:
+    if device != "cuda":
+        return 1
+    return max(1, min(MOST_GRADIENT_TOKENS, int(GRADIENT_WORK / n_parameters)))
 
 
 def _reuses(network: Network) -> TypeGuard[CausalNetwork]:

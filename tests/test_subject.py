@@ -647,7 +647,8 @@ def test_a_gpu_that_runs_out_of_memory_gets_smaller_batches(tiny_model, tiny_tok
     expected = subject.exact_losses(prompts[:8], reference)
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction(300e6 / total)
+    limit = torch.cuda.memory_reserved() + 300e6
+    torch.cuda.set_per_process_memory_fraction(limit / total)
     try:
         losses = subject.losses(prompts, reference)
     finally:

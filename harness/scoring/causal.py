@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
@@ -10,10 +10,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness.errors import CellError
-from harness.scoring.compiling import RecordedGradients, can_compile, fuse_gelu
+from harness.scoring.compiling import can_compile
 from harness.scoring.cross_entropy import head_losses
 from harness.scoring.flops import PassFlops
+from harness.scoring.neox import fuse_layers
+from harness.scoring.packing import Packing
 from harness.scoring.prefixes import KeyValues, PrefixAttention, serves
+from harness.scoring.recording import Recorded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,8 +37,13 @@ class CausalNetwork:
         self._flops = PassFlops.of(model)
         self._prefixes = PrefixAttention(model) if serves(model) else None
         self._fast = False
-        self._fused_gelu = False
-        self._recorded: RecordedGradients | None = None
+        self._fused = False
+        self._recorded_read: Recorded | None = None
+        self._recorded_losses: Recorded | None = None
+        self._recorded_gradients: Recorded | None = None
+        if model.device.type == "cuda" and self._prefixes and not self._prefixes.own:
+            self._recorded_losses = Recorded(self._own_losses)
+            self._recorded_gradients = Recorded(self._own_gradients)
 
     def hurry(self) -> None:
         """Use faster kernels, which round otherwise, where this machine has them.
@@ -46,16 +54,16 @@ class CausalNetwork:
             return
         if self._prefixes.compile_layers():
             self._fast = True
-            self._fused_gelu = fuse_gelu(self.model) > 0
-            self._recorded = RecordedGradients(self._gradients)
+            self._fused = fuse_layers(self.model) > 0
+            self._recorded_read = Recorded(self._key_values)
 
     @property
     def settings(self) -> dict[str, bool]:
         """Say which faster kernels are in use: they change the last bits."""
         return {
             "compiled": self._prefixes is not None and self._prefixes.compiled,
-            "fused_gelu": self._fused_gelu,
-            "recorded_gradients": self._recorded is not None,
+            "fused_layers": self._fused,
+            "recorded_passes": self._recorded_losses is not None,
         }
 
     @property
@@ -81,12 +89,17 @@ class CausalNetwork:
         Takes prompts [B, n] and references [B, m]; only references are scored.
         """
         with torch.inference_mode():
+            if self._recorded_losses is not None and len(prompts) == 1:
+                (losses,) = self._recorded_losses(prompts, references)
+                return losses.clone()
             if self._fast:
-                ids = torch.cat([prompts, references], dim=1)[:, :-1]
-                losses = self._scored(self._own_hidden(ids), references)
-            else:
-                losses = self._losses(prompts, references)
-            return losses.double().mean(dim=1)
+                (losses,) = self._own_losses(prompts, references)
+                return losses
+            return self._losses(prompts, references).double().mean(dim=1)
+
+    def _own_losses(self, prompts: Tensor, references: Tensor) -> list[Tensor]:
+        hidden = self._own_hidden(torch.cat([prompts, references], dim=1)[:, :-1])
+        return [self._scored(hidden, references).double().mean(dim=1)]
 
     # --- reuse ----------------------------------------------------------------------
 
@@ -96,33 +109,59 @@ class CausalNetwork:
         return self._prefixes is not None
 
     def key_values(self, ids: Tensor) -> KeyValues:
-        """Read sequences [G, p] that others will start like."""
+        """Read sequences [G, p] that others will start like.
+
+        The result is valid until sequences of such a shape are read again.
+        """
+        with torch.inference_mode():
+            read = self._recorded_read or self._key_values
+            return KeyValues.of(read(ids))
+
+    def _key_values(self, ids: Tensor) -> list[Tensor]:
         assert self._prefixes is not None
-        with torch.inference_mode(), self._prefixes.collecting(ids) as collected:
+        with self._prefixes.collecting(ids) as collected:
             self.model.base_model(
                 input_ids=ids, position_ids=_positions(0, ids), use_cache=False
             )
-            return collected()
+            found = collected()
+        return [*found.keys, *found.values]
 
     def losses_after(
         self,
         prefix: KeyValues,
         rows: Tensor | None,
+        starts: Sequence[int],
         prompts: Tensor,
         references: Tensor,
     ) -> Tensor:
-        """Return the mean loss [B] of pairs whose first p tokens are a prefix.
+        """Return the mean loss [B] of pairs that start like a prefix.
 
-        `prefix` holds the key/values of those p tokens, and `rows` [B] says in which
-        of its rows; None where it has one. Takes all else as `losses` does.
+        Pair b shares its first `starts[b]` tokens with row `rows[b]` of the prefix;
+        where `rows` is None, it has one. `reused` says how many of them are not read
+        again. Takes all else as `losses` does.
         """
+        assert self._prefixes is not None
+        ids = torch.cat([prompts, references], dim=1)[:, :-1]
         with torch.inference_mode():
-            hidden = self._own_hidden(
-                torch.cat([prompts[:, prefix.length :], references], dim=1)[:, :-1],
-                prefix,
-                rows,
-            )
+            if self._prefixes.packs:
+                packing = Packing.of(ids, starts)
+                with self._prefixes.after(prefix, rows, packing):
+                    output = self.model.base_model(
+                        input_ids=packing.packed(ids),
+                        position_ids=packing.positions[None],
+                        use_cache=False,
+                    )
+                hidden = packing.last(output[0], references.shape[1])
+            elif first := min(starts):
+                hidden = self._own_hidden(ids[:, first:], prefix.first(first), rows)
+            else:
+                return self.losses(prompts, references)
             return self._scored(hidden, references).double().mean(dim=1)
+
+    def reused(self, starts: Sequence[int]) -> Sequence[int]:
+        """Say how many tokens of each pair `losses_after` does not read again."""
+        packs = self._prefixes is not None and self._prefixes.packs
+        return starts if packs else [min(starts)] * len(starts)
 
     def _own_hidden(
         self, ids: Tensor, prefix: KeyValues | None = None, rows: Tensor | None = None
@@ -152,23 +191,32 @@ class CausalNetwork:
     def gradients(self, prompts: Tensor, references: Tensor) -> Tensor:
         """Return dL/d(embedding output) [B, n, d], float32, at the prompts' positions.
 
-        Takes prompts [B, n] and references [B, m]. Row b is the gradient of the mean
-        loss of pair b, in nats/token. It is taken at the output of the embedding
-        module: with tied embeddings, the gradient of the weight would mix in the head.
+        Takes prompts [B, n] and references [B, m]; row b is of pair b's own loss. It is
+        taken at the output of the embedding module: with tied embeddings, the gradient
+        of the weight would mix in the head.
         """
-        if self._recorded is not None:
-            return self._recorded(prompts, references)
-        return self._gradients(prompts, references)
+        if self._recorded_gradients is not None:
+            (gradients,) = self._recorded_gradients(prompts, references)
+            return gradients.clone()
+        return self._gradients(prompts, self._losses, references)
 
-    def _gradients(self, prompts: Tensor, references: Tensor) -> Tensor:
+    def _own_gradients(self, prompts: Tensor, references: Tensor) -> list[Tensor]:
+        def losses(prompts: Tensor, references: Tensor) -> Tensor:
+            ids = torch.cat([prompts, references], dim=1)[:, :-1]
+            return self._scored(self._own_hidden(ids), references)
+
+        return [self._gradients(prompts, losses, references)]
+
+    def _gradients(
+        self,
+        prompts: Tensor,
+        losses: Callable[[Tensor, Tensor], Tensor],
+        references: Tensor,
+    ) -> Tensor:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), self._leaf() as leaves:
-            if self._recorded is None:
-                losses = self._losses(prompts, references)
-            else:
-                ids = torch.cat([prompts, references], dim=1)[:, :-1]
-                losses = self._scored(self._own_hidden(ids), references)
             # No weight is trained, so a sum over the rows mixes nothing.
-            (gradients,) = torch.autograd.grad(losses.mean(dim=1).sum(), leaves)
+            total = losses(prompts, references).mean(dim=1).sum()
+            (gradients,) = torch.autograd.grad(total, leaves)
         return gradients[:, : prompts.shape[1]].float()
 
     def shifted_losses(

@@ -16,19 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch.nn import Module
 
 log = logging.getLogger(__name__)
 
 RECOMPILATIONS = 64
 """Variants of one function, at most: with and without a prefix, one row or many, ..."""
-SEEN_BEFORE_CAPTURE = 3
-"""How often a shape of gradient is computed before its kernels are recorded."""
-GELUS = frozenset({"GELU", "GELUActivation", "GELUTanh", "NewGELUActivation"})
-"""The classes of activations that are GELU, exact or not."""
-MOST_GRAPHS = 8
-"""How many shapes of gradient are recorded: they share memory, but it is kept."""
 
 
 @cache
@@ -87,112 +80,3 @@ class CompiledLayers:
                 vars(layer)["forward"] = compiled
                 stack.callback(vars(layer).pop, "forward")
             yield
-
-
-class RecordedGradients:
-    """Gradients of a few pairs, whose kernels are launched all at once.
-
-    A few pairs keep a GPU less busy than Python is with launching their kernels. A
-    shape that comes back is recorded, and replayed from then on.
-    """
-
-    def __init__(self, compute: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self._compute = compute
-        self._seen: dict[tuple[int, int, int], int] = {}
-        self._graphs: dict[
-            tuple[int, int, int], Callable[[Tensor, Tensor], Tensor]
-        ] = {}
-        self._fails = False
-        self._memory: Any = None
-
-    def __call__(self, prompts: Tensor, references: Tensor) -> Tensor:
-        """Return the gradients [B, n, d] of prompts [B, n] and references [B, m]."""
-        shape = (*prompts.shape, references.shape[1])
-        if shape in self._graphs:
-            return self._graphs[shape](prompts, references)
-        self._seen[shape] = self._seen.get(shape, 0) + 1
-        often = self._seen[shape] > SEEN_BEFORE_CAPTURE
-        if often and not self._fails and len(self._graphs) < MOST_GRAPHS:
-            try:
-                self._memory = self._memory or torch.cuda.graph_pool_handle()
-                self._graphs[shape] = _recorded(
-                    self._compute, prompts, references, self._memory
-                )
-                return self._graphs[shape](prompts, references)
-            except RuntimeError as error:
-                log.warning(
-                    "gradients are not recorded: %s", str(error).splitlines()[0]
-                )
-                self._fails = True
-                torch.cuda.synchronize()
-        return self._compute(prompts, references)
-
-
-def _recorded(
-    compute: Callable[[Tensor, Tensor], Tensor],
-    prompts: Tensor,
-    references: Tensor,
-    memory: Any,
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """Record a computation; recordings that share memory are replayed one by one.
-
-    Each leaves its result there only until it is copied.
-    """
-    given = prompts.clone(), references.clone()
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(2):
-            compute(*given)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=memory):
-        result = compute(*given)
-
-    def replay(prompts: Tensor, references: Tensor) -> Tensor:
-        given[0].copy_(prompts)
-        given[1].copy_(references)
-        graph.replay()
-        return result.clone()
-
-    return replay
-
-
-class LinearGelu(torch.nn.Module):
-    """A linear layer whose product leaves the kernel with GELU applied.
-
-    It is GELU's tanh form, which differs from the exact one by 5e-4 at most: less than
-    what bfloat16 rounds away where that happens.
-    """
-
-    def __init__(self, linear: torch.nn.Linear) -> None:
-        super().__init__()
-        self.linear = linear
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Return gelu(states @ W^T + b) for states [..., d]."""
-        if torch.is_grad_enabled():
-            return torch.nn.functional.gelu(self.linear(states), approximate="tanh")
-        weight, bias = self.linear.weight, self.linear.bias
-        flat = torch._addmm_activation(
-            bias, states.flatten(0, -2), weight.T, use_gelu=True
-        )
-        return flat.view(*states.shape[:-1], -1)
-
-
-def fuse_gelu(model: torch.nn.Module) -> int:
-    """Let a GPT-NeoX model's linear layers apply GELU; return how many do.
-
-    The model is changed: it must be a copy that nobody else has.
-    """
-    fused = 0
-    for module in model.modules():
-        if type(module).__name__ != "GPTNeoXMLP":
-            continue
-        linear, activation = module.dense_h_to_4h, module.act
-        known = type(activation).__name__ in GELUS
-        if known and type(linear) is torch.nn.Linear and linear.bias is not None:
-            module.dense_h_to_4h = LinearGelu(linear)
-            module.act = torch.nn.Identity()
-            fused += 1
-    return fused

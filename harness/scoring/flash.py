@@ -1,7 +1,7 @@
 """Attention to a shared prefix and to own tokens in one kernel, for CUDA devices.
 
-The key/values of the prefix are read where they are: no sequence gets a copy. Import
-it only where `can_compile` says yes.
+The key/values of the prefix are read where they are: no sequence gets a copy. Rotary
+embeddings are applied in place. Import it only where `can_compile` says yes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from torch import Tensor
 
 BLOCK = 64
 """Queries, and keys, that a program works on at a time."""
+TURNED = 64
+"""Queries and keys that a program turns."""
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
@@ -28,24 +30,29 @@ def _step(q, k, v, seen, highest, total, sums, scale):  # type: ignore[no-untype
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
 def _kernel(  # type: ignore[no-untyped-def]
-    query, key, value, prefix_key, prefix_value, rows, out,
-    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n,
+    query, key, value, prefix_key, prefix_value, rows, starts, begins, out,
+    q_h, q_n, k_h, k_n, v_h, v_n,
     pk_b, pk_h, pk_n, pv_b, pv_h, pv_n,
-    n_own, n_prefix, heads, shared, scale,
+    whole, heads, shared, scale,
     has_rows: tl.constexpr, width: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     first = tl.program_id(1) * block
     batch = tl.program_id(0) // heads
     head = tl.program_id(0) % heads
     own_head = head // shared
+    n_prefix = tl.load(starts + batch)
+    n_own = whole - n_prefix
+    if first >= n_own:
+        return
+    begin = tl.load(begins + batch).to(tl.int64)
     at = first + tl.arange(0, block)
     near = tl.arange(0, block)
     size = tl.arange(0, width)
     # Rows beyond the end repeat the last: they are computed and not stored.
     last = tl.minimum(at, n_own - 1)
-    b64 = batch.to(tl.int64)
-    q = tl.load(query + b64 * q_b + head * q_h + last[:, None] * q_n + size[None, :])
-    row = b64 * 0
+    where = head * q_h + (begin + last)[:, None] * q_n
+    q = tl.load(query + where + size[None, :])
+    row = begin * 0
     if has_rows:
         row = tl.load(rows + batch).to(tl.int64)
     highest = tl.full([block], -1.0e30, tl.float32)
@@ -60,8 +67,8 @@ def _kernel(  # type: ignore[no-untyped-def]
         v = tl.load(values + there[:, None] * pv_n + size[None, :])
         seen = (j < n_prefix)[None, :]
         highest, total, sums = _step(q, k, v, seen, highest, total, sums, scale)
-    keys = key + b64 * k_b + own_head * k_h
-    values = value + b64 * v_b + own_head * v_h
+    keys = key + begin * k_n + own_head * k_h
+    values = value + begin * v_n + own_head * v_h
     for start in range(0, tl.minimum(first + block, n_own), block):
         j = start + near
         there = tl.minimum(j, n_own - 1)
@@ -70,54 +77,100 @@ def _kernel(  # type: ignore[no-untyped-def]
         seen = j[None, :] <= at[:, None]
         highest, total, sums = _step(q, k, v, seen, highest, total, sums, scale)
     result = sums / total[:, None]
-    where = ((b64 * n_own + at[:, None]) * heads + head) * width + size[None, :]
+    where = ((begin + at[:, None]) * heads + head) * width + size[None, :]
     tl.store(out + where, result.to(q.dtype), mask=(at < n_own)[:, None])
 
 
 @torch.library.custom_op(
-    "harness::attend_after",
+    "harness::attend_packed",
     mutates_args=(),
     schema="(Tensor query, Tensor key, Tensor value, Tensor prefix_keys, "
-    "Tensor prefix_values, Tensor? rows, float scale) -> Tensor",
+    "Tensor prefix_values, Tensor? rows, Tensor starts, Tensor first, SymInt whole, "
+    "float scale) -> Tensor",
 )
-def attend_after(
+def attend_packed(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     prefix_keys: Tensor,
     prefix_values: Tensor,
     rows: Tensor | None,
+    starts: Tensor,
+    first: Tensor,
+    whole: int,
     scale: float,
 ) -> Tensor:
-    """Return [B, q, heads, size] for queries [B, heads, q, size].
+    """Return [1, T, heads, size] for queries [1, heads, T, size] of packed rows.
 
-    Keys and values are [B, own heads, q, size]; those of the prefix [G, own heads, p,
-    size], and sequence b goes on after row `rows[b]` of it. All have unit stride in
-    their last dimension.
+    Keys and values are [1, own heads, T, size]; those of the prefix [G, own heads, p,
+    size]. Row b has `whole` tokens. It goes on after the first `starts[b]` of row
+    `rows[b]` of the prefix; its own tokens begin at `first[b]` among the T packed ones.
+    All have unit stride in their last dimension.
     """
-    count, heads, n_own, size = query.shape
-    out = query.new_empty(count, n_own, heads, size)
-    tensors = (query, key, value, prefix_keys, prefix_values)
-    q, k, v, pk, pv = (tensor.stride()[:3] for tensor in tensors)
-    _kernel[(count * heads, triton.cdiv(n_own, BLOCK))](
-        *tensors, out if rows is None else rows, out,
-        *q, *k, *v, *pk, *pv,
-        n_own, prefix_keys.shape[2], heads, heads // key.shape[1],
+    _, heads, total, size = query.shape
+    out = query.new_empty(1, total, heads, size)
+    own = (x.stride(d) for x in (query, key, value) for d in (1, 2))
+    before = (x.stride(d) for x in (prefix_keys, prefix_values) for d in (0, 1, 2))
+    _kernel[(len(starts) * heads, triton.cdiv(whole, BLOCK))](
+        query, key, value, prefix_keys, prefix_values,
+        starts if rows is None else rows, starts, first, out,
+        *own, *before,
+        whole, heads, heads // key.shape[1],
         scale * 1.4426950408889634,  # exp(x) = 2 ** (x log2 e)
         has_rows=rows is not None, width=size, block=BLOCK, num_warps=4, num_stages=2,
     )  # fmt: skip
     return out
 
 
-@attend_after.register_fake
-def _(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    prefix_keys: Tensor,
-    prefix_values: Tensor,
-    rows: Tensor | None,
-    scale: float,
-) -> Tensor:
-    count, heads, n_own, size = query.shape
-    return query.new_empty(count, n_own, heads, size)
+@attend_packed.register_fake
+def _(query: Tensor, *others: Tensor | float | None) -> Tensor:
+    _, heads, total, size = query.shape
+    return query.new_empty(1, total, heads, size)
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def _turn(  # type: ignore[no-untyped-def]
+    states, cos, sin, n_states, tokens, heads, size, half,
+    lanes: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    # One row for each token, head, and query or key of the two.
+    at = tl.program_id(0) * block + tl.arange(0, block)
+    lane = tl.arange(0, lanes)
+    there = (at < n_states)[:, None] & (lane < half)[None, :]
+    pair = (at // 2).to(tl.int64)
+    start = states + (pair * 3 + at % 2)[:, None] * size + lane[None, :]
+    position = (pair // heads % tokens)[:, None] * (2 * half) + lane[None, :]
+    x = tl.load(start, mask=there).to(tl.float32)
+    y = tl.load(start + half, mask=there).to(tl.float32)
+    c = tl.load(cos + position, mask=there).to(tl.float32)
+    s = tl.load(sin + position, mask=there).to(tl.float32)
+    tl.store(start, x * c - y * s, mask=there)
+    c = tl.load(cos + position + half, mask=there).to(tl.float32)
+    s = tl.load(sin + position + half, mask=there).to(tl.float32)
+    tl.store(start + half, y * c + x * s, mask=there)
+
+
+@torch.library.custom_op(
+    "harness::turn",
+    mutates_args=("states",),
+    schema="(Tensor(a!) states, Tensor cos, Tensor sin) -> ()",
+)
+def turn(states: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Turn queries and keys by their position, in place [Su et al. 2021].
+
+    `states` [B, q, heads, 3 * size] hold each head's query, key and value side by side;
+    `cos` and `sin` are [q, r]. The first r dimensions of a query or key are turned:
+    dimension i < r / 2 together with i + r / 2.
+    """
+    count, tokens, heads, width = states.shape
+    n_states, half = count * tokens * heads * 2, cos.shape[1] // 2
+    _turn[(triton.cdiv(n_states, TURNED),)](
+        states, cos.contiguous(), sin.contiguous(),
+        n_states, tokens, heads, width // 3, half,
+        lanes=triton.next_power_of_2(half), block=TURNED,
+    )  # fmt: skip
+
+
+@turn.register_fake
+def _(states: Tensor, cos: Tensor, sin: Tensor) -> None:
+    return None

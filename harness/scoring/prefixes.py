@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import PreTrainedModel
 
+    from harness.scoring.packing import Packing
+
 ATTENTION = "harness_prefix"
 """Our name in transformers' registry of attention functions."""
 BY_REGISTRY = frozenset({"gpt_neox", "opt", "gpt2", "llama", "qwen2"})
@@ -42,6 +44,12 @@ class KeyValues:
     keys: tuple[Tensor, ...]
     """For each layer [G, heads, p, head size]."""
     values: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor]) -> KeyValues:
+        """Take each layer's keys, followed by each layer's values."""
+        layers = len(tensors) // 2
+        return cls(tuple(tensors[:layers]), tuple(tensors[layers:]))
 
     @property
     def length(self) -> int:
@@ -78,7 +86,8 @@ class PrefixAttention:
         self.model = model
         kinds = set(model._no_split_modules or [])
         self._layers = [m for m in model.modules() if type(m).__name__ in kinds]
-        self._own = model.config.model_type in BY_OWN_ATTENTION
+        self.own = model.config.model_type in BY_OWN_ATTENTION
+        """Whether the model's own attention serves."""
         self._compiled: CompiledLayers | None = None
         self._kept: list[tuple[tuple[int, int], ...]] | None = None
 
@@ -87,10 +96,9 @@ class PrefixAttention:
 
         Not where the model's own attention serves: it is patched pass by pass.
         """
-        if not self._own:
-            _load_kernel()
+        if not self.own:
             self._compiled = CompiledLayers(self._layers)
-        return not self._own
+        return not self.own
 
     @property
     def compiled(self) -> bool:
@@ -117,18 +125,38 @@ class PrefixAttention:
         with self._lent(given), self._compiled.lent():
             yield lambda: KeyValues(*map(tuple, zip(*kept, strict=True)))
 
+    @property
+    def packs(self) -> bool:
+        """Say whether a pass can read rows that go on after different tokens."""
+        config = self.model.config
+        size = config.hidden_size // config.num_attention_heads
+        size = getattr(config, "head_dim", None) or size
+        half = self.model.dtype == torch.bfloat16
+        return self.compiled and half and size in KERNEL_HEAD_SIZES
+
     @contextmanager
-    def after(self, prefix: KeyValues | None, rows: Tensor | None) -> Iterator[None]:
+    def after(
+        self,
+        prefix: KeyValues | None,
+        rows: Tensor | None,
+        packing: Packing | None = None,
+    ) -> Iterator[None]:
         """Let the pass made inside go on after a prefix.
 
         Sequence b of the batch goes on after row `rows[b]` of the prefix; where `rows`
-        is None, all of them after the only row.
+        is None, all of them after the only row. With a packing, they go on after as
+        many of its tokens as that says; without, after all of them.
         """
         if prefix is None:
             given: list[dict[str, Any]] = [{}] * len(self._layers)
         else:
             given = [
-                {"prefix_keys": key, "prefix_values": value, "prefix_rows": rows}
+                {
+                    "prefix_keys": key,
+                    "prefix_values": value,
+                    "prefix_rows": rows,
+                    "packing": packing,
+                }
                 for key, value in zip(prefix.keys, prefix.values, strict=True)
             ]
         with self._lent(given), ExitStack() as stack:
@@ -139,7 +167,7 @@ class PrefixAttention:
     @contextmanager
     def _lent(self, given: Sequence[dict[str, Any]]) -> Iterator[None]:
         with ExitStack() as stack:
-            if self._own:
+            if self.own:
                 for layer, what in zip(self._layers, given, strict=True):
                     stack.enter_context(_own_attention(layer.attn.attention, what))
             else:
@@ -163,6 +191,7 @@ def attend(
     prefix_keys: Tensor | None = None,
     prefix_values: Tensor | None = None,
     prefix_rows: Tensor | None = None,
+    packing: Packing | None = None,
     collected: list[tuple[Tensor, Tensor]] | None = None,
     kept_keys: Tensor | None = None,
     kept_values: Tensor | None = None,
@@ -179,33 +208,19 @@ def attend(
         kept_keys.copy_(key)
         kept_values.copy_(value)
     if prefix_keys is not None and prefix_values is not None:
-        kernel = _kernel_for(query)
-        if kernel is not None:
+        if packing is not None:
+            from harness.scoring.flash import attend_packed
+
             scale = scaling or query.shape[3] ** -0.5
             prefix = prefix_keys, prefix_values, prefix_rows
-            return kernel(query, key, value, *prefix, scale), None
+            where = packing.starts, packing.first, packing.whole
+            return attend_packed(query, key, value, *prefix, *where, scale), None
         key = _behind(prefix_keys, prefix_rows, key)
         value = _behind(prefix_values, prefix_rows, value)
     shared = query.shape[1] // key.shape[1]
     if shared > 1:
         key, value = (x.repeat_interleave(shared, dim=1) for x in (key, value))
     return _causal(query, key, value, scaling).transpose(1, 2), None
-
-
-_kernel: Callable[..., Tensor] | None = None
-
-
-def _load_kernel() -> None:
-    """Compile attention to prefixes, for all that have a compiler."""
-    global _kernel
-    from harness.scoring.flash import attend_after
-
-    _kernel = attend_after
-
-
-def _kernel_for(query: Tensor) -> Callable[..., Tensor] | None:
-    half = query.dtype == torch.bfloat16 and query.shape[3] in KERNEL_HEAD_SIZES
-    return _kernel if half and query.is_cuda else None
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:

@@ -45,9 +45,10 @@ def passes(monkeypatch):
     made = []
     own = CausalNetwork.losses_after
 
-    def counting(self, prefix, rows, prompts, references):
-        made.append((prefix.length, len(prompts)))
-        return own(self, prefix, rows, prompts, references)
+    def counting(self, prefix, rows, starts, prompts, references):
+        if min(starts):
+            made.append((min(starts), len(prompts)))
+        return own(self, prefix, rows, starts, prompts, references)
 
     monkeypatch.setattr(CausalNetwork, "losses_after", counting)
     return made
@@ -104,8 +105,8 @@ def test_what_was_read_is_never_written(tiny_model, tiny_tokenizer, family):
     read = network.key_values(prompts[:1, :12]).first(10)
     kept = copy.deepcopy(read)
 
-    first = network.losses_after(read, None, prompts, references)
-    again = network.losses_after(read, None, prompts, references)
+    first = network.losses_after(read, None, [10] * 6, prompts, references)
+    again = network.losses_after(read, None, [10] * 6, prompts, references)
 
     assert torch.equal(first, again)
     for one, other in zip(

@@ -1,0 +1,175 @@
+"""What only a GPU does: compiled layers, kernels of ours, recorded passes.
+
+Run by name, on a machine that has one: pytest -m accelerator
+"""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from harness.scoring.packing import Packing
+from harness.scoring.recording import SEEN_BEFORE_CAPTURE, Recorded
+from harness.subject import Subject, rounding_margin
+
+pytestmark = [
+    pytest.mark.accelerator,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
+    pytest.mark.filterwarnings("ignore"),  # torch's compiler warns of itself
+]
+
+N, M = 90, 70
+"""More than a block of the kernel's, and no multiple of one."""
+
+
+def ids(*shape, seed=0):
+    return np.random.default_rng(seed).integers(1, 282, size=shape)
+
+
+def candidates(prompt, count, seed=0):
+    """Copies of a prompt that differ from it in one token, the last ones late."""
+    rng = np.random.default_rng(seed)
+    prompts = np.tile(prompt, (count, 1))
+    where = np.sort(rng.integers(0, len(prompt), count))
+    prompts[np.arange(count), where] = rng.integers(1, 282, count)
+    return prompts
+
+
+def wide_model(tiny_model, family="gpt_neox"):
+    """A model whose head sizes our kernel holds, with weights that bfloat16 holds.
+
+    They are smaller than a tiny model's, so that it rounds as real ones do.
+    """
+    sizes = {"hidden_size": 64, "max_position_embeddings": 256}
+    if family == "opt":
+        sizes["word_embed_proj_dim"] = 64
+    model = tiny_model(family, **sizes)
+    for parameter in model.parameters():
+        smaller = parameter.data * (0.3 if parameter.dim() > 1 else 1)
+        parameter.data = smaller.bfloat16().float()
+    return model
+
+
+@pytest.mark.parametrize("rows", [None, [1, 0, 1, 1, 0]])
+@pytest.mark.parametrize("starts", [[37, 0, 36, 64, 1], [100] * 5])
+def test_the_kernel_attends_as_plain_attention_does(rows, starts):
+    from harness.scoring.flash import attend_packed
+
+    torch.manual_seed(0)
+    whole, heads, size = 104, 4, 32
+    prefix = torch.randn(2, 2, heads, 101, size, device="cuda").bfloat16()
+    own = [torch.randn(3, heads, whole - s, size, device="cuda") for s in starts]
+    own = [part.bfloat16() for part in own]
+    packing = Packing.of(torch.zeros(5, whole, device="cuda"), starts)
+    chosen = None if rows is None else torch.tensor(rows, device="cuda")
+
+    found = attend_packed(
+        *torch.cat(own, dim=2)[:, None],
+        *prefix,
+        chosen,
+        packing.starts,
+        packing.first,
+        whole,
+        0.2,
+    )[0].split([whole - s for s in starts])
+
+    for row, start, states, one in zip(
+        rows or [0] * 5, starts, own, found, strict=True
+    ):
+        query, key, value = states.float()
+        before = prefix[:, row, :, :start].float()
+        keys, values = (
+            torch.cat([part, mine], dim=1)
+            for part, mine in zip(before, (key, value), strict=True)
+        )
+        mask = torch.ones(whole - start, whole, device="cuda").tril(start).bool()
+        expected = scaled_dot_product_attention(
+            query, keys, values, attn_mask=mask, scale=0.2
+        )
+        torch.testing.assert_close(
+            one.float(), expected.transpose(0, 1), rtol=0, atol=2e-2
+        )
+
+
+@pytest.mark.parametrize("turned", [8, 32])
+def test_queries_and_keys_are_turned_as_by_transformers(turned):
+    from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb
+
+    from harness.scoring.flash import turn
+
+    torch.manual_seed(0)
+    states = torch.randn(3, 50, 4, 96, device="cuda")
+    angles = torch.rand(50, turned // 2, device="cuda").repeat(1, 2) * 6
+    cos, sin = angles.cos(), angles.sin()
+    query, key, value = states.transpose(1, 2).clone().chunk(3, dim=-1)
+    expected = apply_rotary_pos_emb(query, key, cos[None], sin[None])
+
+    turn(states, cos, sin)
+
+    found = states.transpose(1, 2).chunk(3, dim=-1)
+    for one, other in zip(found, (*expected, value), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "llama", "opt", "gpt_neo"])
+def test_a_search_in_bfloat16_is_near_plain_float32(tiny_model, tiny_tokenizer, family):
+    model = wide_model(tiny_model, family)
+    fast = Subject(model, tiny_tokenizer, device="cuda", dtype="bfloat16")
+    # Many candidates of two prompts: prefixes of both are read once, and reused.
+    prompts = np.concatenate([candidates(ids(N, seed=s), 64, seed=s) for s in range(2)])
+    references = [ids(M, seed=i // 64) for i in range(128)]
+
+    for _ in range(SEEN_BEFORE_CAPTURE + 2):  # from some on, passes are recorded
+        losses = fast.losses(prompts, references)
+        exact = fast.exact_losses(prompts[::16], references[::16])
+        np.testing.assert_allclose(losses[::16], exact, rtol=0, atol=0.02)
+    assert fast.settings["reuses_prefixes"]
+    if family == "gpt_neox":
+        assert fast.settings["compiled"]
+        assert fast.settings["fused_layers"]
+
+
+def test_rounding_in_bfloat16_stays_within_its_margin(tiny_model, tiny_tokenizer):
+    model = wide_model(tiny_model)
+    prompts, reference = candidates(ids(N), 256), ids(M)
+    found = []
+    for size in (256, 7):
+        subject = Subject(
+            model, tiny_tokenizer, device="cuda", dtype="bfloat16", batch_size=size
+        )
+        found.append(subject.losses(prompts, reference))
+        best = subject.best(prompts, reference, found[-1])
+        exact = subject.exact_losses(prompts, reference)
+        assert exact[best] == pytest.approx(exact.max(), abs=1e-6)
+
+    assert np.abs(found[0] - found[1]).max() < rounding_margin("bfloat16", M)
+
+
+def test_recorded_passes_say_what_unrecorded_ones_do():
+    weight = torch.randn(30, 30, device="cuda")
+
+    def compute(left, right):
+        return [left @ weight, (left @ weight + right).relu()]
+
+    recorded = Recorded(compute)
+    for seed in range(2 * SEEN_BEFORE_CAPTURE + 2):
+        torch.manual_seed(seed)
+        given = torch.randn(2, 7, 30, device="cuda").unbind()
+        for one, other in zip(recorded(*given), compute(*given), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_gradients_in_bfloat16_point_where_those_in_float32_do(
+    tiny_model, tiny_tokenizer
+):
+    model = wide_model(tiny_model)
+    fast = Subject(model, tiny_tokenizer, device="cuda", dtype="bfloat16")
+    slow = Subject(wide_model(tiny_model), tiny_tokenizer, device="cpu")
+    for seed in range(2 * SEEN_BEFORE_CAPTURE):
+        prompt, reference = ids(N, seed=seed), ids(M, seed=seed + 1)
+        (found,) = fast.gradients([prompt], reference)
+        (expected,) = slow.gradients([prompt], reference)
+        cosine = torch.cosine_similarity(
+            found.cpu().flatten(), expected.flatten(), dim=0
+        )
+        assert cosine > 0.99
