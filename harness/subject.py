@@ -643,10 +643,10 @@ class Subject:
         if isinstance(references, np.ndarray) and references.ndim == 1:
             references = [references] * len(prompts)
         pairs: list[Pair] = list(zip(prompts, references, strict=True))
-        for prompt, reference in pairs:
-            if not len(prompt) or not len(reference):
+        for n, m in {(len(prompt), len(reference)) for prompt, reference in pairs}:
+            if not n or not m:
                 raise ValueError("a prompt and a reference need at least one token")
-            self._check_length(self._exact.tokens_read(len(prompt), len(reference)))
+            self._check_length(self._exact.tokens_read(n, m))
         return pairs
 
     def _check_length(self, n_tokens: int) -> None:

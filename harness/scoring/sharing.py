@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,11 @@ WORTH_A_BASE = 2.0
 """Reuse must save so many times the tokens that reading the base costs."""
 
 
-@dataclass(frozen=True)
-class Item:
+SAMPLE = 64
+"""Of how many prompts the base is found."""
+
+
+class Item(NamedTuple):
     """A pair and where its pass may start."""
 
     pair: int
@@ -55,10 +58,13 @@ def shapes_of(
     together.
     """
     equal: dict[tuple[int, int], dict[bytes, list[int]]] = {}
+    keys: dict[int, bytes] = {}
     for i, (prompt, reference) in enumerate(pairs):
         by_reference = equal.setdefault((len(prompt), len(reference)), {})
-        key = np.asarray(reference, dtype=np.int64).tobytes() if sharing else b""
-        by_reference.setdefault(key, []).append(i)
+        # Candidates mostly come with one array for all of them.
+        if sharing and id(reference) not in keys:
+            keys[id(reference)] = np.asarray(reference, dtype=np.int64).tobytes()
+        by_reference.setdefault(keys.get(id(reference), b""), []).append(i)
     shapes = []
     for by_reference in equal.values():
         groups = list(by_reference.values())
@@ -94,12 +100,13 @@ def _shape(
 def common(prompts: Ids) -> tuple[Ids, NDArray[np.int64]]:
     """Return what prompts [C, n] start like [n], and where each of them departs [C].
 
-    The base is the median of each position's ids: the token that most prompts have
-    there, if there is one. A start is at most n - 1, as the last token must be read to
-    predict the reference.
+    The base is the median of each position's ids in a sample: the token that most
+    prompts have there, if there is one. A start is at most n - 1, as the last token
+    must be read to predict the reference.
     """
-    middle = len(prompts) // 2
-    base = np.partition(prompts, middle, axis=0)[middle]
+    sample = prompts[:: -(-len(prompts) // SAMPLE)]
+    middle = len(sample) // 2
+    base = np.partition(sample, middle, axis=0)[middle]
     differs = prompts != base
     differs[:, -1] = True
     return base, differs.argmax(axis=1)
