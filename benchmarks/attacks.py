@@ -14,7 +14,8 @@ scores them all and picks the best. Two layouts: `gcg` has fixed tokens, then at
 ones, then those that are scored; in `flips`, every token of the prompt may change.
 `hotflip` has the flips' layout and times whole attacks on many examples.
 TEXTS is a text file: prompts are cut from it. With --random-weights the model has
-Pythia-1.4B's shape, and a vocabulary of 8,192 tokens in the layout `gcg`.
+Pythia-1.4B's shape, and a vocabulary of 8,192 tokens in the layout `gcg`; with
+--train-seconds it is trained for so long on the texts that no prompt is cut from.
 """
 
 from __future__ import annotations
@@ -35,11 +36,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
+from trained import train
 
 from harness.interfaces import AttackContext, Example, ExampleSets
 from harness.subject import Subject
 
 TOP_K = 256
+CUT_FROM = slice(10_000, 400_000)
+"""Which characters of the texts prompts are cut from."""
 FLIPS = 5
 FLIP_CANDIDATES = 64
 PYTHIA = {
@@ -108,6 +112,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="a Hugging Face folder")
     parser.add_argument("--random-weights", action="store_true")
+    parser.add_argument("--train-seconds", type=float, default=0, help="them, first")
     parser.add_argument("--texts", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, help="for --random-weights, 50,304")
     parser.add_argument("--device", default="cpu")
@@ -150,6 +155,9 @@ def load(arguments: argparse.Namespace, layout: str) -> tuple[Any, Any]:
     config = AutoConfig.for_model("gpt_neox", **PYTHIA, vocab_size=rows)
     with torch.device(arguments.device):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    if arguments.train_seconds:
+        unused = arguments.texts.read_text(encoding="utf-8")[CUT_FROM.stop :]
+        train(model, tokenizer, unused, arguments.train_seconds, arguments.device)
     # What the search computes with is what others are given.
     for parameter in model.parameters():
         parameter.data = parameter.data.bfloat16().float()
@@ -202,8 +210,8 @@ class Bench:
     def cut(self, which: int = 0) -> tuple[Any, Any]:
         """Cut ids from the texts that are the encoding of their own text."""
         text = self.arguments.texts.read_text(encoding="utf-8")
-        ids = self.subject.encode(text[10_000:400_000])
-        for start in range(which * 600, len(ids) - self.n - self.m, 7):
+        ids = self.subject.encode(text[CUT_FROM])
+        for start in range(which * 300, len(ids) - self.n - self.m, 7):
             prompt, reference = np.split(ids[start : start + self.n + self.m], [self.n])
             if all(self.subject.reachable([prompt, prompt[: self.fixed], reference])):
                 return prompt, reference
@@ -417,11 +425,10 @@ class Bench:
         return Theirs(row, float(loss))
 
     def time_to(self, loss: float) -> float | None:
-        """Return how long our soonest attack takes to come to a loss of the target.
+        """Return how long multiflip takes to come to a loss of the target.
 
         All that a user pays is in it, but for loading the model.
         """
-        from harness_plugins.attacks.gcg import GCG
         from harness_plugins.attacks.multiflip import MultiFlip
 
         arguments = self.arguments
@@ -433,23 +440,15 @@ class Bench:
             batch_size=512,
         )
         steps = arguments.nanogcg_steps or arguments.steps
-        options = {
-            "target": self.subject.decode(self.reference),
-            "reachable_only": True,
-        }
-        many = MultiFlip.Options(steps=arguments.multiflip_steps or steps, **options)
-        one = GCG.Options(steps=steps, candidates=self.width, **options)
+        options = MultiFlip.Options(
+            steps=arguments.multiflip_steps or steps,
+            target=self.subject.decode(self.reference),
+            reachable_only=True,
+        )
         print(f"time to {loss:.4f} nats/token:")
-        found = [
-            self.time_attack(subject, MultiFlip(many), loss, "first run"),
-            self.time_attack(subject, MultiFlip(many), loss, "again"),
-            self.time_attack(subject, GCG(one), loss, "after it"),
-        ]
-        return min((seconds for seconds in found if seconds), default=None)
+        return self.time_attack(subject, MultiFlip(options), loss)
 
-    def time_attack(
-        self, subject: Subject, attack: Any, loss: float, when: str
-    ) -> float | None:
+    def time_attack(self, subject: Subject, attack: Any, loss: float) -> float | None:
         """Run an attack; return when it came to a loss, None if it did not.
 
         A gradient is the first thing that a step takes: what is found by then has
@@ -475,7 +474,7 @@ class Bench:
         (final,) = subject.exact_losses([found.prompt_ids], self.reference)
         said = f"after {reached[0]:.1f} s" if reached else "not reached"
         print(
-            f"  {attack.name}, {when}: {said}; {len(stamps) - 1} steps in "
+            f"  {attack.name}: {said}; {len(stamps) - 1} steps in "
             f"{stamps[-1]:.1f} s, to {final:.4f}, "
             f"reachable: {subject.reachable([found.prompt_ids])[0]}",
             flush=True,
@@ -553,38 +552,44 @@ def hotflip(arguments: argparse.Namespace) -> None:
 
 
 def growth(arguments: argparse.Namespace) -> None:
-    """Print candidates a second against layers, prompt length and examples."""
-    print("\ncost of growth (flips, scoring alone)")
-    base = {"layers": 24, "prompt": 128, "examples": 1}
-    if not arguments.random_weights:
-        base["layers"] = 0
-    changes: list[tuple[str, int]] = [("prompt", n) for n in (32, 64, 128, 256)]
-    changes += [("examples", n) for n in (1, 4, 16)]
-    if arguments.random_weights:
-        changes += [("layers", n) for n in (6, 12, 24)]
-    for name, value in changes:
-        setting = {**base, name: value}
-        if arguments.random_weights:
-            PYTHIA["num_hidden_layers"] = setting["layers"]
-        changed = copy.copy(arguments)
-        changed.attackable, changed.flip_width = setting["prompt"], 64
-        bench = Bench(changed, "flips", *load(changed, "flips"))
-        rng = np.random.default_rng(0)
-        prompts, references = [], []
-        for which in range(setting["examples"]):
-            prompt, reference = bench.cut(which)
-            for _ in range(64):
-                candidate = prompt.copy()
-                candidate[rng.integers(len(prompt))] = rng.integers(1, 8000)
-                prompts.append(candidate)
-                references.append(reference)
+    """Print candidates a second against prompt length, examples and layers."""
+    print("\ncost of growth (flips, scoring alone, 64 candidates an example)")
+    untrained = copy.copy(arguments)
+    untrained.train_seconds = 0
+    bench = Bench(untrained, "flips", *load(untrained, "flips"))
+    for tokens in (32, 64, 128, 256, 512):
+        bench.n = tokens
+        grown(bench, "prompt tokens", tokens)
+    bench.n = arguments.attackable
+    for examples in (1, 4, 16, 64):
+        grown(bench, "examples", examples, examples)
+    for layers in (6, 12, 24, 48) if arguments.random_weights else ():
+        del bench
+        PYTHIA["num_hidden_layers"] = layers
+        bench = Bench(untrained, "flips", *load(untrained, "flips"))
+        grown(bench, "layers", layers)
+
+
+def grown(bench: Bench, what: str, value: int, examples: int = 1) -> None:
+    """Score candidates that each have one token changed; print the rate."""
+    rng = np.random.default_rng(0)
+    prompts, references = [], []
+    for which in range(examples):
+        prompt, reference = bench.cut(which)
+        for _ in range(64):
+            candidate = prompt.copy()
+            candidate[rng.integers(len(prompt))] = rng.integers(1, 8000)
+            prompts.append(candidate)
+            references.append(reference)
+    cuda = bench.arguments.device == "cuda"
+    for _ in range(4 if cuda else 1):
         bench.subject.losses(prompts, references)
+    rounds = 5 if cuda else 2
+    started = time.perf_counter()
+    for _ in range(rounds):
         bench.subject.losses(prompts, references)
-        started = time.perf_counter()
-        for _ in range(3):
-            bench.subject.losses(prompts, references)
-        rate = 3 * len(prompts) / (time.perf_counter() - started)
-        print(f"  {name:9} {value:4}  {rate:8.0f} candidates/s", flush=True)
+    rate = rounds * len(prompts) / (time.perf_counter() - started)
+    print(f"  {what:14} {value:4}  {rate:8.0f} candidates/s", flush=True)
 
 
 def matmul_ceiling(device: str, dtype: str) -> float:
