@@ -541,7 +541,7 @@ def hotflip(arguments: argparse.Namespace) -> None:
     before, prompts = plain(examples[: few // 2])
     same = own(len(examples), candidates_from="gradient")
     say(f"ours, the same candidates, {len(examples)} examples", *same)
-    some = max(few, len(examples) // 10)
+    some = max(few, len(examples) // 5)
     refined = own(some)
     say(f"ours, refined candidates (default), {some} examples", *refined)
     after, more = plain(examples[few // 2 : few])
