@@ -267,6 +267,7 @@ def nanogcg(lab: Lab, python: str, model: str) -> list[Curve]:
     """Run nanoGCG in its own environment, on the prompts as texts."""
     work = {
         "model": model,
+        "device": lab.subject.huggingface()[0].device.type,
         "passes": lab.passes,
         "gradient": 1 + lab.gradient,
         "prompts": [lab.subject.decode(x.prompt_ids) for x in lab.examples],

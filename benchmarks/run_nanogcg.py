@@ -26,7 +26,8 @@ def main():
     work = json.load(sys.stdin)
     model = AutoModelForCausalLM.from_pretrained(
         work["model"], torch_dtype=torch.float32
-    ).eval()
+    )
+    model = model.to(work["device"]).eval()
     tokenizer = AutoTokenizer.from_pretrained(work["model"])
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     per_step = WIDTH + work["gradient"]
@@ -57,10 +58,11 @@ def main():
 
 def loss(model, tokenizer, prompt, target):
     """Return the mean loss of a target after a prompt, with plain transformers."""
-    before = tokenizer(prompt, return_tensors="pt")["input_ids"]
-    after = tokenizer(target, return_tensors="pt", add_special_tokens=False)[
-        "input_ids"
-    ]
+    before, after = (
+        tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
+        for text in (prompt, target)
+    )
+    before, after = before.to(model.device), after.to(model.device)
     with torch.no_grad():
         logits = model(torch.cat([before, after], 1)).logits[
             0, before.shape[1] - 1 : -1
