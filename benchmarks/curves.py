@@ -10,10 +10,9 @@ that suite, trained where it is not in the store.
 
 Cost is analytic FLOPs in units of one forward pass over the whole; a gradient
 costs about two. Every attack is run once at the largest budget, and its trace says how
-far it was at smaller ones, except where at most so many flips are made: those are run
-once for each number of candidates. With `--nanogcg PYTHON`, the interpreter of an
-environment that has nanogcg, that program is run too, on prompts that some text encodes
-to; the sign of its loss is turned, so that it raises the loss of the reference.
+far it was at smaller ones. With `--nanogcg PYTHON`, the interpreter of an environment
+that has nanogcg, that program is run too, on prompts that some text encodes to; the
+sign of its loss is turned, so that it raises the loss of the reference.
 """
 
 from __future__ import annotations
@@ -164,14 +163,6 @@ class Lab:
             for one, clean in zip(found, self.clean, strict=True)
         ]
 
-    def reached(self, found: Sequence[Adversarial]) -> list[float]:
-        """Return dL of what came out, each prompt alone."""
-        losses = [
-            self.subject.exact_losses([one.prompt_ids], example.reference_ids)[0]
-            for one, example in zip(found, self.examples, strict=True)
-        ]
-        return list(np.array(losses) - self.clean)
-
 
 def running_best(points: Iterator[tuple[float, float]]) -> Curve:
     """Return the best until each point."""
@@ -208,45 +199,29 @@ def any_token(lab: Lab) -> Iterator[tuple[str, list[Curve]]]:
 
 
 def few_tokens(lab: Lab) -> Iterator[tuple[str, list[Curve]]]:
-    """Run what may flip five tokens, once for each number of candidates."""
-    kinds = {
-        "hotflip": {},
-        "textbook HotFlip": {"candidates_from": "gradient"},
-    }
-    sizes = [4**k for k in range(7) if FLIPS * 4**k <= lab.passes]
-    curves: dict[str, list[Curve]] = {}
-    for size in sizes:
-        for name, options in kinds.items():
-            attack = HotFlip(HotFlipOptions(flips=FLIPS, candidates=size, **options))
-            add(lab, curves, name, attack)
-            if name == "hotflip":
-                add(lab, curves, "hotflip, permuted", Permuted(), attack)
-                add(lab, curves, "random", Random(), attack)
-    yield from curves.items()
+    """Run what may flip five tokens."""
+    per_step = MultiFlipOptions().candidates + 1 + lab.gradient
+    steps = math.ceil(lab.passes / per_step)
+    attack = MultiFlip(MultiFlipOptions(steps=steps, flips=FLIPS))
+    yield "multiflip", lab.anytime(lab.run("multiflip", attack))
+    found = lab.run("multiflip, permuted", Permuted(), attack)
+    yield "multiflip, permuted", lab.anytime(found)
+    yield "multiflip, random", lab.anytime(lab.run("random", Random(), attack))
+    yield "uniform swaps", uniform_swaps(lab, FLIPS)
+    kinds = {"hotflip": {}, "textbook HotFlip": {"candidates_from": "gradient"}}
+    for kind, options in kinds.items():
+        for size in (4, 16, 64):
+            some = HotFlip(HotFlipOptions(flips=FLIPS, candidates=size, **options))
+            name = f"{kind}, {size}"
+            yield name, lab.anytime(lab.run(name, some))
 
 
-def add(
-    lab: Lab,
-    curves: dict[str, list[Curve]],
-    name: str,
-    attack: Attack[Any],
-    matched: Attack[Any] | None = None,
-) -> None:
-    """Add a point to the curves of an attack."""
-    with lab.subject.metered() as spent:
-        found = lab.run(f"{FLIPS} tokens, {name}", attack, matched)
-    forward, _ = lab.subject.pass_flops(*lab.shape)
-    cost = spent.flops_whole / forward / len(lab.examples)
-    points = curves.setdefault(name, [[(1.0, 0.0)] for _ in lab.examples])
-    for curve, value in zip(points, lab.reached(found), strict=True):
-        curve.append((cost, max(value, curve[-1][1])))
-
-
-def uniform_swaps(lab: Lab) -> list[Curve]:
+def uniform_swaps(lab: Lab, flips: int | None = None) -> list[Curve]:
     """Swap one uniform token at a uniform position; keep it if it is better.
 
-    All examples together, one candidate each: without a gradient, no program can make
-    more of so many passes by taking the best of several at once.
+    Where `flips` tokens differ already, one of those is written. All examples together,
+    one candidate each: without a gradient, no program can make more of so many passes
+    by taking the best of several at once.
     """
     rng = np.random.default_rng(0)
     allowed = lab.subject.vocabulary.allowed
@@ -255,7 +230,10 @@ def uniform_swaps(lab: Lab) -> list[Curve]:
     for step in range(lab.passes):
         tried = [prompt.copy() for prompt in prompts]
         for prompt, example in zip(tried, lab.examples, strict=True):
-            prompt[rng.choice(np.flatnonzero(example.free))] = rng.choice(allowed)
+            changed = prompt != example.prompt_ids
+            full = flips is not None and changed.sum() >= flips
+            places = np.flatnonzero(changed if full else example.free)
+            prompt[rng.choice(places)] = rng.choice(allowed)
         losses = lab.subject.losses(tried, [x.reference_ids for x in lab.examples])
         for i in np.flatnonzero(losses > best):
             prompts[i], best[i] = tried[i], losses[i]

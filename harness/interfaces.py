@@ -415,6 +415,8 @@ class BlockBudget:
     """The text that is made likely; None makes the example's reference unlikely."""
     many_at_once: bool = False
     """Whether a step rewrites several tokens, and moves only where that is better."""
+    flips: int | None = None
+    """How many of the block's tokens may differ from the first ones; None: all."""
     reachable_only: bool = False
     """Whether a prompt has to be what some text encodes to."""
     draft: str | None = None

@@ -71,6 +71,9 @@ class Block:
         if target is not None:
             reference = _encoded(subject, target)
         policy = FlipPolicy.of(subject, example, rules)
+        if layout.flips is not None:
+            most = min(policy.most_changed, layout.flips)
+            policy = replace(policy, most_changed=most)
         return cls(example.prompt_ids, reference, policy, lowest=target is not None)
 
     def state(self, prompt: Ids, loss: float) -> State:

@@ -29,6 +29,9 @@ FACTOR = 1.5
 """What the number of changes is multiplied with after a success, else divided by."""
 OCTAVES = 1.0
 """How far candidates of a step go up and down from that number, in powers of two."""
+STAY = 1 / 2
+"""How often a candidate rewrites only what differs from the clean prompt already,
+where no more may."""
 
 
 class Source(Protocol):
@@ -74,15 +77,21 @@ class MultiSearch:
             drawn = self._permitted([self._start(prompt)], prompt)
             moved = yield from self.spent.count(self._move(prompt, loss, drawn))
             prompt, loss = self._kept(trace, prompt, loss, moved, len(drawn))
-        size = FIRST_SHARE * self.block.policy.movable.sum()
+        size = min(FIRST_SHARE * self.block.policy.movable.sum(), self._most)
         for count in self.counts:
             tried = self.spent.count(self._candidates(prompt, size, count))
             prompts = yield from tried
             moved = yield from self.spent.count(self._move(prompt, loss, prompts))
             size *= FACTOR if moved[0] is not prompt else 1 / FACTOR
-            size = float(np.clip(size, 1, self.block.policy.movable.sum()))
+            size = float(np.clip(size, 1, self._most))
             prompt, loss = self._kept(trace, prompt, loss, moved, len(prompts))
         return Adversarial(example_id, prompt, trace)
+
+    @property
+    def _most(self) -> int:
+        """How many tokens of a prompt a candidate may change."""
+        policy = self.block.policy
+        return max(1, min(int(policy.movable.sum()), policy.most_changed))
 
     def _start(self, prompt: Ids) -> Ids:
         policy = self.block.policy
@@ -107,11 +116,22 @@ class MultiSearch:
     def _places(self, prompt: Ids, source: Source, size: float) -> list[int]:
         """Draw the positions that a candidate changes: about `size` of them."""
         changes = max(1, round(size * 2 ** self.rng.uniform(-OCTAVES, OCTAVES)))
-        possible = int(np.count_nonzero(source.chances))
-        drawn = self.rng.choice(
-            len(prompt), min(changes, possible), replace=False, p=source.chances
-        )
+        chances = self._chances(prompt, source)
+        most = min(changes, self._most, int(np.count_nonzero(chances)))
+        drawn = self.rng.choice(len(prompt), most, replace=False, p=chances)
         return [int(i) for i in drawn]
+
+    def _chances(self, prompt: Ids, source: Source) -> NDArray[np.float64]:
+        """Return those of a source or, where no more may differ, of what does."""
+        policy = self.block.policy
+        changed = prompt != policy.clean_ids
+        full = policy.most_changed <= changed.sum() < policy.movable.sum()
+        if full and self.rng.random() < STAY:
+            own: NDArray[np.float64] = np.where(changed, source.chances, 0.0)
+            if own.any():
+                own /= own.sum()
+                return own
+        return source.chances
 
     def _written(
         self, prompt: Ids, places: Sequence[int], tokens: Mapping[int, Ids]

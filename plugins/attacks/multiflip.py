@@ -43,6 +43,8 @@ UNIFORM_SHARE = 0.1
 class MultiFlipOptions(BlockOptions):
     """Options of multi-coordinate ascent."""
 
+    flips: Positive | None = None
+    """How many tokens may differ from the first ones; by default, all of the block."""
     steps: Positive = 40
     """How often a gradient is taken and candidates are verified."""
     candidates: Positive = 8
@@ -89,9 +91,8 @@ class MultiFlip(Attack[MultiFlipOptions]):
         )
 
     def unbounded(self, prompt_tokens: int) -> MultiFlipOptions | None:
-        if self.options.positions == "prompt":
-            return None
-        return self.options.model_copy(update={"positions": "prompt"})
+        without = self.options.model_copy(update={"positions": "prompt", "flips": None})
+        return None if without == self.options else without
 
     def longer(self) -> MultiFlipOptions | None:
         return self.options.model_copy(update={"steps": 2 * self.options.steps})
@@ -105,7 +106,7 @@ class MultiFlip(Attack[MultiFlipOptions]):
 
     @property
     def _layout(self) -> BlockBudget:
-        return self.options.layout(many_at_once=True)
+        return self.options.layout(many_at_once=True, flips=self.options.flips)
 
     def _attack(
         self, subject: Subject, example: Example, rng: np.random.Generator

@@ -6,6 +6,7 @@ from harness.scoring.rules import TokenRules
 from harness.subject import Subject
 from harness.testing import tiny_examples, tiny_subject
 from harness_plugins.attacks.multiflip import MultiFlip
+from harness_plugins.attacks.permuted import Permuted
 from harness_plugins.attacks.random import Random
 
 pytestmark = pytest.mark.transformers5
@@ -140,6 +141,54 @@ def test_it_and_its_control_move_among_texts_alone_if_so_wished(
     found = moves(reachable_only=True)
     assert all(subject.reachable(found))
     assert len(found) > 3
+
+
+def test_no_prompt_on_the_way_has_more_flips_than_may_be(
+    letter_subject, letter_examples
+):
+    subject, examples = letter_subject(), letter_examples(6, prompt=12)
+    budget = MultiFlip(MultiFlip.Options(flips=3)).budget(6)
+    for plugin, options in ((MultiFlip, {"flips": 3}), (Random, {})):
+        found = attack(subject, examples, budget, plugin=plugin, **options)
+        ever = []
+        for example in examples:
+            path = replay(example.prompt_ids, found[example.id].trace)
+            changed = [set(np.flatnonzero(p != example.prompt_ids)) for p in path]
+            assert max(map(len, changed)) == 3
+            assert path[-1].tolist() == found[example.id].prompt_ids.tolist()
+            ever.append(len(set().union(*changed)))
+        assert max(ever) > 3  # flips were given back for others
+
+
+def test_without_limits_it_may_rewrite_the_whole_prompt():
+    whole = MultiFlip.Options()
+    assert MultiFlip(MultiFlip.Options(flips=3)).unbounded(16) == whole
+    assert MultiFlip(whole).unbounded(16) is None
+
+
+def test_a_gradient_turned_around_is_worse_than_a_shuffled_one():
+    """So that an attack down its gradient is told from one up it."""
+    from scipy.stats import bootstrap
+
+    subject, examples = tiny_subject(), tiny_examples(12).test
+    options = {"steps": 12, "flips": 3}
+    inverted = subject.with_gradients(lambda p, r, gradients: [-g for g in gradients])
+    down = attack(inverted, examples, **options)
+    context = AttackContext("cell", None, MultiFlip(MultiFlip.Options(**options)))
+    shuffled = {
+        found.example_id: found
+        for found in Permuted().run(subject, ExampleSets(examples), context)
+    }
+    differences = [
+        np.subtract(
+            *subject.exact_losses(
+                [down[x.id].prompt_ids, shuffled[x.id].prompt_ids], x.reference_ids
+            )
+        )
+        for x in examples
+    ]
+    interval = bootstrap((differences,), np.mean, rng=0).confidence_interval
+    assert interval.high < 0
 
 
 def test_protected_tokens_stay(letter_subject, letter_examples):
