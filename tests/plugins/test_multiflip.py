@@ -147,8 +147,9 @@ def test_no_prompt_on_the_way_has_more_flips_than_may_be(
     letter_subject, letter_examples
 ):
     subject, examples = letter_subject(), letter_examples(6, prompt=12)
-    budget = MultiFlip(MultiFlip.Options(flips=3)).budget(6)
-    for plugin, options in ((MultiFlip, {"flips": 3}), (Random, {})):
+    limited = {"flips": 3, "steps": 15}
+    budget = MultiFlip(MultiFlip.Options(**limited)).budget(6)
+    for plugin, options in ((MultiFlip, limited), (Random, {})):
         found = attack(subject, examples, budget, plugin=plugin, **options)
         ever = []
         for example in examples:
