@@ -425,10 +425,11 @@ class Bench:
         return Theirs(row, float(loss))
 
     def time_to(self, loss: float) -> float | None:
-        """Return how long multiflip takes to come to a loss of the target.
+        """Return how long multiflip, or else gcg, takes to a loss of the target.
 
         All that a user pays is in it, but for loading the model.
         """
+        from harness_plugins.attacks.gcg import GCG
         from harness_plugins.attacks.multiflip import MultiFlip
 
         arguments = self.arguments
@@ -440,13 +441,17 @@ class Bench:
             batch_size=512,
         )
         steps = arguments.nanogcg_steps or arguments.steps
-        options = MultiFlip.Options(
-            steps=arguments.multiflip_steps or steps,
-            target=self.subject.decode(self.reference),
-            reachable_only=True,
-        )
+        options = {
+            "target": self.subject.decode(self.reference),
+            "reachable_only": True,
+        }
+        many = MultiFlip.Options(steps=arguments.multiflip_steps or steps, **options)
+        one = GCG.Options(steps=steps, candidates=self.width, **options)
         print(f"time to {loss:.4f} nats/token:")
-        return self.time_attack(subject, MultiFlip(options), loss)
+        found = self.time_attack(subject, MultiFlip(many), loss)
+        if found is None:
+            found = self.time_attack(subject, GCG(one), loss)
+        return found
 
     def time_attack(self, subject: Subject, attack: Any, loss: float) -> float | None:
         """Run an attack; return when it came to a loss, None if it did not.
