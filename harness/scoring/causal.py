@@ -111,7 +111,7 @@ class CausalNetwork:
     def key_values(self, ids: Tensor) -> KeyValues:
         """Read sequences [G, p] that others will start like.
 
-        The result is valid until sequences of such a shape are read again.
+        The result is valid until others are read.
         """
         with torch.inference_mode():
             read = self._recorded_read or self._key_values

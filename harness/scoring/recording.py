@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Compute = Callable[..., Sequence[Tensor]]
-    Shapes = tuple[torch.Size, ...]
+    Kind = tuple[bool | torch.Size, ...]
 
 log = logging.getLogger(__name__)
 
@@ -28,28 +28,31 @@ MOST_GRAPHS = 8
 class Recorded:
     """A function of tensors, recorded for each shape of them that comes back.
 
-    What it returns is valid until it is called again with tensors of equal shapes.
+    What it returns is valid until it is called again: recordings share memory.
     """
 
     def __init__(self, compute: Compute) -> None:
         self._compute = compute
-        self._seen: dict[Shapes, int] = {}
-        self._graphs: dict[Shapes, Compute] = {}
+        self._seen: dict[Kind, int] = {}
+        self._graphs: dict[Kind, Compute] = {}
         self._fails = False
         self._memory: Any = None
 
     def __call__(self, *given: Tensor) -> Sequence[Tensor]:
         """Return what the function returns."""
-        shapes = tuple(tensor.shape for tensor in given)
-        if shapes in self._graphs:
-            return self._graphs[shapes](*given)
-        self._seen[shapes] = self._seen.get(shapes, 0) + 1
-        often = self._seen[shapes] > SEEN_BEFORE_CAPTURE
+        # A recording keeps the precision of its products: one made while TF32 was
+        # allowed would be no float32 pass.
+        precision = torch.backends.cuda.matmul.allow_tf32
+        kind = (precision, *(tensor.shape for tensor in given))
+        if kind in self._graphs:
+            return self._graphs[kind](*given)
+        self._seen[kind] = self._seen.get(kind, 0) + 1
+        often = self._seen[kind] > SEEN_BEFORE_CAPTURE
         if often and not self._fails and len(self._graphs) < MOST_GRAPHS:
             try:
                 self._memory = self._memory or torch.cuda.graph_pool_handle()
-                self._graphs[shapes] = _recorded(self._compute, given, self._memory)
-                return self._graphs[shapes](*given)
+                self._graphs[kind] = _recorded(self._compute, given, self._memory)
+                return self._graphs[kind](*given)
             except RuntimeError as error:
                 log.warning("not recorded, slower: %s", str(error).splitlines()[0])
                 self._fails = True

@@ -79,6 +79,17 @@ def test_neither_company_nor_place_changes_a_bit(kind):
         assert torch.equal(together[place], alone)
 
 
+def test_gradients_with_our_attention_are_the_model_s(family):
+    """On a GPU, ours is what runs: it waits for nothing, and so can be recorded."""
+    network = many_rows(family)._search
+    prompts, references = map(torch.as_tensor, (random_ids(3, N), random_ids(3, M)))
+
+    (found,) = network._own_gradients(prompts, references)
+
+    expected = network.gradients(prompts, references)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
 def test_shapes_are_told_apart_and_the_order_stays():
     subject = many_rows()
     prompts = [random_ids(n, seed=n) for n in (5, N, 5, N, 9)]
