@@ -197,7 +197,7 @@ class Bench:
         self.n = a.attackable if self.flips else a.fixed + a.attacked
         self.m = a.flip_scored if self.flips else a.scored
         self.width = a.flip_width if self.flips else a.width
-        self.tokenizer, self.model = tokenizer, model
+        self.tokenizer, self.model, self.draws = tokenizer, model, 0
         self.plain = copy.deepcopy(model).to(a.device, getattr(torch, a.dtype))
         self.plain.requires_grad_(False)
         self.subject = Subject(
@@ -235,6 +235,7 @@ class Bench:
 
     def timed(self, name: str, step: Callable[[], float]) -> Row:
         """Time steps after some that nobody times; a step returns its FLOPs."""
+        self.draws = 0
         for _ in range(4 if self.arguments.device == "cuda" else 1):
             step()
         self.synchronize()
@@ -263,7 +264,8 @@ class Bench:
 
     def candidates(self, gains: torch.Tensor, *, check: bool = False) -> Any:
         """Draw prompts that differ in one token of high gain."""
-        rng = np.random.default_rng(0)
+        self.draws += 1  # each step draws others: some have ties near the best
+        rng = np.random.default_rng(self.draws)
         lists = gains.topk(TOP_K, dim=1).indices.cpu().numpy()
         count = 2 * self.width if check else self.width
         prompts = np.tile(self.prompt, (count, 1))

@@ -23,7 +23,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ SUCCESS = math.log1p(0.15)
 FLIPS = 5
 Curve = list[tuple[float, float]]
 """Cost and dL reached, ascending."""
+Run = Callable[[], list[Curve]]
+"""Measures an attack: a curve for each example."""
 
 
 def main() -> None:
@@ -52,14 +54,31 @@ def main() -> None:
     examples = cut_examples(subject, arguments)
     lab = Lab(subject, examples, arguments.passes)
     print(f"{len(examples)} examples, {subject.dtype}, {arguments.device}", flush=True)
-    whole = dict(any_token(lab))
+    whole, few = any_token(lab), few_tokens(lab)
     if arguments.nanogcg:
-        whole["nanoGCG"] = nanogcg(lab, arguments.nanogcg, arguments.model)
-    show("any token", whole, lab)
-    few = dict(few_tokens(lab))
-    show(f"{FLIPS} tokens", few, lab)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"any": whole, "few": few}, indent=1))
+        whole["nanoGCG"] = lambda: nanogcg(lab, arguments.nanogcg, arguments.model)
+    measured = kept(arguments.json)
+    for title, runs in (("any token", whole), (f"{FLIPS} tokens", few)):
+        own = measured.setdefault(title, {})
+        for name, run in runs.items():
+            if name not in own:
+                own[name] = run()
+                keep(arguments.json, measured)
+        show(title, {name: own[name] for name in runs}, lab)
+
+
+def kept(file: Path | None) -> dict[str, dict[str, list[Curve]]]:
+    """Return what an earlier run measured."""
+    if file is None or not file.exists():
+        return {}
+    found: dict[str, dict[str, list[Curve]]] = json.loads(file.read_text())
+    return found
+
+
+def keep(file: Path | None, measured: Mapping[str, Any]) -> None:
+    """Write what is measured so far."""
+    if file is not None:
+        file.write_text(json.dumps(measured, indent=1))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -76,7 +95,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--passes", type=int, default=1000, help="the largest budget")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--nanogcg", help="python of an environment with nanogcg")
-    parser.add_argument("--json", type=Path, help="where all numbers are written")
+    parser.add_argument("--json", type=Path, help="all numbers; what is there is kept")
     return parser.parse_args()
 
 
@@ -138,8 +157,12 @@ class Lab:
             [subject.exact_losses([x.prompt_ids], x.reference_ids)[0] for x in examples]
         )
 
+    def of(self, attack: Attack[Any], matched: Attack[Any] | None = None) -> Run:
+        """Return what runs an attack, or a control of `matched`."""
+        return lambda: self.anytime(self.run(attack, matched))
+
     def run(
-        self, name: str, attack: Attack[Any], matched: Attack[Any] | None = None
+        self, attack: Attack[Any], matched: Attack[Any] | None = None
     ) -> list[Adversarial]:
         """Run an attack, or a control of `matched`; results in the examples' order."""
         start = time.monotonic()
@@ -147,6 +170,7 @@ class Lab:
         context = AttackContext("curves", budget=budget, matched=matched)
         results = attack.run(self.subject, ExampleSets(self.examples), context)
         found = {one.example_id: one for one in results}
+        name = f"{attack.name} of {matched.name}" if matched else attack.name
         print(f"  {name}: {time.monotonic() - start:.0f} s", file=sys.stderr)
         return [found[example.id] for example in self.examples]
 
@@ -175,45 +199,48 @@ def running_best(points: Iterator[tuple[float, float]]) -> Curve:
 # --- the attacks --------------------------------------------------------------------
 
 
-def any_token(lab: Lab) -> Iterator[tuple[str, list[Curve]]]:
-    """Run what may rewrite every token of the prompt."""
+def any_token(lab: Lab) -> dict[str, Run]:
+    """Return what may rewrite every token of the prompt."""
     gradient = 1 + lab.gradient
     per_step = MultiFlipOptions().candidates + gradient
     multi = MultiFlip(MultiFlipOptions(steps=math.ceil(lab.passes / per_step)))
-    yield "multiflip", lab.anytime(lab.run("multiflip", multi))
-    found = lab.run("multiflip, permuted", Permuted(), multi)
-    yield "multiflip, permuted", lab.anytime(found)
-    yield "multiflip, random", lab.anytime(lab.run("random", Random(), multi))
-    yield "uniform swaps", uniform_swaps(lab)
+    runs = {
+        "multiflip": lab.of(multi),
+        "multiflip, permuted": lab.of(Permuted(), multi),
+        "multiflip, random": lab.of(Random(), multi),
+        "uniform swaps": lambda: uniform_swaps(lab),
+    }
     for candidates in (512, 32):
         steps = math.ceil(lab.passes / (candidates + gradient))
-        gcg = GCG(GCGOptions(steps=steps, candidates=candidates))
-        yield f"gcg, {candidates}", lab.anytime(lab.run(f"gcg {candidates}", gcg))
-    textbook = HotFlip(
-        HotFlipOptions(
-            flips=max(1, min(lab.shape[0], int(lab.passes / (64 + gradient)))),
-            candidates_from="gradient",
+        gcg = GCGOptions(steps=steps, candidates=candidates)
+        runs[f"gcg, {candidates}"] = lab.of(GCG(gcg))
+    for candidates in (64, max(64, lab.passes // lab.shape[0])):
+        flips = max(1, min(lab.shape[0], int(lab.passes / (candidates + gradient))))
+        textbook = HotFlipOptions(
+            flips=flips, candidates=candidates, candidates_from="gradient"
         )
-    )
-    yield "textbook HotFlip", lab.anytime(lab.run("textbook HotFlip", textbook))
+        runs[f"textbook HotFlip, {candidates}"] = lab.of(HotFlip(textbook))
+    return runs
 
 
-def few_tokens(lab: Lab) -> Iterator[tuple[str, list[Curve]]]:
-    """Run what may flip five tokens."""
+def few_tokens(lab: Lab) -> dict[str, Run]:
+    """Return what may flip five tokens."""
     per_step = MultiFlipOptions().candidates + 1 + lab.gradient
     steps = math.ceil(lab.passes / per_step)
-    attack = MultiFlip(MultiFlipOptions(steps=steps, flips=FLIPS))
-    yield "multiflip", lab.anytime(lab.run("multiflip", attack))
-    found = lab.run("multiflip, permuted", Permuted(), attack)
-    yield "multiflip, permuted", lab.anytime(found)
-    yield "multiflip, random", lab.anytime(lab.run("random", Random(), attack))
-    yield "uniform swaps", uniform_swaps(lab, FLIPS)
+    multi = MultiFlip(MultiFlipOptions(steps=steps, flips=FLIPS))
+    runs = {
+        "multiflip": lab.of(multi),
+        "multiflip, permuted": lab.of(Permuted(), multi),
+        "multiflip, random": lab.of(Random(), multi),
+        "uniform swaps": lambda: uniform_swaps(lab, FLIPS),
+    }
     kinds = {"hotflip": {}, "textbook HotFlip": {"candidates_from": "gradient"}}
     for kind, options in kinds.items():
-        for size in (4, 16, 64):
-            some = HotFlip(HotFlipOptions(flips=FLIPS, candidates=size, **options))
-            name = f"{kind}, {size}"
-            yield name, lab.anytime(lab.run(name, some))
+        for size in (4, 16, 64, 256, 1024):
+            if size * FLIPS <= lab.passes:
+                some = HotFlipOptions(flips=FLIPS, candidates=size, **options)
+                runs[f"{kind}, {size}"] = lab.of(HotFlip(some))
+    return runs
 
 
 def uniform_swaps(lab: Lab, flips: int | None = None) -> list[Curve]:
