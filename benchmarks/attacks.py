@@ -267,17 +267,18 @@ class Bench:
         self.draws += 1  # each step draws others: some have ties near the best
         rng = np.random.default_rng(self.draws)
         lists = gains.topk(TOP_K, dim=1).indices.cpu().numpy()
-        count = 2 * self.width if check else self.width
-        prompts = np.tile(self.prompt, (count, 1))
-        positions = rng.integers(self.fixed, self.n, count)
-        drawn = lists[positions, rng.integers(0, TOP_K, count)]
-        prompts[np.arange(count), positions] = drawn
-        if check:  # as our searches do
-            changed = prompts != self.prompt
-            broken = self.subject.vocabulary.broken_words(prompts, changed)
-            prompts = prompts[~broken.any(axis=1)][: self.width]
-            assert len(prompts) == self.width
-        return prompts
+        kept = np.empty((0, self.n), dtype=np.int64)
+        while (count := self.width - len(kept)) > 0:
+            prompts = np.tile(self.prompt, (count, 1))
+            positions = rng.integers(self.fixed, self.n, count)
+            drawn = lists[positions, rng.integers(0, TOP_K, count)]
+            prompts[np.arange(count), positions] = drawn
+            if check:  # as our searches do
+                changed = prompts != self.prompt
+                broken = self.subject.vocabulary.broken_words(prompts, changed)
+                prompts = prompts[~broken.any(axis=1)]
+            kept = np.concatenate([kept, prompts])
+        return kept
 
     def own_step(self, *, check: bool) -> float:
         """Take a step through the subject; texts are checked while it scores."""

@@ -648,6 +648,7 @@ def test_a_gpu_that_runs_out_of_memory_gets_smaller_batches(tiny_model, tiny_tok
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
     limit = torch.cuda.memory_reserved() + 300e6
+    subject._tokens_at_once = prompts.size  # else, batches are small from the start
     torch.cuda.set_per_process_memory_fraction(limit / total)
     try:
         losses = subject.losses(prompts, reference)

@@ -272,7 +272,7 @@ def test_autocast_leaves_the_weights_in_float32(tmp_path):
 @pytest.mark.accelerator
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
-def test_a_gpu_trains_to_the_same_weights_and_goes_on(tmp_path, device):
+def test_a_gpu_trains_to_the_same_function_and_goes_on(tmp_path, device):
     ours, theirs = tiny_model(), tiny_model()
     heard = []
     with pytest.raises(Stopped):
@@ -286,5 +286,9 @@ def test_a_gpu_trains_to_the_same_weights_and_goes_on(tmp_path, device):
     ours = tiny_model(seed=3)
     run(ours, tmp_path, device=device)
     run(theirs, tmp_path / "cpu")
-    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(one.cpu(), other, atol=1e-3, rtol=0)
+    # Not the weights: a key's bias moves no attention, so that Adam follows the rounding
+    # in its gradient.
+    ids = torch.arange(1, 65).view(4, 16)
+    with torch.no_grad():
+        found, expected = (model.cpu()(ids).logits for model in (ours, theirs))
+    torch.testing.assert_close(found, expected, atol=1e-2, rtol=0)

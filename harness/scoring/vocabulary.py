@@ -27,6 +27,10 @@ PIECE_SPACE = "\u2581"
 """How SentencePiece does."""
 
 
+MOST_WORDS = 2**18
+"""About how many words are remembered, and whether they come back."""
+
+
 class Vocabulary:
     """The tokenizer's side of a subject.
 
@@ -46,6 +50,7 @@ class Vocabulary:
         """Number of rows of the embedding matrix."""
         self.rules = rules or TokenRules()
         """Which tokens may be written, and over which."""
+        self._known_words: dict[bytes, bool] = {}
 
     @cached_property
     def allowed(self) -> Ids:
@@ -127,7 +132,9 @@ class Vocabulary:
         itself puts around a text is left out where the prompt has it: no text needs to
         contain it.
         """
-        bodies = [self._body(np.asarray(prompt)) for prompt in prompts]
+        bodies = [np.asarray(prompt) for prompt in prompts]
+        if len(self.opening) or len(self.closing):
+            bodies = [self._body(body) for body in bodies]
         found = [False] * len(bodies)
         if not bodies:
             return found
@@ -167,14 +174,21 @@ class Vocabulary:
         flat = ids.ravel()
         words = [flat[first[i] : ends[i]] for i in looked]
         broken = np.zeros(len(first), dtype=np.bool_)
-        broken[looked] = np.logical_not(self.reachable(words))
+        broken[looked] = np.logical_not(self._come_back(words))
         found: NDArray[np.bool_] = broken[word]
         return found
 
+    def _come_back(self, words: Sequence[Ids]) -> list[bool]:
+        """Say of words what `reachable` does; a search meets most of them again."""
+        if len(self._known_words) > MOST_WORDS:
+            self._known_words.clear()
+        known, keys = self._known_words, [word.tobytes() for word in words]
+        new = {k: w for k, w in zip(keys, words, strict=True) if k not in known}
+        known.update(zip(new, self.reachable(new.values()), strict=True))
+        return [known[key] for key in keys]
+
     def _body(self, prompt: Ids) -> Ids:
         """Leave out what the tokenizer puts around every text."""
-        if not len(self.opening) and not len(self.closing):
-            return prompt
         first, last = len(self.opening), len(prompt) - len(self.closing)
         if np.array_equal(prompt[last:], self.closing) and last >= 0:
             prompt = prompt[:last]

@@ -218,7 +218,7 @@ def test_on_a_gpu_rows_agree_with_the_cpu_s(kind, dtype):
 
     for one, other in zip(found, cpu.gradients(prompts, references), strict=True):
         off = (one.cpu() - other).norm() / other.norm()
-        assert off < (1e-4 if dtype == "float32" else 0.05)
+        assert off < (1e-4 if dtype == "float32" else 0.1)
 
 
 @pytest.mark.accelerator
