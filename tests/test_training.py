@@ -286,8 +286,8 @@ def test_a_gpu_trains_to_the_same_function_and_goes_on(tmp_path, device):
     ours = tiny_model(seed=3)
     run(ours, tmp_path, device=device)
     run(theirs, tmp_path / "cpu")
-    # Not the weights: a key's bias moves no attention, so that Adam follows the rounding
-    # in its gradient.
+    # Not the weights: a key's bias moves no attention, so that Adam follows what
+    # rounding leaves in its gradient.
     ids = torch.arange(1, 65).view(4, 16)
     with torch.no_grad():
         found, expected = (model.cpu()(ids).logits for model in (ours, theirs))
