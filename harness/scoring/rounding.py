@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     Asking = Generator[tuple[Score, Sequence[Pair]], Losses, T]
     Referee = tuple[float, Callable[[Sequence[int]], Asking[Losses]]]
 
-MARGIN_NATS = 1e-4
+MARGIN_NATS = 3e-4
 """How far two float32 passes of the same input may differ by the batch that they are
-in, with room to spare."""
+in, with room to spare: 1.1e-4 were seen, with the large weights of a gauge."""
 OF_A_TOKEN_NATS = {"bfloat16": 0.045, "tensorfloat32": 0.003}
 """The same in lower precisions, for the loss of one token: it falls with the root of
 how many are averaged.
