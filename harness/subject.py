@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,22 +14,19 @@ import torch
 from harness.errors import CellError
 from harness.scoring.causal import CausalNetwork
 from harness.scoring.generation import generate_greedily
-from harness.scoring.ledger import Meter, Meters
-from harness.scoring.network import Network, network_of
+from harness.scoring.ledger import Meter
+from harness.scoring.network import network_of
+from harness.scoring.passes import Passes
 from harness.scoring.predictions import predictions
-from harness.scoring.rounding import rounding_margin, together, top
-from harness.scoring.sharing import Shape, shapes_of
+from harness.scoring.rounding import together, top
 from harness.scoring.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from typing import TypeGuard
-
     from numpy.typing import NDArray
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.interfaces import Ids
-    from harness.scoring.prefixes import KeyValues
     from harness.scoring.rounding import Asking, Score
     from harness.scoring.rules import TokenRules
 
@@ -41,17 +37,6 @@ if TYPE_CHECKING:
     Transform = Callable[[Sequence[Ids], Sequence[Ids], list[Tensor]], list[Tensor]]
 
 T = TypeVar("T")
-
-TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
-"""How many tokens a pass reads where that is enough to keep such a device busy."""
-GRADIENT_WORK = 4e11
-"""Weights times tokens of one pass with a gradient on a GPU: about as many keep it as
-busy as Python is with launching kernels. On a CPU, a pass reads one pair."""
-MOST_GRADIENT_TOKENS = 2048
-
-READ_WHOLE = {"cpu": 0, "cuda": 4096}
-"""Pairs of so few tokens in all are read whole: reading first what they share would
-launch twice the kernels, and a kernel for few tokens costs what its launch costs."""
 
 
 class Subject:
@@ -76,46 +61,56 @@ class Subject:
         With `dtype` bfloat16, a copy in that precision searches. `rules` say what
         attacks may write, and over what.
         """
-        self.batch_size = batch_size
-        """Sequences in one forward pass; halved when the device runs out of memory."""
         self.dtype = dtype
         self._tokenizer = tokenizer
         self._model = model.to(device).eval().requires_grad_(False)
-        self._exact = network_of(self._model)
-        self._exact.check_head()
-        self._search = (
-            self._exact
-            if dtype == "float32"
-            else network_of(_in_precision(self._model, getattr(torch, dtype)))
-        )
-        if isinstance(self._search, CausalNetwork) and self._search is not self._exact:
-            self._search.hurry()
-        self._meters = Meters(self._model.device)
+        exact = search = network_of(self._model)
+        exact.check_head()
+        if dtype != "float32":
+            search = network_of(_in_precision(self._model, getattr(torch, dtype)))
+            if isinstance(search, CausalNetwork):
+                search.hurry()
+        self._passes = Passes(exact, search, dtype, batch_size)
         self._compute_gradients: ComputeGradients | None = None
-        kind = self._model.device.type
-        self._tokens_at_once = TOKENS_AT_ONCE.get(kind, 8192)
-        self._read_whole = READ_WHOLE.get(kind, 0)
-        self.gradient_tokens = _gradient_tokens(kind, self.n_parameters)
-        """Tokens in one pass with a gradient, at most, but for a pair that is longer;
-        less once the device ran out of memory."""
-        self.vocabulary = Vocabulary(tokenizer, self._exact.rows, rules)
+        self.vocabulary = Vocabulary(tokenizer, exact.rows, rules)
 
     # --- what it costs --------------------------------------------------------------
 
     @property
+    def batch_size(self) -> int:
+        """Sequences in one forward pass; halved when the device runs out of memory."""
+        return self._passes.batch_size
+
+    @batch_size.setter
+    def batch_size(self, sequences: int) -> None:
+        self._passes.batch_size = sequences
+
+    @property
+    def gradient_tokens(self) -> int:
+        """Tokens in one pass with a gradient, at most, but for a pair that is longer.
+
+        Less once the device ran out of memory.
+        """
+        return self._passes.gradient_tokens
+
+    @gradient_tokens.setter
+    def gradient_tokens(self, tokens: int) -> None:
+        self._passes.gradient_tokens = tokens
+
+    @property
     def ledger(self) -> Meter:
         """All that was spent on this subject so far."""
-        return self._meters.total
+        return self._passes.meters.total
 
     def metered(self) -> AbstractContextManager[Meter]:
         """Meter a span: ``with subject.metered() as meter: ...; meter.ledger()``."""
-        return self._meters.span()
+        return self._passes.meters.span()
 
     def pass_flops(
         self, prompt_tokens: int, reference_tokens: int
     ) -> tuple[float, float]:
         """Return the analytic FLOPs of scoring one pair, (forward, backward)."""
-        return self._exact.pass_flops(prompt_tokens, reference_tokens)
+        return self._passes.exact.pass_flops(prompt_tokens, reference_tokens)
 
     # --- losses ---------------------------------------------------------------------
 
@@ -133,7 +128,9 @@ class Subject:
         padding. In the search precision: for choosing, not for reporting. With
         `reachable_only` it is NaN where no text encodes to the prompt.
         """
-        fetch = self._launched(self._search, self._pairs(prompts, references))
+        fetch = self._passes.launched(
+            self._passes.search, self._pairs(prompts, references)
+        )
         if not reachable_only:
             return fetch()
         reachable = self.reachable(prompts)  # while the device works
@@ -146,7 +143,7 @@ class Subject:
 
         Independent of `batch_size` and of the other pairs: this is what is recorded.
         """
-        return self._exact_losses(self._pairs(prompts, references))
+        return self._passes.lone_losses(self._pairs(prompts, references))
 
     def shifted_losses(self, prompt: Ids, reference: Ids, shifts: Tensor) -> Losses:
         """Return the loss [B] of one pair with its prompt's embeddings shifted.
@@ -156,17 +153,7 @@ class Subject:
         can be held against it.
         """
         [pair] = self._pairs([prompt], [reference])
-        losses = np.empty(len(shifts), dtype=np.float64)
-
-        def run(batch: Sequence[int]) -> None:
-            found = self._exact.shifted_losses(
-                self._ids(prompt), self._ids(reference), shifts[list(batch)]
-            )
-            self._count([pair] * len(batch))
-            losses[list(batch)] = found.cpu().numpy()
-
-        self._in_batches(range(len(shifts)), run)
-        return losses
+        return self._passes.shifted_losses(pair, shifts)
 
     def token_losses(
         self, sequences: Sequence[Ids] | Ids, first_scored: int | Sequence[int]
@@ -181,14 +168,17 @@ class Subject:
             raise ValueError("the first token of a sequence has no prediction")
         result: list[Losses] = [np.empty(0) for _ in sequences]
         scored = [i for i, ids in enumerate(sequences) if len(ids) > firsts[i]]
+        for i in scored:
+            self._check_length(len(sequences[i]) - 1)
 
         def run(batch: Sequence[int]) -> None:
             chosen = [(sequences[i], firsts[i]) for i in batch]
-            for i, losses in zip(batch, self._token_pass(chosen), strict=True):
+            found = self._passes.token_losses(chosen)
+            for i, losses in zip(batch, found, strict=True):
                 result[i] = losses
 
         # Neighbours of like length waste little on padding.
-        self._in_batches(sorted(scored, key=lambda i: len(sequences[i])), run)
+        self._passes.in_batches(sorted(scored, key=lambda i: len(sequences[i])), run)
         return result
 
     def argmax_correct(
@@ -199,7 +189,14 @@ class Subject:
         Each token is predicted from the prompt and the reference's tokens before it,
         in float32, each pair alone; of equal logits, the lowest id is the arg-max.
         """
-        return [self._argmax_correct(pair) for pair in self._pairs(prompts, references)]
+        pairs = self._pairs(prompts, references)
+        found = []
+        for prompt, reference in (map(self._passes.ids, pair) for pair in pairs):
+            said = predictions(self._model, prompt, reference)
+            found.append(bool(torch.equal(said, reference)))
+        for pair in pairs:
+            self._passes.count([pair])
+        return found
 
     # --- writing --------------------------------------------------------------------
 
@@ -214,7 +211,9 @@ class Subject:
         if end is None:
             raise CellError("the tokenizer has no end-of-text token to stop writing at")
         for prompt in prompts:
-            self._check_length(self._exact.tokens_read(len(prompt), max_new_tokens))
+            self._check_length(
+                self._passes.exact.tokens_read(len(prompt), max_new_tokens)
+            )
         written: list[Ids] = [np.empty(0, dtype=np.int64) for _ in prompts]
 
         def run(batch: Sequence[int]) -> None:
@@ -224,9 +223,9 @@ class Subject:
                 written[i] = ids
 
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        self._in_batches(order, run)
+        self._passes.in_batches(order, run)
         for pair in zip(prompts, written, strict=True):
-            self._count([pair])
+            self._passes.count([pair])
         return written
 
     # --- choosing -------------------------------------------------------------------
@@ -284,7 +283,9 @@ class Subject:
             return sign * means
 
         tokens = max(1, each) * min((len(r) for _, r in pairs), default=1)
-        referees = [(m, partial(scored, score)) for m, score in self._referees(tokens)]
+        referees = [
+            (m, partial(scored, score)) for m, score in self._passes.referees(tokens)
+        ]
         return (yield from top(sign * losses, k, referees))
 
     # --- gradients ------------------------------------------------------------------
@@ -302,12 +303,7 @@ class Subject:
         pairs = self._pairs(prompts, references)
         if self._compute_gradients is not None:
             return self._compute_gradients([p for p, _ in pairs], [r for _, r in pairs])
-        found: dict[int, Tensor] = {}
-        for shape in shapes_of(pairs, sharing=False):
-            order = [item.pair for item in shape.items]
-            gradients = self._shape_gradients([pairs[i] for i in order])
-            found.update(zip(order, gradients, strict=True))
-        return [found[i] for i in range(len(pairs))]
+        return self._passes.gradients(pairs)
 
     def with_gradients(self, transform: Transform) -> Subject:
         """Return a view whose gradients are ``transform(prompts, references, real)``.
@@ -333,13 +329,14 @@ class Subject:
     def metered_by(self, other: Subject) -> Subject:
         """Return a view of this subject whose passes count in the ledger of `other`."""
         view = copy.copy(self)
-        view._meters = other._meters
+        view._passes = copy.copy(self._passes)
+        view._passes.meters = other._passes.meters
         return view
 
     @cached_property
     def embedding(self) -> Tensor:
         """The output [V, d] of the embedding module for every id, float32."""
-        return self._exact.embeddings()
+        return self._passes.exact.embeddings()
 
     @cached_property
     def squared_norms(self) -> Tensor:
@@ -381,8 +378,9 @@ class Subject:
             "search_dtype": self.dtype,
             "gradient_tokens": self.gradient_tokens,
         }
-        if isinstance(self._search, CausalNetwork):
-            found |= {"reuses_prefixes": self._search.reuses, **self._search.settings}
+        search = self._passes.search
+        if isinstance(search, CausalNetwork):
+            found |= {"reuses_prefixes": search.reuses, **search.settings}
         return found
 
     @property
@@ -408,233 +406,6 @@ class Subject:
         """
         return self._model, self._tokenizer
 
-    # --- passes ---------------------------------------------------------------------
-
-    def _pass(self, network: Network, pairs: Sequence[Pair]) -> Losses:
-        """Score pairs of equal shape in one forward pass."""
-        losses = network.losses(
-            self._ids([prompt for prompt, _ in pairs]),
-            self._ids([reference for _, reference in pairs]),
-        )
-        self._count(pairs)
-        return losses.cpu().numpy()
-
-    def _referees(self, tokens: int) -> list[tuple[float, Score]]:
-        """Each rounding margin, and who decides between what is within it.
-
-        Losses are means over so many tokens.
-        """
-        alone = (rounding_margin("float32", tokens), self._exact_losses)
-        if self._search is self._exact:
-            return [alone]
-        margin = rounding_margin(self.dtype, tokens)
-        if self._model.device.type != "cuda":
-            return [(margin, self._float32_losses), alone]
-        alone = (rounding_margin("tensorfloat32", tokens), self._exact_losses)
-        return [(margin, self._nearly_exact_losses), alone]
-
-    def _float32_losses(self, pairs: Sequence[Pair]) -> Losses:
-        """Score pairs in float32, in batches."""
-        return self._batched_losses(self._exact, pairs)
-
-    def _nearly_exact_losses(self, pairs: Sequence[Pair]) -> Losses:
-        """Score pairs in float32, products in the GPU's faster 19 bits of it."""
-        before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = True
-        try:
-            return self._float32_losses(pairs)
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
-
-    def _batched_losses(self, network: Network, pairs: Sequence[Pair]) -> Losses:
-        """Score pairs in batches; what candidates share is read once."""
-        return self._launched(network, pairs)()
-
-    def _launched(
-        self, network: Network, pairs: Sequence[Pair]
-    ) -> Callable[[], Losses]:
-        """Have pairs scored; return what waits for their losses."""
-        tokens = sum(len(prompt) + len(reference) for prompt, reference in pairs)
-        sharing = _reuses(network) and tokens > self._read_whole
-        shapes = shapes_of(pairs, sharing=sharing)
-        inputs = [self._inputs(shape, pairs) for shape in shapes]
-        found = [
-            self._shape_losses(network, *each)
-            for each in zip(shapes, inputs, strict=True)
-        ]
-
-        def fetch() -> Losses:
-            losses = np.empty(len(pairs), dtype=np.float64)
-            for shape, own in zip(shapes, found, strict=True):
-                losses[[item.pair for item in shape.items]] = own.cpu().numpy()
-            return losses
-
-        return fetch
-
-    def _inputs(self, shape: Shape, pairs: Sequence[Pair]) -> _Inputs:
-        """Put what a shape's passes read on the device, which waits for its passes."""
-        own = [pairs[item.pair] for item in shape.items]
-        return _Inputs(
-            own,
-            self._ids([prompt for prompt, _ in own]),
-            self._ids([reference for _, reference in own]),
-            self._ids(shape.bases) if shape.bases else None,
-            self._tensor(np.array([item.base for item in shape.items])),
-        )
-
-    def _shape_losses(self, network: Network, shape: Shape, given: _Inputs) -> Tensor:
-        """Score pairs of equal shape, in the order of the shape's items.
-
-        Nothing is waited for, so that the device is never idle.
-        """
-        prompts, references = given.prompts, given.references
-        starts = [item.start for item in shape.items]
-        read = None
-        if given.bases is not None and _reuses(network):
-            read = self._read(network, given.bases)
-        found: list[Tensor] = []
-
-        def run(rows: Sequence[int]) -> None:
-            own = slice(rows[0], rows[-1] + 1)
-            reused: Sequence[int] = [0] * len(rows)
-            if read is not None and _reuses(network):
-                which = given.base_of[own] if len(shape.bases) > 1 else None
-                losses = network.losses_after(
-                    read, which, starts[own], prompts[own], references[own]
-                )
-                reused = network.reused(starts[own])
-            else:
-                losses = network.losses(prompts[own], references[own])
-            found.append(losses)
-            for start, count in Counter(reused).items():
-                self._count(given.pairs[own][:count], reused=start)
-
-        whole = network.tokens_read(*map(len, given.pairs[0]))
-        self._in_batches(range(len(starts)), run, lambda row: whole - starts[row])
-        return torch.cat(found)
-
-    def _read(self, network: CausalNetwork, bases: Tensor) -> KeyValues | None:
-        """Read what candidates start like; None where there is no memory for it."""
-        read: list[KeyValues] = []
-
-        def run(ids: Tensor) -> None:
-            read.append(network.key_values(ids))
-
-        if not _fits(run, bases):
-            torch.cuda.empty_cache()
-            return None
-        count, tokens = bases.shape
-        flops = count * network.prefix_flops(tokens)
-        self._meters.forward(0, count * tokens, flops, whole=0.0)
-        return read[0]
-
-    def _exact_losses(self, pairs: Sequence[Pair]) -> Losses:
-        losses = [self._pass(self._exact, [pair])[0] for pair in pairs]
-        return np.array(losses, dtype=np.float64)
-
-    def _argmax_correct(self, pair: Pair) -> bool:
-        prompt, reference = (self._ids(ids) for ids in pair)
-        said = predictions(self._model, prompt, reference)
-        self._count([pair])
-        return bool(torch.equal(said, reference))
-
-    def _shape_gradients(self, pairs: Sequence[Pair]) -> list[Tensor]:
-        """Return the gradient [n, d] of each of some pairs of equal shape."""
-        found: list[Tensor] = []
-
-        def run(rows: int) -> None:
-            own = pairs[len(found) : len(found) + rows]
-            filled = [*own, *[own[-1]] * (rows - len(own))]
-            gradients = self._search.gradients(
-                self._ids([prompt for prompt, _ in filled]),
-                self._ids([reference for _, reference in filled]),
-            )
-            self._count(own, backward=True, rows=rows)
-            found.extend(gradients[: len(own)])
-
-        tokens = self._exact.tokens_read(*map(len, pairs[0]))
-        while len(found) < len(pairs):
-            rows = _power_of_two(self.gradient_tokens // tokens)
-            if not _fits(run, rows):
-                self._halve_gradients(rows, tokens)
-        return found
-
-    def _token_pass(self, chosen: Sequence[tuple[Ids, int]]) -> list[Losses]:
-        """Score the tail of each sequence of a batch, padded on the right."""
-        longest = max(len(ids) for ids, _ in chosen)
-        padded = np.zeros((len(chosen), longest), dtype=np.int64)
-        scored = np.zeros((len(chosen), longest), dtype=np.bool_)
-        for row, (ids, first) in enumerate(chosen):
-            self._check_length(len(ids) - 1)
-            padded[row, : len(ids)] = ids
-            scored[row, first : len(ids)] = True
-        losses = self._exact.token_losses(self._tensor(padded), self._tensor(scored))
-        for ids, first in chosen:
-            forward, _ = self.pass_flops(first, len(ids) - first)
-            self._meters.forward(1, len(ids) - 1, forward)
-        ends = np.cumsum(scored.sum(axis=1))[:-1]
-        return np.split(losses.double().cpu().numpy(), ends)
-
-    def _count(
-        self,
-        pairs: Sequence[Pair],
-        *,
-        backward: bool = False,
-        reused: int = 0,
-        rows: int | None = None,
-    ) -> None:
-        """Put passes on the ledger: what was computed, not the tokens reused.
-
-        Where a pass was filled up, `rows` is what it had: they cost, but count as
-        nothing that was asked for.
-        """
-        lengths = len(pairs[0][0]), len(pairs[0][1])
-        n_tokens = self._exact.tokens_read(*lengths) - reused
-        whole, back = self.pass_flops(*lengths)
-        flops = whole
-        if reused:
-            exact = cast("CausalNetwork", self._exact)
-            flops = exact.flops_after(reused, *lengths)
-        count = len(pairs)
-        made = rows or count
-        self._meters.forward(count, count * n_tokens, made * flops, count * whole)
-        if backward:
-            self._meters.backward(count, count * n_tokens, made * back, count * back)
-
-    def _in_batches(
-        self,
-        items: Sequence[T],
-        run: Callable[[Sequence[T]], None],
-        tokens: Callable[[T], int] | None = None,
-    ) -> None:
-        """Run over items in batches; smaller ones when memory does not suffice.
-
-        With `tokens`, what each item reads, a batch ends where it is large enough to
-        keep the device busy: items that read less get batches of their own.
-        """
-        done = 0
-        while done < len(items):
-            rows = self.batch_size
-            if tokens is not None:
-                rows = min(rows, max(1, self._tokens_at_once // tokens(items[done])))
-            batch = items[done : done + rows]
-            if _fits(run, batch):
-                done += len(batch)
-            else:
-                self._halve_batch(len(batch))
-
-    def _halve_batch(self, rows: int) -> None:
-        if rows == 1:
-            raise CellError("a single sequence does not fit into the device's memory")
-        self.batch_size = rows // 2
-        torch.cuda.empty_cache()
-
-    def _halve_gradients(self, rows: int, tokens: int) -> None:
-        if rows == 1:
-            raise CellError("a single gradient does not fit into the device's memory")
-        self.gradient_tokens = rows // 2 * tokens
-        torch.cuda.empty_cache()
-
     # --- arrays ---------------------------------------------------------------------
 
     def _pairs(
@@ -646,7 +417,7 @@ class Subject:
         for n, m in {(len(prompt), len(reference)) for prompt, reference in pairs}:
             if not n or not m:
                 raise ValueError("a prompt and a reference need at least one token")
-            self._check_length(self._exact.tokens_read(n, m))
+            self._check_length(self._passes.exact.tokens_read(n, m))
         return pairs
 
     def _check_length(self, n_tokens: int) -> None:
@@ -656,50 +427,9 @@ class Subject:
                 f"{self.max_positions} positions"
             )
 
-    def _ids(self, rows: Sequence[Ids] | Ids) -> Tensor:
-        return self._tensor(np.array(rows, dtype=np.int64))
-
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(self._model.device)
-
     @cached_property
     def _forbidden(self) -> Tensor:
-        return self._tensor(~self.vocabulary.mask())
-
-
-class _Inputs(NamedTuple):
-    """What the passes of pairs of equal shape read, on the device."""
-
-    pairs: list[Pair]
-    """The pairs, in the order of the shape's items."""
-    prompts: Tensor
-    references: Tensor
-    bases: Tensor | None
-    base_of: Tensor
-    """In which row of `bases` each pair's prompt begins."""
-
-
-def _gradient_tokens(device: str, n_parameters: int) -> int:
-    if device != "cuda":
-        return 1
-    return max(1, min(MOST_GRADIENT_TOKENS, int(GRADIENT_WORK / n_parameters)))
-
-
-def _reuses(network: Network) -> TypeGuard[CausalNetwork]:
-    return isinstance(network, CausalNetwork) and network.reuses
-
-
-def _fits(run: Callable[[T], None], batch: T) -> bool:
-    try:
-        run(batch)
-    except torch.OutOfMemoryError:
-        return False  # from here on, nothing holds the failed pass's tensors
-    return True
-
-
-def _power_of_two(most: int) -> int:
-    """Return the highest power of two that is not above a number, 1 at least."""
-    return int(1 << max(1, most).bit_length() - 1)
+        return self._passes.tensor(~self.vocabulary.mask())
 
 
 def _one_each(first: int | Sequence[int], count: int) -> list[int]:

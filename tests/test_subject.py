@@ -337,7 +337,7 @@ def test_bfloat16_leaves_the_reported_model_and_the_rotary_frequencies_alone(
     subject = Subject(tiny_model("llama"), tiny_tokenizer, dtype="bfloat16")
     model, _ = subject.huggingface()
     dtypes = {p.dtype for p in model.parameters()}
-    search = subject._search.model
+    search = subject._passes.search.model
 
     assert dtypes == {torch.float32}
     assert {p.dtype for p in search.parameters()} == {torch.bfloat16}
@@ -648,7 +648,9 @@ def test_a_gpu_that_runs_out_of_memory_gets_smaller_batches(tiny_model, tiny_tok
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
     limit = torch.cuda.memory_reserved() + 300e6
-    subject._tokens_at_once = prompts.size  # else, batches are small from the start
+    subject._passes.tokens_at_once = (
+        prompts.size
+    )  # else, batches are small from the start
     torch.cuda.set_per_process_memory_fraction(limit / total)
     try:
         losses = subject.losses(prompts, reference)

@@ -81,7 +81,7 @@ def test_neither_company_nor_place_changes_a_bit(kind):
 
 def test_gradients_with_our_attention_are_the_model_s(family):
     """On a GPU, ours is what runs: it waits for nothing, and so can be recorded."""
-    network = many_rows(family)._search
+    network = many_rows(family)._passes.search
     prompts, references = map(torch.as_tensor, (random_ids(3, N), random_ids(3, M)))
 
     (found,) = network._own_gradients(prompts, references)

@@ -10,7 +10,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from harness.scoring.packing import Packing
 from harness.scoring.recording import SEEN_BEFORE_CAPTURE, Recorded
-from harness.subject import Subject, rounding_margin
+from harness.scoring.rounding import rounding_margin
+from harness.subject import Subject
 
 pytestmark = [
     pytest.mark.accelerator,

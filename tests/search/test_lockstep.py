@@ -92,7 +92,7 @@ def test_choices_that_wait_together_share_the_passes_that_decide(
     (reference,) = rows(0, 1, 4)
     prompts = {seed: rows(seed, 6, 5) for seed in range(4)}
     sizes = []
-    score = subject._batched_losses
+    score = subject._passes.batched_losses
 
     def batched(network, pairs):
         sizes.append(len(pairs))
@@ -104,7 +104,7 @@ def test_choices_that_wait_together_share_the_passes_that_decide(
         losses = 3 + 1e-4 * (losses - losses.mean())
         return seed, (yield Top(prompts[seed], reference, losses, 3, seed > 1))
 
-    monkeypatch.setattr(subject, "_batched_losses", batched)
+    monkeypatch.setattr(subject._passes, "batched_losses", batched)
     found = dict(lockstep(subject, (choosing(seed) for seed in range(4))))
 
     for seed, best in found.items():

@@ -1,0 +1,355 @@
+"""The passes that a subject makes: batched, counted, smaller where memory ends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+
+import numpy as np
+import torch
+
+from harness.errors import CellError
+from harness.scoring.causal import CausalNetwork
+from harness.scoring.ledger import Meters
+from harness.scoring.rounding import rounding_margin
+from harness.scoring.sharing import Shape, shapes_of
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from harness.interfaces import Ids
+    from harness.scoring.network import Network
+    from harness.scoring.prefixes import KeyValues
+    from harness.scoring.rounding import Score
+
+    Losses = NDArray[np.float64]
+    Pair = tuple[Ids, Ids]
+
+T = TypeVar("T")
+
+TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
+"""How many tokens a pass reads where that is enough to keep such a device busy."""
+GRADIENT_WORK = 4e11
+"""Weights times tokens of one pass with a gradient on a GPU: about as many keep it as
+busy as Python is with launching kernels. On a CPU, a pass reads one pair."""
+MOST_GRADIENT_TOKENS = 2048
+
+READ_WHOLE = {"cpu": 0, "cuda": 4096}
+"""Pairs of so few tokens in all are read whole: reading first what they share would
+launch twice the kernels, and a kernel for few tokens costs what its launch costs."""
+
+
+class Passes:
+    """Scores pairs with a model in float32, and with a copy in another precision.
+
+    Pairs are (prompt, reference), no longer than the model can read.
+    """
+
+    def __init__(
+        self, exact: Network, search: Network, precision: str, batch_size: int
+    ) -> None:
+        """Take the networks; `search`, in its precision, may be `exact` itself."""
+        self.exact = exact
+        self.search = search
+        self.precision = precision
+        self.device = exact.model.device
+        self.meters = Meters(self.device)
+        self.batch_size = batch_size
+        """Sequences in one forward pass; halved when the device runs out of memory."""
+        kind, size = self.device.type, exact.model.num_parameters()
+        self.gradient_tokens = _gradient_tokens(kind, size)
+        """Tokens in one pass with a gradient, at most, but for a pair that is longer;
+        less once the device ran out of memory."""
+        self.tokens_at_once = TOKENS_AT_ONCE.get(kind, 8192)
+        self._read_whole = READ_WHOLE.get(kind, 0)
+
+    def _pass(self, network: Network, pairs: Sequence[Pair]) -> Losses:
+        """Score pairs of equal shape in one forward pass."""
+        losses = network.losses(
+            self.ids([prompt for prompt, _ in pairs]),
+            self.ids([reference for _, reference in pairs]),
+        )
+        self.count(pairs)
+        return losses.cpu().numpy()
+
+    def referees(self, tokens: int) -> list[tuple[float, Score]]:
+        """Each rounding margin, and who decides between what is within it.
+
+        Losses are means over so many tokens.
+        """
+        alone = (rounding_margin("float32", tokens), self.lone_losses)
+        if self.search is self.exact:
+            return [alone]
+        margin = rounding_margin(self.precision, tokens)
+        if self.device.type != "cuda":
+            return [(margin, self.float32_losses), alone]
+        alone = (rounding_margin("tensorfloat32", tokens), self.lone_losses)
+        return [(margin, self.nearly_exact_losses), alone]
+
+    def float32_losses(self, pairs: Sequence[Pair]) -> Losses:
+        """Score pairs in float32, in batches."""
+        return self.batched_losses(self.exact, pairs)
+
+    def nearly_exact_losses(self, pairs: Sequence[Pair]) -> Losses:
+        """Score pairs in float32, products in the GPU's faster 19 bits of it."""
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = True
+        try:
+            return self.float32_losses(pairs)
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
+
+    def batched_losses(self, network: Network, pairs: Sequence[Pair]) -> Losses:
+        """Score pairs in batches; what candidates share is read once."""
+        return self.launched(network, pairs)()
+
+    def launched(self, network: Network, pairs: Sequence[Pair]) -> Callable[[], Losses]:
+        """Have pairs scored; return what waits for their losses."""
+        tokens = sum(len(prompt) + len(reference) for prompt, reference in pairs)
+        sharing = _reuses(network) and tokens > self._read_whole
+        shapes = shapes_of(pairs, sharing=sharing)
+        inputs = [self._inputs(shape, pairs) for shape in shapes]
+        found = [
+            self._shape_losses(network, *each)
+            for each in zip(shapes, inputs, strict=True)
+        ]
+
+        def fetch() -> Losses:
+            losses = np.empty(len(pairs), dtype=np.float64)
+            for shape, own in zip(shapes, found, strict=True):
+                losses[[item.pair for item in shape.items]] = own.cpu().numpy()
+            return losses
+
+        return fetch
+
+    def _inputs(self, shape: Shape, pairs: Sequence[Pair]) -> _Inputs:
+        """Put what a shape's passes read on the device, which waits for its passes."""
+        own = [pairs[item.pair] for item in shape.items]
+        return _Inputs(
+            own,
+            self.ids([prompt for prompt, _ in own]),
+            self.ids([reference for _, reference in own]),
+            self.ids(shape.bases) if shape.bases else None,
+            self.tensor(np.array([item.base for item in shape.items])),
+        )
+
+    def _shape_losses(self, network: Network, shape: Shape, given: _Inputs) -> Tensor:
+        """Score pairs of equal shape, in the order of the shape's items.
+
+        Nothing is waited for, so that the device is never idle.
+        """
+        prompts, references = given.prompts, given.references
+        starts = [item.start for item in shape.items]
+        read = None
+        if given.bases is not None and _reuses(network):
+            read = self._read(network, given.bases)
+        found: list[Tensor] = []
+
+        def run(rows: Sequence[int]) -> None:
+            own = slice(rows[0], rows[-1] + 1)
+            reused: Sequence[int] = [0] * len(rows)
+            if read is not None and _reuses(network):
+                which = given.base_of[own] if len(shape.bases) > 1 else None
+                losses = network.losses_after(
+                    read, which, starts[own], prompts[own], references[own]
+                )
+                reused = network.reused(starts[own])
+            else:
+                losses = network.losses(prompts[own], references[own])
+            found.append(losses)
+            for start, count in Counter(reused).items():
+                self.count(given.pairs[own][:count], reused=start)
+
+        whole = network.tokens_read(*map(len, given.pairs[0]))
+        self.in_batches(range(len(starts)), run, lambda row: whole - starts[row])
+        return torch.cat(found)
+
+    def _read(self, network: CausalNetwork, bases: Tensor) -> KeyValues | None:
+        """Read what candidates start like; None where there is no memory for it."""
+        read: list[KeyValues] = []
+
+        def run(ids: Tensor) -> None:
+            read.append(network.key_values(ids))
+
+        if not _fits(run, bases):
+            torch.cuda.empty_cache()
+            return None
+        count, tokens = bases.shape
+        flops = count * network.prefix_flops(tokens)
+        self.meters.forward(0, count * tokens, flops, whole=0.0)
+        return read[0]
+
+    def lone_losses(self, pairs: Sequence[Pair]) -> Losses:
+        losses = [self._pass(self.exact, [pair])[0] for pair in pairs]
+        return np.array(losses, dtype=np.float64)
+
+    def shifted_losses(self, pair: Pair, shifts: Tensor) -> Losses:
+        """Score a pair with what is added to its prompt's embeddings, [B, n, d]."""
+        losses = np.empty(len(shifts), dtype=np.float64)
+
+        def run(batch: Sequence[int]) -> None:
+            prompt, reference = map(self.ids, pair)
+            rows = list(batch)
+            found = self.exact.shifted_losses(prompt, reference, shifts[rows])
+            self.count([pair] * len(rows))
+            losses[rows] = found.cpu().numpy()
+
+        self.in_batches(range(len(shifts)), run)
+        return losses
+
+    def gradients(self, pairs: Sequence[Pair]) -> list[Tensor]:
+        """Return dL/d(embedding output) [n, d] of each pair, in the search precision.
+
+        Always in passes of as many rows: what remains of one is filled up.
+        """
+        found: dict[int, Tensor] = {}
+        for shape in shapes_of(pairs, sharing=False):
+            order = [item.pair for item in shape.items]
+            gradients = self._shape_gradients([pairs[i] for i in order])
+            found.update(zip(order, gradients, strict=True))
+        return [found[i] for i in range(len(pairs))]
+
+    def _shape_gradients(self, pairs: Sequence[Pair]) -> list[Tensor]:
+        """Return the gradient [n, d] of each of some pairs of equal shape."""
+        found: list[Tensor] = []
+
+        def run(rows: int) -> None:
+            own = pairs[len(found) : len(found) + rows]
+            filled = [*own, *[own[-1]] * (rows - len(own))]
+            gradients = self.search.gradients(
+                self.ids([prompt for prompt, _ in filled]),
+                self.ids([reference for _, reference in filled]),
+            )
+            self.count(own, backward=True, rows=rows)
+            found.extend(gradients[: len(own)])
+
+        tokens = self.exact.tokens_read(*map(len, pairs[0]))
+        while len(found) < len(pairs):
+            rows = _power_of_two(self.gradient_tokens // tokens)
+            if not _fits(run, rows):
+                self._halve_gradients(rows, tokens)
+        return found
+
+    def token_losses(self, chosen: Sequence[tuple[Ids, int]]) -> list[Losses]:
+        """Score each sequence from a token on, in one pass, padded on the right."""
+        longest = max(len(ids) for ids, _ in chosen)
+        padded = np.zeros((len(chosen), longest), dtype=np.int64)
+        scored = np.zeros((len(chosen), longest), dtype=np.bool_)
+        for row, (ids, first) in enumerate(chosen):
+            padded[row, : len(ids)] = ids
+            scored[row, first : len(ids)] = True
+        losses = self.exact.token_losses(self.tensor(padded), self.tensor(scored))
+        for ids, first in chosen:
+            forward, _ = self.exact.pass_flops(first, len(ids) - first)
+            self.meters.forward(1, len(ids) - 1, forward)
+        ends = np.cumsum(scored.sum(axis=1))[:-1]
+        return np.split(losses.double().cpu().numpy(), ends)
+
+    def count(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        backward: bool = False,
+        reused: int = 0,
+        rows: int | None = None,
+    ) -> None:
+        """Put passes on the ledger: what was computed, not the tokens reused.
+
+        Where a pass was filled up, `rows` is what it had: they cost, but count as
+        nothing that was asked for.
+        """
+        lengths = len(pairs[0][0]), len(pairs[0][1])
+        n_tokens = self.exact.tokens_read(*lengths) - reused
+        whole, back = self.exact.pass_flops(*lengths)
+        flops = whole
+        if reused:
+            exact = cast("CausalNetwork", self.exact)
+            flops = exact.flops_after(reused, *lengths)
+        count = len(pairs)
+        made = rows or count
+        self.meters.forward(count, count * n_tokens, made * flops, count * whole)
+        if backward:
+            self.meters.backward(count, count * n_tokens, made * back, count * back)
+
+    def in_batches(
+        self,
+        items: Sequence[T],
+        run: Callable[[Sequence[T]], None],
+        tokens: Callable[[T], int] | None = None,
+    ) -> None:
+        """Run over items in batches; smaller ones when memory does not suffice.
+
+        With `tokens`, what each item reads, a batch ends where it is large enough to
+        keep the device busy: items that read less get batches of their own.
+        """
+        done = 0
+        while done < len(items):
+            rows = self.batch_size
+            if tokens is not None:
+                rows = min(rows, max(1, self.tokens_at_once // tokens(items[done])))
+            batch = items[done : done + rows]
+            if _fits(run, batch):
+                done += len(batch)
+            else:
+                self._halve_batch(len(batch))
+
+    def _halve_batch(self, rows: int) -> None:
+        if rows == 1:
+            raise CellError("a single sequence does not fit into the device's memory")
+        self.batch_size = rows // 2
+        torch.cuda.empty_cache()
+
+    def _halve_gradients(self, rows: int, tokens: int) -> None:
+        if rows == 1:
+            raise CellError("a single gradient does not fit into the device's memory")
+        self.gradient_tokens = rows // 2 * tokens
+        torch.cuda.empty_cache()
+
+    # --- arrays ---------------------------------------------------------------------
+
+    def ids(self, rows: Sequence[Ids] | Ids) -> Tensor:
+        """Put rows of ids, equally long, on the device."""
+        return self.tensor(np.array(rows, dtype=np.int64))
+
+    def tensor(self, array: NDArray[Any]) -> Tensor:
+        """Put an array on the device."""
+        return torch.from_numpy(array).to(self.device)
+
+
+class _Inputs(NamedTuple):
+    """What the passes of pairs of equal shape read, on the device."""
+
+    pairs: list[Pair]
+    """The pairs, in the order of the shape's items."""
+    prompts: Tensor
+    references: Tensor
+    bases: Tensor | None
+    base_of: Tensor
+    """In which row of `bases` each pair's prompt begins."""
+
+
+def _gradient_tokens(device: str, n_parameters: int) -> int:
+    if device != "cuda":
+        return 1
+    return max(1, min(MOST_GRADIENT_TOKENS, int(GRADIENT_WORK / n_parameters)))
+
+
+def _reuses(network: Network) -> TypeGuard[CausalNetwork]:
+    return isinstance(network, CausalNetwork) and network.reuses
+
+
+def _fits(run: Callable[[T], None], batch: T) -> bool:
+    try:
+        run(batch)
+    except torch.OutOfMemoryError:
+        return False  # from here on, nothing holds the failed pass's tensors
+    return True
+
+
+def _power_of_two(most: int) -> int:
+    """Return the highest power of two that is not above a number, 1 at least."""
+    return int(1 << max(1, most).bit_length() - 1)
