@@ -37,6 +37,7 @@ from harness_plugins.attacks.gcg import GCG, GCGOptions
 from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
 from harness_plugins.attacks.multiflip import MultiFlip, MultiFlipOptions
 from harness_plugins.attacks.permuted import Permuted
+from harness_plugins.attacks.query import Query, QueryOptions
 from harness_plugins.attacks.random import Random
 
 SUCCESS = math.log1p(0.15)
@@ -240,6 +241,10 @@ def few_tokens(lab: Lab) -> dict[str, Run]:
             if size * FLIPS <= lab.passes:
                 some = HotFlipOptions(flips=FLIPS, candidates=size, **options)
                 runs[f"{kind}, {size}"] = lab.of(HotFlip(some))
+    for size in (4, 16, 64, 256, 1024):
+        if size * FLIPS <= lab.passes:
+            query = QueryOptions(flips=FLIPS, queries=1 + size * FLIPS)
+            runs[f"query, {size}"] = lab.of(Query(query))
     return runs
 
 
