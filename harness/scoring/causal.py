@@ -198,19 +198,19 @@ class CausalNetwork:
         if self._recorded_gradients is not None:
             (gradients,) = self._recorded_gradients(prompts, references)
             return gradients.clone()
-        return self._gradients(prompts, self._losses, references)
+        return self._gradients(self._losses, prompts, references)
 
     def _own_gradients(self, prompts: Tensor, references: Tensor) -> list[Tensor]:
         def losses(prompts: Tensor, references: Tensor) -> Tensor:
             ids = torch.cat([prompts, references], dim=1)[:, :-1]
             return self._scored(self._own_hidden(ids), references)
 
-        return [self._gradients(prompts, losses, references)]
+        return [self._gradients(losses, prompts, references)]
 
     def _gradients(
         self,
-        prompts: Tensor,
         losses: Callable[[Tensor, Tensor], Tensor],
+        prompts: Tensor,
         references: Tensor,
     ) -> Tensor:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), self._leaf() as leaves:

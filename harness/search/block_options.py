@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from harness.interfaces import BlockBudget, Options
+from harness.interfaces import BlockBudget, Options, Positive
 
 
 class BlockOptions(Options):
@@ -14,12 +14,12 @@ class BlockOptions(Options):
 
     positions: Literal["prompt", "prefix", "suffix"] = "prompt"
     """What may change: every token of the prompt, or tokens put before or after it."""
-    tokens: Annotated[int, pydantic.Field(gt=0)] = 20
+    tokens: Positive = 20
     """How many tokens are put before or after the prompt."""
     start: Annotated[str, pydantic.Field(min_length=1)] | None = None
     """The text that fills a prefix or suffix at first, repeated or cut to length; by
     default its tokens are drawn."""
-    steps: Annotated[int, pydantic.Field(gt=0)]
+    steps: Positive
     """How often candidates are drawn and verified."""
     target: Annotated[str, pydantic.Field(min_length=1)] | None = None
     """A text whose loss is to fall; by default the loss of the reference is to rise.

@@ -17,6 +17,7 @@ from harness.interfaces import (
     Example,
     ExampleSets,
     Options,
+    Positive,
 )
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from harness.search.flips import Flip, Pool, State
     from harness.search.lockstep import Search
     from harness.subject import Subject
-
-Positive = Annotated[int, pydantic.Field(gt=0)]
 
 DRAWN_SHARE = 1 / 3
 """How much of the candidates is drawn where they are refined; the rest refines them."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
-
-import pydantic
+from typing import TYPE_CHECKING
 
 from harness import hookimpl
 from harness.interfaces import (
@@ -17,6 +15,7 @@ from harness.interfaces import (
     Budget,
     Example,
     ExampleSets,
+    Positive,
 )
 from harness.search.block_options import BlockOptions
 
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from harness.search.lockstep import Search
     from harness.search.multi import Source
     from harness.subject import Subject
-
-Positive = Annotated[int, pydantic.Field(gt=0)]
 
 FIRST_CANDIDATES = (2, 2, 4, 4)
 """How many candidates the first steps verify, at most: early on, looking where the
