@@ -39,7 +39,7 @@ class Rescorer:
             losses = f"clean {clean}, attacked {adversarial}"
             return self.failed(example, f"the loss is not finite ({losses})")
         unchanged = found.prompt_ids.tolist() == example.prompt_ids.tolist()
-        return SampleRow.scored(
+        return scored_row(
             example,
             status="unchanged" if unchanged else "attacked",
             adversarial_prompt_ids=found.prompt_ids.tolist(),
@@ -57,7 +57,7 @@ class Rescorer:
         What is asked besides the loss stands in it as for the clean prompt.
         """
         beyond = self._beyond_loss(example, example.prompt_ids)
-        return SampleRow.failed(example, clean_loss=None, error=error, **beyond)
+        return failed_row(example, clean_loss=None, error=error, **beyond)
 
     def _beyond_loss(self, example: Example, prompt_ids: Ids) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -107,6 +107,43 @@ class Rescorer:
             "rouge_clean": rouge(reference, clean)["rougeL"],
             "rouge_adversarial": rouge(reference, after)["rougeL"],
         }
+
+
+def scored_row(example: Example, **found: Any) -> SampleRow:
+    """Return the row of an attacked example: losses, ids, text and trace."""
+    delta = found["adversarial_loss"] - found["clean_loss"]
+    return SampleRow(**_given(example), **found, delta_loss=delta)
+
+
+def failed_row(
+    example: Example, *, clean_loss: float | None, error: str, **beyond: Any
+) -> SampleRow:
+    """Return the row of an example that the attack brought nothing for.
+
+    `beyond` is what is asked besides the loss: answers, and summaries.
+    """
+    return SampleRow(
+        **_given(example),
+        status="error",
+        adversarial_prompt_ids=None,
+        clean_loss=clean_loss,
+        adversarial_loss=None,
+        delta_loss=0.0,
+        text_reachable=None,
+        adversarial_text=None,
+        trace=[],
+        error=error,
+        **beyond,
+    )
+
+
+def _given(example: Example) -> dict[str, Any]:
+    return {
+        "example_id": example.id,
+        "document_id": example.document_id,
+        "clean_prompt_ids": [int(token) for token in example.prompt_ids],
+        "reference_ids": [int(token) for token in example.reference_ids],
+    }
 
 
 def _intact(example: Example, prompt_ids: Ids) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pydantic
 
@@ -14,9 +14,6 @@ from harness.records import Estimate, parse_json, readable_errors
 from harness.statistics import bootstrap_mean, paired_difference, wilson
 from harness.strict import Strict
 from harness.suite import ROUGE_DROP
-
-if TYPE_CHECKING:
-    from harness.interfaces import Example
 
 
 class ChoiceRow(Strict):
@@ -103,34 +100,6 @@ class SampleRow(Strict):
     """ROUGE-L F1 of the clean summary, 0 to 1."""
     rouge_adversarial: float | None = None
     """ROUGE-L F1 of the summary after the attack."""
-
-    @classmethod
-    def scored(cls, example: Example, **found: Any) -> SampleRow:
-        """Return the row of an attacked example: losses, ids, text and trace."""
-        delta = found["adversarial_loss"] - found["clean_loss"]
-        return cls(**_given(example), **found, delta_loss=delta)
-
-    @classmethod
-    def failed(
-        cls, example: Example, *, clean_loss: float | None, error: str, **beyond: Any
-    ) -> SampleRow:
-        """Return the row of an example that the attack brought nothing for.
-
-        `beyond` is what is asked besides the loss: answers, and summaries.
-        """
-        return cls(
-            **_given(example),
-            status="error",
-            adversarial_prompt_ids=None,
-            clean_loss=clean_loss,
-            adversarial_loss=None,
-            delta_loss=0.0,
-            text_reachable=None,
-            adversarial_text=None,
-            trace=[],
-            error=error,
-            **beyond,
-        )
 
     @pydantic.model_validator(mode="after")
     def _only_errors_lack_numbers(self) -> SampleRow:
@@ -264,15 +233,6 @@ def parse_samples(path: Path) -> Iterator[tuple[int, SampleRow | None, list[str]
             yield number, None, [str(error)]
         else:
             yield number, row, []
-
-
-def _given(example: Example) -> dict[str, Any]:
-    return {
-        "example_id": example.id,
-        "document_id": example.document_id,
-        "clean_prompt_ids": [int(token) for token in example.prompt_ids],
-        "reference_ids": [int(token) for token in example.reference_ids],
-    }
 
 
 def _lines(path: Path) -> Iterator[str]:

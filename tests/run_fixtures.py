@@ -26,6 +26,7 @@ from harness.records import (
     RecoverySummary,
     write_record,
 )
+from harness.rescoring import failed_row, scored_row
 from harness.results import SampleRow, summarise_attack
 from harness.run_context import RunContext
 from harness.run_folder import RunFolder
@@ -183,9 +184,9 @@ def sample_row(
         reference_ids=np.arange(4),
     )
     if error:
-        return SampleRow.failed(example, clean_loss=float(clean_loss), error="no luck")
+        return failed_row(example, clean_loss=float(clean_loss), error="no luck")
     flipped = [*range(index, index + 7), 999 if delta_loss else index + 7]
-    return SampleRow.scored(
+    return scored_row(
         example,
         status="attacked" if delta_loss else "unchanged",
         adversarial_prompt_ids=flipped,

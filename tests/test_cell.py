@@ -3,12 +3,12 @@ import numpy as np
 from harness.cell import PartialRows, add_ledgers
 from harness.interfaces import Example
 from harness.records import Ledger
-from harness.results import SampleRow
+from harness.rescoring import failed_row
 
 
 def row(name):
     example = Example(name, name, np.array([1, 2]), np.array([3]))
-    return SampleRow.failed(example, clean_loss=None, error="nothing came back")
+    return failed_row(example, clean_loss=None, error="nothing came back")
 
 
 def test_rows_and_what_they_cost_survive_a_restart(tmp_path):
