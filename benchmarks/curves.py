@@ -106,7 +106,7 @@ def parse_arguments() -> argparse.Namespace:
 def load(model: str, device: str) -> Subject:
     """Load a model in float32."""
     if model == "quickstart":
-        from harness.store import default_store_root
+        from harness.base.store import default_store_root
         from harness_plugins.models.scratch import Scratch, ScratchOptions
 
         loaded = Scratch(ScratchOptions(steps=600)).load(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from harness.interfaces import Example, Ids
+    from harness.base.arrays import Ids
+    from harness.interfaces import Example
     from harness.subject import Subject
 
 

@@ -6,10 +6,10 @@ import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.errors import HarnessError
+from harness.base.errors import HarnessError
+from harness.base.provenance import code_state, hardware, library_versions
 from harness.interfaces import Plugin
 from harness.plan import CellPlan, VariantPlan, named_attacks
-from harness.provenance import code_state, hardware, library_versions
 from harness.records import (
     ArmRef,
     AttackRef,

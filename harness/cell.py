@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.interfaces import (
     Adversarial,
     Attack,

@@ -41,7 +41,7 @@ from harness.records import Certificate, CertificateCheck
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.interfaces import Ids
+    from harness.base.arrays import Ids
 
 Status = Literal["pass", "fail", "not_promised", "not_applicable"]
 

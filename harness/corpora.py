@@ -11,9 +11,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.errors import HarnessError, MissingResource, UsageError, unknown_name
+from harness.base.errors import HarnessError, MissingResource, UsageError, unknown_name
+from harness.base.store import Store, content_hash, fingerprint_files
 from harness.interfaces import Document
-from harness.store import Store, content_hash, fingerprint_files
 from harness.texts import hub as hub_datasets
 from harness.texts.builtin import BUILTIN_TEXTS
 from harness.texts.fields import Fields

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from harness.errors import CellError, UsageError
+from harness.base.errors import CellError, UsageError
 from harness.examples import build_examples
 from harness.interfaces import ArmContext, Example, ExampleSets
 from harness.scoring.rules import TokenRules
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.interfaces import Ids
+    from harness.base.arrays import Ids
     from harness.records import Estimate
     from harness.run_context import RunContext
 

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from harness.provenance import available_cores
+from harness.base.provenance import available_cores
 from harness.registry import PluginWarning, load_registry
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.errors import UsageError
+from harness.base.errors import UsageError
 from harness.interfaces import Example, ExampleSets
 from harness.texts.cutting import Cutter, Unfit
 from harness.texts.encoding import TextEncoder

@@ -16,9 +16,9 @@ import torch
 from torch.nn.utils.parametrize import is_parametrized
 from transformers.utils.logging import disable_progress_bar
 
-from harness.errors import CellError
+from harness.base.errors import CellError
+from harness.base.isolation import fixed_random_state
 from harness.ffn.activations import register_activations
-from harness.isolation import fixed_random_state
 from harness.models.checkpoints import load_model, load_tokenizer
 from harness.models.decoding import text_inputs
 

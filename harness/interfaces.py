@@ -25,9 +25,7 @@ from typing import (
     cast,
 )
 
-import pydantic
-
-from harness.strict import Strict
+from harness.base.strict import Strict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,11 +33,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from harness.base.arrays import Ids
     from harness.records import Derivation, Estimate
     from harness.results import SampleRow
     from harness.subject import Subject
 
-    Ids = NDArray[np.int64]
 
 CORPUS = "corpus-name"
 CorpusName = Annotated[str, CORPUS]
@@ -52,9 +50,6 @@ AttackLabel = Annotated[str, ATTACK]
 LOCAL_PATH = "local-path"
 LocalPath = Annotated[str, LOCAL_PATH]
 """The type of an option that is a local path or, where none is there, a hub id."""
-
-Positive = Annotated[int, pydantic.Field(gt=0)]
-"""The type of an option that is a whole number above 0."""
 
 
 class Options(Strict):

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.base.errors import NothingMatched, UsageError, unknown_name
+from harness.base.store import content_hash
 from harness.diagnostics import EXAMINED
-from harness.errors import NothingMatched, UsageError, unknown_name
 from harness.interfaces import (
     ATTACK,
     CORPUS,
@@ -25,7 +26,6 @@ from harness.interfaces import (
     Scene,
 )
 from harness.records import SCHEMA_VERSION
-from harness.store import content_hash
 from harness.suite import ExampleSet, Suite
 from harness.suite_file import Experiment
 from harness.suites.plugin_options import marked

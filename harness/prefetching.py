@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import HarnessError, MissingResource
+from harness.base.errors import HarnessError, MissingResource
 
 if TYPE_CHECKING:
     from harness.suite_file import Experiment
@@ -36,8 +36,8 @@ def prefetch(
 def _fetches(
     experiment: Experiment, store_root: Path
 ) -> Iterator[tuple[str, Callable[[], None]]]:
+    from harness.base.store import Store
     from harness.corpora import Corpora
-    from harness.store import Store
 
     for label, adapter in experiment.models.items():
         yield f"models.{label}", adapter.fetch

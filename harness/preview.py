@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import RecordError
+from harness.base.errors import RecordError
 from harness.plan import CellPlan, Plan, VariantPlan
 from harness.records import read_record
 from harness.run_folder import Kind, RunFolder

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
 import pydantic
 
-from harness.errors import RecordError
-from harness.strict import Strict
+from harness.base.errors import RecordError
+from harness.base.strict import Strict
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
@@ -447,7 +447,7 @@ class Record(Strict):
 
 def write_record(path: Path, record: Record) -> None:
     """Write a record atomically; one that breaks the schema raises RecordError."""
-    from harness.store import write_json
+    from harness.base.store import write_json
 
     document = record.model_dump(mode="json")
     _refuse(path, faults(document))

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from harness.base.errors import CellError
+from harness.base.store import Store
 from harness.certificate import minimum_weight
 from harness.corpora import Corpora, token_blocks
-from harness.errors import CellError
 from harness.interfaces import Constraint, ModelAdapter
 from harness.records import Estimate, RecoverySummary
 from harness.statistics import bootstrap_mean
-from harness.store import Store
 from harness.suite import RecoverySection
 from harness.texts.pairs import count_tokens, pair_blocks
 from harness.training import (

@@ -29,7 +29,7 @@ from typing import Any
 import pluggy
 
 from harness import __version__, hookspecs
-from harness.errors import PluginError, UsageError, unknown_name
+from harness.base.errors import PluginError, UsageError, unknown_name
 from harness.interfaces import (
     Attack,
     Constraint,

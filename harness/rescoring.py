@@ -14,7 +14,8 @@ from harness.rouge import rouge
 from harness.summaries import write_text_once, write_texts
 
 if TYPE_CHECKING:
-    from harness.interfaces import Adversarial, Example, Ids
+    from harness.base.arrays import Ids
+    from harness.interfaces import Adversarial, Example
     from harness.subject import Subject
 
 OVERWRITTEN = "the attack changed tokens that it must leave as they are"

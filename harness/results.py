@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import pydantic
 
-from harness.errors import RecordError
+from harness.base.errors import RecordError
+from harness.base.strict import Strict
 from harness.records import Estimate, parse_json, readable_errors
 from harness.statistics import bootstrap_mean, paired_difference, wilson
-from harness.strict import Strict
 from harness.suite import ROUGE_DROP
 
 

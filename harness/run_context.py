@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.base.progress import Progress
+from harness.base.signals import StopSignals
+from harness.base.store import Store
 from harness.corpora import Corpora
 from harness.plan import Plan
-from harness.progress import Progress
 from harness.run_folder import RunFolder
-from harness.signals import StopSignals
-from harness.store import Store
 from harness.suite import Suite
 from harness.suite_file import Experiment
 

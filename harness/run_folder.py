@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.errors import RecordError
+from harness.base.errors import RecordError
 from harness.records import Record, Samples, read_record
 
 Kind = Literal["variant", "cell"]

@@ -18,21 +18,21 @@ from types import MappingProxyType
 from typing import Any
 
 from harness.assembly import Outcome, Unit, assemble, error_info
+from harness.base.errors import CellError
+from harness.base.isolation import fixed_random_state
+from harness.base.provenance import utc_now
+from harness.base.store import sha256_file, write_atomic
 from harness.cell import PARTIAL, attack_cell
 from harness.diagnostics import EXAMINED
 from harness.diagnostics.cells import examine_rows
 from harness.diagnostics.subjects import examine
-from harness.errors import CellError
 from harness.interfaces import CellKey
-from harness.isolation import fixed_random_state
 from harness.peers import CellPeers
 from harness.plan import CellPlan, VariantPlan
-from harness.provenance import utc_now
 from harness.records import Diagnostic, Record, Samples, write_record
 from harness.results import summarise_attack
 from harness.run_context import RunContext
 from harness.run_folder import Kind, state_of
-from harness.store import sha256_file, write_atomic
 from harness.subject import Subject
 from harness.variant import (
     TRAINING,

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 import filelock
 
 from harness.assembly import Unit
+from harness.base.errors import HarnessError
+from harness.base.signals import StopSignals
+from harness.base.store import Store, write_atomic
 from harness.corpora import Corpora
 from harness.diagnostics.replay import replay_run
-from harness.errors import HarnessError
 from harness.executors import Executor, RunUnit
 from harness.plan import CellPlan, Plan
 from harness.records import Estimate, Record
 from harness.run_context import RunContext
 from harness.run_folder import Kind, RunFolder
 from harness.runner import Runner, kind_of
-from harness.signals import StopSignals
-from harness.store import Store, write_atomic
 from harness.suite_file import dump_suite
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.scoring.causal import CausalNetwork
 from harness.scoring.generation import generate_greedily
 from harness.scoring.ledger import Meter
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.interfaces import Ids
+    from harness.base.arrays import Ids
     from harness.scoring.rounding import Asking, Score
     from harness.scoring.rules import TokenRules
 

@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from harness.interfaces import Positive
-from harness.strict import Strict
+from harness.base.strict import Positive, Strict
 
 ROUGE_DROP = 0.10
 """The relative fall of ROUGE-L from which a summary counts as spoilt, by default."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pydantic
 from ruamel.yaml import YAML
 
-from harness.errors import MissingResource, Problem, SuiteError
+from harness.base.errors import MissingResource, Problem, SuiteError
 from harness.interfaces import CORPUS, Attack, Constraint, Metric, ModelAdapter, Plugin
 from harness.registry import Registry, load_registry
 from harness.suite import CorpusSection, ModelSection, Suite
@@ -282,8 +282,8 @@ def _expanded(
 
 
 def _corpora(experiment: Experiment, store_root: Path) -> Corpora:
+    from harness.base.store import Store
     from harness.corpora import Corpora
-    from harness.store import Store
 
     return Corpora(experiment.suite.corpora, Store(store_root))
 

@@ -29,8 +29,8 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from harness.errors import Stopped, TrainingDiverged
-from harness.isolation import fixed_random_state
+from harness.base.errors import Stopped, TrainingDiverged
+from harness.base.isolation import fixed_random_state
 from harness.models.decoding import decoder_inputs
 from harness.texts.pairs import IGNORED
 

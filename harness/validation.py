@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from harness.base.errors import HarnessError, SuiteError, UsageError
 from harness.checks.findings import Finding, Validation, of_suite
 from harness.checks.records import check_record, subject_key
 from harness.checks.samples import Metrics
-from harness.errors import HarnessError, SuiteError, UsageError
 from harness.records import Record
 from harness.run_folder import RunFolder
 from harness.suite_file import load_experiment, validate_suite

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from harness.base.isolation import fixed_random_state
+from harness.base.store import write_json
 from harness.certificate import certify
 from harness.derivation import arm_context
 from harness.freeze import freeze, load_frozen
 from harness.interfaces import Document, MetricContext
-from harness.isolation import fixed_random_state
 from harness.plan import VariantPlan
 from harness.records import (
     Certificate,
@@ -28,7 +29,6 @@ from harness.records import (
 from harness.recovery import recover
 from harness.run_context import RunContext
 from harness.scoring.rules import TokenRules
-from harness.store import write_json
 from harness.subject import Subject
 
 if TYPE_CHECKING:

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from harness.assembly import Outcome, assemble
+from harness.base.signals import StopSignals
+from harness.base.store import Store
 from harness.corpora import Corpora
 from harness.interfaces import Example
 from harness.plan import CellPlan, VariantPlan, make_plan
@@ -31,9 +33,7 @@ from harness.results import SampleRow, summarise_attack
 from harness.run_context import RunContext
 from harness.run_folder import RunFolder
 from harness.runner import write_samples
-from harness.signals import StopSignals
 from harness.statistics import bootstrap_mean
-from harness.store import Store
 from harness.suite_file import dump_suite, load_experiment
 
 SUITE = """

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from harness.answers import answer, chosen
+from harness.base.store import Store
 from harness.corpora import Corpora
 from harness.examples import build_examples
 from harness.interfaces import Choice, Example
 from harness.scoring.predictions import predictions
-from harness.store import Store
 from harness.subject import Subject
 from harness.suite import CorpusSection, ExampleSet, ExamplesSection
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from harness.base.errors import CellError
 from harness.certificate import certify, minimum_weight
-from harness.errors import CellError
 from harness.interfaces import Anatomy
 from harness.models.families import find_anatomy
 from harness_plugins.constraints.none import Unconstrained

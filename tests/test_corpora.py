@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.base.errors import MissingResource, UsageError
+from harness.base.store import Store
 from harness.corpora import Corpora, token_blocks
-from harness.errors import MissingResource, UsageError
-from harness.store import Store
 from harness.suite import CorpusSection
 
 TEXTS = [f"document number {i} " * 3 for i in range(10)]

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import errors, hookspecs
+from harness import hookspecs
+from harness.base import errors
 from harness.cli import BUG, COMMANDS, INTERRUPTED
 from harness.interfaces import AttackContext
 from harness.registry import load_registry

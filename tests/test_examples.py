@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.base.errors import UsageError
+from harness.base.store import Store
 from harness.corpora import Corpora
-from harness.errors import UsageError
 from harness.examples import build_examples
-from harness.store import Store
 from harness.suite import CorpusSection, ExampleSet, ExamplesSection
 
 TEXTS = [f"{i}: the cat sat on the mat and ate {i} dogs" for i in range(8)]

@@ -7,7 +7,7 @@ from torch.nn.utils import parametrizations, parametrize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import harness.freeze
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.ffn.parametrizations import constrain
 from harness.freeze import freeze, load_frozen, plain_state
 from harness.models.checkpoints import CheckpointOptions

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UsageError
+from harness.base.errors import UsageError
 from harness.plan import content_hash, make_plan
 from harness.suite_file import load_experiment, resolve
 

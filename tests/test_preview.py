@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 
 from harness.assembly import Outcome, assemble, error_info
+from harness.base.errors import CellError
+from harness.base.signals import StopSignals
+from harness.base.store import Store
 from harness.corpora import Corpora
-from harness.errors import CellError
 from harness.plan import make_plan
 from harness.preview import preview, summary
 from harness.records import write_record
 from harness.run_context import RunContext
 from harness.run_folder import RunFolder
 from harness.runner import write_samples
-from harness.signals import StopSignals
-from harness.store import Store
 from harness.suite_file import identify, load_experiment
 
 

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from harness import records
-from harness.errors import RecordError
+from harness.base.errors import RecordError
 from harness.records import Diagnostic
 from harness.run_folder import RunFolder
 from tests.run_fixtures import read_all

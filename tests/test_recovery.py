@@ -8,8 +8,9 @@ import pytest
 import torch
 from scipy.special import log_softmax
 
+from harness.base.errors import CellError, Stopped, TrainingDiverged
+from harness.base.store import Store
 from harness.corpora import Corpora
-from harness.errors import CellError, Stopped, TrainingDiverged
 from harness.models.checkpoints import CheckpointOptions
 from harness.recovery import (
     OrderedBlocks,
@@ -18,7 +19,6 @@ from harness.recovery import (
     training_order,
     training_plan,
 )
-from harness.store import Store
 from harness.suite import CorpusSection, RecoverySection
 from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.constraints.none import Unconstrained

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from harness.base.errors import Stopped, UsageError
+from harness.base.store import Store
 from harness.corpora import Corpora
-from harness.errors import Stopped, UsageError
 from harness.models.checkpoints import CheckpointOptions
 from harness.recovery import held_out_losses, recover
-from harness.store import Store
 from harness.suite import CorpusSection, RecoverySection
 from harness.testing import TEXT, tiny_model, tiny_tokenizer
 from harness.texts.pairs import IGNORED, count_tokens, pair_blocks

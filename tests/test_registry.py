@@ -10,7 +10,7 @@ import pytest
 
 import harness_plugins
 from harness import __version__, hookspecs
-from harness.errors import PluginError, UsageError
+from harness.base.errors import PluginError, UsageError
 from harness.registry import KINDS, PluginWarning, load_registry
 
 METRIC = """

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from harness.errors import RecordError
+from harness.base.errors import RecordError
 from harness.results import (
     SampleRow,
     read_samples,

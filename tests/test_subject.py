@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.subject import Subject
 
 pytestmark = pytest.mark.transformers5

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import MissingResource, PluginError, SuiteError
+from harness.base.errors import MissingResource, PluginError, SuiteError
 from harness.plan import make_plan
 from harness.suite_file import (
     dump_suite,

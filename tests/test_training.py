@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
-from harness.errors import Stopped, TrainingDiverged
+from harness.base.errors import Stopped, TrainingDiverged
 from harness.testing import tiny_model
 from harness.training import TrainingHooks, TrainingPlan, last_checkpoint, train
 
@@ -243,7 +243,7 @@ def test_nothing_is_printed_and_no_random_state_moves(tmp_path, capfd):
 
 
 def test_a_stop_signal_ends_training_with_a_checkpoint(tmp_path):
-    from harness.signals import stop_on_signals
+    from harness.base.signals import stop_on_signals
 
     def send(line):
         if line["step"] == 3:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from harness.base.errors import UsageError
 from harness.checks.findings import Finding
-from harness.errors import UsageError
 from harness.plan import content_hash
 from harness.run_folder import RunFolder
 from harness.validation import validate

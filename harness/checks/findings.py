@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import Problem
+from harness.base.errors import Problem
 from harness.records import Fault
 from harness.suites.located import Place, parse
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.base.errors import RecordError
 from harness.checks.findings import Finding, at_fault
 from harness.checks.samples import Metrics, check_samples
-from harness.errors import RecordError
 from harness.plan import content_hash
 from harness.records import Fault, Record, faults, read_document
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.answers import chosen
+from harness.base.errors import RecordError
 from harness.checks.findings import Finding, at_fault
 from harness.diagnostics.cells import examine_rows
-from harness.errors import RecordError
 from harness.interfaces import Metric
 from harness.records import Diagnostic, Estimate, Fault, Record, parse_json
 from harness.results import SampleRow, parse_samples, summarise_attack

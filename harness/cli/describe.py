@@ -9,9 +9,9 @@ from textwrap import indent, wrap
 
 import click
 
+from harness.base.errors import UsageError, unknown_name
 from harness.cli import options
 from harness.description import Description, OptionDescription, describe
-from harness.errors import UsageError, unknown_name
 from harness.interfaces import PluginInfo
 from harness.registry import KINDS, Registry, load_registry
 

@@ -37,8 +37,8 @@ def command(
 
     Exits with 2, as a run would, if something that a run needs is not there.
     """
+    from harness.base.store import default_store_root
     from harness.doctor import examine_machine, examine_suite, failed
-    from harness.store import default_store_root
     from harness.suite_file import load_experiment
 
     store_root = default_store_root(Path("runs", "any-suite"))

@@ -26,10 +26,10 @@ def command(choice: SuiteChoice, as_json: bool) -> None:
     complete ones would run. Where a model or a corpus is not on this machine, all are
     blocked, and their ids lack the hash that depends on it.
     """
+    from harness.base.store import default_store_root
     from harness.plan import make_plan
     from harness.preview import preview
     from harness.run_folder import RunFolder
-    from harness.store import default_store_root
     from harness.suite_file import identify, missing_sources
 
     experiment = choice.experiment()

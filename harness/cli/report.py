@@ -47,6 +47,6 @@ def command(
     if output is None:
         click.echo(text, nl=False)
     else:
-        from harness.store import write_atomic
+        from harness.base.store import write_atomic
 
         write_atomic(output, text)

@@ -55,12 +55,12 @@ def command(
 def _run(
     choice: SuiteChoice, *, rerun: bool, fail_fast: bool
 ) -> tuple[RunFolder, Tally]:
+    from harness.base.signals import stop_on_signals
+    from harness.base.store import Store, default_store_root
     from harness.executors.local import LocalExecutor
     from harness.plan import make_plan
     from harness.run_folder import RunFolder
     from harness.running import run_plan
-    from harness.signals import stop_on_signals
-    from harness.store import Store, default_store_root
     from harness.suite_file import resolve
 
     experiment = choice.experiment()
@@ -84,8 +84,8 @@ def _run(
 def _report(folder: RunFolder) -> tuple[str, Sequence[str]]:
     """Write the reports; return the one for a terminal, and a line for each arm."""
     from harness import report
+    from harness.base.store import write_atomic
     from harness.report.verdicts_table import lines
-    from harness.store import write_atomic
     from harness.survey import survey
 
     made = report.build(survey(folder.root))

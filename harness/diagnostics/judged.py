@@ -6,8 +6,8 @@ from typing import Annotated, Final, Literal
 
 import pydantic
 
+from harness.base.strict import Strict
 from harness.records import Diagnostic, DiagnosticId, Estimate
-from harness.strict import Strict
 
 Word = Literal[
     "reference",

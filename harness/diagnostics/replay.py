@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.base.store import write_json
 from harness.diagnostics import plain_replay
-from harness.store import write_json
 
 if TYPE_CHECKING:
     from harness.plan import Plan

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.ffn.exact import ExactFFN, largest_fall
 from harness.interfaces import FFN, Anatomy
 from harness.models.decoding import text_inputs
@@ -19,7 +19,7 @@ from harness.models.decoding import text_inputs
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.interfaces import Ids
+    from harness.base.arrays import Ids
 
 MINIMUM_VECTORS = 64
 """Real hidden vectors that every layer is examined at, at least."""

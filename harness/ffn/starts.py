@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.interfaces import FFN, Anatomy, ModelAdapter, Options, Projection
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.interfaces import FFN, Anatomy, Projection
 
 if TYPE_CHECKING:

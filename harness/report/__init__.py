@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from harness.base.store import write_atomic
 from harness.report.build import build
 from harness.report.content import Report
 from harness.report.json import render_json
 from harness.report.latex import render_latex
 from harness.report.markdown import render_markdown
 from harness.report.text import render_text
-from harness.store import write_atomic
 from harness.survey import survey
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def write_verdicts(report: Report, folder: Path) -> None:
     from jsonschema import Draft202012Validator
 
     from harness import schemas
-    from harness.store import write_json
+    from harness.base.store import write_json
 
     if report.verdicts is not None:
         document = report.verdicts.model_dump(mode="json")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.scoring.compiling import can_compile
 from harness.scoring.cross_entropy import head_losses
 from harness.scoring.flops import PassFlops

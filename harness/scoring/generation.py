@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from harness.interfaces import Ids
+    from harness.base.arrays import Ids
 
 
 def generate_greedily(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 import numpy as np
 import torch
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.scoring.causal import CausalNetwork
 from harness.scoring.ledger import Meters
 from harness.scoring.rounding import rounding_margin
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from harness.interfaces import Ids
+    from harness.base.arrays import Ids
     from harness.scoring.network import Network
     from harness.scoring.prefixes import KeyValues
     from harness.scoring.rounding import Score

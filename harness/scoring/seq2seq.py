@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.models.decoding import decoder_inputs, text_inputs
 from harness.scoring.cross_entropy import head_losses
 from harness.scoring.flops import Seq2SeqFlops

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from harness.interfaces import BlockBudget, Options, Positive
+from harness.base.strict import Positive
+from harness.interfaces import BlockBudget, Options
 
 
 class BlockOptions(Options):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.interfaces import Adversarial, BlockBudget
 from harness.search.flips import Flip, State, eligible, ranks
 from harness.search.lockstep import Losses, Search, Spent, Top
@@ -22,7 +22,8 @@ from harness.search.policy import FlipPolicy
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from harness.interfaces import Example, Ids
+    from harness.base.arrays import Ids
+    from harness.interfaces import Example
     from harness.subject import Subject
 
 PROBES = 1 / 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.models.checkpoints import CheckpointAdapter, load_model, load_tokenizer
 
 if TYPE_CHECKING:

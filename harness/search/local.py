@@ -19,7 +19,7 @@ from harness.search.lockstep import Search
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from harness.interfaces import Ids
+    from harness.base.arrays import Ids
     from harness.search.flips import Pool
 
 EVEN_SHARE = 0.2

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from harness.interfaces import Ids
+    from harness.base.arrays import Ids
     from harness.subject import Subject
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from harness.search.lockstep import Losses, Search, Spent, Top
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from harness.interfaces import Ids
+    from harness.base.arrays import Ids
 
 FIRST_SHARE = 1 / 4
 """Which share of the block's tokens a candidate changes at first, in the middle."""

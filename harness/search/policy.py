@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from harness.interfaces import Example, Ids
+    from harness.base.arrays import Ids
+    from harness.interfaces import Example
     from harness.scoring.rules import TokenRules
     from harness.subject import Subject
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from harness.errors import CellError, unknown_name
+from harness.base.errors import CellError, unknown_name
 from harness.interfaces import (
     Adversarial,
     Attack,

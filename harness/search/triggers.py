@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from harness.interfaces import Example, Ids
+    from harness.base.arrays import Ids
+    from harness.interfaces import Example
     from harness.subject import Subject
 
 Trigger = tuple[int, ...]

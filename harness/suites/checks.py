@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import Problem, unknown_name
+from harness.base.errors import Problem, unknown_name
 from harness.interfaces import CORPUS, Attack, Constraint, Plugin
 from harness.registry import Registry
 from harness.suite import CorpusSection, Suite

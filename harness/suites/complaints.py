@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pydantic
 
-from harness.errors import Problem, unknown_name
+from harness.base.errors import Problem, unknown_name
 from harness.suite import DEVICE, FINGERPRINT, LABEL, SLICE, SPLIT
 from harness.suites.located import Node
 

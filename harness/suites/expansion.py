@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from harness.errors import UsageError
+from harness.base.errors import UsageError
 from harness.interfaces import Attack, Options
 from harness.registry import Registry
 from harness.suite import AttackSection, Suite

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import Problem, UsageError, unknown_name
+from harness.base.errors import Problem, UsageError, unknown_name
 from harness.suites.located import Node, Place, locate, merge, parse
 from harness.suites.overrides import LABELLED, read_override, refuse_read_first
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.errors import Problem, unknown_name
+from harness.base.errors import Problem, unknown_name
 from harness.suites.located import Node, Place, parse
 
 LABELLED = {

@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import pydantic
 
-from harness.errors import Problem, UsageError
+from harness.base.errors import Problem, UsageError
 from harness.interfaces import LOCAL_PATH, Plugin
 from harness.registry import Registry
 from harness.suite import ArmSection, AttackSection, MetricSection, ModelSection

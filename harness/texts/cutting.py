@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.errors import UsageError
+from harness.base.errors import UsageError
 from harness.interfaces import Choice, Document, Example
 from harness.texts.encoding import Entangled, Prompt, TextEncoder, shared_start
 
 if TYPE_CHECKING:
-    from harness.interfaces import Ids
+    from harness.base.arrays import Ids
     from harness.suite import ExamplesSection
 
 ENTANGLED = "the answer shares a token with what precedes it"

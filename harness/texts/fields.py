@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import UsageError
+from harness.base.errors import UsageError
 from harness.interfaces import Document
 
 _BETWEEN_CHOICES = ";"

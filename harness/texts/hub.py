@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from harness.errors import MissingResource, UsageError
-from harness.store import Store, content_hash, write_json
+from harness.base.errors import MissingResource, UsageError
+from harness.base.store import Store, content_hash, write_json
 from harness.texts.files import readable
 
 _KIND = "hub-datasets"

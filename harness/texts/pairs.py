@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.errors import UsageError
+from harness.base.errors import UsageError
+from harness.base.store import Store, content_hash
 from harness.interfaces import Document
-from harness.store import Store, content_hash
 from harness.texts.encoding import TextEncoder
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
-from harness.errors import CellError, unknown_name
+from harness.base.errors import CellError, unknown_name
 from harness.interfaces import (
     Adversarial,
     Attack,
@@ -23,7 +23,7 @@ from harness.interfaces import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harness.interfaces import Ids
+    from harness.base.arrays import Ids
     from harness.subject import Subject
 
 AVERAGE = "average"

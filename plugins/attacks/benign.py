@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import hookimpl
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.interfaces import (
     Adversarial,
     Attack,

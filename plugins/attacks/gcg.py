@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import pydantic
 
 from harness import hookimpl
+from harness.base.strict import Positive
 from harness.interfaces import (
     Adversarial,
     Attack,
@@ -19,7 +20,6 @@ from harness.interfaces import (
     Example,
     ExampleSets,
     LocalPath,
-    Positive,
 )
 from harness.search.block_options import BlockOptions
 

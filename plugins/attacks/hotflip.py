@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import pydantic
 
 from harness import hookimpl
+from harness.base.strict import Positive
 from harness.interfaces import (
     Adversarial,
     Attack,
@@ -17,7 +18,6 @@ from harness.interfaces import (
     Example,
     ExampleSets,
     Options,
-    Positive,
 )
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from harness.interfaces import Ids
+    from harness.base.arrays import Ids
     from harness.search.flips import Flip, Pool, State
     from harness.search.lockstep import Search
     from harness.subject import Subject

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness import hookimpl
+from harness.base.strict import Positive
 from harness.interfaces import (
     Adversarial,
     Attack,
@@ -15,7 +16,6 @@ from harness.interfaces import (
     Budget,
     Example,
     ExampleSets,
-    Positive,
 )
 from harness.search.block_options import BlockOptions
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from harness.interfaces import Ids
+    from harness.base.arrays import Ids
     from harness.search.blocks import Block
     from harness.search.lockstep import Search
     from harness.search.multi import Source

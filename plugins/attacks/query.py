@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import pydantic
 
 from harness import hookimpl
+from harness.base.strict import Positive
 from harness.interfaces import (
     Adversarial,
     Attack,
@@ -16,7 +17,6 @@ from harness.interfaces import (
     Example,
     ExampleSets,
     Options,
-    Positive,
 )
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
+from harness.base.strict import Positive
 from harness.interfaces import (
     Adversarial,
     Attack,
@@ -16,14 +17,13 @@ from harness.interfaces import (
     Example,
     ExampleSets,
     Options,
-    Positive,
     TriggerBudget,
 )
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from harness.interfaces import Ids
+    from harness.base.arrays import Ids
     from harness.search.flips import Flip, Pool, State
     from harness.search.lockstep import Search
     from harness.search.triggers import Batch, Trigger

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from harness import hookimpl
+from harness.base.strict import Positive
 from harness.interfaces import (
     Adversarial,
     Attack,
@@ -13,7 +14,6 @@ from harness.interfaces import (
     Budget,
     ExampleSets,
     Options,
-    Positive,
     TriggerBudget,
 )
 

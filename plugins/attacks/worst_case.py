@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness import hookimpl
-from harness.errors import unknown_name
+from harness.base.errors import unknown_name
 from harness.interfaces import CellKey, Scene
 from harness.search.replay import Replay, as_labels
 

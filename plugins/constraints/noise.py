@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from harness import hookimpl
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.interfaces import ArmContext, Constraint, ModelAdapter, Options
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from harness import hookimpl
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.interfaces import ArmContext, Constraint, Example, ModelAdapter, Options
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from harness.interfaces import ExampleSets, Ids
+    from harness.base.arrays import Ids
+    from harness.interfaces import ExampleSets
     from harness.records import Derivation
 
 _EXAMPLES = 32

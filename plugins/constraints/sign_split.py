@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from harness import hookimpl
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.ffn.starts import StartOptions, install_start
 from harness.interfaces import Constraint, ModelAdapter
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pydantic
 
 from harness import hookimpl
-from harness.errors import CellError, MissingResource, UsageError
-from harness.interfaces import LocalPath, Metric, MetricContext, Options, Positive
+from harness.base.errors import CellError, MissingResource, UsageError
+from harness.base.strict import Positive
+from harness.interfaces import LocalPath, Metric, MetricContext, Options
 
 if TYPE_CHECKING:
     from harness.records import Estimate
@@ -161,14 +162,14 @@ def _contained() -> Iterator[None]:
     import lm_eval.evaluator
     import lm_eval.models.huggingface  # noqa: F401 (what is imported can be silenced)
 
-    from harness.isolation import fixed_random_state, silenced
+    from harness.base.isolation import fixed_random_state, silenced
 
     with fixed_random_state(_SEED), silenced("lm_eval"):
         yield
 
 
 def _offline() -> contextlib.AbstractContextManager[None]:
-    from harness.isolation import offline
+    from harness.base.isolation import offline
 
     return offline()
 

@@ -11,18 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from harness import hookimpl
-from harness.errors import CellError, UsageError
-from harness.interfaces import (
-    CorpusName,
-    Document,
-    Metric,
-    MetricContext,
-    Options,
-    Positive,
-)
+from harness.base.errors import CellError, UsageError
+from harness.base.strict import Positive
+from harness.interfaces import CorpusName, Document, Metric, MetricContext, Options
 
 if TYPE_CHECKING:
-    from harness.interfaces import Ids
+    from harness.base.arrays import Ids
     from harness.records import Estimate
     from harness.subject import Subject
 

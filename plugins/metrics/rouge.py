@@ -7,15 +7,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
-from harness.errors import UsageError
-from harness.interfaces import (
-    CorpusName,
-    Document,
-    Metric,
-    MetricContext,
-    Options,
-    Positive,
-)
+from harness.base.errors import UsageError
+from harness.base.strict import Positive
+from harness.interfaces import CorpusName, Document, Metric, MetricContext, Options
 
 if TYPE_CHECKING:
     from harness.records import Estimate

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from harness import hookimpl
-from harness.interfaces import Anatomy, ModelAdapter, Options, Positive
+from harness.base.store import Store, content_hash
+from harness.base.strict import Positive
+from harness.interfaces import Anatomy, ModelAdapter, Options
 from harness.models.families import GPT_NEOX, find_anatomy, swap_activation
-from harness.store import Store, content_hash
 
 if TYPE_CHECKING:
     import numpy as np
@@ -153,7 +154,7 @@ def initial_model(
     """Return the untrained model; global random generators are left as they were."""
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-    from harness.isolation import fixed_random_state
+    from harness.base.isolation import fixed_random_state
 
     config = GPTNeoXConfig(
         vocab_size=len(tokenizer),
@@ -190,7 +191,7 @@ def train_model(
     """Train a model in place on blocks cut from `ids` at random places."""
     import numpy as np
 
-    from harness.progress import Progress
+    from harness.base.progress import Progress
     from harness.training import TrainingHooks, TrainingPlan, train
 
     plan = TrainingPlan(

@@ -10,7 +10,8 @@ import warnings
 import click
 import pytest
 
-from harness import __version__, errors
+from harness import __version__
+from harness.base import errors
 from harness.cli import COMMANDS
 from harness.registry import PluginWarning
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import gelu
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.ffn.activations import (
     GELU_MINIMUM,
     GELU_TANH_MINIMUM,

@@ -5,7 +5,7 @@ import pydantic
 import pytest
 import torch
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.ffn.starts import StartOptions, install_start, select
 from harness_plugins.models.causal_lm import CausalLM
 from harness_plugins.models.pythia import Pythia

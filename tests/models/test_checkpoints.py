@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from harness.errors import CellError, MissingResource, UsageError
+from harness.base.errors import CellError, MissingResource, UsageError
 from harness.models.checkpoints import load_model
 from harness_plugins.models.causal_lm import CausalLM
 from harness_plugins.models.pythia import Pythia

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.models import families
 from harness.models.families import Family, find_anatomy, swap_activation
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
+from harness.base.errors import CellError
 from harness.certificate import certify
-from harness.errors import CellError
 from harness.ffn.examination import hidden_vectors
 from harness.freeze import freeze, load_frozen
 from harness.models.checkpoints import CheckpointOptions

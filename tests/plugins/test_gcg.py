@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.stats import bootstrap
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.interfaces import AttackContext, Example, ExampleSets
 from harness.subject import Subject
 from harness_plugins.attacks.gcg import GCG, GCGOptions

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.errors import MissingResource, UsageError
+from harness.base.errors import MissingResource, UsageError
 from harness.interfaces import Document, MetricContext
 from harness.subject import Subject
 from harness_plugins.metrics.lm_eval import LmEval, LmEvalOptions

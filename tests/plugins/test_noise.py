@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.interfaces import ArmContext, Example, ExampleSets
 from harness.models.checkpoints import CheckpointOptions
 from harness.testing import tiny_model, tiny_tokenizer

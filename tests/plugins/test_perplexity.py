@@ -12,7 +12,7 @@ import pydantic
 import pytest
 import torch
 
-from harness.errors import UsageError
+from harness.base.errors import UsageError
 from harness.interfaces import Document, MetricContext
 from harness.subject import Subject
 from harness_plugins.metrics.perplexity import Perplexity, PerplexityOptions

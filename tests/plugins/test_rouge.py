@@ -8,7 +8,7 @@ from statistics import fmean
 import pytest
 import torch
 
-from harness.errors import UsageError
+from harness.base.errors import UsageError
 from harness.interfaces import Document, MetricContext
 from harness.rouge import rouge
 from harness.subject import Subject

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.interfaces import AttackContext, Budget, Example, ExampleSets
 from harness.testing import tiny_subject
 from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.interfaces import AttackContext, ExampleSets
 from harness_plugins.attacks.uat import UAT, UATOptions
 

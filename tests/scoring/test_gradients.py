@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.subject import Subject
 from harness.testing import FAMILIES, tiny_model, tiny_tokenizer
 

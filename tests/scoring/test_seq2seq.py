@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.errors import CellError
+from harness.base.errors import CellError
 from harness.scoring.flops import Seq2SeqFlops
 from harness.scoring.seq2seq import Seq2SeqNetwork
 from harness.subject import Subject

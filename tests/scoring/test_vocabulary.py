@@ -123,7 +123,7 @@ def test_stop_words_can_be_left_out(piece_tokenizer):
 
 
 def test_rules_that_leave_nothing_are_an_error():
-    from harness.errors import CellError
+    from harness.base.errors import CellError
 
     with pytest.raises(CellError, match="leave none of the tokenizer's 2 tokens"):
         allowed(word_tokenizer("é", "ü"), ascii_only=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import SuiteError
+from harness.base.errors import SuiteError
 from harness.suite_file import dump_suite, load_experiment
 
 BASE = """

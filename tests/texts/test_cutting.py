@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from harness.base.errors import UsageError
+from harness.base.store import Store
 from harness.corpora import Corpora
-from harness.errors import UsageError
 from harness.examples import build_examples
 from harness.interfaces import Example
-from harness.store import Store
 from harness.suite import CorpusSection, ExampleSet, ExamplesSection
 from harness.testing import tiny_tokenizer
 

@@ -10,10 +10,10 @@ from typing import Any
 import pydantic
 import pytest
 
+from harness.base.errors import UsageError
+from harness.base.store import Store
 from harness.corpora import Corpora
-from harness.errors import UsageError
 from harness.interfaces import Document
-from harness.store import Store
 from harness.suite import CorpusSection
 
 PAIRS = [

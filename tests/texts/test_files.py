@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UsageError
+from harness.base.errors import UsageError
 from harness.texts import files as text_files
 from harness.texts.fields import Fields
 from harness.texts.files import read_rows, readable

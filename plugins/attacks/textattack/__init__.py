@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from harness import hookimpl
-from harness.errors import CellError, HarnessError, MissingResource
+from harness.base.errors import CellError, HarnessError, MissingResource
 from harness.interfaces import (
     Adversarial,
     Attack,
@@ -63,7 +63,7 @@ class TextAttack(Attack[TextAttackOptions]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        from harness.isolation import fixed_random_state
+        from harness.base.isolation import fixed_random_state
 
         if self.options.goal == "rouge" and not _writes_summaries(subject):
             raise CellError("the goal rouge needs an encoder-decoder model")

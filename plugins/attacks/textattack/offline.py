@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.isolation import offline, replaced
+from harness.base.isolation import offline, replaced
 
 
 def import_textattack() -> None:

@@ -12,7 +12,8 @@ from harness_plugins.attacks.textattack.options import TextAttackOptions
 if TYPE_CHECKING:
     import numpy as np
 
-    from harness.interfaces import Example, Ids
+    from harness.base.arrays import Ids
+    from harness.interfaces import Example
     from harness.subject import Subject
 
 NO_SCORE = -1e6

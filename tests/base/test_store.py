@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.store import (
+from harness.base.store import (
     Store,
     default_store_root,
     fingerprint_files,
@@ -152,7 +152,7 @@ def test_of_concurrent_threads_one_builds(tmp_path):
 
 
 def test_waiting_for_a_lock_is_not_silent(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("harness.store._PATIENCE_S", 0.05)
+    monkeypatch.setattr("harness.base.store._PATIENCE_S", 0.05)
     store, held, release = Store(tmp_path), threading.Event(), threading.Event()
 
     def hold() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.isolation import fixed_random_state, offline, silenced
+from harness.base.isolation import fixed_random_state, offline, silenced
 
 
 def draw() -> tuple[float, float, float]:

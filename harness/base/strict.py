@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import pydantic
 
 
@@ -19,3 +21,7 @@ class Strict(pydantic.BaseModel):
         ser_json_inf_nan="constants",  # else NaN would be written as null, silently
         protected_namespaces=(),
     )
+
+
+Positive = Annotated[int, pydantic.Field(gt=0)]
+"""The type of an option that is a whole number above 0."""

@@ -3,8 +3,8 @@ import signal
 
 import pytest
 
-from harness.errors import Stopped
-from harness.signals import STOP_SIGNALS, stop_on_signals
+from harness.base.errors import Stopped
+from harness.base.signals import STOP_SIGNALS, stop_on_signals
 
 
 def send(number=signal.SIGTERM):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from harness.progress import Progress, shows_bars, spell_rate, spell_seconds
+from harness.base.progress import Progress, shows_bars, spell_rate, spell_seconds
 
 
 class Clock:

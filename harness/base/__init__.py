@@ -1,0 +1,1 @@
+"""What everything stands on: errors, the store, progress, signals, provenance."""
