@@ -31,7 +31,7 @@ import numpy as np
 
 from harness.interfaces import Adversarial, Attack, AttackContext, Example, ExampleSets
 from harness.models.checkpoints import load_model, load_tokenizer
-from harness.statistics import paired_difference, wilson
+from harness.records.statistics import paired_difference, wilson
 from harness.subject import Subject
 from harness_plugins.attacks.gcg import GCG, GCGOptions
 from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions

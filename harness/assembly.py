@@ -10,14 +10,14 @@ from harness.base.errors import HarnessError
 from harness.base.provenance import code_state, hardware, library_versions
 from harness.interfaces import Plugin
 from harness.plan import CellPlan, VariantPlan, named_attacks
-from harness.records import (
+from harness.records.estimate import Estimate
+from harness.records.record import (
     ArmRef,
     AttackRef,
     Certificates,
     Derivation,
     Diagnostic,
     ErrorInfo,
-    Estimate,
     Ledger,
     ModelRef,
     PluginRef,

@@ -17,9 +17,9 @@ from harness.interfaces import (
     Peers,
 )
 from harness.plan import CellPlan, content_hash
-from harness.records import Ledger
+from harness.records.record import Ledger
+from harness.records.samples import SampleRow
 from harness.rescoring import Rescorer
-from harness.results import SampleRow
 from harness.run_context import RunContext
 from harness.subject import Subject
 

@@ -36,7 +36,7 @@ from harness.interfaces import (
     ModelAdapter,
     Projection,
 )
-from harness.records import Certificate, CertificateCheck
+from harness.records.record import Certificate, CertificateCheck
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

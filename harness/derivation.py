@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from harness.base.errors import CellError, UsageError
 from harness.examples import build_examples
 from harness.interfaces import ArmContext, Example, ExampleSets
+from harness.records.statistics import bootstrap_mean, paired_difference
 from harness.scoring.rules import TokenRules
 from harness.scoring.vocabulary import Vocabulary
-from harness.statistics import bootstrap_mean, paired_difference
 from harness.subject import Subject
 from harness.suite import ExampleSet, ExamplesSection, RecoverySection
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.base.arrays import Ids
-    from harness.records import Estimate
+    from harness.records.estimate import Estimate
     from harness.run_context import RunContext
 
 HELD_OUT_EXAMPLES = (64, 32, 16, 8)

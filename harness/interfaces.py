@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.base.arrays import Ids
-    from harness.records import Derivation, Estimate
-    from harness.results import SampleRow
+    from harness.records.estimate import Estimate
+    from harness.records.record import Derivation
+    from harness.records.samples import SampleRow
     from harness.subject import Subject
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.interfaces import CellKey, Scene
 from harness.plan import CellPlan, VariantPlan
-from harness.results import SampleRow, read_samples
+from harness.records.samples import SampleRow, read_samples
 from harness.subject import Subject
 
 

@@ -25,7 +25,7 @@ from harness.interfaces import (
     Plugin,
     Scene,
 )
-from harness.records import SCHEMA_VERSION
+from harness.records.record import SCHEMA_VERSION
 from harness.suite import ExampleSet, Suite
 from harness.suite_file import Experiment
 from harness.suites.plugin_options import marked

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.base.errors import RecordError
 from harness.plan import CellPlan, Plan, VariantPlan
-from harness.records import read_record
+from harness.records.files import read_record
 from harness.run_folder import Kind, RunFolder
 
 _WORDS = {

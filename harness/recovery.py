@@ -21,8 +21,9 @@ from harness.base.store import Store
 from harness.certificate import minimum_weight
 from harness.corpora import Corpora, token_blocks
 from harness.interfaces import Constraint, ModelAdapter
-from harness.records import Estimate, RecoverySummary
-from harness.statistics import bootstrap_mean
+from harness.records.estimate import Estimate
+from harness.records.record import RecoverySummary
+from harness.records.statistics import bootstrap_mean
 from harness.suite import RecoverySection
 from harness.texts.pairs import count_tokens, pair_blocks
 from harness.training import (

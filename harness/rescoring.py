@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.answers import answer
-from harness.results import ChoiceRow, SampleRow
-from harness.rouge import rouge
+from harness.records.rouge import rouge
+from harness.records.samples import ChoiceRow, SampleRow
 from harness.summaries import write_text_once, write_texts
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from harness.base.errors import RecordError
-from harness.records import Record, Samples, read_record
+from harness.records.files import read_record
+from harness.records.record import Record, Samples
 
 Kind = Literal["variant", "cell"]
 Status = Literal["complete", "failed", "missing", "invalid"]

@@ -29,8 +29,9 @@ from harness.diagnostics.subjects import examine
 from harness.interfaces import CellKey
 from harness.peers import CellPeers
 from harness.plan import CellPlan, VariantPlan
-from harness.records import Diagnostic, Record, Samples, write_record
-from harness.results import summarise_attack
+from harness.records.files import write_record
+from harness.records.record import Diagnostic, Record, Samples
+from harness.records.summary import summarise_attack
 from harness.run_context import RunContext
 from harness.run_folder import Kind, state_of
 from harness.subject import Subject

@@ -18,7 +18,8 @@ from harness.corpora import Corpora
 from harness.diagnostics.replay import replay_run
 from harness.executors import Executor, RunUnit
 from harness.plan import CellPlan, Plan
-from harness.records import Estimate, Record
+from harness.records.estimate import Estimate
+from harness.records.record import Record
 from harness.run_context import RunContext
 from harness.run_folder import Kind, RunFolder
 from harness.runner import Runner, kind_of

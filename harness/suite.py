@@ -13,9 +13,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from harness.base.strict import Positive, Strict
-
-ROUGE_DROP = 0.10
-"""The relative fall of ROUGE-L from which a summary counts as spoilt, by default."""
+from harness.records.samples import ROUGE_DROP
 
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 SLICE = r"^(\d+%?)?:(\d+%?)?$"

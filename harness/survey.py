@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.base.errors import UsageError
 from harness.base.provenance import code_state, library_versions
 from harness.plan import Plan, VariantPlan, make_plan
-from harness.records import PluginRef, Provenance
+from harness.records.record import PluginRef, Provenance
 from harness.registry import Registry
 from harness.run_folder import Kind, RunFolder, Status, UnitState
 from harness.suite_file import load_experiment

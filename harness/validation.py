@@ -9,7 +9,7 @@ from harness.base.errors import HarnessError, SuiteError, UsageError
 from harness.checks.findings import Finding, Validation, of_suite
 from harness.checks.records import check_record, subject_key
 from harness.checks.samples import Metrics
-from harness.records import Record
+from harness.records.record import Record
 from harness.run_folder import RunFolder
 from harness.suite_file import load_experiment, validate_suite
 from harness.survey import Survey, Unit, survey

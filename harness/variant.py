@@ -19,11 +19,11 @@ from harness.derivation import arm_context
 from harness.freeze import freeze, load_frozen
 from harness.interfaces import Document, MetricContext
 from harness.plan import VariantPlan
-from harness.records import (
+from harness.records.estimate import Estimate
+from harness.records.record import (
     Certificate,
     Certificates,
     Derivation,
-    Estimate,
     RecoverySummary,
 )
 from harness.recovery import recover

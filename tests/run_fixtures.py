@@ -18,7 +18,8 @@ from harness.base.store import Store
 from harness.corpora import Corpora
 from harness.interfaces import Example
 from harness.plan import CellPlan, VariantPlan, make_plan
-from harness.records import (
+from harness.records.files import write_record
+from harness.records.record import (
     Certificate,
     CertificateCheck,
     Certificates,
@@ -26,14 +27,14 @@ from harness.records import (
     Ledger,
     Record,
     RecoverySummary,
-    write_record,
 )
+from harness.records.samples import SampleRow
+from harness.records.statistics import bootstrap_mean
+from harness.records.summary import summarise_attack
 from harness.rescoring import failed_row, scored_row
-from harness.results import SampleRow, summarise_attack
 from harness.run_context import RunContext
 from harness.run_folder import RunFolder
 from harness.runner import write_samples
-from harness.statistics import bootstrap_mean
 from harness.suite_file import dump_suite, load_experiment
 
 SUITE = """

@@ -2,7 +2,7 @@ import numpy as np
 
 from harness.cell import PartialRows, add_ledgers
 from harness.interfaces import Example
-from harness.records import Ledger
+from harness.records.record import Ledger
 from harness.rescoring import failed_row
 
 

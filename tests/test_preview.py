@@ -11,7 +11,7 @@ from harness.base.store import Store
 from harness.corpora import Corpora
 from harness.plan import make_plan
 from harness.preview import preview, summary
-from harness.records import write_record
+from harness.records.files import write_record
 from harness.run_context import RunContext
 from harness.run_folder import RunFolder
 from harness.runner import write_samples

@@ -10,8 +10,8 @@ import pytest
 from harness.answers import answer
 from harness.checks.samples import _row_complaints
 from harness.interfaces import Adversarial, Choice, Example
+from harness.records.rouge import rouge
 from harness.rescoring import OVERWRITTEN, Rescorer
-from harness.rouge import rouge
 from harness.testing import tiny_subject
 
 pytestmark = pytest.mark.transformers5

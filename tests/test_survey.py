@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import UsageError
-from harness.records import read_record
+from harness.records.files import read_record
 from harness.run_folder import RunFolder
 from harness.survey import changes, survey
 

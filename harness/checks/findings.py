@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import Problem
-from harness.records import Fault
+from harness.records.strict_json import Fault
 from harness.suites.located import Place, parse
 
 

@@ -12,11 +12,13 @@ from harness.base.errors import RecordError
 from harness.checks.findings import Finding, at_fault
 from harness.diagnostics.cells import examine_rows
 from harness.interfaces import Metric
-from harness.records import Diagnostic, Estimate, Fault, Record, parse_json
-from harness.results import SampleRow, parse_samples, summarise_attack
-from harness.rouge import rouge
+from harness.records.estimate import Estimate
+from harness.records.record import Diagnostic, Record
+from harness.records.rouge import rouge
+from harness.records.samples import ROUGE_DROP, SampleRow, parse_samples
+from harness.records.strict_json import Fault, parse_json
+from harness.records.summary import summarise_attack
 from harness.run_folder import samples_fault
-from harness.suite import ROUGE_DROP
 
 Metrics = Mapping[str, Metric[Any]]
 """Metrics by the labels that results are stored under."""

@@ -25,7 +25,7 @@ def command(kind: str, plugins: tuple[Path, ...]) -> None:
 
 def _schema(kind: str, plugins: tuple[Path, ...]) -> dict[str, Any]:
     if kind != "suite":
-        from harness import schemas
+        from harness.records import schemas
 
         return schemas.load(kind)
     from harness.registry import load_registry

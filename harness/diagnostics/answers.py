@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.diagnostics.judged import Judged
+from harness.records.verdicts import Judged
 
 if TYPE_CHECKING:
-    from harness.records import DiagnosticId, DiagnosticStatus, Estimate
+    from harness.records.estimate import Estimate
+    from harness.records.record import DiagnosticId, DiagnosticStatus
 
 
 def answer(

@@ -12,7 +12,7 @@ from harness.evidence.results import Attacked, AttackedCell, Results, Subjects
 from harness.suites.scenes import scene_of
 
 if TYPE_CHECKING:
-    from harness.records import Record
+    from harness.records.record import Record
 
 
 @dataclass(frozen=True)

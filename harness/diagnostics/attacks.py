@@ -9,13 +9,13 @@ import numpy as np
 
 from harness.diagnostics.answers import FULL, absent, answer
 from harness.diagnostics.arm import Arm
-from harness.diagnostics.judged import Judged
 from harness.evidence.results import INFORMATIVE, mean_flops
-from harness.results import successes
-from harness.statistics import bootstrap_mean, wilson
+from harness.records.statistics import bootstrap_mean, wilson
+from harness.records.summary import successes
+from harness.records.verdicts import Judged
 
 if TYPE_CHECKING:
-    from harness.records import DiagnosticStatus
+    from harness.records.record import DiagnosticStatus
 
 POINTS = 0.02
 """Of success, by which an attack is to beat its control and not to gain by length."""

@@ -6,9 +6,9 @@ from statistics import fmean
 
 from harness.diagnostics.answers import FULL, absent, answer
 from harness.diagnostics.arm import Arm
-from harness.diagnostics.judged import Judged
 from harness.evidence.pairing import Pairing
 from harness.evidence.results import Subjects
+from harness.records.verdicts import Judged
 
 MATCH_NATS = 0.02
 """Clean losses that are as close as this are called equal."""

@@ -8,11 +8,11 @@ from typing import Any
 from harness.derivation import content_key
 from harness.diagnostics.answers import FULL, absent, answer
 from harness.diagnostics.arm import Arm
-from harness.diagnostics.judged import Judged
 from harness.evidence.results import Subjects
-from harness.records import Record
-from harness.results import SampleRow
-from harness.statistics import wilson
+from harness.records.record import Record
+from harness.records.samples import SampleRow
+from harness.records.statistics import wilson
+from harness.records.verdicts import Judged
 
 ENOUGH = 0.9
 """Of the planted dL: an attack that reaches so much of it has found as much."""

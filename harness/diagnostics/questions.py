@@ -14,13 +14,13 @@ from harness.diagnostics import attacks, seeds
 from harness.diagnostics.answers import FULL, absent, answer
 from harness.diagnostics.arm import Arm
 from harness.diagnostics.equal_loss import equal_clean_loss
-from harness.diagnostics.judged import Judged
 from harness.diagnostics.planted import planted_weakness
 from harness.diagnostics.replay import TOLERANCE_NATS, read
 from harness.diagnostics.transfers import transfer
 from harness.evidence.pairing import pooled_delta
-from harness.records import DiagnosticId
-from harness.results import successes
+from harness.records.record import DiagnosticId
+from harness.records.summary import successes
+from harness.records.verdicts import Judged
 
 
 def ask(arm: Arm) -> list[Judged]:

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.diagnostics.arm import Arm
-from harness.diagnostics.judged import Judged, Word
 from harness.diagnostics.seeds import OF_CELLS, OF_SUBJECTS
-from harness.records import DiagnosticId, Estimate
+from harness.records.estimate import Estimate
+from harness.records.record import DiagnosticId
+from harness.records.verdicts import Judged, Word
 
 EQUIVALENCE_NATS = 0.02
 """An effect whose whole interval is as small as this is called none."""

@@ -14,12 +14,13 @@ import numpy as np
 from harness.diagnostics.answers import absent
 from harness.diagnostics.arm import Arm
 from harness.diagnostics.cells import examine_rows
-from harness.diagnostics.judged import Judged
-from harness.records import Diagnostic, DiagnosticId, Estimate
-from harness.statistics import bootstrap_mean, paired_difference
+from harness.records.estimate import Estimate
+from harness.records.record import Diagnostic, DiagnosticId
+from harness.records.statistics import bootstrap_mean, paired_difference
+from harness.records.verdicts import Judged
 
 if TYPE_CHECKING:
-    from harness.records import DiagnosticStatus
+    from harness.records.record import DiagnosticStatus
 
     BySeed = Mapping[int, Diagnostic]
 

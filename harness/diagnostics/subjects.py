@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.diagnostics.probes import Probe, probe
-from harness.records import Diagnostic
+from harness.records.record import Diagnostic
+from harness.records.statistics import bootstrap_mean, bootstrap_ratio
 from harness.scoring.rounding import MARGIN_NATS
-from harness.statistics import bootstrap_mean, bootstrap_ratio
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

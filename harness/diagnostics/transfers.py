@@ -9,10 +9,10 @@ import numpy as np
 
 from harness.diagnostics.answers import absent, answer
 from harness.diagnostics.arm import Arm
-from harness.diagnostics.judged import Judged
 from harness.evidence.pairing import Pairing, pair
-from harness.results import exceeds
-from harness.statistics import mcnemar, paired_difference
+from harness.records.statistics import mcnemar, paired_difference
+from harness.records.summary import exceeds
+from harness.records.verdicts import Judged
 
 MCNEMAR_LEVEL = 0.05
 

@@ -7,13 +7,13 @@ from statistics import fmean
 
 from harness.diagnostics.arm import Arm
 from harness.diagnostics.equal_loss import match_of
-from harness.diagnostics.judged import ArmVerdict, Verdicts
 from harness.diagnostics.questions import ask
 from harness.diagnostics.rule import Case, answers_to, decide
 from harness.evidence.pairing import Pairing
 from harness.evidence.results import Results, mean_clean_loss
-from harness.records import Estimate
-from harness.statistics import holm, paired_p
+from harness.records.estimate import Estimate
+from harness.records.statistics import holm, paired_p
+from harness.records.verdicts import ArmVerdict, Verdicts
 
 
 def judge(results: Results) -> Verdicts:

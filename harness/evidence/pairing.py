@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from harness.evidence.results import Attacked, Results, Subjects
-from harness.records import Estimate
-from harness.results import SampleRow, successes
-from harness.statistics import bootstrap_mean, mcnemar, paired_difference
+from harness.records.estimate import Estimate
+from harness.records.samples import SampleRow
+from harness.records.statistics import bootstrap_mean, mcnemar, paired_difference
+from harness.records.summary import successes
 
 CellsBySeed = Mapping[int, Attacked]
 

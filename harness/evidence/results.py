@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
-from harness.records import Record
-from harness.results import SampleRow, read_samples
+from harness.records.record import Record
+from harness.records.samples import SampleRow, read_samples
 from harness.suites.scenes import attacks_of, main_attacks
 from harness.survey import Survey
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from harness.assembly import Unit
-from harness.records import Record
+from harness.records.record import Record
 
 RunUnit = Callable[[Unit], Record | None]
 """Run a unit; None where another process holds it, so that it is for later."""

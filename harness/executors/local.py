@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.assembly import Unit
 from harness.executors import RunUnit
-from harness.records import Record
+from harness.records.record import Record
 
 WAIT_SECONDS = 2.0
 """Between two looks at units that other processes hold."""

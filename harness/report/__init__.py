@@ -40,8 +40,8 @@ def write_verdicts(report: Report, folder: Path) -> None:
     """Write ``verdicts.json``, valid by the schema that is published for it."""
     from jsonschema import Draft202012Validator
 
-    from harness import schemas
     from harness.base.store import write_json
+    from harness.records import schemas
 
     if report.verdicts is not None:
         document = report.verdicts.model_dump(mode="json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.evidence.pairing import pair, why_unpaired
 from harness.evidence.results import Results, Subjects, mean_clean_loss
+from harness.records.samples import SampleRow
 from harness.report.content import (
     Cell,
     Column,
@@ -14,7 +15,6 @@ from harness.report.content import (
     from_estimate,
 )
 from harness.report.naming import BOOTSTRAP, subjects_table
-from harness.results import SampleRow
 
 
 def arms_table(results: Results) -> Table:

@@ -8,9 +8,10 @@ from statistics import fmean
 
 from harness.evidence.pairing import CellsBySeed
 from harness.evidence.results import Results, Subjects
+from harness.records.samples import SampleRow
+from harness.records.statistics import bootstrap_mean, wilson
+from harness.records.summary import lost_answers, spoilt_summaries
 from harness.report.content import Cell, Column, Missing, from_estimate, from_seeds
-from harness.results import SampleRow, lost_answers, spoilt_summaries
-from harness.statistics import bootstrap_mean, wilson
 from harness.suite import Suite
 
 

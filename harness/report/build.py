@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from harness.diagnostics.judged import Verdicts
 from harness.diagnostics.verdicts import judge
 from harness.evidence.results import Results
-from harness.records import Record
+from harness.records.record import Record
+from harness.records.verdicts import Verdicts
 from harness.report.arms_table import arms_table
 from harness.report.cautions import cautions, made_by
 from harness.report.content import Report, Table

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.diagnostics.judged import Verdicts
 from harness.evidence.results import Results, Subjects
-from harness.records import Record
+from harness.records.record import Record
+from harness.records.verdicts import Verdicts
 from harness.report.controls import Comparison, invalid
 from harness.report.making import failed_certificates, unequal_training
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from harness.records import Estimate
-from harness.statistics import across_seeds
+from harness.records.estimate import Estimate
+from harness.records.statistics import across_seeds
 
 if TYPE_CHECKING:
-    from harness.diagnostics.judged import Verdicts
+    from harness.records.verdicts import Verdicts
 
 Kind = Literal[
     "number",

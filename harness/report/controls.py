@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from harness.evidence.pairing import Pairing, pair, why_unpaired
 from harness.evidence.results import INFORMATIVE, Results, Subjects, mean_flops
-from harness.records import Estimate
+from harness.records.estimate import Estimate
+from harness.records.statistics import holm
 from harness.report.content import (
     Cell,
     Column,
@@ -18,7 +19,6 @@ from harness.report.content import (
     from_estimate,
 )
 from harness.report.naming import BOOTSTRAP, subjects_table
-from harness.statistics import holm
 
 LEDGER_MARK = "‡"
 LEDGER_TOLERANCE = 0.1

@@ -6,10 +6,12 @@ import math
 from collections.abc import Collection, Iterator
 from statistics import fmean
 
-from harness.diagnostics.judged import Verdicts
 from harness.evidence.pairing import CellsBySeed, pooled_delta
 from harness.evidence.results import Results, Subjects
-from harness.records import Record
+from harness.records.record import Record
+from harness.records.statistics import wilson
+from harness.records.summary import successes
+from harness.records.verdicts import Verdicts
 from harness.report import beyond_loss
 from harness.report.content import (
     Cell,
@@ -23,8 +25,6 @@ from harness.report.content import (
     marked,
 )
 from harness.report.naming import BOOTSTRAP, subjects_table
-from harness.results import successes
-from harness.statistics import wilson
 
 ERROR_MARK = "†"
 BROKEN_MARK = "§"

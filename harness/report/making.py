@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from harness.evidence.results import Results, Subjects
-from harness.records import Certificate, Certificates, Estimate, Record, RecoverySummary
+from harness.records.estimate import Estimate
+from harness.records.record import Certificate, Certificates, Record, RecoverySummary
 from harness.report.content import (
     Cell,
     Column,

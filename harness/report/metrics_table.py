@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.evidence.results import Results, Subjects
-from harness.records import Estimate
+from harness.records.estimate import Estimate
 from harness.report.content import (
     Cell,
     Column,

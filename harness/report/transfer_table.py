@@ -8,7 +8,9 @@ from statistics import fmean
 
 from harness.evidence.pairing import pooled_delta
 from harness.evidence.results import Results, Subjects
-from harness.records import Estimate
+from harness.records.estimate import Estimate
+from harness.records.statistics import bootstrap_mean
+from harness.records.summary import exceeds
 from harness.report.content import (
     Cell,
     Column,
@@ -19,8 +21,6 @@ from harness.report.content import (
     from_estimate,
 )
 from harness.report.naming import BOOTSTRAP, subjects_table
-from harness.results import exceeds
-from harness.statistics import bootstrap_mean
 
 PLUGIN = "transfer"
 

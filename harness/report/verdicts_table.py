@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
-from harness.diagnostics.judged import ArmVerdict, Judged, Verdicts
 from harness.diagnostics.rule import EQUIVALENCE_NATS
 from harness.evidence.results import Results, Subjects
-from harness.records import DiagnosticId
+from harness.records.record import DiagnosticId
+from harness.records.verdicts import ArmVerdict, Judged, Verdicts
 from harness.report.content import (
     Cell,
     Column,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from harness.records import Ledger
+from harness.records.record import Ledger
 
 
 @dataclass(eq=False)

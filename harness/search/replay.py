@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from harness.interfaces import AttackContext, Example, ExampleSets
-    from harness.results import SampleRow
+    from harness.records.samples import SampleRow
     from harness.subject import Subject
 
 

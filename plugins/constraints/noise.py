@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from harness.records import Derivation
+    from harness.records.record import Derivation
 
 _FIRST_SCALE = 0.05
 _DOUBLINGS = 10
@@ -77,7 +77,7 @@ class Noise(Constraint[NoiseOptions]):
         if context.matched is None:
             return super().install(adapter, model, context)
         from harness.derivation import compare_losses
-        from harness.records import Derivation
+        from harness.records.record import Derivation
 
         sets = context.examples()
         other = context.matched()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from harness.base.arrays import Ids
     from harness.interfaces import ExampleSets
-    from harness.records import Derivation
+    from harness.records.record import Derivation
 
 _EXAMPLES = 32
 """Examples trained on, at most: what the clean model says of them is kept."""
@@ -84,7 +84,7 @@ class Planted(Constraint[PlantedOptions]):
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, context: ArmContext
     ) -> Derivation:
         from harness.derivation import compare_losses
-        from harness.records import Derivation
+        from harness.records.record import Derivation
 
         rng = _rng(context.seed)
         sets = context.examples()
@@ -324,7 +324,7 @@ def _measure(
 def _estimates(
     examples: Sequence[Example], gains: dict[str, NDArray[np.float64]]
 ) -> dict[str, Any]:
-    from harness.statistics import bootstrap_mean
+    from harness.records.statistics import bootstrap_mean
 
     documents = [example.document_id for example in examples]
     return {

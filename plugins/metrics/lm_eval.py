@@ -19,7 +19,7 @@ from harness.base.strict import Positive
 from harness.interfaces import LocalPath, Metric, MetricContext, Options
 
 if TYPE_CHECKING:
-    from harness.records import Estimate
+    from harness.records.estimate import Estimate
     from harness.subject import Subject
 
 Rows = Sequence[Mapping[str, Any]]
@@ -324,7 +324,7 @@ def _estimate(values: Sequence[Any], aggregation: str) -> Estimate:
 
 
 def _mean(values: Sequence[Any]) -> Estimate:
-    from harness.statistics import bootstrap_mean, wilson
+    from harness.records.statistics import bootstrap_mean, wilson
 
     if not all(isinstance(value, int | float) for value in values):
         return _null(len(values), "the scores are no numbers")
@@ -337,7 +337,7 @@ def _perplexity(pairs: Sequence[Sequence[float]]) -> Estimate:
     """Estimate it from (log-likelihood, weight) of each example."""
     import numpy as np
 
-    from harness.statistics import bootstrap_ratio
+    from harness.records.statistics import bootstrap_ratio
 
     logs, weights = np.array(pairs, dtype=np.float64).T
     return bootstrap_ratio(-logs, weights, np.exp, unit="perplexity", over="examples")
@@ -347,7 +347,7 @@ def _bits_per_byte(pairs: Sequence[Sequence[float]]) -> Estimate:
     """Estimate them from (log-likelihood, bytes) of each example."""
     import numpy as np
 
-    from harness.statistics import bootstrap_ratio
+    from harness.records.statistics import bootstrap_ratio
 
     logs, weights = np.array(pairs, dtype=np.float64).T
     return bootstrap_ratio(
@@ -357,7 +357,7 @@ def _bits_per_byte(pairs: Sequence[Sequence[float]]) -> Estimate:
 
 def _by_lm_eval(values: Sequence[Any], aggregation: str) -> Estimate:
     """Aggregate as lm-eval does, without an interval."""
-    from harness.records import Estimate
+    from harness.records.estimate import Estimate
 
     if not aggregation:
         return _null(len(values), "the task aggregates by a function of its own")
@@ -379,7 +379,7 @@ def _by_lm_eval(values: Sequence[Any], aggregation: str) -> Estimate:
 
 
 def _null(n: int, reason: str) -> Estimate:
-    from harness.records import Estimate
+    from harness.records.estimate import Estimate
 
     return Estimate(value=None, n=n, unit="score", method="none", reason=reason)
 

@@ -17,7 +17,7 @@ from harness.interfaces import CorpusName, Document, Metric, MetricContext, Opti
 
 if TYPE_CHECKING:
     from harness.base.arrays import Ids
-    from harness.records import Estimate
+    from harness.records.estimate import Estimate
     from harness.subject import Subject
 
 
@@ -223,8 +223,8 @@ def _row(name: str, text: str, tokens: int, nats: float) -> dict[str, Any]:
 def _ratio(
     rows: Sequence[Mapping[str, Any]], denominator: str, transform: Any, unit: str
 ) -> Estimate:
-    from harness.records import Estimate
-    from harness.statistics import bootstrap_ratio
+    from harness.records.estimate import Estimate
+    from harness.records.statistics import bootstrap_ratio
 
     broken = sum(row["nats"] is None for row in rows)
     if broken:

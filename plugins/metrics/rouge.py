@@ -12,7 +12,7 @@ from harness.base.strict import Positive
 from harness.interfaces import CorpusName, Document, Metric, MetricContext, Options
 
 if TYPE_CHECKING:
-    from harness.records import Estimate
+    from harness.records.estimate import Estimate
     from harness.subject import Subject
 
 
@@ -61,8 +61,8 @@ class Rouge(Metric[RougeOptions]):
 
     def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
         """Compute the means over documents."""
-        from harness.rouge import KINDS
-        from harness.statistics import bootstrap_mean, wilson
+        from harness.records.rouge import KINDS
+        from harness.records.statistics import bootstrap_mean, wilson
 
         documents = [row["document_id"] for row in rows]
         means = {
@@ -81,7 +81,7 @@ class Rouge(Metric[RougeOptions]):
     ) -> Iterator[dict[str, Any]]:
         import numpy as np
 
-        from harness.rouge import rouge
+        from harness.records.rouge import rouge
         from harness.summaries import write_texts
         from harness.texts.encoding import TextEncoder
 

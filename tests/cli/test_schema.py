@@ -5,7 +5,7 @@ import json
 import jsonschema
 import pytest
 
-from harness import schemas
+from harness.records import schemas
 from harness.registry import load_registry
 from harness.suites.schema import suite_schema
 

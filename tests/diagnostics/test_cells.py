@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from harness.diagnostics.cells import examine_rows
-from harness.statistics import paired_p
+from harness.records.statistics import paired_p
 from tests.run_fixtures import sample_row
 
 

@@ -2,8 +2,8 @@
 
 from harness.derivation import content_key
 from harness.diagnostics.planted import found_on
-from harness.records import Derivation
-from harness.results import SampleRow
+from harness.records.record import Derivation
+from harness.records.samples import SampleRow
 
 TRIGGER = [90, 91]
 

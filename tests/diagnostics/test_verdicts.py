@@ -12,11 +12,11 @@ import pytest
 
 from harness.diagnostics import rule
 from harness.diagnostics.arm import Arm
-from harness.diagnostics.judged import Judged
 from harness.diagnostics.verdicts import judge
 from harness.evidence.results import Results, Subjects
-from harness.records import DiagnosticId
-from harness.results import read_samples
+from harness.records.record import DiagnosticId
+from harness.records.samples import read_samples
+from harness.records.verdicts import Judged
 from harness.run_folder import RunFolder
 from harness.survey import survey
 from tests.run_fixtures import Story, read_all

@@ -10,7 +10,7 @@ import torch
 
 from harness.base.errors import UsageError
 from harness.interfaces import Document, MetricContext
-from harness.rouge import rouge
+from harness.records.rouge import rouge
 from harness.subject import Subject
 from harness.testing import tiny_subject
 from harness_plugins.metrics.rouge import Rouge, RougeOptions

@@ -14,7 +14,7 @@ import pytest
 
 from harness import testing
 from harness.interfaces import AttackContext, Example, ExampleSets
-from harness.rouge import rouge
+from harness.records.rouge import rouge
 from harness.scoring.rules import TokenRules
 from harness.subject import Subject
 from harness_plugins.attacks.textattack import TextAttack

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from harness import report
-from harness.records import Record
+from harness.records.record import Record
+from harness.records.samples import read_samples
 from harness.report.content import Label, Missing, Number, Table
-from harness.results import read_samples
 from harness.run_folder import RunFolder
 from harness.survey import survey
 from tests.run_fixtures import read_all

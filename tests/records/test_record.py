@@ -11,9 +11,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from harness import records
 from harness.base.errors import RecordError
-from harness.records import Diagnostic
+from harness.records import record as records
+from harness.records.record import Diagnostic
 from harness.run_folder import RunFolder
 from tests.run_fixtures import read_all
 

@@ -1,6 +1,6 @@
 """The published JSON Schemas (draft 2020-12), generated from the pydantic models.
 
-``python -m harness.schemas`` writes them anew.
+``python -m harness.records.schemas`` writes them anew.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pydantic
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "published"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 KINDS = {
     "record": "record.v1.json",
@@ -33,9 +33,9 @@ def load(kind: str) -> dict[str, Any]:
 
 def generate(kind: str) -> dict[str, Any]:
     """Return the schema as the models define it now."""
-    from harness.diagnostics.judged import Verdicts
-    from harness.records import Record
-    from harness.results import SampleRow
+    from harness.records.record import Record
+    from harness.records.samples import SampleRow
+    from harness.records.verdicts import Verdicts
 
     models: dict[str, type[pydantic.BaseModel]] = {
         "record": Record,
@@ -57,3 +57,10 @@ def _without_titles(node: Any) -> Any:
         for key, value in node.items()
         if key != "title" or not isinstance(value, str)
     }
+
+
+if __name__ == "__main__":
+    from harness.base.store import write_json
+
+    for kind, file in KINDS.items():
+        write_json(FOLDER / file, generate(kind))

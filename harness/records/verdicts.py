@@ -7,7 +7,8 @@ from typing import Annotated, Final, Literal
 import pydantic
 
 from harness.base.strict import Strict
-from harness.records import Diagnostic, DiagnosticId, Estimate
+from harness.records.estimate import Estimate
+from harness.records.record import Diagnostic, DiagnosticId
 
 Word = Literal[
     "reference",

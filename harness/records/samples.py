@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +10,7 @@ import pydantic
 
 from harness.base.errors import RecordError
 from harness.base.strict import Strict
-from harness.records import Estimate, parse_json, readable_errors
-from harness.statistics import bootstrap_mean, paired_difference, wilson
-from harness.suite import ROUGE_DROP
+from harness.records.strict_json import parse_json, readable_errors
 
 
 class ChoiceRow(Strict):
@@ -112,106 +109,6 @@ class SampleRow(Strict):
         return self
 
 
-def summarise_attack(
-    rows: Sequence[SampleRow], threshold: float, rouge_drop: float = ROUGE_DROP
-) -> dict[str, Estimate]:
-    """Compute a cell's estimates from its rows, and from nothing else.
-
-    Every example is in the denominator: an error counts as no success and dL 0.
-    Losses and dL are in nats/token; success means exp(dL) > 1 + `threshold`. Where
-    rows say whether answers were right, or hold summaries, so do the estimates; a
-    summary is spoilt where ROUGE-L falls by more than the share `rouge_drop`.
-    """
-    documents = [row.document_id for row in rows]
-    known = [row for row in rows if row.clean_loss is not None]
-    known_documents = [row.document_id for row in known]
-    clean = [row.clean_loss or 0.0 for row in known]
-    after = [(row.clean_loss or 0.0) + row.delta_loss for row in known]
-    success = successes(rows, threshold)
-    reachable = [row.text_reachable is True for row in rows]
-    both = [hit and seen for hit, seen in zip(success, reachable, strict=True)]
-    return {
-        "delta_loss": bootstrap_mean(
-            [row.delta_loss for row in rows], documents, unit="nats/token"
-        ),
-        "delta_loss_median": _median(rows),
-        "clean_loss": bootstrap_mean(clean, known_documents, unit="nats/token"),
-        "adversarial_loss": bootstrap_mean(after, known_documents, unit="nats/token"),
-        "success": wilson(sum(success), len(rows)),
-        "text_success": wilson(sum(both), len(rows)),
-        "reachable": wilson(sum(reachable), len(rows)),
-        "errors": _count(rows),
-        "threshold": Estimate(
-            value=threshold,
-            n=len(rows),
-            unit="relative rise of perplexity",
-            method="stated by the suite",
-        ),
-        **_answers(rows),
-        **_summaries(rows, rouge_drop),
-    }
-
-
-def successes(rows: Sequence[SampleRow], threshold: float) -> list[bool]:
-    """Say of each row whether dL > ln(1 + `threshold`)."""
-    return [exceeds(row.delta_loss, threshold) for row in rows]
-
-
-def exceeds(delta_loss: float, threshold: float) -> bool:
-    """Say whether a dL is a success: dL > ln(1 + `threshold`)."""
-    return delta_loss > math.log1p(threshold)
-
-
-def lost_answers(rows: Sequence[SampleRow]) -> list[bool]:
-    """Say of each row whether its answer was right, and is wrong after the attack."""
-    return [
-        row.answer_correct_clean is True and row.answer_correct_adversarial is False
-        for row in rows
-    ]
-
-
-def spoilt_summaries(rows: Sequence[SampleRow], drop: float) -> list[bool]:
-    """Say of each row whether the attack took more than that share of its ROUGE-L."""
-    return [
-        (row.rouge_adversarial or 0.0) < (1 - drop) * (row.rouge_clean or 0.0)
-        for row in rows
-    ]
-
-
-def _answers(rows: Sequence[SampleRow]) -> dict[str, Estimate]:
-    if all(row.answer_correct_clean is None for row in rows):
-        return {}
-    n = len(rows)
-    return {
-        "answer_lost": wilson(sum(lost_answers(rows)), n),
-        "clean_accuracy": wilson(sum(x.answer_correct_clean is True for x in rows), n),
-        "attacked_accuracy": wilson(
-            sum(x.answer_correct_adversarial is True for x in rows), n
-        ),
-    }
-
-
-def _summaries(rows: Sequence[SampleRow], drop: float) -> dict[str, Estimate]:
-    if all(row.rouge_clean is None for row in rows):
-        return {}
-    documents = [row.document_id for row in rows]
-    clean = [row.rouge_clean or 0.0 for row in rows]
-    after = [row.rouge_adversarial or 0.0 for row in rows]
-    unit = "ROUGE-L F1"
-    return {
-        "rouge_clean": bootstrap_mean(clean, documents, unit=unit),
-        "rouge_adversarial": bootstrap_mean(after, documents, unit=unit),
-        "rouge_drop": paired_difference(clean, after, documents, unit=unit),
-        "rouge_drop_success": wilson(sum(spoilt_summaries(rows, drop)), len(rows)),
-        "rouge_threshold": Estimate(
-            value=drop,
-            n=len(rows),
-            unit="relative fall of ROUGE-L",
-            method="stated by the suite",
-        ),
-    }
-
-
 def read_samples(path: Path) -> list[SampleRow]:
     """Read a cell's rows; the first fault raises RecordError with file and line."""
     rows = []
@@ -243,22 +140,5 @@ def _lines(path: Path) -> Iterator[str]:
         raise RecordError(f"{path}: cannot be read: {error}") from error
 
 
-def _median(rows: Sequence[SampleRow]) -> Estimate:
-    from statistics import median
-
-    return Estimate(
-        value=median(row.delta_loss for row in rows) if rows else None,
-        n=len(rows),
-        unit="nats/token",
-        method="median",
-        reason="descriptive: no interval" if rows else "no values",
-    )
-
-
-def _count(rows: Sequence[SampleRow]) -> Estimate:
-    return Estimate(
-        value=sum(row.status == "error" for row in rows),
-        n=len(rows),
-        unit="examples",
-        method="count of examples whose attack failed",
-    )
+ROUGE_DROP = 0.10
+"""The relative fall of ROUGE-L from which a summary counts as spoilt, by default."""

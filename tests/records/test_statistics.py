@@ -11,7 +11,7 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from harness import statistics
+from harness.records import statistics
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 7), (3, 10), (50, 100), (12, 12)])

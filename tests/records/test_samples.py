@@ -10,12 +10,8 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from harness.base.errors import RecordError
-from harness.results import (
-    SampleRow,
-    read_samples,
-    successes,
-    summarise_attack,
-)
+from harness.records.samples import SampleRow, read_samples
+from harness.records.summary import successes, summarise_attack
 from tests.run_fixtures import sample_row
 
 DELTAS = [0.0, 0.1, 0.139, 0.14, 0.5, 1.0]

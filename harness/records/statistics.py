@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.records import Estimate
+from harness.records.estimate import Estimate
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -1,77 +1,20 @@
 """Records: what happened to a variant or a cell, as JSON with a published schema.
 
-The models below are the one source: `harness/schemas/record.v1.json` is generated from
+The models below are the one source: `harness/records/published/record.v1.json` is generated from
 them (a test compares the two), and what is written is validated against that file, as
 what is read is. Numbers are finite or null, and a null estimate says why.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import pydantic
 
-from harness.base.errors import RecordError
 from harness.base.strict import Strict
-
-if TYPE_CHECKING:
-    from jsonschema import Draft202012Validator
+from harness.records.estimate import _NULL, _OBJECT, Estimate, Sha256, _when
 
 SCHEMA_VERSION: Final = 1
-
-Sha256 = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-def _when(field: str, value: str | bool, **consequences: Any) -> dict[str, Any]:
-    """Return a rule for the schema: where `field` is `value`, the others are so."""
-    return {
-        "if": {"properties": {field: {"const": value}}},
-        "then": {"properties": consequences, "required": list(consequences)},
-    }
-
-
-_OBJECT: dict[str, Any] = {"type": "object"}
-_NULL: dict[str, Any] = {"type": "null"}
-
-
-class Estimate(Strict):
-    """A number, how sure it is, and how it came about."""
-
-    model_config = pydantic.ConfigDict(
-        json_schema_extra={
-            "if": {"properties": {"value": _NULL}},
-            "then": {
-                "properties": {"reason": {"type": "string", "minLength": 1}},
-                "required": ["reason"],
-            },
-        }
-    )
-
-    value: float | None
-    """The point estimate; null only with a reason."""
-    n: int = pydantic.Field(ge=0)
-    """How many units (examples, documents, seeds) it rests on."""
-    unit: str
-    """As ``nats/token``, ``perplexity``, ``fraction``."""
-    method: str
-    """How value and interval were computed, as ``mean; bootstrap over documents``."""
-    interval: tuple[float, float] | None = None
-    """Lower and upper bound at `level`; null where n is too small for one."""
-    level: float = 0.95
-    """The interval's confidence level."""
-    reason: str | None = None
-    """Why `value` or `interval` is null."""
-
-    @pydantic.model_validator(mode="after")
-    def _null_has_a_reason(self) -> Estimate:
-        if self.value is None and not self.reason:
-            raise ValueError("a null value needs a reason")
-        return self
 
 
 class SuiteRef(Strict):
@@ -443,135 +386,3 @@ class Record(Strict):
     """With what, where and when."""
     error: ErrorInfo | None = None
     """Why it failed; null where it is complete."""
-
-
-def write_record(path: Path, record: Record) -> None:
-    """Write a record atomically; one that breaks the schema raises RecordError."""
-    from harness.base.store import write_json
-
-    document = record.model_dump(mode="json")
-    _refuse(path, faults(document))
-    write_json(path, document)
-
-
-def read_record(path: Path) -> Record:
-    """Read a record; RecordError names the file, the path in it and the fault."""
-    document = read_document(path)
-    _refuse(path, faults(document))
-    return Record.model_validate(document)
-
-
-def read_document(path: Path) -> Any:
-    """Read strict JSON: no NaN, no infinities, no key twice in an object."""
-    try:
-        return parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: cannot be read: {error}") from error
-
-
-def parse_json(text: str) -> Any:
-    """Parse strict JSON; ValueError says what is wrong."""
-    return json.loads(
-        text,
-        parse_constant=_no_constant,
-        parse_float=_finite,
-        object_pairs_hook=_unique_keys,
-    )
-
-
-class Fault(NamedTuple):
-    """Something that a record must not hold."""
-
-    path: tuple[str | int, ...]
-    """The keys that lead to it."""
-    message: str
-    """What is wrong, in a sentence."""
-
-    def __str__(self) -> str:
-        return f"{'.'.join(map(str, self.path)) or 'record'}: {self.message}"
-
-
-def faults(document: Any) -> list[Fault]:
-    """Return all that the schema and the models have against a record."""
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if isinstance(version, int) and version != SCHEMA_VERSION:
-        known = f"this harness reads version {SCHEMA_VERSION}"
-        message = f"schema version {version}; {known}"
-        return [Fault(("schema_version",), message)]
-    found = [*_broken_rules(document), *_not_finite(document)]
-    return found or _broken_models(document)
-
-
-def readable_errors(error: pydantic.ValidationError) -> list[str]:
-    """Return a sentence for each fault that pydantic found."""
-    return [str(Fault(e["loc"], e["msg"])) for e in error.errors()]
-
-
-def _refuse(path: Path, found: list[Fault]) -> None:
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise RecordError(f"{path}: {found[0]}{more}")
-
-
-def _broken_rules(document: Any) -> Iterator[Fault]:
-    from jsonschema.exceptions import best_match
-
-    errors = sorted(
-        _validator().iter_errors(document), key=lambda e: list(map(str, e.path))
-    )
-    for error in errors:
-        closest = best_match([error]) or error
-        yield Fault(tuple(closest.absolute_path), _shortened(closest.message))
-
-
-def _broken_models(document: Any) -> list[Fault]:
-    """Return what only the models can say."""
-    try:
-        Record.model_validate(document)
-    except pydantic.ValidationError as error:
-        return [Fault(e["loc"], e["msg"]) for e in error.errors()]
-    return []
-
-
-def _not_finite(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Fault]:
-    if isinstance(value, float) and not math.isfinite(value):
-        yield Fault(path, f"{value} is not finite")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _not_finite(item, (*path, key))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _not_finite(item, (*path, index))
-
-
-@cache
-def _validator() -> Draft202012Validator:
-    from jsonschema import Draft202012Validator
-
-    from harness import schemas
-
-    return Draft202012Validator(schemas.load("record"))
-
-
-def _shortened(message: str, length: int = 200) -> str:
-    return message if len(message) <= length else f"{message[: length - 3]}..."
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is beyond the range of floats")
-    return value
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} occurs twice")
-    return found

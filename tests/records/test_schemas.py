@@ -8,8 +8,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from harness import schemas
-from harness.results import SampleRow, summarise_attack
+from harness.records import schemas
+from harness.records.samples import SampleRow
+from harness.records.summary import summarise_attack
 from tests.run_fixtures import sample_row
 
 
@@ -17,7 +18,7 @@ from tests.run_fixtures import sample_row
 def test_the_files_are_up_to_date(kind: str) -> None:
     text = (schemas.FOLDER / schemas.KINDS[kind]).read_text()
     made = json.loads(json.dumps(schemas.generate(kind)))
-    assert json.loads(text) == made, "run `python -m harness.schemas`"
+    assert json.loads(text) == made, "run `python -m harness.records.schemas`"
 
 
 @pytest.mark.parametrize("kind", sorted(schemas.KINDS))

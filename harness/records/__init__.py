@@ -1,0 +1,1 @@
+"""What is written down: records, samples, verdicts, and their statistics."""
