@@ -38,7 +38,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from trained import train
 
-from harness.interfaces import AttackContext, Example, ExampleSets
+from harness.data.document import Example, ExampleSets
+from harness.interfaces import AttackContext
 from harness.subject import Subject
 
 TOP_K = 256

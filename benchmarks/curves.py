@@ -29,7 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.interfaces import Adversarial, Attack, AttackContext, Example, ExampleSets
+from harness.data.document import Example, ExampleSets
+from harness.interfaces import Adversarial, Attack, AttackContext
 from harness.models.checkpoints import load_model, load_tokenizer
 from harness.records.statistics import paired_difference, wilson
 from harness.subject import Subject

@@ -11,7 +11,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from harness.base.arrays import Ids
-    from harness.interfaces import Example
+    from harness.data.document import Example
     from harness.subject import Subject
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from harness.base.errors import CellError, UsageError
-from harness.examples import build_examples
-from harness.interfaces import ArmContext, Example, ExampleSets
+from harness.data.document import Example, ExampleSets, _content
+from harness.data.examples import build_examples
+from harness.data.sections import ExampleSet, ExamplesSection
+from harness.interfaces import ArmContext
 from harness.records.statistics import bootstrap_mean, paired_difference
 from harness.scoring.rules import TokenRules
 from harness.scoring.vocabulary import Vocabulary
 from harness.subject import Subject
-from harness.suite import ExampleSet, ExamplesSection, RecoverySection
+from harness.suite import RecoverySection
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from harness.base.arrays import Ids
     from harness.records.estimate import Estimate
     from harness.run_context import RunContext
+
 
 HELD_OUT_EXAMPLES = (64, 32, 16, 8)
 """How many are cut from the held-out corpus of recovery where the suite has no
@@ -96,18 +98,6 @@ def _held_out(
     wanted = ExampleSet(corpus=recovery.validation, count=count)
     apart = {"test": wanted, "search": None, "validation": None}
     return section.model_copy(update=apart)
-
-
-def content_key(
-    prompt_ids: Sequence[int] | Ids, reference_ids: Sequence[int] | Ids
-) -> str:
-    """Identify an example by what it holds, whatever a suite calls it."""
-    parts = (",".join(str(int(i)) for i in ids) for ids in (prompt_ids, reference_ids))
-    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
-
-
-def _content(example: Example) -> str:
-    return content_key(example.prompt_ids, example.reference_ids)
 
 
 def _allowed(run: RunContext, tokenizer: PreTrainedTokenizerBase, rows: int) -> Ids:

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.base.errors import NothingMatched, UsageError, unknown_name
 from harness.base.store import content_hash
+from harness.data.sections import ExampleSet
 from harness.diagnostics import EXAMINED
 from harness.interfaces import (
     ATTACK,
@@ -26,7 +27,7 @@ from harness.interfaces import (
     Scene,
 )
 from harness.records.record import SCHEMA_VERSION
-from harness.suite import ExampleSet, Suite
+from harness.suite import Suite
 from harness.suite_file import Experiment
 from harness.suites.plugin_options import marked
 from harness.suites.scenes import attacks_of, scene_of

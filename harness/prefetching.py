@@ -37,7 +37,7 @@ def _fetches(
     experiment: Experiment, store_root: Path
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     from harness.base.store import Store
-    from harness.corpora import Corpora
+    from harness.data.corpora import Corpora
 
     for label, adapter in experiment.models.items():
         yield f"models.{label}", adapter.fetch

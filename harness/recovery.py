@@ -19,13 +19,13 @@ import torch
 from harness.base.errors import CellError
 from harness.base.store import Store
 from harness.certificate import minimum_weight
-from harness.corpora import Corpora, token_blocks
+from harness.data.blocks import count_tokens, pair_blocks, token_blocks
+from harness.data.corpora import Corpora
 from harness.interfaces import Constraint, ModelAdapter
 from harness.records.estimate import Estimate
 from harness.records.record import RecoverySummary
 from harness.records.statistics import bootstrap_mean
 from harness.suite import RecoverySection
-from harness.texts.pairs import count_tokens, pair_blocks
 from harness.training import (
     Line,
     TrainingHooks,

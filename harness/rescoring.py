@@ -15,7 +15,8 @@ from harness.summaries import write_text_once, write_texts
 
 if TYPE_CHECKING:
     from harness.base.arrays import Ids
-    from harness.interfaces import Adversarial, Example
+    from harness.data.document import Example
+    from harness.interfaces import Adversarial
     from harness.subject import Subject
 
 OVERWRITTEN = "the attack changed tokens that it must leave as they are"

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from harness.base.progress import Progress
 from harness.base.signals import StopSignals
 from harness.base.store import Store
-from harness.corpora import Corpora
+from harness.data.corpora import Corpora
 from harness.plan import Plan
 from harness.run_folder import RunFolder
 from harness.suite import Suite
 from harness.suite_file import Experiment
 
 if TYPE_CHECKING:
-    from harness.interfaces import ExampleSets
+    from harness.data.document import ExampleSets
     from harness.subject import Subject
 
 
@@ -57,7 +57,7 @@ class RunContext:
 
         They are cut once in a run: all variants of a model share its tokenizer.
         """
-        from harness.examples import build_examples
+        from harness.data.examples import build_examples
 
         section = self.suite.examples
         assert section is not None  # a suite with attacks has examples

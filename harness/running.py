@@ -14,7 +14,7 @@ from harness.assembly import Unit
 from harness.base.errors import HarnessError
 from harness.base.signals import StopSignals
 from harness.base.store import Store, write_atomic
-from harness.corpora import Corpora
+from harness.data.corpora import Corpora
 from harness.diagnostics.replay import replay_run
 from harness.executors import Executor, RunUnit
 from harness.plan import CellPlan, Plan

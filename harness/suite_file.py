@@ -13,9 +13,10 @@ import pydantic
 from ruamel.yaml import YAML
 
 from harness.base.errors import MissingResource, Problem, SuiteError
+from harness.data.sections import CorpusSection
 from harness.interfaces import CORPUS, Attack, Constraint, Metric, ModelAdapter, Plugin
 from harness.registry import Registry, load_registry
-from harness.suite import CorpusSection, ModelSection, Suite
+from harness.suite import ModelSection, Suite
 from harness.suites.checks import check, placement_problems
 from harness.suites.derived_arms import add_derived_arms
 from harness.suites.expansion import expand
@@ -30,7 +31,7 @@ from harness.suites.plugin_options import (
 )
 
 if TYPE_CHECKING:
-    from harness.corpora import Corpora
+    from harness.data.corpora import Corpora
 
 _NOT_DUMPED = {"extends", "profiles"}
 
@@ -283,7 +284,7 @@ def _expanded(
 
 def _corpora(experiment: Experiment, store_root: Path) -> Corpora:
     from harness.base.store import Store
-    from harness.corpora import Corpora
+    from harness.data.corpora import Corpora
 
     return Corpora(experiment.suite.corpora, Store(store_root))
 

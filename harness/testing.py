@@ -27,7 +27,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from harness.interfaces import Document, Example, ExampleSets
+from harness.data.document import Document, Example, ExampleSets
 from harness.subject import Subject
 
 __all__ = [

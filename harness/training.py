@@ -31,8 +31,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from harness.base.errors import Stopped, TrainingDiverged
 from harness.base.isolation import fixed_random_state
+from harness.data.blocks import IGNORED
 from harness.models.decoding import decoder_inputs
-from harness.texts.pairs import IGNORED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -171,7 +171,7 @@ def next_token_loss(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
 def reference_losses(model: PreTrainedModel, pairs: torch.Tensor) -> torch.Tensor:
     """Return the mean loss [batch] of each pair's reference, in nats/token.
 
-    Takes pairs as `harness.texts.pairs` lays them out; an encoder-decoder model reads
+    Takes pairs as `harness.data.blocks` lays them out; an encoder-decoder model reads
     the prompts, as long as the longest of them is.
     """
     prompts, references = (_trimmed(half) for half in pairs.chunk(2, dim=1))

@@ -15,8 +15,8 @@ import pytest
 from harness.assembly import Outcome, assemble
 from harness.base.signals import StopSignals
 from harness.base.store import Store
-from harness.corpora import Corpora
-from harness.interfaces import Example
+from harness.data.corpora import Corpora
+from harness.data.document import Example
 from harness.plan import CellPlan, VariantPlan, make_plan
 from harness.records.files import write_record
 from harness.records.record import (

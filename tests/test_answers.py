@@ -12,12 +12,12 @@ import torch
 
 from harness.answers import answer, chosen
 from harness.base.store import Store
-from harness.corpora import Corpora
-from harness.examples import build_examples
-from harness.interfaces import Choice, Example
+from harness.data.corpora import Corpora
+from harness.data.document import Choice, Example
+from harness.data.examples import build_examples
+from harness.data.sections import CorpusSection, ExampleSet, ExamplesSection
 from harness.scoring.predictions import predictions
 from harness.subject import Subject
-from harness.suite import CorpusSection, ExampleSet, ExamplesSection
 
 PROMPT = np.array([5, 17, 40, 9, 33])
 TASKS = {

@@ -1,7 +1,7 @@
 import numpy as np
 
 from harness.cell import PartialRows, add_ledgers
-from harness.interfaces import Example
+from harness.data.document import Example
 from harness.records.record import Ledger
 from harness.rescoring import failed_row
 

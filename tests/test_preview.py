@@ -8,7 +8,7 @@ from harness.assembly import Outcome, assemble, error_info
 from harness.base.errors import CellError
 from harness.base.signals import StopSignals
 from harness.base.store import Store
-from harness.corpora import Corpora
+from harness.data.corpora import Corpora
 from harness.plan import make_plan
 from harness.preview import preview, summary
 from harness.records.files import write_record

@@ -10,7 +10,8 @@ from scipy.special import log_softmax
 
 from harness.base.errors import CellError, Stopped, TrainingDiverged
 from harness.base.store import Store
-from harness.corpora import Corpora
+from harness.data.corpora import Corpora
+from harness.data.sections import CorpusSection
 from harness.models.checkpoints import CheckpointOptions
 from harness.recovery import (
     OrderedBlocks,
@@ -19,7 +20,7 @@ from harness.recovery import (
     training_order,
     training_plan,
 )
-from harness.suite import CorpusSection, RecoverySection
+from harness.suite import RecoverySection
 from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.constraints.none import Unconstrained
 from harness_plugins.constraints.projection import ProjectedWeights, ProjectionOptions

@@ -8,12 +8,13 @@ import torch
 
 from harness.base.errors import Stopped, UsageError
 from harness.base.store import Store
-from harness.corpora import Corpora
+from harness.data.blocks import IGNORED, count_tokens, pair_blocks
+from harness.data.corpora import Corpora
+from harness.data.sections import CorpusSection
 from harness.models.checkpoints import CheckpointOptions
 from harness.recovery import held_out_losses, recover
-from harness.suite import CorpusSection, RecoverySection
+from harness.suite import RecoverySection
 from harness.testing import TEXT, tiny_model, tiny_tokenizer
-from harness.texts.pairs import IGNORED, count_tokens, pair_blocks
 from harness.training import reference_losses
 from harness_plugins.constraints.none import Unconstrained
 from harness_plugins.constraints.softplus import Softplus, SoftplusOptions

@@ -84,7 +84,7 @@ def test_smoke_is_one_seed_in_float32(name):
 
 def test_smoke_can_take_all_texts_from_one_small_file(shared, tmp_path):
     from harness.base.store import Store
-    from harness.corpora import Corpora
+    from harness.data.corpora import Corpora
 
     file = shared / "data" / "pile_sequences.jsonl"
     names = ("pile_train", "pile_validation", "pile_search", "pile_test")

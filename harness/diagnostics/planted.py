@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.derivation import content_key
+from harness.data.document import content_key
 from harness.diagnostics.answers import FULL, absent, answer
 from harness.diagnostics.arm import Arm
 from harness.evidence.results import Subjects

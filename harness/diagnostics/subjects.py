@@ -20,7 +20,7 @@ from harness.scoring.rounding import MARGIN_NATS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from harness.interfaces import Example
+    from harness.data.document import Example
     from harness.subject import Subject
 
     Floats = NDArray[np.float64]

@@ -1,8 +1,8 @@
 """Records: what happened to a variant or a cell, as JSON with a published schema.
 
-The models below are the one source: `harness/records/published/record.v1.json` is generated from
-them (a test compares the two), and what is written is validated against that file, as
-what is read is. Numbers are finite or null, and a null estimate says why.
+The models below are the one source: the published schema is generated from them (a
+test compares the two), and what is written is validated against that file, as what is
+read is. Numbers are finite or null, and a null estimate says why.
 """
 
 from __future__ import annotations

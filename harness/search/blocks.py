@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from harness.base.arrays import Ids
-    from harness.interfaces import Example
+    from harness.data.document import Example
     from harness.subject import Subject
 
 PROBES = 1 / 16

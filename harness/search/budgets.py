@@ -6,7 +6,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.interfaces import Budget, Example, ExampleSets
+    from harness.data.document import Example, ExampleSets
+    from harness.interfaces import Budget
     from harness.subject import Subject
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.base.arrays import Ids
-    from harness.interfaces import Example
+    from harness.data.document import Example
     from harness.scoring.rules import TokenRules
     from harness.subject import Subject
 

@@ -20,7 +20,8 @@ from harness.interfaces import (
 if TYPE_CHECKING:
     from typing import Any
 
-    from harness.interfaces import AttackContext, Example, ExampleSets
+    from harness.data.document import Example, ExampleSets
+    from harness.interfaces import AttackContext
     from harness.records.samples import SampleRow
     from harness.subject import Subject
 

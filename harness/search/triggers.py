@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.base.arrays import Ids
-    from harness.interfaces import Example
+    from harness.data.document import Example
     from harness.subject import Subject
 
 Trigger = tuple[int, ...]

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.base.errors import Problem, unknown_name
+from harness.data.sections import CorpusSection
 from harness.interfaces import CORPUS, Attack, Constraint, Plugin
 from harness.registry import Registry
-from harness.suite import CorpusSection, Suite
+from harness.suite import Suite
 from harness.suites import complaints
 from harness.suites.located import Node
 from harness.suites.plugin_options import Plugins, build_plugins, entries_of, marked

@@ -11,7 +11,8 @@ from typing import Any, get_args
 import pydantic
 
 from harness.base.errors import Problem, unknown_name
-from harness.suite import DEVICE, FINGERPRINT, LABEL, SLICE, SPLIT
+from harness.data.sections import FINGERPRINT, SLICE, SPLIT
+from harness.suite import DEVICE, LABEL
 from harness.suites.located import Node
 
 _PATTERNS = {

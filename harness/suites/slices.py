@@ -8,7 +8,7 @@ import math
 import os
 from dataclasses import dataclass
 
-from harness.suite import CorpusSection
+from harness.data.sections import CorpusSection
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
 from harness.base.errors import CellError, unknown_name
+from harness.data.document import ExampleSets
 from harness.interfaces import (
     Adversarial,
     Attack,
     AttackContext,
     AttackLabel,
     Budget,
-    ExampleSets,
     Options,
     Peers,
     Scene,

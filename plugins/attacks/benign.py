@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import hookimpl
 from harness.base.errors import CellError
-from harness.interfaces import (
-    Adversarial,
-    Attack,
-    AttackContext,
-    Budget,
-    Example,
-    ExampleSets,
-    Options,
-)
+from harness.data.document import Example, ExampleSets
+from harness.interfaces import Adversarial, Attack, AttackContext, Budget, Options
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,14 +11,13 @@ import pydantic
 
 from harness import hookimpl
 from harness.base.strict import Positive
+from harness.data.document import Example, ExampleSets
 from harness.interfaces import (
     Adversarial,
     Attack,
     AttackContext,
     BlockBudget,
     Budget,
-    Example,
-    ExampleSets,
     LocalPath,
 )
 from harness.search.block_options import BlockOptions

@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING
 
 from harness import hookimpl
 from harness.base.strict import Positive
-from harness.interfaces import (
-    Adversarial,
-    Attack,
-    AttackContext,
-    BlockBudget,
-    Budget,
-    Example,
-    ExampleSets,
-)
+from harness.data.document import Example, ExampleSets
+from harness.interfaces import Adversarial, Attack, AttackContext, BlockBudget, Budget
 from harness.search.block_options import BlockOptions
 
 if TYPE_CHECKING:

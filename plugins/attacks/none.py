@@ -6,14 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from harness import hookimpl
-from harness.interfaces import (
-    Adversarial,
-    Attack,
-    AttackContext,
-    Budget,
-    ExampleSets,
-    Options,
-)
+from harness.data.document import ExampleSets
+from harness.interfaces import Adversarial, Attack, AttackContext, Budget, Options
 
 if TYPE_CHECKING:
     from harness.subject import Subject

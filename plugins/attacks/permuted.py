@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
 from harness.base.errors import CellError
-from harness.interfaces import (
-    Adversarial,
-    Attack,
-    AttackContext,
-    Budget,
-    ExampleSets,
-    Options,
-)
+from harness.data.document import ExampleSets
+from harness.interfaces import Adversarial, Attack, AttackContext, Budget, Options
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,15 +9,8 @@ import pydantic
 
 from harness import hookimpl
 from harness.base.strict import Positive
-from harness.interfaces import (
-    Adversarial,
-    Attack,
-    AttackContext,
-    Budget,
-    Example,
-    ExampleSets,
-    Options,
-)
+from harness.data.document import Example, ExampleSets
+from harness.interfaces import Adversarial, Attack, AttackContext, Budget, Options
 
 if TYPE_CHECKING:
     from harness.search.lockstep import Search

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
 from harness.base.strict import Positive
+from harness.data.document import Example, ExampleSets
 from harness.interfaces import (
     Adversarial,
     Attack,
     AttackContext,
     BlockBudget,
     Budget,
-    Example,
-    ExampleSets,
     Options,
     TriggerBudget,
 )

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 from harness import hookimpl
 from harness.base.strict import Positive
+from harness.data.document import ExampleSets
 from harness.interfaces import (
     Adversarial,
     Attack,
     AttackContext,
     Budget,
-    ExampleSets,
     Options,
     TriggerBudget,
 )

@@ -19,7 +19,8 @@ import pydantic
 
 from harness import hookimpl
 from harness.base.errors import CellError
-from harness.interfaces import ArmContext, Constraint, Example, ModelAdapter, Options
+from harness.data.document import Example
+from harness.interfaces import ArmContext, Constraint, ModelAdapter, Options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from harness.base.arrays import Ids
-    from harness.interfaces import ExampleSets
+    from harness.data.document import ExampleSets
     from harness.records.record import Derivation
 
 _EXAMPLES = 32
@@ -336,7 +337,7 @@ def _estimates(
 def _rows(
     examples: Sequence[Example], gains: dict[str, NDArray[np.float64]]
 ) -> list[dict[str, Any]]:
-    from harness.derivation import content_key
+    from harness.data.document import content_key
 
     return [
         {

@@ -13,7 +13,8 @@ import pydantic
 from harness import hookimpl
 from harness.base.errors import CellError, UsageError
 from harness.base.strict import Positive
-from harness.interfaces import CorpusName, Document, Metric, MetricContext, Options
+from harness.data.document import Document
+from harness.interfaces import CorpusName, Metric, MetricContext, Options
 
 if TYPE_CHECKING:
     from harness.base.arrays import Ids
@@ -112,7 +113,7 @@ class Perplexity(Metric[PerplexityOptions]):
     ) -> Iterator[dict[str, Any]]:
         import numpy as np
 
-        from harness.texts.encoding import TextEncoder
+        from harness.data.encoding import TextEncoder
 
         model, tokenizer = subject.huggingface()
         apart = bool(model.config.is_encoder_decoder)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from harness import hookimpl
 from harness.base.errors import UsageError
 from harness.base.strict import Positive
-from harness.interfaces import CorpusName, Document, Metric, MetricContext, Options
+from harness.data.document import Document
+from harness.interfaces import CorpusName, Metric, MetricContext, Options
 
 if TYPE_CHECKING:
     from harness.records.estimate import Estimate
@@ -81,9 +82,9 @@ class Rouge(Metric[RougeOptions]):
     ) -> Iterator[dict[str, Any]]:
         import numpy as np
 
+        from harness.data.encoding import TextEncoder
         from harness.records.rouge import rouge
         from harness.summaries import write_texts
-        from harness.texts.encoding import TextEncoder
 
         model, tokenizer = subject.huggingface()
         encoder_decoder = bool(model.config.is_encoder_decoder)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.corpora import Corpora
+    from harness.data.corpora import Corpora
 
 
 _RECIPE = 1
@@ -103,8 +103,8 @@ class Scratch(ModelAdapter[ScratchOptions]):
         return content_hash({"recipe": _RECIPE, "options": options, "text": text})
 
     def _corpora(self, store: Store) -> Corpora:
-        from harness.corpora import Corpora
-        from harness.suite import CorpusSection
+        from harness.data.corpora import Corpora
+        from harness.data.sections import CorpusSection
 
         section = CorpusSection(builtin=_CORPUS, slice=self.options.slice)
         return Corpora({_CORPUS: section}, store)

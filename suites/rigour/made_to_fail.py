@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
+from harness.data.document import ExampleSets
 from harness.interfaces import (
     Adversarial,
     Attack,
     AttackContext,
     Constraint,
-    ExampleSets,
     ModelAdapter,
 )
 from harness.models.checkpoints import CheckpointAdapter

@@ -1,6 +1,6 @@
 """Whether an attack found what was planted, from records alone."""
 
-from harness.derivation import content_key
+from harness.data.document import content_key
 from harness.diagnostics.planted import found_on
 from harness.records.record import Derivation
 from harness.records.samples import SampleRow

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from harness.data.document import Example
 from harness.diagnostics.probes import probe
 from harness.diagnostics.subjects import examine
-from harness.interfaces import Example
 from harness.subject import Subject
 
 pytestmark = pytest.mark.transformers5

@@ -8,14 +8,8 @@ from typing import Annotated, Literal
 import pydantic
 
 from harness import hookimpl
-from harness.interfaces import (
-    Adversarial,
-    Attack,
-    AttackContext,
-    Budget,
-    ExampleSets,
-    Options,
-)
+from harness.data.document import ExampleSets
+from harness.interfaces import Adversarial, Attack, AttackContext, Budget, Options
 from harness.subject import Subject
 
 

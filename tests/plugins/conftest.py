@@ -38,7 +38,7 @@ def letter_subject(tiny_model, letter_tokenizer):
 @pytest.fixture(scope="session")
 def letter_examples():
     """Return a function that makes examples of random letters."""
-    from harness.interfaces import Example
+    from harness.data.document import Example
 
     def make(count=1, prompt=4, reference=3, *, seed=0, protected=0):
         rng = np.random.default_rng([seed, count, prompt])

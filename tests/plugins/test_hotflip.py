@@ -4,7 +4,8 @@ import pytest
 import torch
 from scipy.stats import bootstrap
 
-from harness.interfaces import AttackContext, ExampleSets
+from harness.data.document import ExampleSets
+from harness.interfaces import AttackContext
 from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
 from harness_plugins.attacks.permuted import Permuted
 from harness_plugins.attacks.random import Random

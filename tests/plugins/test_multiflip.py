@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from harness.interfaces import AttackContext, Example, ExampleSets
+from harness.data.document import Example, ExampleSets
+from harness.interfaces import AttackContext
 from harness.scoring.rules import TokenRules
 from harness.subject import Subject
 from harness.testing import tiny_examples, tiny_subject

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from harness.base.errors import CellError
-from harness.interfaces import ArmContext, Example, ExampleSets
+from harness.data.document import Example, ExampleSets
+from harness.interfaces import ArmContext
 from harness.models.checkpoints import CheckpointOptions
 from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.constraints.noise import Noise, NoiseOptions, find_scale

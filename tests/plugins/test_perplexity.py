@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from harness.base.errors import UsageError
-from harness.interfaces import Document, MetricContext
+from harness.data.document import Document
+from harness.interfaces import MetricContext
 from harness.subject import Subject
 from harness_plugins.metrics.perplexity import Perplexity, PerplexityOptions
 

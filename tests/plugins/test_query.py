@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from harness.interfaces import AttackContext, ExampleSets
+from harness.data.document import ExampleSets
+from harness.interfaces import AttackContext
 from harness.scoring.rules import TokenRules
 from harness.subject import Subject
 from harness_plugins.attacks.query import Query, QueryOptions

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from harness.base.errors import UsageError
-from harness.interfaces import Document, MetricContext
+from harness.data.document import Document
+from harness.interfaces import MetricContext
 from harness.records.rouge import rouge
 from harness.subject import Subject
 from harness.testing import tiny_subject

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from harness.texts.builtin import python_topics
+from harness.data.builtin import python_topics
 from harness_plugins.models.scratch import (
     Crops,
     Scratch,

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from harness.base.errors import CellError
-from harness.interfaces import AttackContext, Budget, Example, ExampleSets
+from harness.data.document import Example, ExampleSets
+from harness.interfaces import AttackContext, Budget
 from harness.testing import tiny_subject
 from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
 from harness_plugins.attacks.random import Random

@@ -13,7 +13,8 @@ import pydantic
 import pytest
 
 from harness import testing
-from harness.interfaces import AttackContext, Example, ExampleSets
+from harness.data.document import Example, ExampleSets
+from harness.interfaces import AttackContext
 from harness.records.rouge import rouge
 from harness.scoring.rules import TokenRules
 from harness.subject import Subject

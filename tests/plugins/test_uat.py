@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from harness.base.errors import CellError
-from harness.interfaces import AttackContext, ExampleSets
+from harness.data.document import ExampleSets
+from harness.interfaces import AttackContext
 from harness_plugins.attacks.uat import UAT, UATOptions
 
 pytestmark = pytest.mark.transformers5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.interfaces import Example
+from harness.data.document import Example
 from harness.search.flips import (
     Flip,
     Pool,

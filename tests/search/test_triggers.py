@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.interfaces import Example
+from harness.data.document import Example
 from harness.search.triggers import Batch, TriggerSearch, with_trigger
 
 pytestmark = pytest.mark.transformers5

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from harness.suite import CorpusSection
+from harness.data.sections import CorpusSection
 from harness.suites.slices import Source, overlap
 
 SIZE = 400

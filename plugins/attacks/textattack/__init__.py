@@ -13,14 +13,8 @@ from typing import TYPE_CHECKING
 
 from harness import hookimpl
 from harness.base.errors import CellError, HarnessError, MissingResource
-from harness.interfaces import (
-    Adversarial,
-    Attack,
-    AttackContext,
-    Budget,
-    Example,
-    ExampleSets,
-)
+from harness.data.document import Example, ExampleSets
+from harness.interfaces import Adversarial, Attack, AttackContext, Budget
 from harness_plugins.attacks.textattack.library import (
     DEFAULT_RECIPE,
     INSTALL,

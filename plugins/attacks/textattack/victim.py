@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from harness.base.arrays import Ids
-    from harness.interfaces import Example
+    from harness.data.document import Example
     from harness.subject import Subject
 
 NO_SCORE = -1e6

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import UsageError
-from harness.texts.hub import HubSplit, split_files
+from harness.data.hub import HubSplit, split_files
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from harness.base.errors import MissingResource, UsageError
 from harness.base.store import Store, content_hash, write_json
-from harness.texts.files import readable
+from harness.data.files import readable
 
 _KIND = "hub-datasets"
 _LISTING = "files.json"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness.base.errors import UsageError, unknown_name
-from harness.texts.fields import Fields
+from harness.data.fields import Fields
 
 Row = tuple[Mapping[str, Any], str]
 """The fields of a row, and where it stands (file, and line where there are lines)."""

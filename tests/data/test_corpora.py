@@ -14,8 +14,9 @@ import pytest
 
 from harness.base.errors import MissingResource, UsageError
 from harness.base.store import Store
-from harness.corpora import Corpora, token_blocks
-from harness.suite import CorpusSection
+from harness.data.blocks import token_blocks
+from harness.data.corpora import Corpora
+from harness.data.sections import CorpusSection
 
 TEXTS = [f"document number {i} " * 3 for i in range(10)]
 

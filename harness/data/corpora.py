@@ -5,31 +5,21 @@ from __future__ import annotations
 import glob
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import HarnessError, MissingResource, UsageError, unknown_name
-from harness.base.store import Store, content_hash, fingerprint_files
-from harness.interfaces import Document
-from harness.texts import hub as hub_datasets
-from harness.texts.builtin import BUILTIN_TEXTS
-from harness.texts.fields import Fields
-from harness.texts.files import Row, read_rows
-from harness.texts.hub import HubSplit
+from harness.base.store import Store, fingerprint_files
+from harness.data import hub as hub_datasets
+from harness.data.builtin import BUILTIN_TEXTS
+from harness.data.document import Document
+from harness.data.fields import Fields
+from harness.data.files import Row, read_rows
+from harness.data.hub import HubSplit
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from transformers import PreTrainedTokenizerBase
-
-    from harness.suite import CorpusSection
-
-_DOCUMENTS = 64
-_TOKEN = np.dtype("<i4")
-_BLOCKS = "tokens.int32"
-_BLOCKS_VERSION = 1
+    from harness.data.sections import CorpusSection
 
 
 class Corpora:
@@ -174,74 +164,3 @@ def _hub_split(section: CorpusSection) -> HubSplit:
     return HubSplit(
         str(section.dataset), section.revision, section.split, section.files
     )
-
-
-def token_blocks(
-    corpora: Corpora,
-    name: str,
-    tokenizer: PreTrainedTokenizerBase,
-    tokenizer_key: str,
-    context: int,
-    tokens: int,
-    store: Store,
-    report: Callable[[int, int], None] = lambda done, total: None,
-) -> NDArray[np.int32]:
-    """Return packed blocks [n, context] of a corpus's tokens, cached in the store.
-
-    Each document is followed by the end-of-text token, and blocks cut across
-    documents; a prompt and its reference are read as one text. There are enough blocks
-    for `tokens`, or as many whole ones as the corpus has. `report` gets the tokens done
-    and wanted while they are made.
-    """
-    wanted = -(-tokens // context)
-    key = content_hash(
-        [_BLOCKS_VERSION, corpora.identity(name), tokenizer_key, context, wanted]
-    )
-
-    def build(folder: Path) -> None:
-        texts = (document.whole for document in corpora.all_documents(name))
-        with (folder / _BLOCKS).open("wb") as file:
-            for done in _write_tokens(file, texts, tokenizer, wanted * context):
-                report(done, wanted * context)
-            file.truncate(done // context * context * _TOKEN.itemsize)
-
-    path = store.folder("token-blocks", key, build) / _BLOCKS
-    if path.stat().st_size == 0:
-        raise UsageError(f"corpus {name} is shorter than one block of {context} tokens")
-    return np.memmap(path, dtype=_TOKEN, mode="r").reshape(-1, context)
-
-
-def _write_tokens(
-    file: IO[bytes],
-    texts: Iterable[str],
-    tokenizer: PreTrainedTokenizerBase,
-    wanted: int,
-) -> Iterator[int]:
-    """Write token ids until there are `wanted`, and yield how many there are."""
-    done = 0
-    for batch in _batches(texts, _DOCUMENTS):
-        ids = _joined_ids(batch, tokenizer)[: wanted - done]
-        file.write(ids.tobytes())
-        done += len(ids)
-        yield done
-        if done == wanted:
-            return
-
-
-def _joined_ids(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
-) -> NDArray[np.int32]:
-    end = tokenizer.eos_token_id
-    if end is None:
-        raise UsageError("the tokenizer has no end-of-text token to pack blocks with")
-    # Not verbose: documents longer than the model's context are no mistake here.
-    encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)
-    return np.concatenate(
-        [np.array([*ids, end], dtype=_TOKEN) for ids in encoded["input_ids"]]
-    )
-
-
-def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    iterator = iter(texts)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

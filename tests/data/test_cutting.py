@@ -10,10 +10,10 @@ import pytest
 
 from harness.base.errors import UsageError
 from harness.base.store import Store
-from harness.corpora import Corpora
-from harness.examples import build_examples
-from harness.interfaces import Example
-from harness.suite import CorpusSection, ExampleSet, ExamplesSection
+from harness.data.corpora import Corpora
+from harness.data.document import Example
+from harness.data.examples import build_examples
+from harness.data.sections import CorpusSection, ExampleSet, ExamplesSection
 from harness.testing import tiny_tokenizer
 
 pytestmark = pytest.mark.transformers5

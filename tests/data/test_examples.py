@@ -8,9 +8,9 @@ import pytest
 
 from harness.base.errors import UsageError
 from harness.base.store import Store
-from harness.corpora import Corpora
-from harness.examples import build_examples
-from harness.suite import CorpusSection, ExampleSet, ExamplesSection
+from harness.data.corpora import Corpora
+from harness.data.examples import build_examples
+from harness.data.sections import CorpusSection, ExampleSet, ExamplesSection
 
 TEXTS = [f"{i}: the cat sat on the mat and ate {i} dogs" for i in range(8)]
 

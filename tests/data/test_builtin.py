@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.texts.builtin import python_topics
+from harness.data.builtin import python_topics
 
 
 def test_documents_have_a_useful_length_and_hold_most_of_the_text():

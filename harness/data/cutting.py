@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.base.errors import UsageError
-from harness.interfaces import Choice, Document, Example
-from harness.texts.encoding import Entangled, Prompt, TextEncoder, shared_start
+from harness.data.document import Choice, Document, Example
+from harness.data.encoding import Entangled, Prompt, TextEncoder, shared_start
 
 if TYPE_CHECKING:
     from harness.base.arrays import Ids
-    from harness.suite import ExamplesSection
+    from harness.data.sections import ExamplesSection
 
 ENTANGLED = "the answer shares a token with what precedes it"
 NO_LAST_WORD = "there is no space before a last word"

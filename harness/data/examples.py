@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.base.errors import UsageError
-from harness.interfaces import Example, ExampleSets
-from harness.texts.cutting import Cutter, Unfit
-from harness.texts.encoding import TextEncoder
+from harness.data.cutting import Cutter, Unfit
+from harness.data.document import Example, ExampleSets
+from harness.data.encoding import TextEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from harness.corpora import Corpora
-    from harness.suite import ExampleSet, ExamplesSection
+    from harness.data.corpora import Corpora
+    from harness.data.sections import ExampleSet, ExamplesSection
 
 
 def build_examples(

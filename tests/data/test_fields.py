@@ -12,9 +12,9 @@ import pytest
 
 from harness.base.errors import UsageError
 from harness.base.store import Store
-from harness.corpora import Corpora
-from harness.interfaces import Document
-from harness.suite import CorpusSection
+from harness.data.corpora import Corpora
+from harness.data.document import Document
+from harness.data.sections import CorpusSection
 
 PAIRS = [
     {"dialogue": "a, b\nc", "summary": "one", "n": 1},

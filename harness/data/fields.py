@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.base.errors import UsageError
-from harness.interfaces import Document
+from harness.data.document import Document
 
 _BETWEEN_CHOICES = ";"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import UsageError
-from harness.texts import files as text_files
-from harness.texts.fields import Fields
-from harness.texts.files import read_rows, readable
+from harness.data import files as text_files
+from harness.data.fields import Fields
+from harness.data.files import read_rows, readable
 
 TEXTS = ["first", "", 'quo"ted, with\ncomma', "née ☃", "x" * 200_000, " "]
 BLANK_LINE = r"\n\s*\n"

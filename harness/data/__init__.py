@@ -1,0 +1,1 @@
+"""Corpora become documents, and documents become examples."""

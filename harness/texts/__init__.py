@@ -1,1 +1,0 @@
-"""Where the texts of corpora come from."""
