@@ -40,7 +40,7 @@ from trained import train
 
 from harness.data.document import Example, ExampleSets
 from harness.interfaces import AttackContext
-from harness.subject import Subject
+from harness.subject.subject import Subject
 
 TOP_K = 256
 CUT_FROM = slice(10_000, 400_000)

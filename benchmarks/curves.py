@@ -33,7 +33,7 @@ from harness.data.document import Example, ExampleSets
 from harness.interfaces import Adversarial, Attack, AttackContext
 from harness.models.checkpoints import load_model, load_tokenizer
 from harness.records.statistics import paired_difference, wilson
-from harness.subject import Subject
+from harness.subject.subject import Subject
 from harness_plugins.attacks.gcg import GCG, GCGOptions
 from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
 from harness_plugins.attacks.multiflip import MultiFlip, MultiFlipOptions

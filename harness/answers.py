@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from harness.base.arrays import Ids
     from harness.data.document import Example
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from harness.records.record import Ledger
 from harness.records.samples import SampleRow
 from harness.rescoring import Rescorer
 from harness.run_context import RunContext
-from harness.subject import Subject
+from harness.subject.subject import Subject
 
 PARTIAL = "samples.partial.jsonl"
 

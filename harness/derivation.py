@@ -13,9 +13,9 @@ from harness.data.examples import build_examples
 from harness.data.sections import ExampleSet, ExamplesSection
 from harness.interfaces import ArmContext
 from harness.records.statistics import bootstrap_mean, paired_difference
-from harness.scoring.rules import TokenRules
-from harness.scoring.vocabulary import Vocabulary
-from harness.subject import Subject
+from harness.subject.rules import TokenRules
+from harness.subject.subject import Subject
+from harness.subject.vocabulary import Vocabulary
 from harness.suite import RecoverySection
 
 if TYPE_CHECKING:

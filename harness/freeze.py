@@ -20,7 +20,7 @@ from harness.base.errors import CellError
 from harness.base.isolation import fixed_random_state
 from harness.ffn.activations import register_activations
 from harness.models.checkpoints import load_model, load_tokenizer
-from harness.models.decoding import text_inputs
+from harness.subject.decoding import text_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from harness.records.estimate import Estimate
     from harness.records.record import Derivation
     from harness.records.samples import SampleRow
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 
 CORPUS = "corpus-name"

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.interfaces import CellKey, Scene
 from harness.plan import CellPlan, VariantPlan
 from harness.records.samples import SampleRow, read_samples
-from harness.subject import Subject
+from harness.subject.subject import Subject
 
 
 class CellPeers:

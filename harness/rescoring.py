@@ -11,13 +11,13 @@ import numpy as np
 from harness.answers import answer
 from harness.records.rouge import rouge
 from harness.records.samples import ChoiceRow, SampleRow
-from harness.summaries import write_text_once, write_texts
+from harness.subject.writing import write_text_once, write_texts
 
 if TYPE_CHECKING:
     from harness.base.arrays import Ids
     from harness.data.document import Example
     from harness.interfaces import Adversarial
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 OVERWRITTEN = "the attack changed tokens that it must leave as they are"
 

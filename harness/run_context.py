@@ -17,7 +17,7 @@ from harness.suite_file import Experiment
 
 if TYPE_CHECKING:
     from harness.data.document import ExampleSets
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from harness.records.record import Diagnostic, Record, Samples
 from harness.records.summary import summarise_attack
 from harness.run_context import RunContext
 from harness.run_folder import Kind, state_of
-from harness.subject import Subject
+from harness.subject.subject import Subject
 from harness.variant import (
     TRAINING,
     load_subject,

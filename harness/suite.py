@@ -15,6 +15,7 @@ import pydantic
 from harness.base.strict import Positive, Strict
 from harness.data.sections import CorpusSection, ExamplesSection
 from harness.records.samples import ROUGE_DROP
+from harness.subject.rules import TokensSection
 
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
@@ -129,29 +130,6 @@ class AttackSection(_PluginSection):
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         return "none" if value == () else value
-
-
-class TokensSection(Strict):
-    """Which tokens attacks may write, and over which, besides what none ever may.
-
-    Attacks and their controls keep to the same rules. Special tokens, ids that are no
-    token, and parts of a character are never written.
-    """
-
-    ascii_only: bool = False
-    """Write no token whose text has other characters."""
-    words_only: bool = False
-    """Write only tokens that are a space and letters."""
-    no_stop_words: bool = False
-    """Write no English stop word."""
-    keep_stop_words: bool = False
-    """Replace no token that is a part of a stop word of the clean prompt."""
-    min_cosine: Annotated[float, pydantic.Field(ge=-1, le=1)] | None = None
-    """The least cosine between the embeddings of a clean token and what replaces it."""
-    max_changed: Annotated[float, pydantic.Field(gt=0, le=1)] | None = None
-    """The largest share of a prompt's tokens that flips may change."""
-    reachable_only: bool = False
-    """Make no flip after which the prompt, decoded and encoded, would be another."""
 
 
 class SuccessSection(Strict):

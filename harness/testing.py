@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from harness.data.document import Document, Example, ExampleSets
-from harness.subject import Subject
+from harness.subject.subject import Subject
 
 __all__ = [
     "FAMILIES",

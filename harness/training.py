@@ -32,7 +32,7 @@ from transformers.trainer_callback import PrinterCallback
 from harness.base.errors import Stopped, TrainingDiverged
 from harness.base.isolation import fixed_random_state
 from harness.data.blocks import IGNORED
-from harness.models.decoding import decoder_inputs
+from harness.subject.decoding import decoder_inputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -29,8 +29,8 @@ from harness.records.record import (
 )
 from harness.recovery import recover
 from harness.run_context import RunContext
-from harness.scoring.rules import TokenRules
-from harness.subject import Subject
+from harness.subject.rules import TokenRules
+from harness.subject.subject import Subject
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,8 +16,8 @@ from harness.data.corpora import Corpora
 from harness.data.document import Choice, Example
 from harness.data.examples import build_examples
 from harness.data.sections import CorpusSection, ExampleSet, ExamplesSection
-from harness.scoring.predictions import predictions
-from harness.subject import Subject
+from harness.subject.decoding import predictions
+from harness.subject.subject import Subject
 
 PROMPT = np.array([5, 17, 40, 9, 33])
 TASKS = {

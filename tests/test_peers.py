@@ -160,7 +160,7 @@ def test_an_adaptive_attack_follows_the_gradient_of_the_arm_it_names(place, done
     from harness.data.document import Example, ExampleSets
     from harness.freeze import load_frozen
     from harness.interfaces import AttackContext
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
     from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
 
     def subject(arm):

@@ -15,13 +15,13 @@ import numpy as np
 from harness.diagnostics.probes import Probe, probe
 from harness.records.record import Diagnostic
 from harness.records.statistics import bootstrap_mean, bootstrap_ratio
-from harness.scoring.rounding import MARGIN_NATS
+from harness.subject.rounding import MARGIN_NATS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from harness.data.document import Example
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
     Floats = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.base.errors import CellError
 from harness.ffn.exact import ExactFFN, largest_fall
 from harness.interfaces import FFN, Anatomy
-from harness.models.decoding import text_inputs
+from harness.subject.decoding import text_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

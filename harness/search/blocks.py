@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from harness.base.arrays import Ids
     from harness.data.document import Example
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 PROBES = 1 / 16
 """Which share of the candidates both models score, where there is a draft model."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from harness.data.document import Example, ExampleSets
     from harness.interfaces import Budget
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 
 def passes(

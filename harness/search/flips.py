@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from harness.base.arrays import Ids
     from harness.data.document import Example
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 TINY = 1e-6
 """Squared distances below this share of the largest squared norm are taken for it:

@@ -13,14 +13,14 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from harness.scoring.rounding import together
+from harness.subject.rounding import together
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from harness.base.arrays import Ids
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 T = TypeVar("T")
 

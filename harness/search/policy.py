@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from harness.base.arrays import Ids
     from harness.data.document import Example
-    from harness.scoring.rules import TokenRules
-    from harness.subject import Subject
+    from harness.subject.rules import TokenRules
+    from harness.subject.subject import Subject
 
 ROUNDING = 1e-6
 """Of cosines and shares: so little below the bound is at it."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.data.document import Example, ExampleSets
     from harness.interfaces import AttackContext
     from harness.records.samples import SampleRow
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 
 class ReplayOptions(Options):

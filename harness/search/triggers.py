@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from harness.base.arrays import Ids
     from harness.data.document import Example
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 Trigger = tuple[int, ...]
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.base.arrays import Ids
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 AVERAGE = "average"
 

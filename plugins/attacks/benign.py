@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from harness.search.triggers import Trigger
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 
 class _Text(NamedTuple):

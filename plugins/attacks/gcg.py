@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from harness.search.blocks import Block
     from harness.search.flips import Flip, State
     from harness.search.lockstep import Search
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 
 class GCGOptions(BlockOptions):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.base.arrays import Ids
     from harness.search.flips import Flip, Pool, State
     from harness.search.lockstep import Search
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 DRAWN_SHARE = 1 / 3
 """How much of the candidates is drawn where they are refined; the rest refines them."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.search.blocks import Block
     from harness.search.lockstep import Search
     from harness.search.multi import Source
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 FIRST_CANDIDATES = (2, 2, 4, 4)
 """How many candidates the first steps verify, at most: early on, looking where the

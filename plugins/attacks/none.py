@@ -10,7 +10,7 @@ from harness.data.document import ExampleSets
 from harness.interfaces import Adversarial, Attack, AttackContext, Budget, Options
 
 if TYPE_CHECKING:
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 
 class NoAttack(Attack[Options]):

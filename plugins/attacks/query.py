@@ -14,7 +14,7 @@ from harness.interfaces import Adversarial, Attack, AttackContext, Budget, Optio
 
 if TYPE_CHECKING:
     from harness.search.lockstep import Search
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 
 class QueryOptions(Options):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from harness.search.flips import Flip, Pool, State
     from harness.search.lockstep import Search
     from harness.search.triggers import Batch, Trigger
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 
 class RandomOptions(Options):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from harness.search.triggers import Batch, Trigger
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 
 class UATOptions(Options):

@@ -20,7 +20,7 @@ from harness.interfaces import LocalPath, Metric, MetricContext, Options
 
 if TYPE_CHECKING:
     from harness.records.estimate import Estimate
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 Rows = Sequence[Mapping[str, Any]]
 

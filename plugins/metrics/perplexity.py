@@ -19,7 +19,7 @@ from harness.interfaces import CorpusName, Metric, MetricContext, Options
 if TYPE_CHECKING:
     from harness.base.arrays import Ids
     from harness.records.estimate import Estimate
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 
 _DOCUMENTS_AT_ONCE = 32

@@ -14,7 +14,7 @@ from harness.interfaces import CorpusName, Metric, MetricContext, Options
 
 if TYPE_CHECKING:
     from harness.records.estimate import Estimate
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 
 _DOCUMENTS_AT_ONCE = 64
@@ -84,7 +84,7 @@ class Rouge(Metric[RougeOptions]):
 
         from harness.data.encoding import TextEncoder
         from harness.records.rouge import rouge
-        from harness.summaries import write_texts
+        from harness.subject.writing import write_texts
 
         model, tokenizer = subject.huggingface()
         encoder_decoder = bool(model.config.is_encoder_decoder)

@@ -24,7 +24,7 @@ from harness_plugins.attacks.hotflip import HotFlip
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 MODEL_TYPE = "gpt_neox_masked"
 GRID = 2.0**16

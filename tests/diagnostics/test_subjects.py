@@ -9,7 +9,7 @@ import torch
 from harness.data.document import Example
 from harness.diagnostics.probes import probe
 from harness.diagnostics.subjects import examine
-from harness.subject import Subject
+from harness.subject.subject import Subject
 
 pytestmark = pytest.mark.transformers5
 

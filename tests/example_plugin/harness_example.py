@@ -10,7 +10,7 @@ import pydantic
 from harness import hookimpl
 from harness.data.document import ExampleSets
 from harness.interfaces import Adversarial, Attack, AttackContext, Budget, Options
-from harness.subject import Subject
+from harness.subject.subject import Subject
 
 
 class RotateOptions(Options):

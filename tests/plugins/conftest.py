@@ -26,7 +26,7 @@ def letter_tokenizer():
 @pytest.fixture(scope="session")
 def letter_subject(tiny_model, letter_tokenizer):
     """Return a function that makes a subject of 50 tokens and 52 embedding rows."""
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
     def make(family="gpt_neox", seed=0, **options):
         model = tiny_model(family, seed=seed, vocab_size=52)

@@ -109,7 +109,7 @@ def test_the_textbook_verifies_the_flips_of_highest_first_order_gain(
 @pytest.fixture(scope="module")
 def compared(tiny_model, tiny_tokenizer, letter_examples):
     """Return dL and FLOPs of the attack and of its controls, on the same examples."""
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
     subject, examples = Subject(tiny_model(), tiny_tokenizer), letter_examples(24, 12)
     options = {"flips": 2, "candidates": 24}
@@ -248,7 +248,7 @@ def test_stop_on_success_stops_at_the_first_flip_that_suffices(
 def test_a_gradient_of_zero_is_no_obstacle(
     tiny_model, letter_tokenizer, letter_examples
 ):
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
     model = tiny_model(vocab_size=52)
     model.get_output_embeddings().weight.data.zero_()  # every token is equally likely

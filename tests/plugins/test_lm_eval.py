@@ -18,7 +18,7 @@ import torch
 from harness.base.errors import MissingResource, UsageError
 from harness.data.document import Document
 from harness.interfaces import MetricContext
-from harness.subject import Subject
+from harness.subject.subject import Subject
 from harness_plugins.metrics.lm_eval import LmEval, LmEvalOptions
 from harness_plugins.metrics.perplexity import Perplexity, PerplexityOptions
 

@@ -3,8 +3,8 @@ import pytest
 
 from harness.data.document import Example, ExampleSets
 from harness.interfaces import AttackContext
-from harness.scoring.rules import TokenRules
-from harness.subject import Subject
+from harness.subject.rules import TokenRules
+from harness.subject.subject import Subject
 from harness.testing import tiny_examples, tiny_subject
 from harness_plugins.attacks.multiflip import MultiFlip
 from harness_plugins.attacks.permuted import Permuted

@@ -15,7 +15,7 @@ import torch
 from harness.base.errors import UsageError
 from harness.data.document import Document
 from harness.interfaces import MetricContext
-from harness.subject import Subject
+from harness.subject.subject import Subject
 from harness_plugins.metrics.perplexity import Perplexity, PerplexityOptions
 
 TEXTS = [

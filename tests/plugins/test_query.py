@@ -4,8 +4,8 @@ from scipy.stats import bootstrap
 
 from harness.data.document import ExampleSets
 from harness.interfaces import AttackContext
-from harness.scoring.rules import TokenRules
-from harness.subject import Subject
+from harness.subject.rules import TokenRules
+from harness.subject.subject import Subject
 from harness_plugins.attacks.query import Query, QueryOptions
 from harness_plugins.attacks.random import Random
 

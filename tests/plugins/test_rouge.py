@@ -12,7 +12,7 @@ from harness.base.errors import UsageError
 from harness.data.document import Document
 from harness.interfaces import MetricContext
 from harness.records.rouge import rouge
-from harness.subject import Subject
+from harness.subject.subject import Subject
 from harness.testing import tiny_subject
 from harness_plugins.metrics.rouge import Rouge, RougeOptions
 

@@ -16,8 +16,8 @@ from harness import testing
 from harness.data.document import Example, ExampleSets
 from harness.interfaces import AttackContext
 from harness.records.rouge import rouge
-from harness.scoring.rules import TokenRules
-from harness.subject import Subject
+from harness.subject.rules import TokenRules
+from harness.subject.subject import Subject
 from harness_plugins.attacks.textattack import TextAttack
 from harness_plugins.attacks.textattack.options import TextAttackOptions
 from harness_plugins.attacks.textattack.victim import Victim

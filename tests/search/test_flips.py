@@ -21,7 +21,7 @@ pytestmark = pytest.mark.transformers5
 
 @pytest.fixture(scope="module")
 def subject(tiny_model, tiny_tokenizer):
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
     return Subject(tiny_model(), tiny_tokenizer)
 
@@ -111,7 +111,7 @@ def test_a_flip_that_does_not_improve_is_not_made(subject, example):
 
 
 def test_ties_break_on_position_and_then_token(tiny_model, tiny_tokenizer, example):
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
     model = tiny_model()
     rows = model.get_input_embeddings().weight.data

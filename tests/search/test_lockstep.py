@@ -13,7 +13,7 @@ pytestmark = pytest.mark.transformers5
 
 @pytest.fixture(scope="module")
 def subject(tiny_model, tiny_tokenizer):
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
     return Subject(tiny_model(), tiny_tokenizer)
 
@@ -87,7 +87,7 @@ def test_each_request_says_whether_prompts_must_be_reachable(subject):
 def test_choices_that_wait_together_share_the_passes_that_decide(
     tiny_model, tiny_tokenizer, monkeypatch
 ):
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
     subject = Subject(tiny_model(), tiny_tokenizer, dtype="bfloat16")
     (reference,) = rows(0, 1, 4)
@@ -134,7 +134,7 @@ def test_a_search_is_begun_when_there_is_room(subject):
 def test_neither_width_nor_batch_size_changes_prompts_or_traces(
     attack, tiny_model, tiny_tokenizer, monkeypatch
 ):
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
     sets = ExampleSets(tiny_examples(9, prompt_tokens=7).test)
     plugin = attack(attack.Options(flips=2, candidates=12))

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from harness.data.document import Example
-from harness.scoring.rules import TokenRules
 from harness.search.flips import Flip, State, draw_flips, flip_search
 from harness.search.lockstep import lockstep
 from harness.search.policy import FlipPolicy
-from harness.subject import Subject
+from harness.subject.rules import TokenRules
+from harness.subject.subject import Subject
 
 pytestmark = pytest.mark.transformers5
 TEXT = "the cat sat on the mat; that dog"

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.transformers5
 
 @pytest.fixture(scope="module")
 def subject(tiny_model, tiny_tokenizer):
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
     return Subject(tiny_model(), tiny_tokenizer)
 
@@ -118,7 +118,7 @@ def test_sweeps_that_a_start_leaves_go_to_further_starts(subject):
 
 
 def test_bfloat16_searches_triggers_and_float32_decides(tiny_model, tiny_tokenizer):
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
     half = Subject(tiny_model(), tiny_tokenizer, dtype="bfloat16")
     full = Subject(tiny_model(), tiny_tokenizer)

@@ -32,7 +32,7 @@ from harness_plugins.attacks.textattack.options import TextAttackOptions
 from harness_plugins.attacks.textattack.victim import Trial, Victim
 
 if TYPE_CHECKING:
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 TRIAL_TEXT = (
     "Mary said that the weather in London was good. She bought 3 books there and "

@@ -60,7 +60,7 @@ def _provide_stop_words(nltk: Any) -> None:
     import atexit
     import shutil
 
-    from harness.scoring.rules import STOP_WORDS
+    from harness.subject.rules import STOP_WORDS
 
     with contextlib.suppress(LookupError):
         nltk.data.find("corpora/stopwords")

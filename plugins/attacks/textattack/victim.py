@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from harness.base.arrays import Ids
     from harness.data.document import Example
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 NO_SCORE = -1e6
 """The gain of what may not be scored: a text that is too long, or breaks a rule."""

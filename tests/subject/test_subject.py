@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from harness.base.errors import CellError
-from harness.subject import Subject
+from harness.subject.subject import Subject
 
 pytestmark = pytest.mark.transformers5
 

@@ -71,8 +71,8 @@ class Network(Protocol):
 
 def network_of(model: PreTrainedModel) -> Network:
     """Return what scores a model: its configuration says of which kind it is."""
-    from harness.scoring.causal import CausalNetwork
-    from harness.scoring.seq2seq import Seq2SeqNetwork
+    from harness.subject.causal import CausalNetwork
+    from harness.subject.seq2seq import Seq2SeqNetwork
 
     encoder_decoder = model.config.is_encoder_decoder
     return Seq2SeqNetwork(model) if encoder_decoder else CausalNetwork(model)

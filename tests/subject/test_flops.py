@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.scoring.flops import PassFlops
+from harness.subject.flops import PassFlops
 
 N, SCORED = 24, 5
 

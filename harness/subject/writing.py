@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from harness.base.arrays import Ids
-    from harness.subject import Subject
+    from harness.subject.subject import Subject
 
 
 _REMEMBERED: WeakKeyDictionary[Subject, dict[tuple[bytes, int], Written]]

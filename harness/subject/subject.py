@@ -12,14 +12,13 @@ import numpy as np
 import torch
 
 from harness.base.errors import CellError
-from harness.scoring.causal import CausalNetwork
-from harness.scoring.generation import generate_greedily
-from harness.scoring.ledger import Meter
-from harness.scoring.network import network_of
-from harness.scoring.passes import Passes
-from harness.scoring.predictions import predictions
-from harness.scoring.rounding import together, top
-from harness.scoring.vocabulary import Vocabulary
+from harness.subject.causal import CausalNetwork
+from harness.subject.decoding import generate_greedily, predictions
+from harness.subject.ledger import Meter
+from harness.subject.network import network_of
+from harness.subject.passes import Passes
+from harness.subject.rounding import together, top
+from harness.subject.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.base.arrays import Ids
-    from harness.scoring.rounding import Asking, Score
-    from harness.scoring.rules import TokenRules
+    from harness.subject.rounding import Asking, Score
+    from harness.subject.rules import TokenRules
 
     Losses = NDArray[np.float64]
     Pair = tuple[Ids, Ids]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.scoring.prefixes import ATTENTION, attend
+from harness.subject.fast.prefixes import ATTENTION, attend
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +71,7 @@ class TurningAttention(torch.nn.Module):
                 **given,
             )
             return found
-        from harness.scoring.flash import turn
+        from harness.subject.fast.flash import turn
 
         split = (*hidden_states.shape[:-1], -1, 3 * own.head_size)
         states = own.query_key_value(hidden_states).view(split)

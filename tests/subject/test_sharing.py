@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from harness.scoring.sharing import common, shapes_of
+from harness.subject.sharing import common, shapes_of
 
 
 def random_ids(*shape, seed=0):

@@ -1,4 +1,4 @@
-"""Greedy decoding: what a model writes after a prompt."""
+"""What an encoder-decoder model is fed: a prompt, and a reference shifted by one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,40 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from harness.base.errors import CellError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
 
     from harness.base.arrays import Ids
+
+
+def decoder_inputs(model: PreTrainedModel, references: Tensor) -> Tensor:
+    """Return what the decoder reads [B, m] to predict references [B, m].
+
+    The configuration's start token stands first, and the last reference token is left
+    out, as transformers does with labels. Ignored ones (-100) become padding.
+    Raises CellError where there is no start token.
+    """
+    if getattr(model.config, "decoder_start_token_id", None) is None:
+        raise CellError(
+            f"the configuration of this {type(model).__name__} states no "
+            "decoder_start_token_id"
+        )
+    shifted: Tensor = model.prepare_decoder_input_ids_from_labels(labels=references)
+    return shifted
+
+
+def text_inputs(model: PreTrainedModel, ids: Tensor) -> dict[str, Tensor]:
+    """Return inputs under which all layers of a model read the text `ids` [B, n].
+
+    Of an encoder-decoder model, both sides read it.
+    """
+    if not model.config.is_encoder_decoder:
+        return {"input_ids": ids}
+    return {"input_ids": ids, "decoder_input_ids": decoder_inputs(model, ids)}
 
 
 def generate_greedily(
@@ -76,3 +105,26 @@ def _padded(
 def _until(end: int, ids: NDArray[np.int64]) -> Ids:
     ends = np.flatnonzero(ids == end)
     return ids[: ends[0] + 1] if len(ends) else ids
+
+
+def predictions(model: PreTrainedModel, prompt: Tensor, reference: Tensor) -> Tensor:
+    """Return the arg-max [m] at each token of a reference [m] after a prompt [n].
+
+    Each token is predicted from those before it as they stand in the reference
+    (teacher forcing). Among equal logits the lowest id is taken.
+    """
+    with torch.inference_mode():
+        if model.config.is_encoder_decoder:
+            logits = model(input_ids=prompt[None], labels=reference[None]).logits[0]
+        else:
+            ids = torch.cat([prompt, reference[:-1]])[None]
+            output = model(ids, attention_mask=torch.ones_like(ids), use_cache=False)
+            logits = output.logits[0, len(prompt) - 1 :]
+    return _first_highest(logits)
+
+
+def _first_highest(logits: Tensor) -> Tensor:
+    # torch.argmax promises none of several equal ones.
+    ids = torch.arange(logits.shape[-1], device=logits.device)
+    highest = logits == logits.max(dim=-1, keepdim=True).values
+    return torch.where(highest, ids, len(ids)).min(dim=-1).values

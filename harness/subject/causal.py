@@ -10,13 +10,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness.base.errors import CellError
-from harness.scoring.compiling import can_compile
-from harness.scoring.cross_entropy import head_losses
-from harness.scoring.flops import PassFlops
-from harness.scoring.neox import fuse_layers
-from harness.scoring.packing import Packing
-from harness.scoring.prefixes import KeyValues, PrefixAttention, serves
-from harness.scoring.recording import Recorded
+from harness.subject.cross_entropy import head_losses
+from harness.subject.fast.compiling import can_compile
+from harness.subject.fast.neox import fuse_layers
+from harness.subject.fast.packing import Packing
+from harness.subject.fast.prefixes import KeyValues, PrefixAttention, serves
+from harness.subject.fast.recording import Recorded
+from harness.subject.flops import PassFlops
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from harness.scoring.packing import Packing
-from harness.scoring.recording import SEEN_BEFORE_CAPTURE, Recorded
-from harness.scoring.rounding import rounding_margin
-from harness.subject import Subject
+from harness.subject.fast.packing import Packing
+from harness.subject.fast.recording import SEEN_BEFORE_CAPTURE, Recorded
+from harness.subject.rounding import rounding_margin
+from harness.subject.subject import Subject
 
 pytestmark = [
     pytest.mark.accelerator,
@@ -54,7 +54,7 @@ def wide_model(tiny_model, family="gpt_neox"):
 @pytest.mark.parametrize("rows", [None, [1, 0, 1, 1, 0]])
 @pytest.mark.parametrize("starts", [[37, 0, 36, 64, 1], [100] * 5])
 def test_the_kernel_attends_as_plain_attention_does(rows, starts):
-    from harness.scoring.flash import attend_packed
+    from harness.subject.fast.flash import attend_packed
 
     torch.manual_seed(0)
     whole, heads, size = 104, 4, 32
@@ -96,7 +96,7 @@ def test_the_kernel_attends_as_plain_attention_does(rows, starts):
 def test_queries_and_keys_are_turned_as_by_transformers(turned):
     from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb
 
-    from harness.scoring.flash import turn
+    from harness.subject.fast.flash import turn
 
     torch.manual_seed(0)
     states = torch.randn(3, 50, 4, 96, device="cuda")

@@ -1,6 +1,6 @@
 import torch
 
-from harness.scoring.packing import Packing
+from harness.subject.fast.packing import Packing
 
 
 def test_rows_are_packed_from_their_start_on():

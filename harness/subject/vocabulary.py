@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.base.errors import CellError
-from harness.scoring.rules import WORD, TokenRules, is_stop_word
+from harness.subject.rules import WORD, TokenRules, is_stop_word
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

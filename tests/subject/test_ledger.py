@@ -3,7 +3,7 @@ import time
 import pytest
 import torch
 
-from harness.scoring.ledger import Meter, Meters, peak_memory_bytes
+from harness.subject.ledger import Meter, Meters, peak_memory_bytes
 
 pytestmark = pytest.mark.transformers5
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harness.scoring.rounding import MARGIN_NATS, rounding_margin, together, top
+from harness.subject.rounding import MARGIN_NATS, rounding_margin, together, top
 
 
 @pytest.mark.parametrize("k", [1, 4, 30, 40])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from harness import testing
-from harness.scoring.rules import TokenRules
-from harness.scoring.vocabulary import Vocabulary, opening_ids
+from harness.subject.rules import TokenRules
+from harness.subject.vocabulary import Vocabulary, opening_ids
 
 pytestmark = pytest.mark.transformers5
 

@@ -8,9 +8,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness.base.errors import CellError
-from harness.models.decoding import decoder_inputs, text_inputs
-from harness.scoring.cross_entropy import head_losses
-from harness.scoring.flops import Seq2SeqFlops
+from harness.subject.cross_entropy import head_losses
+from harness.subject.decoding import decoder_inputs, text_inputs
+from harness.subject.flops import Seq2SeqFlops
 
 if TYPE_CHECKING:
     from torch import Tensor

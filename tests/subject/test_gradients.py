@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from harness.base.errors import CellError
-from harness.subject import Subject
+from harness.subject.subject import Subject
 from harness.testing import FAMILIES, tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.transformers5

@@ -8,9 +8,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.base.errors import CellError
-from harness.scoring.flops import Seq2SeqFlops
-from harness.scoring.seq2seq import Seq2SeqNetwork
-from harness.subject import Subject
+from harness.subject.flops import Seq2SeqFlops
+from harness.subject.seq2seq import Seq2SeqNetwork
+from harness.subject.subject import Subject
 from harness.testing import GATED_T5, tiny_model, tiny_subject, tiny_tokenizer
 
 pytestmark = pytest.mark.transformers5

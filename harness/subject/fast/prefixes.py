@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from harness.scoring.compiling import CompiledLayers
+from harness.subject.fast.compiling import CompiledLayers
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
     from transformers import PreTrainedModel
 
-    from harness.scoring.packing import Packing
+    from harness.subject.fast.packing import Packing
 
 ATTENTION = "harness_prefix"
 """Our name in transformers' registry of attention functions."""
@@ -209,7 +209,7 @@ def attend(
         kept_values.copy_(value)
     if prefix_keys is not None and prefix_values is not None:
         if packing is not None:
-            from harness.scoring.flash import attend_packed
+            from harness.subject.fast.flash import attend_packed
 
             scale = scaling or query.shape[3] ** -0.5
             prefix = prefix_keys, prefix_values, prefix_rows

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
+
+import pydantic
+
+from harness.base.strict import Strict
 
 _WORDS = """
 a about above after again against all am an and any are aren't as at be because been
@@ -64,3 +69,26 @@ class TokenRules:
 def is_stop_word(text: str) -> bool:
     """Return whether a text is a stop word, spaces around it and case left aside."""
     return text.strip().lower().replace("\u2019", "'") in STOP_WORDS
+
+
+class TokensSection(Strict):
+    """Which tokens attacks may write, and over which, besides what none ever may.
+
+    Attacks and their controls keep to the same rules. Special tokens, ids that are no
+    token, and parts of a character are never written.
+    """
+
+    ascii_only: bool = False
+    """Write no token whose text has other characters."""
+    words_only: bool = False
+    """Write only tokens that are a space and letters."""
+    no_stop_words: bool = False
+    """Write no English stop word."""
+    keep_stop_words: bool = False
+    """Replace no token that is a part of a stop word of the clean prompt."""
+    min_cosine: Annotated[float, pydantic.Field(ge=-1, le=1)] | None = None
+    """The least cosine between the embeddings of a clean token and what replaces it."""
+    max_changed: Annotated[float, pydantic.Field(gt=0, le=1)] | None = None
+    """The largest share of a prompt's tokens that flips may change."""
+    reachable_only: bool = False
+    """Make no flip after which the prompt, decoded and encoded, would be another."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import cross_entropy
 
-from harness.scoring.compiling import Compiled, can_compile
+from harness.subject.fast.compiling import Compiled, can_compile
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.scoring import prefixes
-from harness.scoring.causal import CausalNetwork
-from harness.subject import Subject
+from harness.subject.causal import CausalNetwork
+from harness.subject.fast import prefixes
+from harness.subject.subject import Subject
 
 pytestmark = pytest.mark.transformers5
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from harness.scoring import cross_entropy
-from harness.scoring.cross_entropy import target_losses
+from harness.subject import cross_entropy
+from harness.subject.cross_entropy import target_losses
 
 
 def plain(hidden, weight, bias, targets):

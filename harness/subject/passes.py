@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from harness.base.errors import CellError
-from harness.scoring.causal import CausalNetwork
-from harness.scoring.ledger import Meters
-from harness.scoring.rounding import rounding_margin
-from harness.scoring.sharing import Shape, shapes_of
+from harness.subject.causal import CausalNetwork
+from harness.subject.ledger import Meters
+from harness.subject.rounding import rounding_margin
+from harness.subject.sharing import Shape, shapes_of
 
 if TYPE_CHECKING:
     from typing import TypeGuard
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.base.arrays import Ids
-    from harness.scoring.network import Network
-    from harness.scoring.prefixes import KeyValues
-    from harness.scoring.rounding import Score
+    from harness.subject.fast.prefixes import KeyValues
+    from harness.subject.network import Network
+    from harness.subject.rounding import Score
 
     Losses = NDArray[np.float64]
     Pair = tuple[Ids, Ids]

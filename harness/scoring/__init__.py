@@ -1,1 +1,0 @@
-"""What a subject is made of: passes, their cost, the vocabulary."""

@@ -1,0 +1,1 @@
+"""Kernels, caches and recorded passes that make a causal model's passes quick."""
