@@ -38,8 +38,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from trained import train
 
+from harness.api.attacks import AttackContext
 from harness.data.document import Example, ExampleSets
-from harness.interfaces import AttackContext
 from harness.subject.subject import Subject
 
 TOP_K = 256

@@ -29,8 +29,8 @@ from typing import Any
 
 import numpy as np
 
+from harness.api.attacks import Adversarial, Attack, AttackContext
 from harness.data.document import Example, ExampleSets
-from harness.interfaces import Adversarial, Attack, AttackContext
 from harness.models.checkpoints import load_model, load_tokenizer
 from harness.records.statistics import paired_difference, wilson
 from harness.subject.subject import Subject

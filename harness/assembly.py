@@ -6,9 +6,9 @@ import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.api.plugin import Plugin
 from harness.base.errors import HarnessError
 from harness.base.provenance import code_state, hardware, library_versions
-from harness.interfaces import Plugin
 from harness.plan import CellPlan, VariantPlan, named_attacks
 from harness.records.estimate import Estimate
 from harness.records.record import (

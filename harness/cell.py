@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.api.attacks import Adversarial, Attack, AttackContext, Peers
 from harness.base.errors import CellError
 from harness.data.document import ExampleSets
-from harness.interfaces import Adversarial, Attack, AttackContext, Peers
 from harness.plan import CellPlan, content_hash
 from harness.records.record import Ledger
 from harness.records.samples import SampleRow

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from harness.api.constraints import Constraint
+from harness.api.models import FFN, Anatomy, ModelAdapter, Projection
 from harness.ffn.activations import NON_DECREASING
 from harness.ffn.examination import (
     MINIMUM_VECTORS,
@@ -28,13 +30,6 @@ from harness.ffn.examination import (
     Examination,
     examine,
     hidden_vectors,
-)
-from harness.interfaces import (
-    FFN,
-    Anatomy,
-    Constraint,
-    ModelAdapter,
-    Projection,
 )
 from harness.records.record import Certificate, CertificateCheck
 

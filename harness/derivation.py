@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
+from harness.api.constraints import ArmContext
 from harness.base.errors import CellError, UsageError
 from harness.data.document import Example, ExampleSets, _content
 from harness.data.examples import build_examples
 from harness.data.sections import ExampleSet, ExamplesSection
-from harness.interfaces import ArmContext
 from harness.records.statistics import bootstrap_mean, paired_difference
 from harness.subject.rules import TokenRules
 from harness.subject.subject import Subject

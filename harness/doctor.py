@@ -14,8 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from harness.api.registry import PluginWarning, load_registry
 from harness.base.provenance import available_cores
-from harness.registry import PluginWarning, load_registry
 
 if TYPE_CHECKING:
     from harness.suite_file import Experiment

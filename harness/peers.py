@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from harness.interfaces import CellKey, Scene
+from harness.api.attacks import CellKey, Scene
 from harness.plan import CellPlan, VariantPlan
 from harness.records.samples import SampleRow, read_samples
 from harness.subject.subject import Subject

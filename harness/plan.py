@@ -13,19 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.api.attacks import Attack, CellKey, Scene
+from harness.api.plugin import ATTACK, CORPUS, LOCAL_PATH, Plugin
 from harness.base.errors import NothingMatched, UsageError, unknown_name
 from harness.base.store import content_hash
 from harness.data.sections import ExampleSet
 from harness.diagnostics import EXAMINED
-from harness.interfaces import (
-    ATTACK,
-    CORPUS,
-    LOCAL_PATH,
-    Attack,
-    CellKey,
-    Plugin,
-    Scene,
-)
 from harness.records.record import SCHEMA_VERSION
 from harness.suite import Suite
 from harness.suite_file import Experiment

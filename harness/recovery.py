@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from harness.api.constraints import Constraint
+from harness.api.models import ModelAdapter
 from harness.base.errors import CellError
 from harness.base.store import Store
 from harness.certificate import minimum_weight
 from harness.data.blocks import count_tokens, pair_blocks, token_blocks
 from harness.data.corpora import Corpora
-from harness.interfaces import Constraint, ModelAdapter
 from harness.records.estimate import Estimate
 from harness.records.record import RecoverySummary
 from harness.records.statistics import bootstrap_mean

@@ -14,9 +14,9 @@ from harness.records.samples import ChoiceRow, SampleRow
 from harness.subject.writing import write_text_once, write_texts
 
 if TYPE_CHECKING:
+    from harness.api.attacks import Adversarial
     from harness.base.arrays import Ids
     from harness.data.document import Example
-    from harness.interfaces import Adversarial
     from harness.subject.subject import Subject
 
 OVERWRITTEN = "the attack changed tokens that it must leave as they are"

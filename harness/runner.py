@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from harness.api.attacks import CellKey
 from harness.assembly import Outcome, Unit, assemble, error_info
 from harness.base.errors import CellError
 from harness.base.isolation import fixed_random_state
@@ -26,7 +27,6 @@ from harness.cell import PARTIAL, attack_cell
 from harness.diagnostics import EXAMINED
 from harness.diagnostics.cells import examine_rows
 from harness.diagnostics.subjects import examine
-from harness.interfaces import CellKey
 from harness.peers import CellPeers
 from harness.plan import CellPlan, VariantPlan
 from harness.records.files import write_record

@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 import pydantic
 from ruamel.yaml import YAML
 
+from harness.api.attacks import Attack
+from harness.api.constraints import Constraint
+from harness.api.metrics import Metric
+from harness.api.models import ModelAdapter
+from harness.api.plugin import CORPUS, Plugin
+from harness.api.registry import Registry, load_registry
 from harness.base.errors import MissingResource, Problem, SuiteError
 from harness.data.sections import CorpusSection
-from harness.interfaces import CORPUS, Attack, Constraint, Metric, ModelAdapter, Plugin
-from harness.registry import Registry, load_registry
 from harness.suite import ModelSection, Suite
 from harness.suites.checks import check, placement_problems
 from harness.suites.derived_arms import add_derived_arms

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from harness.api.registry import Registry
 from harness.base.errors import UsageError
 from harness.base.provenance import code_state, library_versions
 from harness.plan import Plan, VariantPlan, make_plan
 from harness.records.record import PluginRef, Provenance
-from harness.registry import Registry
 from harness.run_folder import Kind, RunFolder, Status, UnitState
 from harness.suite_file import load_experiment
 

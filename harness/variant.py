@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from harness.api.metrics import MetricContext
 from harness.base.isolation import fixed_random_state
 from harness.base.store import write_json
 from harness.certificate import certify
 from harness.data.document import Document
 from harness.derivation import arm_context
 from harness.freeze import freeze, load_frozen
-from harness.interfaces import MetricContext
 from harness.plan import VariantPlan
 from harness.records.estimate import Estimate
 from harness.records.record import (

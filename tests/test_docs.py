@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import hookspecs
+from harness.api import hookspecs
+from harness.api.attacks import AttackContext
+from harness.api.registry import load_registry
 from harness.base import errors
 from harness.cli import BUG, COMMANDS, INTERRUPTED
-from harness.interfaces import AttackContext
-from harness.registry import load_registry
 from harness.testing import tiny_examples, tiny_subject
 
 ROOT = Path(__file__).parents[1]

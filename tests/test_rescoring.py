@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from harness.answers import answer
+from harness.api.attacks import Adversarial
 from harness.checks.samples import _row_complaints
 from harness.data.document import Choice, Example
-from harness.interfaces import Adversarial
 from harness.records.rouge import rouge
 from harness.rescoring import OVERWRITTEN, Rescorer
 from harness.testing import tiny_subject

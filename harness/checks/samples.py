@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.answers import chosen
+from harness.api.metrics import Metric
 from harness.base.errors import RecordError
 from harness.checks.findings import Finding, at_fault
 from harness.diagnostics.cells import examine_rows
-from harness.interfaces import Metric
 from harness.records.estimate import Estimate
 from harness.records.record import Diagnostic, Record
 from harness.records.rouge import rouge

@@ -9,11 +9,10 @@ from textwrap import indent, wrap
 
 import click
 
+from harness.api.description import Description, OptionDescription, describe
+from harness.api.registry import KINDS, PluginInfo, Registry, load_registry
 from harness.base.errors import UsageError, unknown_name
 from harness.cli import options
-from harness.description import Description, OptionDescription, describe
-from harness.interfaces import PluginInfo
-from harness.registry import KINDS, Registry, load_registry
 
 
 @click.command()

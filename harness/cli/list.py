@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
+from harness.api.description import Description, describe
+from harness.api.registry import KINDS, load_registry
 from harness.cli import options
-from harness.description import Description, describe
-from harness.registry import KINDS, load_registry
 
 
 @click.command()

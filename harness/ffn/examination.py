@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from harness.api.models import FFN, Anatomy
 from harness.base.errors import CellError
 from harness.ffn.exact import ExactFFN, largest_fall
-from harness.interfaces import FFN, Anatomy
 from harness.subject.decoding import text_inputs
 
 if TYPE_CHECKING:

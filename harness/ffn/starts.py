@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 
+from harness.api.models import FFN, Anatomy, ModelAdapter, Projection
+from harness.api.plugin import Options
 from harness.base.errors import CellError
-from harness.interfaces import FFN, Anatomy, ModelAdapter, Options, Projection
 
 if TYPE_CHECKING:
     import torch

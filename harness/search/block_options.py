@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from harness.api.attacks import BlockBudget
+from harness.api.plugin import Options
 from harness.base.strict import Positive
-from harness.interfaces import BlockBudget, Options
 
 
 class BlockOptions(Options):

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.api.attacks import Adversarial, BlockBudget
 from harness.base.errors import CellError
-from harness.interfaces import Adversarial, BlockBudget
 from harness.search.flips import Flip, State, eligible, ranks
 from harness.search.lockstep import Losses, Search, Spent, Top
 from harness.search.policy import FlipPolicy

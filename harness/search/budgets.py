@@ -6,8 +6,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from harness.api.attacks import Budget
     from harness.data.document import Example, ExampleSets
-    from harness.interfaces import Budget
     from harness.subject.subject import Subject
 
 

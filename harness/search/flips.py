@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from harness.interfaces import Adversarial
+from harness.api.attacks import Adversarial
 from harness.search.lockstep import Losses, Search, Spent, Top
 from harness.search.policy import FlipPolicy
 

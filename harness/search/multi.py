@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from harness.interfaces import Adversarial
+from harness.api.attacks import Adversarial
 from harness.search.blocks import Block
 from harness.search.lockstep import Losses, Search, Spent, Top
 

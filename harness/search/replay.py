@@ -5,23 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from harness.api.attacks import Adversarial, Attack, Budget, CellKey, Peers, Scene
+from harness.api.plugin import AttackLabel, Options
 from harness.base.errors import CellError, unknown_name
-from harness.interfaces import (
-    Adversarial,
-    Attack,
-    AttackLabel,
-    Budget,
-    CellKey,
-    Options,
-    Peers,
-    Scene,
-)
 
 if TYPE_CHECKING:
     from typing import Any
 
+    from harness.api.attacks import AttackContext
     from harness.data.document import Example, ExampleSets
-    from harness.interfaces import AttackContext
     from harness.records.samples import SampleRow
     from harness.subject.subject import Subject
 

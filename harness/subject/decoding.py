@@ -1,4 +1,4 @@
-"""What an encoder-decoder model is fed: a prompt, and a reference shifted by one."""
+"""What a model is fed to predict its reference, what it predicts, what it writes."""
 
 from __future__ import annotations
 

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from harness.api.attacks import Attack
+from harness.api.constraints import Constraint
+from harness.api.plugin import CORPUS, Plugin
+from harness.api.registry import Registry
 from harness.base.errors import Problem, unknown_name
 from harness.data.sections import CorpusSection
-from harness.interfaces import CORPUS, Attack, Constraint, Plugin
-from harness.registry import Registry
 from harness.suite import Suite
 from harness.suites import complaints
 from harness.suites.located import Node

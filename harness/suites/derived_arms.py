@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from harness.interfaces import Attack, Constraint
-from harness.registry import Registry
+from harness.api.attacks import Attack
+from harness.api.constraints import Constraint
+from harness.api.registry import Registry
 from harness.suite import ArmSection, Suite
 
 Arms = dict[str, Constraint[Any]]

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+from harness.api.attacks import Attack
+from harness.api.plugin import Options
+from harness.api.registry import Registry
 from harness.base.errors import UsageError
-from harness.interfaces import Attack, Options
-from harness.registry import Registry
 from harness.suite import AttackSection, Suite
 
 Attacks = dict[str, Attack[Any]]

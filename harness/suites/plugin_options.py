@@ -13,9 +13,9 @@ from typing import Annotated, Any, get_args, get_origin
 
 import pydantic
 
+from harness.api.plugin import LOCAL_PATH, Plugin
+from harness.api.registry import Registry
 from harness.base.errors import Problem, UsageError
-from harness.interfaces import LOCAL_PATH, Plugin
-from harness.registry import Registry
 from harness.suite import ArmSection, AttackSection, MetricSection, ModelSection
 from harness.suites import complaints
 from harness.suites.located import Node

@@ -10,8 +10,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from harness.interfaces import PluginInfo
-from harness.registry import Registry
+from harness.api.registry import PluginInfo, Registry
 from harness.suite import LABEL, Suite
 from harness.suites.plugin_options import PLUGIN_SECTIONS, PluginSection
 

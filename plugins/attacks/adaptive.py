@@ -7,18 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
+from harness.api.attacks import Adversarial, Attack, AttackContext, Budget, Peers, Scene
+from harness.api.plugin import AttackLabel, Options
 from harness.base.errors import CellError, unknown_name
 from harness.data.document import ExampleSets
-from harness.interfaces import (
-    Adversarial,
-    Attack,
-    AttackContext,
-    AttackLabel,
-    Budget,
-    Options,
-    Peers,
-    Scene,
-)
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import hookimpl
+from harness.api.attacks import Adversarial, Attack, AttackContext, Budget
+from harness.api.plugin import Options
 from harness.base.errors import CellError
 from harness.data.document import Example, ExampleSets
-from harness.interfaces import Adversarial, Attack, AttackContext, Budget, Options
 
 if TYPE_CHECKING:
     import numpy as np

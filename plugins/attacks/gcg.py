@@ -10,16 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import pydantic
 
 from harness import hookimpl
+from harness.api.attacks import Adversarial, Attack, AttackContext, BlockBudget, Budget
+from harness.api.plugin import LocalPath
 from harness.base.strict import Positive
 from harness.data.document import Example, ExampleSets
-from harness.interfaces import (
-    Adversarial,
-    Attack,
-    AttackContext,
-    BlockBudget,
-    Budget,
-    LocalPath,
-)
 from harness.search.block_options import BlockOptions
 
 if TYPE_CHECKING:

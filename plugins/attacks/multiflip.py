@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness import hookimpl
+from harness.api.attacks import Adversarial, Attack, AttackContext, BlockBudget, Budget
 from harness.base.strict import Positive
 from harness.data.document import Example, ExampleSets
-from harness.interfaces import Adversarial, Attack, AttackContext, BlockBudget, Budget
 from harness.search.block_options import BlockOptions
 
 if TYPE_CHECKING:

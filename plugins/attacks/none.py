@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from harness import hookimpl
+from harness.api.attacks import Adversarial, Attack, AttackContext, Budget
+from harness.api.plugin import Options
 from harness.data.document import ExampleSets
-from harness.interfaces import Adversarial, Attack, AttackContext, Budget, Options
 
 if TYPE_CHECKING:
     from harness.subject.subject import Subject

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
+from harness.api.attacks import Adversarial, Attack, AttackContext, Budget
+from harness.api.plugin import Options
 from harness.base.errors import CellError
 from harness.data.document import ExampleSets
-from harness.interfaces import Adversarial, Attack, AttackContext, Budget, Options
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import pydantic
 
 from harness import hookimpl
+from harness.api.attacks import Adversarial, Attack, AttackContext, Budget
+from harness.api.plugin import Options
 from harness.base.strict import Positive
 from harness.data.document import Example, ExampleSets
-from harness.interfaces import Adversarial, Attack, AttackContext, Budget, Options
 
 if TYPE_CHECKING:
     from harness.search.lockstep import Search

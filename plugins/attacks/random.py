@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
-from harness.base.strict import Positive
-from harness.data.document import Example, ExampleSets
-from harness.interfaces import (
+from harness.api.attacks import (
     Adversarial,
     Attack,
     AttackContext,
     BlockBudget,
     Budget,
-    Options,
     TriggerBudget,
 )
+from harness.api.plugin import Options
+from harness.base.strict import Positive
+from harness.data.document import Example, ExampleSets
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness import hookimpl
-from harness.interfaces import CellKey, Scene
+from harness.api.attacks import CellKey, Scene
 from harness.search.replay import Replay, as_labels, label_faults
 
 

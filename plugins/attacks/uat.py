@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from harness import hookimpl
-from harness.base.strict import Positive
-from harness.data.document import ExampleSets
-from harness.interfaces import (
+from harness.api.attacks import (
     Adversarial,
     Attack,
     AttackContext,
     Budget,
-    Options,
     TriggerBudget,
 )
+from harness.api.plugin import Options
+from harness.base.strict import Positive
+from harness.data.document import ExampleSets
 
 if TYPE_CHECKING:
     import numpy as np

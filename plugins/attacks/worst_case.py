@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness import hookimpl
+from harness.api.attacks import CellKey, Scene
 from harness.base.errors import unknown_name
-from harness.interfaces import CellKey, Scene
 from harness.search.replay import Replay, as_labels
 
 

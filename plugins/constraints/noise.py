@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from harness import hookimpl
+from harness.api.constraints import ArmContext, Constraint
+from harness.api.models import ModelAdapter
+from harness.api.plugin import Options
 from harness.base.errors import CellError
-from harness.interfaces import ArmContext, Constraint, ModelAdapter, Options
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness import hookimpl
+from harness.api.constraints import Constraint
+from harness.api.models import ModelAdapter
 from harness.ffn.starts import Start, StartOptions, install_start
-from harness.interfaces import Constraint, ModelAdapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from harness import hookimpl
+from harness.api.constraints import ArmContext, Constraint
+from harness.api.models import ModelAdapter
+from harness.api.plugin import Options
 from harness.base.errors import CellError
 from harness.data.document import Example
-from harness.interfaces import ArmContext, Constraint, ModelAdapter, Options
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from harness import hookimpl
+from harness.api.constraints import Constraint
+from harness.api.models import ModelAdapter
 from harness.base.errors import CellError
 from harness.ffn.starts import StartOptions, install_start
-from harness.interfaces import Constraint, ModelAdapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

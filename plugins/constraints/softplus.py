@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from harness import hookimpl
+from harness.api.constraints import Constraint
+from harness.api.models import Anatomy, ModelAdapter, Projection
 from harness.ffn.starts import Start, StartOptions, install_start, select
-from harness.interfaces import Anatomy, Constraint, ModelAdapter, Projection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

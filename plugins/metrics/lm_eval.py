@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pydantic
 
 from harness import hookimpl
+from harness.api.metrics import Metric, MetricContext
+from harness.api.plugin import LocalPath, Options
 from harness.base.errors import CellError, MissingResource, UsageError
 from harness.base.strict import Positive
-from harness.interfaces import LocalPath, Metric, MetricContext, Options
 
 if TYPE_CHECKING:
     from harness.records.estimate import Estimate

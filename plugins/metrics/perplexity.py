@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from harness import hookimpl
+from harness.api.metrics import Metric, MetricContext
+from harness.api.plugin import CorpusName, Options
 from harness.base.errors import CellError, UsageError
 from harness.base.strict import Positive
 from harness.data.document import Document
-from harness.interfaces import CorpusName, Metric, MetricContext, Options
 
 if TYPE_CHECKING:
     from harness.base.arrays import Ids

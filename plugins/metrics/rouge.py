@@ -7,10 +7,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
+from harness.api.metrics import Metric, MetricContext
+from harness.api.plugin import CorpusName, Options
 from harness.base.errors import UsageError
 from harness.base.strict import Positive
 from harness.data.document import Document
-from harness.interfaces import CorpusName, Metric, MetricContext, Options
 
 if TYPE_CHECKING:
     from harness.records.estimate import Estimate

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from harness import hookimpl
+from harness.api.models import Anatomy, ModelAdapter
+from harness.api.plugin import Options
 from harness.base.store import Store, content_hash
 from harness.base.strict import Positive
-from harness.interfaces import Anatomy, ModelAdapter, Options
 from harness.models.families import GPT_NEOX, find_anatomy, swap_activation
 
 if TYPE_CHECKING:

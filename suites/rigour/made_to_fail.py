@@ -9,14 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
+from harness.api.attacks import Adversarial, Attack, AttackContext
+from harness.api.constraints import Constraint
+from harness.api.models import ModelAdapter
 from harness.data.document import ExampleSets
-from harness.interfaces import (
-    Adversarial,
-    Attack,
-    AttackContext,
-    Constraint,
-    ModelAdapter,
-)
 from harness.models.checkpoints import CheckpointAdapter
 from harness.models.families import GPT_NEOX
 from harness_plugins.attacks.hotflip import HotFlip

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from harness import hookimpl
-from harness.interfaces import Constraint, ModelAdapter, Options
+from harness.api.constraints import Constraint
+from harness.api.models import ModelAdapter
+from harness.api.plugin import Options
 
 if TYPE_CHECKING:
     from torch import Tensor

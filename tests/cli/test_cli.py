@@ -11,9 +11,9 @@ import click
 import pytest
 
 from harness import __version__
+from harness.api.registry import PluginWarning
 from harness.base import errors
 from harness.cli import COMMANDS
-from harness.registry import PluginWarning
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import json
 import jsonschema
 import pytest
 
+from harness.api.registry import load_registry
 from harness.records import schemas
-from harness.registry import load_registry
 from harness.suites.schema import suite_schema
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.registry import load_registry
+from harness.api.registry import load_registry
 from harness.testing import tiny_model
 
 PLUGIN = Path(__file__).parents[2] / "suites" / "rigour" / "made_to_pass.py"

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 import pydantic
 
 from harness import hookimpl
+from harness.api.attacks import Adversarial, Attack, AttackContext, Budget
+from harness.api.plugin import Options
 from harness.data.document import ExampleSets
-from harness.interfaces import Adversarial, Attack, AttackContext, Budget, Options
 from harness.subject.subject import Subject
 
 

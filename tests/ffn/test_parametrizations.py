@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from harness.api.models import Projection
 from harness.ffn.parametrizations import (
     SMALLEST_WEIGHT,
     Exponential,
@@ -13,7 +14,6 @@ from harness.ffn.parametrizations import (
     constrain,
     parametrized_weights,
 )
-from harness.interfaces import Projection
 
 EVERY = [Softplus, Exponential, Square]
 NAMES = ["softplus", "exp", "square"]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from harness.api.attacks import AttackContext
 from harness.data.document import ExampleSets
-from harness.interfaces import AttackContext
 from harness_plugins.attacks.benign import Benign
 from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
 from harness_plugins.attacks.none import NoAttack

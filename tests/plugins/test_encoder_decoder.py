@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from harness.api.attacks import AttackContext
 from harness.data.document import Example, ExampleSets
-from harness.interfaces import AttackContext
 from harness.testing import tiny_subject
 from harness_plugins.attacks.gcg import GCG, GCGOptions
 from harness_plugins.attacks.query import Query, QueryOptions

@@ -3,9 +3,9 @@ import pytest
 import torch
 from scipy.stats import bootstrap
 
+from harness.api.attacks import AttackContext
 from harness.base.errors import CellError
 from harness.data.document import Example, ExampleSets
-from harness.interfaces import AttackContext
 from harness.subject.subject import Subject
 from harness_plugins.attacks.gcg import GCG, GCGOptions
 from harness_plugins.attacks.random import Random

@@ -4,8 +4,8 @@ import pytest
 import torch
 from scipy.stats import bootstrap
 
+from harness.api.attacks import AttackContext
 from harness.data.document import ExampleSets
-from harness.interfaces import AttackContext
 from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
 from harness_plugins.attacks.permuted import Permuted
 from harness_plugins.attacks.random import Random

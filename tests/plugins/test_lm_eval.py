@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
+from harness.api.metrics import MetricContext
 from harness.base.errors import MissingResource, UsageError
 from harness.data.document import Document
-from harness.interfaces import MetricContext
 from harness.subject.subject import Subject
 from harness_plugins.metrics.lm_eval import LmEval, LmEvalOptions
 from harness_plugins.metrics.perplexity import Perplexity, PerplexityOptions

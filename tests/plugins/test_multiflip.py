@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from harness.api.attacks import AttackContext
 from harness.data.document import Example, ExampleSets
-from harness.interfaces import AttackContext
 from harness.subject.rules import TokenRules
 from harness.subject.subject import Subject
 from harness.testing import tiny_examples, tiny_subject

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from harness.api.constraints import ArmContext
 from harness.base.errors import CellError
 from harness.data.document import Example, ExampleSets
-from harness.interfaces import ArmContext
 from harness.models.checkpoints import CheckpointOptions
 from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.constraints.noise import Noise, NoiseOptions, find_scale

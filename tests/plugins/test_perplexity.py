@@ -12,9 +12,9 @@ import pydantic
 import pytest
 import torch
 
+from harness.api.metrics import MetricContext
 from harness.base.errors import UsageError
 from harness.data.document import Document
-from harness.interfaces import MetricContext
 from harness.subject.subject import Subject
 from harness_plugins.metrics.perplexity import Perplexity, PerplexityOptions
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from harness.api.constraints import ArmContext
 from harness.data.document import Example, ExampleSets, content_key
-from harness.interfaces import ArmContext
 from harness.models.checkpoints import CheckpointOptions
 from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.constraints.planted import Planted, PlantedOptions

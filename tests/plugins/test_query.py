@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
+from harness.api.attacks import AttackContext
 from harness.data.document import ExampleSets
-from harness.interfaces import AttackContext
 from harness.subject.rules import TokenRules
 from harness.subject.subject import Subject
 from harness_plugins.attacks.query import Query, QueryOptions

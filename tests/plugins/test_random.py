@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from harness.api.attacks import AttackContext
 from harness.data.document import ExampleSets
-from harness.interfaces import AttackContext
 from harness_plugins.attacks.hotflip import HotFlip
 from harness_plugins.attacks.random import Random, RandomOptions
 from harness_plugins.attacks.uat import UAT, UATOptions

@@ -8,9 +8,9 @@ from statistics import fmean
 import pytest
 import torch
 
+from harness.api.metrics import MetricContext
 from harness.base.errors import UsageError
 from harness.data.document import Document
-from harness.interfaces import MetricContext
 from harness.records.rouge import rouge
 from harness.subject.subject import Subject
 from harness.testing import tiny_subject

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from harness.api.attacks import AttackContext, Budget
 from harness.base.errors import CellError
 from harness.data.document import Example, ExampleSets
-from harness.interfaces import AttackContext, Budget
 from harness.testing import tiny_subject
 from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
 from harness_plugins.attacks.random import Random

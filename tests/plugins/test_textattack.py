@@ -13,8 +13,8 @@ import pydantic
 import pytest
 
 from harness import testing
+from harness.api.attacks import AttackContext
 from harness.data.document import Example, ExampleSets
-from harness.interfaces import AttackContext
 from harness.records.rouge import rouge
 from harness.subject.rules import TokenRules
 from harness.subject.subject import Subject

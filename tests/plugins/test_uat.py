@@ -3,9 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
+from harness.api.attacks import AttackContext
 from harness.base.errors import CellError
 from harness.data.document import ExampleSets
-from harness.interfaces import AttackContext
 from harness_plugins.attacks.uat import UAT, UATOptions
 
 pytestmark = pytest.mark.transformers5

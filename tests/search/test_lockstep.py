@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from harness.api.attacks import AttackContext
 from harness.data.document import ExampleSets
-from harness.interfaces import AttackContext
 from harness.search.lockstep import Gradients, Losses, Spent, Top, alone, lockstep
 from harness.testing import tiny_examples
 from harness_plugins.attacks.hotflip import HotFlip

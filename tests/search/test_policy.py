@@ -206,8 +206,8 @@ def test_drawn_flips_are_permitted_and_uniform_at_a_position(make, example, rule
 @pytest.mark.parametrize("rules", RULES, ids=str)
 @pytest.mark.parametrize("name", ["hotflip", "textbook", "random"])
 def test_attacks_and_their_control_keep_to_the_rules(make, example, rules, name):
+    from harness.api.attacks import AttackContext
     from harness.data.document import ExampleSets
-    from harness.interfaces import AttackContext
     from harness_plugins.attacks.hotflip import HotFlip
     from harness_plugins.attacks.random import Random
 
@@ -242,8 +242,8 @@ def test_gains_of_what_is_forbidden_are_out_of_the_running(make, example):
 
 
 def test_where_nothing_is_permitted_the_prompt_stays(make, example):
+    from harness.api.attacks import AttackContext
     from harness.data.document import ExampleSets
-    from harness.interfaces import AttackContext
     from harness_plugins.attacks.hotflip import HotFlip
 
     subject = make(min_cosine=1.0)

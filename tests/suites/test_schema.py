@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from harness.registry import load_registry
+from harness.api.registry import load_registry
 from harness.suites.schema import suite_schema
 
 ROOT = Path(__file__).parents[2]

@@ -7,16 +7,11 @@ from typing import Literal
 import pydantic
 
 from harness import hookimpl
-from harness.interfaces import (
-    Attack,
-    Budget,
-    Constraint,
-    CorpusName,
-    LocalPath,
-    Metric,
-    ModelAdapter,
-    Options,
-)
+from harness.api.attacks import Attack, Budget
+from harness.api.constraints import Constraint
+from harness.api.metrics import Metric
+from harness.api.models import ModelAdapter
+from harness.api.plugin import CorpusName, LocalPath, Options
 
 
 class ToyModel(ModelAdapter):

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from harness import hookimpl
+from harness.api.attacks import Adversarial, Attack, AttackContext, Budget
 from harness.base.errors import CellError, HarnessError, MissingResource
 from harness.data.document import Example, ExampleSets
-from harness.interfaces import Adversarial, Attack, AttackContext, Budget
 from harness_plugins.attacks.textattack.library import (
     DEFAULT_RECIPE,
     INSTALL,

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.interfaces import AttackContext
-from harness.registry import load_registry
+from harness.api.attacks import AttackContext
+from harness.api.registry import load_registry
 from harness.testing import tiny_examples, tiny_subject
 
 FOLDER = Path(__file__).parent / "example_plugin"

@@ -5,8 +5,10 @@ from typing import Annotated, Any, Literal
 import pydantic
 import pytest
 
-from harness.description import describe
-from harness.interfaces import CorpusName, LocalPath, Metric, Options, PluginInfo
+from harness.api.description import describe
+from harness.api.metrics import Metric
+from harness.api.plugin import CorpusName, LocalPath, Options
+from harness.api.registry import PluginInfo
 
 
 class Window(Options):

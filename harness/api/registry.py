@@ -11,7 +11,6 @@ a `PluginError`. Names are sorted, so that nothing depends on the order of disco
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
 import inspect
 import os
@@ -20,7 +19,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -28,17 +27,31 @@ from typing import Any
 
 import pluggy
 
-from harness import __version__, hookspecs
+from harness import __version__
+from harness.api import hookspecs
+from harness.api.attacks import Attack
+from harness.api.constraints import Constraint
+from harness.api.metrics import Metric
+from harness.api.models import ModelAdapter
+from harness.api.plugin import Options, Plugin
 from harness.base.errors import PluginError, UsageError, unknown_name
-from harness.interfaces import (
-    Attack,
-    Constraint,
-    Metric,
-    ModelAdapter,
-    Options,
-    Plugin,
-    PluginInfo,
-)
+
+# --- results of loading -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """Where a plugin comes from."""
+
+    kind: str
+    name: str
+    plugin: type[Plugin[Any]]
+    source: str
+    """The file, or ``module:class``, that defines it."""
+    version: str
+    sha256: str = field(default="", compare=False)
+    """Of its source, all files of a package; stands in records beside the version."""
+
 
 ENTRY_POINT_GROUP = "harness"
 LIMIT_VARIABLE = "HARNESS_PLUGINS"
@@ -302,7 +315,7 @@ def _check_class(plugin: Any, kind: str, where: str) -> None:
     if not (inspect.isclass(plugin.Options) and issubclass(plugin.Options, Options)):
         raise PluginError(
             f"{where}: {plugin.__name__}.Options is no subclass of "
-            "harness.interfaces.Options"
+            "harness.api.plugin.Options"
         )
 
 

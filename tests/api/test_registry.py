@@ -9,9 +9,10 @@ import pydantic
 import pytest
 
 import harness_plugins
-from harness import __version__, hookspecs
+from harness import __version__
+from harness.api import hookspecs
+from harness.api.registry import KINDS, PluginWarning, load_registry
 from harness.base.errors import PluginError, UsageError
-from harness.registry import KINDS, PluginWarning, load_registry
 
 METRIC = """
 from harness import hookimpl

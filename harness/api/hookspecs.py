@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from harness.interfaces import Attack, Constraint, Metric, ModelAdapter
+    from harness.api.attacks import Attack
+    from harness.api.constraints import Constraint
+    from harness.api.metrics import Metric
+    from harness.api.models import ModelAdapter
 
 hookspec = pluggy.HookspecMarker("harness")
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
-from harness.interfaces import CORPUS, LOCAL_PATH, PluginInfo
+from harness.api.plugin import CORPUS, LOCAL_PATH
+from harness.api.registry import PluginInfo
 
 BOUNDS = {
     "exclusiveMinimum": ">",

@@ -1,0 +1,239 @@
+"""What an attack implements, and what it may use and spend."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+
+from harness.api.plugin import OptionsT, Plugin
+from harness.data.document import ExampleSets
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from harness.base.arrays import Ids
+    from harness.records.samples import SampleRow
+    from harness.subject.subject import Subject
+
+
+# --- attacks ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TriggerBudget:
+    """How the search for a universal trigger is laid out."""
+
+    tokens: int
+    """Length of the trigger."""
+    starts: int
+    """Triggers to start from, at least."""
+    sweeps: int
+    """Sweeps over the trigger from one start, at most."""
+    search_prompts: int
+    """How many of the search examples are used, at most."""
+    validation_prompts: int
+    """How many of the validation examples are used, at most."""
+
+
+@dataclass(frozen=True)
+class BlockBudget:
+    """How the search over a block of tokens, all of which may change, is laid out."""
+
+    positions: Literal["prompt", "prefix", "suffix"]
+    """Whether the prompt itself is the block, or tokens put before or after it."""
+    tokens: int
+    """How many tokens are put there; of no meaning for the prompt itself."""
+    steps: int
+    """How often a token is changed."""
+    buffer_size: int = 0
+    """How many of the best iterates are kept to go on from; 0 goes on from the last."""
+    start: str | None = None
+    """The text that fills a prefix or suffix at first, repeated; None draws tokens."""
+    target: str | None = None
+    """The text that is made likely; None makes the example's reference unlikely."""
+    many_at_once: bool = False
+    """Whether a step rewrites several tokens, and moves only where that is better."""
+    flips: int | None = None
+    """How many of the block's tokens may differ from the first ones; None: all."""
+    reachable_only: bool = False
+    """Whether a prompt has to be what some text encodes to."""
+    draft: str | None = None
+    """The folder or hub id of a model that says which candidates are worth a pass."""
+    draft_forward: int = 0
+    """Forward passes of that model, which stand beside those of the budget."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What an attack may spend on one example, in passes over the whole input.
+
+    `forward` counts forward passes of one sequence (prompt and reference), `backward`
+    counts backward passes to the embedding output with frozen weights.
+    """
+
+    forward: int
+    backward: int
+    flips: int | None = None
+    """How many positions may differ at the end; None where that is not the limit."""
+    trigger: TriggerBudget | None = None
+    """The search for a universal trigger that is prepended; None where none is."""
+    block: BlockBudget | None = None
+    """The search over a block of tokens; None where none is."""
+    examples: int = 1
+    """How many examples share the work: all of it costs so many times the above."""
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """What an attack made of one example."""
+
+    example_id: str
+    prompt_ids: Ids
+    """The whole attacked prompt, a trigger included."""
+    trace: Sequence[Mapping[str, Any]] = ()
+    """Steps: ``step``, ``position``, ``token``, ``loss`` (nats/token) and more."""
+
+
+class CellKey(NamedTuple):
+    """A cell of the suite, for the same model: the labels and the seed."""
+
+    arm: str
+    attack: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a cell stands in its suite: what there is besides it, for its model."""
+
+    arm: str
+    seed: int
+    arms: tuple[str, ...]
+    """Its own arm and all others that are not derived from one, sorted."""
+    gets: Mapping[str, Sequence[str]]
+    """The labels of the attacks that each of the arms gets."""
+    seeds: tuple[int, ...]
+    """All seeds of the suite, sorted."""
+    attacks: Mapping[str, Attack[Any]]
+    """All attacks of the suite by label, sorted."""
+    main: tuple[str, ...]
+    """The labels of the attacks that are no control and of no special role."""
+
+
+class Peers(Protocol):
+    """What a cell may use of the other cells and arms, for the same model."""
+
+    @property
+    def scene(self) -> Scene:
+        """Where the cell stands in its suite."""
+
+    @property
+    def arms(self) -> Sequence[str]:
+        """The arms of the scene."""
+
+    def subject(self, arm: str) -> Subject:
+        """Return the subject of an arm that `Attack.borrows`, with the cell's seed.
+
+        It is loaded when it is first asked for, and freed when the cell ends. What it
+        spends is in the cell's ledger.
+        """
+
+    def rows(self, arm: str, attack: str, seed: int) -> Sequence[SampleRow]:
+        """Return the rows of a complete cell that `Attack.reads`."""
+
+
+@dataclass(frozen=True)
+class AttackContext:
+    """What an attack may use besides the subject and the examples."""
+
+    seed_key: str
+    """Identifies the cell; randomness is keyed by it and the example's id."""
+    budget: Budget | None = None
+    """For a control: the budget of the attack it accompanies."""
+    matched: Attack[Any] | None = None
+    """For a control: the attack it accompanies."""
+    peers: Peers | None = None
+    """Other arms and cells, where the attack `replays` or `needs_peers`."""
+
+    def rng(self, *key: str | int) -> np.random.Generator:
+        """Return the random stream of this cell for `key`, whoever asks first."""
+        import hashlib
+
+        import numpy as np
+
+        text = "\x1f".join([self.seed_key, *map(str, key)])
+        digest = hashlib.sha256(text.encode()).digest()
+        return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
+
+
+class Attack(Plugin[OptionsT]):
+    """Looks for prompts on which the subject loses more on the same references."""
+
+    uses_search_examples: ClassVar[bool] = False
+    """True where `ExampleSets.search` and `.validation` must be given."""
+    controls: ClassVar[tuple[str, ...]] = ("random",)
+    """The attacks that accompany it as controls, at its budget, unless a suite says
+    otherwise; none where it is a control itself, or only replays."""
+    replays: ClassVar[bool] = False
+    """True where it runs no search but scores what other cells found: it `reads`."""
+    needs_peers: ClassVar[bool] = False
+    """True where it uses the subjects of other arms, those it `borrows`."""
+
+    @abstractmethod
+    def run(
+        self, subject: Subject, examples: ExampleSets, context: AttackContext
+    ) -> Iterator[Adversarial]:
+        """Yield one result for each of `examples.test`, in any order."""
+
+    @abstractmethod
+    def budget(self, examples: int) -> Budget:
+        """Return what one example costs at most when `examples` share the work."""
+
+    def missing(self) -> list[str]:
+        """Say what `run` would not find on this machine, a sentence for each."""
+        return []
+
+    def unbounded(self, prompt_tokens: int) -> OptionsT | None:
+        """Return options with which every token of such a prompt may change.
+
+        They serve to find out whether the attack works at all: without a limit it has
+        to succeed. None where the attack has no such limit.
+        """
+        return None
+
+    def longer(self) -> OptionsT | None:
+        """Return options with twice the steps and restarts; None where it has neither.
+
+        They serve to find out whether the attack had converged.
+        """
+        return None
+
+    def unfit(self, matched: Attack[Any] | None) -> str | None:
+        """Say why it cannot be the control of `matched` (or, of None, no control)."""
+        if matched is not None and (self.replays or self.needs_peers):
+            return f"{self.name} is made of other attacks, and takes no budget"
+        return None
+
+    def placed(self, scene: Scene) -> Attack[OptionsT]:
+        """Return the attack as it acts in a cell of a suite: with what it takes there.
+
+        Only an attack that is made of others needs this; by default it is itself.
+        """
+        return self
+
+    def faults(self, scene: Scene) -> Iterable[tuple[str, str]]:
+        """Yield options that name something the suite lacks: option, sentence.
+
+        The arm and seed of `scene` stand for all.
+        """
+        return ()
+
+    def reads(self, scene: Scene) -> Sequence[CellKey]:
+        """Return the cells whose rows it uses; they are complete when it runs."""
+        return ()
+
+    def borrows(self, scene: Scene) -> Sequence[str]:
+        """Return the arms whose subjects it uses besides its own."""
+        return ()

@@ -1,0 +1,97 @@
+"""What a constraint implements, and what it may use."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.api.plugin import OptionsT, Plugin
+from harness.data.document import Example, ExampleSets
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from harness.api.models import Anatomy, ModelAdapter, Projection
+    from harness.base.arrays import Ids
+    from harness.records.record import Derivation
+
+
+# --- constraints --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ArmContext:
+    """What a constraint may use besides the model that it changes."""
+
+    seed: int
+    """The variant's."""
+    tokenizer: PreTrainedTokenizerBase
+    examples: Callable[[], ExampleSets]
+    """The suite's examples, whatever ``--limit`` says; `validation` is never empty."""
+    losses: Callable[[PreTrainedModel, Sequence[Example]], NDArray[np.float64]]
+    """The loss [n] of each example on a model, in nats/token, in float32."""
+    allowed: Callable[[], Ids]
+    """The ids [k], ascending, that attacks of this suite may write."""
+    matched: Callable[[], PreTrainedModel] | None = None
+    """Loads the frozen subject of the arm that `match_loss_of` names, if one is."""
+    report: Callable[[int, int], None] = lambda done, total: None
+    """Tell the progress display how many of how many steps are done."""
+
+
+class Constraint(Plugin[OptionsT]):
+    """Changes a model's weights, and keeps them inside a set while it trains."""
+
+    @property
+    def uses_examples(self) -> bool:
+        """True where `install` reads the suite's examples."""
+        return False
+
+    @property
+    def matches_loss(self) -> bool:
+        """True where the arm must say whose clean loss it is to have."""
+        return False
+
+    def install(
+        self, adapter: ModelAdapter[Any], model: PreTrainedModel, context: ArmContext
+    ) -> Derivation | None:
+        """Do what `apply` does, where more than the model is needed for it.
+
+        Returns what came of it, for the record, if there is anything to say.
+        """
+        self.apply(adapter, model, context.seed)
+        return None
+
+    @abstractmethod
+    def apply(
+        self, adapter: ModelAdapter[Any], model: PreTrainedModel, seed: int
+    ) -> None:
+        """Install the start and the constraint, in place (float32)."""
+
+    def promised(self, anatomy: Anatomy) -> list[Projection]:
+        """Return the matrices whose effective weight is promised to be >= 0.
+
+        Override it only to promise something: certificates fail where an override
+        returns no matrix.
+        """
+        return []
+
+    def parameter_groups(
+        self, model: PreTrainedModel, learning_rate: float, weight_decay: float
+    ) -> list[dict[str, Any]]:
+        """Return the optimizer's groups; every parameter in exactly one of them.
+
+        Biases, norms and embeddings' gains get no weight decay, as is usual.
+        """
+        decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
+        others = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+        return [
+            {"params": decayed, "lr": learning_rate, "weight_decay": weight_decay},
+            {"params": others, "lr": learning_rate, "weight_decay": 0.0},
+        ]
+
+    def after_step(self, model: PreTrainedModel) -> None:
+        """Called after each optimizer step: where a projection clamps."""

@@ -1,0 +1,51 @@
+"""What a metric implements, and what it may use."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.api.plugin import OptionsT, Plugin
+from harness.data.document import Document
+
+if TYPE_CHECKING:
+    from harness.records.estimate import Estimate
+    from harness.subject.subject import Subject
+
+
+# --- metrics ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MetricContext:
+    """What a metric may use besides the subject."""
+
+    documents: Callable[[str], Iterator[Document]]
+    """The documents of a corpus of the suite, by its name; cut by ``--limit``."""
+    limit: int | None
+    """First so many examples of a task only; marked in every record."""
+    report: Callable[[int, int], None] = lambda done, total: None
+    """Tell the progress display how many of how many units are done."""
+
+
+class Metric(Plugin[OptionsT]):
+    """Measures a frozen subject: rows first, estimates from the rows alone."""
+
+    @abstractmethod
+    def measure(
+        self, subject: Subject, context: MetricContext
+    ) -> Iterable[Mapping[str, Any]]:
+        """Yield a row for each document or task example; JSON values, all finite."""
+
+    @abstractmethod
+    def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+        """Compute the estimates from the rows, and from nothing else."""
+
+    def missing(self) -> list[str]:
+        """Say what `measure` would not find on this machine, a sentence for each."""
+        return []
+
+    def fetch(self) -> None:
+        """Download what `measure` needs, on a machine with a network."""

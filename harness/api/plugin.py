@@ -1,0 +1,45 @@
+"""What a plugin implements: a model adapter, a constraint, a metric or an attack.
+
+Every plugin is a class with a `name`, an `Options` model and a docstring whose first
+line says what it does. It is built as ``PluginClass(options)`` and holds no state that
+a run could leave behind. Heavy libraries are imported inside the methods that use
+them, so that listing plugins stays fast.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from typing import Annotated, ClassVar, Generic, TypeVar
+
+from harness.base.strict import Strict
+
+CORPUS = "corpus-name"
+CorpusName = Annotated[str, CORPUS]
+"""The type of an option that names a corpus of the suite; suites are checked for it."""
+
+ATTACK = "attack-label"
+AttackLabel = Annotated[str, ATTACK]
+"""The type of an option that names another attack of the suite, by its label."""
+
+LOCAL_PATH = "local-path"
+LocalPath = Annotated[str, LOCAL_PATH]
+"""The type of an option that is a local path or, where none is there, a hub id."""
+
+
+class Options(Strict):
+    """The options of a plugin: unknown keys are errors, docstrings are descriptions."""
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+class Plugin(ABC, Generic[OptionsT]):
+    """What all kinds of plugin share."""
+
+    name: ClassVar[str]
+    """What suites call it."""
+    Options: ClassVar[type[Options]] = Options
+    """Its options, with types, defaults and meaning."""
+
+    def __init__(self, options: OptionsT | None = None) -> None:
+        self.options: OptionsT = options or self.Options()  # type: ignore[assignment]
