@@ -12,11 +12,10 @@ from harness.base.errors import CellError, UsageError
 from harness.data.document import Example, ExampleSets, _content
 from harness.data.examples import build_examples
 from harness.data.sections import ExampleSet, ExamplesSection
-from harness.records.statistics import bootstrap_mean, paired_difference
+from harness.models.sections import RecoverySection
 from harness.subject.rules import TokenRules
 from harness.subject.subject import Subject
 from harness.subject.vocabulary import Vocabulary
-from harness.suite import RecoverySection
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.base.arrays import Ids
-    from harness.records.estimate import Estimate
     from harness.run_context import RunContext
 
 
@@ -103,26 +101,6 @@ def _held_out(
 def _allowed(run: RunContext, tokenizer: PreTrainedTokenizerBase, rows: int) -> Ids:
     rules = TokenRules(**run.suite.tokens.model_dump())
     return Vocabulary(tokenizer, rows, rules).allowed
-
-
-def compare_losses(
-    name: str,
-    examples: Sequence[Example],
-    own: NDArray[np.float64],
-    others: NDArray[np.float64],
-) -> dict[str, Estimate]:
-    """Estimate two clean losses [n] and their difference, as results of a derivation.
-
-    They are called ``<name>_loss``, ``<name>_loss_matched`` (of the other arm) and
-    ``<name>_difference`` (the first minus the second, paired by example).
-    """
-    documents = [example.document_id for example in examples]
-    unit = "nats/token"
-    return {
-        f"{name}_loss": bootstrap_mean(own, documents, unit=unit),
-        f"{name}_loss_matched": bootstrap_mean(others, documents, unit=unit),
-        f"{name}_difference": paired_difference(own, others, documents, unit=unit),
-    }
 
 
 def _losses(

@@ -15,10 +15,11 @@ import torch
 from harness.api.metrics import MetricContext
 from harness.base.isolation import fixed_random_state
 from harness.base.store import write_json
-from harness.certificate import certify
 from harness.data.document import Document
 from harness.derivation import arm_context
-from harness.freeze import freeze, load_frozen
+from harness.models.certificate import certify
+from harness.models.freeze import freeze, load_frozen
+from harness.models.recovery import recover
 from harness.plan import VariantPlan
 from harness.records.estimate import Estimate
 from harness.records.record import (
@@ -27,7 +28,6 @@ from harness.records.record import (
     Derivation,
     RecoverySummary,
 )
-from harness.recovery import recover
 from harness.run_context import RunContext
 from harness.subject.rules import TokenRules
 from harness.subject.subject import Subject

@@ -159,7 +159,7 @@ def test_an_adaptive_attack_follows_the_gradient_of_the_arm_it_names(place, done
     """Its steps are those of the attack on its own arm, with the other's gradient."""
     from harness.api.attacks import AttackContext
     from harness.data.document import Example, ExampleSets
-    from harness.freeze import load_frozen
+    from harness.models.freeze import load_frozen
     from harness.subject.subject import Subject
     from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
 

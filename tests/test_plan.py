@@ -180,7 +180,7 @@ def test_what_can_change_a_result_changes_the_ids_it_concerns(plan, override):
 
 
 def test_every_setting_of_recovery_is_tried_above():
-    from harness.suite import RecoverySection
+    from harness.models.sections import RecoverySection
 
     overrides = [*MATTERS, *itertools.chain(*COSMETIC.values())]
     tried = {override.partition("=")[0] for override in overrides}

@@ -1,1 +1,1 @@
-"""Model families, and how their checkpoints are loaded."""
+"""Models: load, constrain, certify, train, freeze."""

@@ -167,7 +167,7 @@ def load_model(folder: Path, dropouts: tuple[str, ...] = ()) -> PreTrainedModel:
     )
     from transformers.utils.logging import disable_progress_bar
 
-    from harness.ffn.activations import register_activations
+    from harness.models.activations import register_activations
 
     register_activations()
     disable_progress_bar()

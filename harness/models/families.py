@@ -147,7 +147,7 @@ def find_anatomy(model: PreTrainedModel, family: Family) -> Anatomy:
 
 def swap_activation(model: PreTrainedModel, family: Family, name: str) -> None:
     """Give every feed-forward network the activation `name`; say so in the config."""
-    from harness.ffn.activations import make_activation
+    from harness.models.activations import make_activation
 
     path, _, attribute = family.activation.rpartition(".")
     for holder in _holders(model, family):

@@ -60,7 +60,7 @@ class GCG(Attack[GCGOptions]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        from harness.search.draft import draft_of
+        from harness.models.draft import draft_of
         from harness.search.lockstep import lockstep
 
         path = self.options.draft
@@ -98,7 +98,7 @@ class GCG(Attack[GCGOptions]):
         return self.options.model_copy(update={"steps": 2 * self.options.steps})
 
     def missing(self) -> list[str]:
-        from harness.search.draft import DraftModel
+        from harness.models.draft import DraftModel
 
         path = self.options.draft
         if path is None:

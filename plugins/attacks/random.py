@@ -136,9 +136,9 @@ def _write_block(
     budget: Budget,
     layout: BlockBudget,
 ) -> Iterator[Adversarial]:
+    from harness.models.draft import draft_of
     from harness.search.blocks import Block, BlockSearch
     from harness.search.budgets import passes, shares
-    from harness.search.draft import draft_of
     from harness.search.lockstep import lockstep
     from harness.search.multi import MultiSearch, look_nowhere
 

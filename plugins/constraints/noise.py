@@ -78,7 +78,7 @@ class Noise(Constraint[NoiseOptions]):
     ) -> Derivation | None:
         if context.matched is None:
             return super().install(adapter, model, context)
-        from harness.derivation import compare_losses
+        from harness.models.matching import compare_losses
         from harness.records.record import Derivation
 
         sets = context.examples()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness import hookimpl
 from harness.api.constraints import Constraint
 from harness.api.models import ModelAdapter
-from harness.ffn.starts import Start, StartOptions, install_start
+from harness.models.ffn.starts import Start, StartOptions, install_start
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -86,7 +86,7 @@ class Planted(Constraint[PlantedOptions]):
     def install(
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, context: ArmContext
     ) -> Derivation:
-        from harness.derivation import compare_losses
+        from harness.models.matching import compare_losses
         from harness.records.record import Derivation
 
         rng = _rng(context.seed)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from harness import hookimpl
 from harness.api.constraints import Constraint
 from harness.api.models import Anatomy, ModelAdapter, Projection
-from harness.ffn.starts import Start, StartOptions, install_start, select
+from harness.models.ffn.starts import Start, StartOptions, install_start, select
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -111,7 +111,7 @@ class Scratch(ModelAdapter[ScratchOptions]):
         return Corpora({_CORPUS: section}, store)
 
     def _build(self, store: Store, key: str, folder: Path) -> None:
-        from harness.freeze import freeze
+        from harness.models.freeze import freeze
 
         texts = [d.text for d in self._corpora(store).all_documents(_CORPUS)]
         tokenizer = train_tokenizer(texts, self.options)
@@ -193,7 +193,7 @@ def train_model(
     import numpy as np
 
     from harness.base.progress import Progress
-    from harness.training import TrainingHooks, TrainingPlan, train
+    from harness.models.training import TrainingHooks, TrainingPlan, train
 
     plan = TrainingPlan(
         steps=options.steps,

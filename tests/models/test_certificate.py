@@ -7,7 +7,7 @@ import torch
 
 from harness.api.models import Anatomy
 from harness.base.errors import CellError
-from harness.certificate import certify, minimum_weight
+from harness.models.certificate import certify, minimum_weight
 from harness.models.families import find_anatomy
 from harness_plugins.constraints.none import Unconstrained
 from harness_plugins.constraints.projection import ProjectedWeights

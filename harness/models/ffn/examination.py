@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harness.api.models import FFN, Anatomy
 from harness.base.errors import CellError
-from harness.ffn.exact import ExactFFN, largest_fall
+from harness.models.ffn.exact import ExactFFN, largest_fall
 from harness.subject.decoding import text_inputs
 
 if TYPE_CHECKING:

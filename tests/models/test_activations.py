@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import gelu
 
 from harness.base.errors import CellError
-from harness.ffn.activations import (
+from harness.models.activations import (
     GELU_MINIMUM,
     GELU_TANH_MINIMUM,
     GeluHull,

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from harness.ffn.exact import ExactFFN, largest_fall, lowest_point
 from harness.models.families import GPT2, GPT_NEOX, LLAMA, find_anatomy
+from harness.models.ffn.exact import ExactFFN, largest_fall, lowest_point
 
 pytestmark = pytest.mark.transformers5
 

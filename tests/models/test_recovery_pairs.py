@@ -12,10 +12,10 @@ from harness.data.blocks import IGNORED, count_tokens, pair_blocks
 from harness.data.corpora import Corpora
 from harness.data.sections import CorpusSection
 from harness.models.checkpoints import CheckpointOptions
-from harness.recovery import held_out_losses, recover
-from harness.suite import RecoverySection
+from harness.models.recovery import held_out_losses, recover
+from harness.models.sections import RecoverySection
+from harness.models.training import reference_losses
 from harness.testing import TEXT, tiny_model, tiny_tokenizer
-from harness.training import reference_losses
 from harness_plugins.constraints.none import Unconstrained
 from harness_plugins.constraints.softplus import Softplus, SoftplusOptions
 from harness_plugins.models.t5 import T5Models

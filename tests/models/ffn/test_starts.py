@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.base.errors import CellError
-from harness.ffn.starts import StartOptions, install_start, select
+from harness.models.ffn.starts import StartOptions, install_start, select
 from harness_plugins.models.causal_lm import CausalLM
 from harness_plugins.models.pythia import Pythia
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 from harness.base.errors import Stopped, TrainingDiverged
+from harness.models.training import TrainingHooks, TrainingPlan, last_checkpoint, train
 from harness.testing import tiny_model
-from harness.training import TrainingHooks, TrainingPlan, last_checkpoint, train
 
 CONTEXT = 16
 HEADS = {"embed_out", "lm_head"}  # as the major versions of transformers call it

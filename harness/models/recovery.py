@@ -20,20 +20,20 @@ from harness.api.constraints import Constraint
 from harness.api.models import ModelAdapter
 from harness.base.errors import CellError
 from harness.base.store import Store
-from harness.certificate import minimum_weight
 from harness.data.blocks import count_tokens, pair_blocks, token_blocks
 from harness.data.corpora import Corpora
-from harness.records.estimate import Estimate
-from harness.records.record import RecoverySummary
-from harness.records.statistics import bootstrap_mean
-from harness.suite import RecoverySection
-from harness.training import (
+from harness.models.certificate import minimum_weight
+from harness.models.sections import RecoverySection
+from harness.models.training import (
     Line,
     TrainingHooks,
     TrainingPlan,
     block_losses,
     train,
 )
+from harness.records.estimate import Estimate
+from harness.records.record import RecoverySummary
+from harness.records.statistics import bootstrap_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,11 +6,11 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import harness.freeze
+import harness.models.freeze
 from harness.base.errors import CellError
-from harness.ffn.parametrizations import constrain
-from harness.freeze import freeze, load_frozen, plain_state
 from harness.models.checkpoints import CheckpointOptions
+from harness.models.ffn.parametrizations import constrain
+from harness.models.freeze import freeze, load_frozen, plain_state
 from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.models.causal_lm import CausalLM
 from harness_plugins.models.pythia import Pythia
@@ -107,7 +107,7 @@ def test_a_folder_that_computes_something_else_is_refused(tmp_path, monkeypatch)
         state = plain_state(model)
         return {name: state[name].half().float() for name in state}
 
-    monkeypatch.setattr(harness.freeze, "plain_state", half_folded)
+    monkeypatch.setattr(harness.models.freeze, "plain_state", half_folded)
     with pytest.raises(CellError, match="computes other logits"):
         freeze(constrained(), tiny_tokenizer(), tmp_path)
 

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from harness.api.constraints import Constraint
 from harness.api.models import FFN, Anatomy, ModelAdapter, Projection
-from harness.ffn.activations import NON_DECREASING
-from harness.ffn.examination import (
+from harness.models.activations import NON_DECREASING
+from harness.models.ffn.examination import (
     MINIMUM_VECTORS,
     RANGE_MARGIN,
     ROUNDING,

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from harness.api.models import Projection
-from harness.ffn.parametrizations import (
+from harness.models.ffn.parametrizations import (
     SMALLEST_WEIGHT,
     Exponential,
     Softplus,

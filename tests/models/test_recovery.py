@@ -13,14 +13,14 @@ from harness.base.store import Store
 from harness.data.corpora import Corpora
 from harness.data.sections import CorpusSection
 from harness.models.checkpoints import CheckpointOptions
-from harness.recovery import (
+from harness.models.recovery import (
     OrderedBlocks,
     held_out_losses,
     recover,
     training_order,
     training_plan,
 )
-from harness.suite import RecoverySection
+from harness.models.sections import RecoverySection
 from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.constraints.none import Unconstrained
 from harness_plugins.constraints.projection import ProjectedWeights, ProjectionOptions

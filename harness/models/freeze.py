@@ -18,7 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from harness.base.errors import CellError
 from harness.base.isolation import fixed_random_state
-from harness.ffn.activations import register_activations
+from harness.models.activations import register_activations
 from harness.models.checkpoints import load_model, load_tokenizer
 from harness.subject.decoding import text_inputs
 

@@ -115,7 +115,7 @@ def _layers(ranges: str, count: int) -> set[int]:
 def _set_activation(
     adapter: ModelAdapter[Any], model: PreTrainedModel, name: str
 ) -> None:
-    from harness.ffn.activations import hull_of
+    from harness.models.activations import hull_of
 
     if name == "keep":
         return

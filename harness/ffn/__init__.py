@@ -1,1 +1,0 @@
-"""Feed-forward networks: starts, parametrizations, and what is true of them."""

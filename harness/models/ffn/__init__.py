@@ -1,0 +1,1 @@
+"""The weights of feed-forward networks: starts, constraints, and what they keep."""

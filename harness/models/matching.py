@@ -1,0 +1,35 @@
+"""Two clean losses, compared, for arms whose losses are to be equal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness.data.document import Example
+from harness.records.statistics import bootstrap_mean, paired_difference
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from harness.records.estimate import Estimate
+
+
+def compare_losses(
+    name: str,
+    examples: Sequence[Example],
+    own: NDArray[np.float64],
+    others: NDArray[np.float64],
+) -> dict[str, Estimate]:
+    """Estimate two clean losses [n] and their difference, as results of a derivation.
+
+    They are called ``<name>_loss``, ``<name>_loss_matched`` (of the other arm) and
+    ``<name>_difference`` (the first minus the second, paired by example).
+    """
+    documents = [example.document_id for example in examples]
+    unit = "nats/token"
+    return {
+        f"{name}_loss": bootstrap_mean(own, documents, unit=unit),
+        f"{name}_loss_matched": bootstrap_mean(others, documents, unit=unit),
+        f"{name}_difference": paired_difference(own, others, documents, unit=unit),
+    }
