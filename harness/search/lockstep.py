@@ -1,16 +1,11 @@
-"""Advance the searches of many examples together, so that their passes share batches.
-
-A search is a generator: it yields what it needs of the subject, a request, and is sent
-the answer. `lockstep` collects the requests of many searches and answers them at once.
-What comes out of a search never depends on which others run beside it.
-"""
+"""Budgets in terms of forward passes: what a control without gradients may spend."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from harness.subject.rounding import together
@@ -19,8 +14,53 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from harness.api.attacks import Budget
     from harness.base.arrays import Ids
+    from harness.data.document import Example, ExampleSets
     from harness.subject.subject import Subject
+
+
+def passes(
+    subject: Subject, budget: Budget, example: Example, draft: Subject | None = None
+) -> float:
+    """Return how many forward passes cost as many FLOPs as a budget for an example.
+
+    `draft` is the model that the budget's draft passes go through, if there are any.
+    """
+    block, inserted = budget.block, budget.trigger or budget.block
+    prompt = len(example.prompt_ids) + (inserted.tokens if inserted else 0)
+    reference = len(example.reference_ids)
+    if block is not None and block.target is not None:
+        reference = len(subject.encode(block.target))
+    forward, backward = subject.pass_flops(prompt, reference)
+    count = budget.forward + budget.backward * backward / forward
+    if block is not None and draft is not None:
+        drafted, _ = draft.pass_flops(prompt, reference)
+        count += block.draft_forward * drafted / forward
+    return count
+
+
+def shares(total: int, parts: int) -> list[int]:
+    """Split a number into so many that differ by 1 at most."""
+    ends = [total * i // parts for i in range(parts + 1)]
+    return [after - before for before, after in pairwise(ends)]
+
+
+def trigger_passes(subject: Subject, budget: Budget, examples: ExampleSets) -> float:
+    """Return how many forward passes the whole search for a trigger may cost.
+
+    A budget is stated for as many prompts as the attack uses at most; where the suite
+    gives fewer, the attack spends less, and so may its control.
+    """
+    trigger = budget.trigger
+    assert trigger is not None
+    sweeps = trigger.starts * trigger.sweeps
+    whole = budget.examples * passes(subject, budget, examples.test[0])
+    searching = whole - sweeps * trigger.validation_prompts
+    given = min(1.0, len(examples.search) / trigger.search_prompts)
+    chosen_on = min(trigger.validation_prompts, len(examples.validation))
+    return searching * given + sweeps * chosen_on
+
 
 T = TypeVar("T")
 

@@ -48,10 +48,9 @@ class Query(Attack[QueryOptions]):
     ) -> Iterator[Adversarial]:
         import numpy as np
 
-        from harness.search.budgets import shares
         from harness.search.flips import flip_search
         from harness.search.local import Learner, bigrams_of
-        from harness.search.lockstep import lockstep
+        from harness.search.lockstep import lockstep, shares
 
         allowed = subject.vocabulary.allowed
         texts = [np.r_[x.prompt_ids, x.reference_ids] for x in examples.search]

@@ -86,9 +86,8 @@ class Random(Attack[RandomOptions]):
         context: AttackContext,
         budget: Budget,
     ) -> Iterator[Adversarial]:
-        from harness.search.budgets import passes, shares
         from harness.search.flips import flip_search
-        from harness.search.lockstep import lockstep
+        from harness.search.lockstep import lockstep, passes, shares
 
         flips = budget.flips or self.options.flips
 
@@ -108,7 +107,7 @@ def _write_trigger(
     budget: Budget,
     trigger: TriggerBudget,
 ) -> Iterator[Adversarial]:
-    from harness.search.budgets import passes
+    from harness.search.lockstep import passes
     from harness.search.triggers import TriggerSearch, with_trigger
 
     search = examples.search[: trigger.search_prompts]
@@ -138,8 +137,7 @@ def _write_block(
 ) -> Iterator[Adversarial]:
     from harness.models.draft import draft_of
     from harness.search.blocks import Block, BlockSearch
-    from harness.search.budgets import passes, shares
-    from harness.search.lockstep import lockstep
+    from harness.search.lockstep import lockstep, passes, shares
     from harness.search.multi import MultiSearch, look_nowhere
 
     draft = draft_of(subject, layout.draft) if layout.draft is not None else None
