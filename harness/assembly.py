@@ -9,7 +9,6 @@ from typing import Any
 from harness.api.plugin import Plugin
 from harness.base.errors import HarnessError
 from harness.base.provenance import code_state, hardware, library_versions
-from harness.plan import CellPlan, VariantPlan, named_attacks
 from harness.records.estimate import Estimate
 from harness.records.record import (
     ArmRef,
@@ -29,6 +28,8 @@ from harness.records.record import (
     TokensRef,
 )
 from harness.run_context import RunContext
+from harness.suite.identity import named_attacks
+from harness.suite.plan import CellPlan, VariantPlan
 
 Unit = VariantPlan | CellPlan
 

@@ -11,12 +11,12 @@ from typing import Any
 from harness.api.attacks import Adversarial, Attack, AttackContext, Peers
 from harness.base.errors import CellError
 from harness.data.document import ExampleSets
-from harness.plan import CellPlan, content_hash
 from harness.records.record import Ledger
 from harness.records.samples import SampleRow
 from harness.rescoring import Rescorer
 from harness.run_context import RunContext
 from harness.subject.subject import Subject
+from harness.suite.plan import CellPlan, content_hash
 
 PARTIAL = "samples.partial.jsonl"
 

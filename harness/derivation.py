@@ -61,7 +61,7 @@ def example_sets(
     of recovery, without those that are in another set.
     """
     section = run.suite.examples
-    assert section is not None  # `harness.suites.checks` wants them stated
+    assert section is not None  # `harness.suite.checks` wants them stated
     build = partial(
         build_examples,
         corpora=run.corpora,
@@ -91,7 +91,7 @@ def example_sets(
 def _held_out(
     section: ExamplesSection, recovery: RecoverySection | None, count: int
 ) -> ExamplesSection:
-    assert recovery is not None  # or `harness.suites.checks` wants validation examples
+    assert recovery is not None  # or `harness.suite.checks` wants validation examples
     assert recovery.validation is not None
     wanted = ExampleSet(corpus=recovery.validation, count=count)
     apart = {"test": wanted, "search": None, "validation": None}

@@ -18,7 +18,7 @@ from harness.api.registry import PluginWarning, load_registry
 from harness.base.provenance import available_cores
 
 if TYPE_CHECKING:
-    from harness.suite_file import Experiment
+    from harness.suite.experiment import Experiment
 
 GIB = 2**30
 LITTLE_DISK_BYTES = 5 * GIB
@@ -48,7 +48,7 @@ def examine_machine(store_root: Path) -> Iterator[Finding]:
 
 def examine_suite(experiment: Experiment, store_root: Path) -> Iterator[Finding]:
     """Say whether what the suite names can be loaded on this machine."""
-    from harness.suite_file import missing
+    from harness.suite.resources import missing
 
     lacking = missing(experiment, store_root)
     for sentence in lacking:

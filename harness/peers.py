@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from harness.api.attacks import CellKey, Scene
-from harness.plan import CellPlan, VariantPlan
 from harness.records.samples import SampleRow, read_samples
 from harness.subject.subject import Subject
+from harness.suite.plan import CellPlan, VariantPlan
 
 
 class CellPeers:

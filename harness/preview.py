@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import RecordError
-from harness.plan import CellPlan, Plan, VariantPlan
 from harness.records.files import read_record
 from harness.run_folder import Kind, RunFolder
+from harness.suite.plan import CellPlan, Plan, VariantPlan
 
 _WORDS = {
     "complete": "complete",

@@ -10,10 +10,10 @@ from harness.base.progress import Progress
 from harness.base.signals import StopSignals
 from harness.base.store import Store
 from harness.data.corpora import Corpora
-from harness.plan import Plan
 from harness.run_folder import RunFolder
-from harness.suite import Suite
-from harness.suite_file import Experiment
+from harness.suite.experiment import Experiment
+from harness.suite.model import Suite
+from harness.suite.plan import Plan
 
 if TYPE_CHECKING:
     from harness.data.document import ExampleSets

@@ -24,17 +24,17 @@ from harness.base.isolation import fixed_random_state
 from harness.base.provenance import utc_now
 from harness.base.store import sha256_file, write_atomic
 from harness.cell import PARTIAL, attack_cell
-from harness.diagnostics import EXAMINED
 from harness.diagnostics.cells import examine_rows
 from harness.diagnostics.subjects import examine
 from harness.peers import CellPeers
-from harness.plan import CellPlan, VariantPlan
 from harness.records.files import write_record
 from harness.records.record import Diagnostic, Record, Samples
 from harness.records.summary import summarise_attack
 from harness.run_context import RunContext
 from harness.run_folder import Kind, state_of
 from harness.subject.subject import Subject
+from harness.suite.identity import EXAMINED
+from harness.suite.plan import CellPlan, VariantPlan
 from harness.variant import (
     TRAINING,
     load_subject,

@@ -17,13 +17,13 @@ from harness.base.store import Store, write_atomic
 from harness.data.corpora import Corpora
 from harness.diagnostics.replay import replay_run
 from harness.executors import Executor, RunUnit
-from harness.plan import CellPlan, Plan
 from harness.records.estimate import Estimate
 from harness.records.record import Record
 from harness.run_context import RunContext
 from harness.run_folder import Kind, RunFolder
 from harness.runner import Runner, kind_of
-from harness.suite_file import dump_suite
+from harness.suite.experiment import dump_suite
+from harness.suite.plan import CellPlan, Plan
 
 
 @dataclass

@@ -11,10 +11,10 @@ from pathlib import Path
 from harness.api.registry import Registry
 from harness.base.errors import UsageError
 from harness.base.provenance import code_state, library_versions
-from harness.plan import Plan, VariantPlan, make_plan
 from harness.records.record import PluginRef, Provenance
 from harness.run_folder import Kind, RunFolder, Status, UnitState
-from harness.suite_file import load_experiment
+from harness.suite.experiment import load_experiment
+from harness.suite.plan import Plan, VariantPlan, make_plan
 
 STATES: tuple[Status, ...] = ("complete", "failed", "missing", "invalid")
 """What a unit can be, as `UnitState.status` says."""

@@ -11,7 +11,7 @@ from harness.checks.records import check_record, subject_key
 from harness.checks.samples import Metrics
 from harness.records.record import Record
 from harness.run_folder import RunFolder
-from harness.suite_file import load_experiment, validate_suite
+from harness.suite.experiment import load_experiment, validate_suite
 from harness.survey import Survey, Unit, survey
 
 

@@ -20,7 +20,6 @@ from harness.derivation import arm_context
 from harness.models.certificate import certify
 from harness.models.freeze import freeze, load_frozen
 from harness.models.recovery import recover
-from harness.plan import VariantPlan
 from harness.records.estimate import Estimate
 from harness.records.record import (
     Certificate,
@@ -31,6 +30,7 @@ from harness.records.record import (
 from harness.run_context import RunContext
 from harness.subject.rules import TokenRules
 from harness.subject.subject import Subject
+from harness.suite.plan import VariantPlan
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,7 +17,6 @@ from harness.base.signals import StopSignals
 from harness.base.store import Store
 from harness.data.corpora import Corpora
 from harness.data.document import Example
-from harness.plan import CellPlan, VariantPlan, make_plan
 from harness.records.files import write_record
 from harness.records.record import (
     Certificate,
@@ -35,7 +34,8 @@ from harness.rescoring import failed_row, scored_row
 from harness.run_context import RunContext
 from harness.run_folder import RunFolder
 from harness.runner import write_samples
-from harness.suite_file import dump_suite, load_experiment
+from harness.suite.experiment import dump_suite, load_experiment
+from harness.suite.plan import CellPlan, VariantPlan, make_plan
 
 SUITE = """
 name: rehearsal

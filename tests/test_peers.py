@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from harness.cli import main
-from harness.plan import content_hash, make_plan
 from harness.running import units_of
-from harness.suite_file import load_experiment
+from harness.suite.experiment import load_experiment
+from harness.suite.plan import content_hash, make_plan
 from harness.testing import TEXT, tiny_model, tiny_tokenizer
 
 SUITE = """

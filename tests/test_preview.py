@@ -9,13 +9,14 @@ from harness.base.errors import CellError
 from harness.base.signals import StopSignals
 from harness.base.store import Store
 from harness.data.corpora import Corpora
-from harness.plan import make_plan
 from harness.preview import preview, summary
 from harness.records.files import write_record
 from harness.run_context import RunContext
 from harness.run_folder import RunFolder
 from harness.runner import write_samples
-from harness.suite_file import identify, load_experiment
+from harness.suite.experiment import load_experiment
+from harness.suite.plan import make_plan
+from harness.suite.resources import identify
 
 
 @pytest.fixture

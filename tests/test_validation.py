@@ -13,8 +13,8 @@ import pytest
 
 from harness.base.errors import UsageError
 from harness.checks.findings import Finding
-from harness.plan import content_hash
 from harness.run_folder import RunFolder
+from harness.suite.plan import content_hash
 from harness.validation import validate
 
 HOTFLIP, VARIANT = "baseline.s1.hotflip", "baseline.s1-"

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.base.errors import Problem
 from harness.records.strict_json import Fault
-from harness.suites.located import Place, parse
+from harness.suite.yaml import Place, parse
 
 
 @dataclass(frozen=True)

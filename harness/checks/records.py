@@ -9,10 +9,10 @@ from typing import Any
 from harness.base.errors import RecordError
 from harness.checks.findings import Finding, at_fault
 from harness.checks.samples import Metrics, check_samples
-from harness.plan import content_hash
 from harness.records.files import faults, read_document
 from harness.records.record import Record
 from harness.records.strict_json import Fault
+from harness.suite.plan import content_hash
 
 SUBJECT_KEYS = ("schema_version", "model", "arm", "recovery", "seed")
 """The part of an identity that the frozen weights depend on."""

@@ -39,7 +39,7 @@ def command(
     """
     from harness.base.store import default_store_root
     from harness.doctor import examine_machine, examine_suite, failed
-    from harness.suite_file import load_experiment
+    from harness.suite.experiment import load_experiment
 
     store_root = default_store_root(Path("runs", "any-suite"))
     findings = [*examine_machine(store_root)]

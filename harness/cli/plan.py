@@ -27,10 +27,10 @@ def command(choice: SuiteChoice, as_json: bool) -> None:
     blocked, and their ids lack the hash that depends on it.
     """
     from harness.base.store import default_store_root
-    from harness.plan import make_plan
     from harness.preview import preview
     from harness.run_folder import RunFolder
-    from harness.suite_file import identify, missing_sources
+    from harness.suite.plan import make_plan
+    from harness.suite.resources import identify, missing_sources
 
     experiment = choice.experiment()
     folder = RunFolder(choice.run_dir(experiment))

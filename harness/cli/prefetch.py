@@ -16,7 +16,7 @@ def command(choice: SuiteChoice) -> None:
     no network, set HF_HUB_OFFLINE=1: it will not even try.
     """
     from harness.base.store import default_store_root
-    from harness.prefetching import prefetch
+    from harness.suite.resources import prefetch
 
     experiment = choice.experiment()
     store_root = default_store_root(choice.run_dir(experiment))

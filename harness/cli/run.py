@@ -58,10 +58,10 @@ def _run(
     from harness.base.signals import stop_on_signals
     from harness.base.store import Store, default_store_root
     from harness.executors.local import LocalExecutor
-    from harness.plan import make_plan
     from harness.run_folder import RunFolder
     from harness.running import run_plan
-    from harness.suite_file import resolve
+    from harness.suite.plan import make_plan
+    from harness.suite.resources import resolve
 
     experiment = choice.experiment()
     folder = RunFolder(choice.run_dir(experiment))

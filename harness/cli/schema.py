@@ -29,6 +29,6 @@ def _schema(kind: str, plugins: tuple[Path, ...]) -> dict[str, Any]:
 
         return schemas.load(kind)
     from harness.api.registry import load_registry
-    from harness.suites.schema import suite_schema
+    from harness.suite.schema import suite_schema
 
     return suite_schema(load_registry(plugins))

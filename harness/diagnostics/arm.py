@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.evidence.pairing import Pairing, pair, why_unpaired
 from harness.evidence.results import Attacked, AttackedCell, Results, Subjects
-from harness.suites.scenes import scene_of
+from harness.suite.scenes import scene_of
 
 if TYPE_CHECKING:
     from harness.records.record import Record

@@ -12,8 +12,8 @@ from harness.base.store import write_json
 from harness.diagnostics import plain_replay
 
 if TYPE_CHECKING:
-    from harness.plan import Plan
     from harness.run_folder import RunFolder
+    from harness.suite.plan import Plan
 
 FILE = "replay.json"
 """In the run folder: what each cell's replay found, under the hash of its samples."""

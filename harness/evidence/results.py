@@ -9,7 +9,7 @@ from statistics import fmean
 
 from harness.records.record import Record
 from harness.records.samples import SampleRow, read_samples
-from harness.suites.scenes import attacks_of, main_attacks
+from harness.suite.scenes import attacks_of, main_attacks
 from harness.survey import Survey
 
 BASELINE = "baseline"

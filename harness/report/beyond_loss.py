@@ -12,7 +12,7 @@ from harness.records.samples import SampleRow
 from harness.records.statistics import bootstrap_mean, wilson
 from harness.records.summary import lost_answers, spoilt_summaries
 from harness.report.content import Cell, Column, Missing, from_estimate, from_seeds
-from harness.suite import Suite
+from harness.suite.model import Suite
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import UsageError
-from harness.suites.layers import profile_names, read_layers
+from harness.suite.layers import profile_names, read_layers
 
 
 def read(text, *, files=(), **layers):

@@ -12,8 +12,8 @@ import pydantic
 
 from harness.base.errors import Problem, unknown_name
 from harness.data.sections import FINGERPRINT, SLICE, SPLIT
-from harness.suite import DEVICE, LABEL
-from harness.suites.located import Node
+from harness.suite.model import DEVICE, LABEL
+from harness.suite.yaml import Node
 
 _PATTERNS = {
     LABEL: "a name of letters, digits, '.', '_' and '-'",

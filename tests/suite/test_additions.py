@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import SuiteError
-from harness.suite_file import dump_suite, load_experiment
+from harness.suite.experiment import dump_suite, load_experiment
 
 BASE = """
 plugins: [toys.py, {example}]

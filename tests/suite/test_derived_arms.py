@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.plan import make_plan
-from harness.suite_file import dump_suite, load_experiment
+from harness.suite.experiment import dump_suite, load_experiment
+from harness.suite.plan import make_plan
 
 FULL = """
 extends: base.yaml

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pydantic
 from ruamel.yaml import YAML
@@ -16,26 +16,16 @@ from harness.api.attacks import Attack
 from harness.api.constraints import Constraint
 from harness.api.metrics import Metric
 from harness.api.models import ModelAdapter
-from harness.api.plugin import CORPUS, Plugin
+from harness.api.plugin import Plugin
 from harness.api.registry import Registry, load_registry
-from harness.base.errors import MissingResource, Problem, SuiteError
-from harness.data.sections import CorpusSection
-from harness.suite import ModelSection, Suite
-from harness.suites.checks import check, placement_problems
-from harness.suites.derived_arms import add_derived_arms
-from harness.suites.expansion import expand
-from harness.suites.layers import profile_names, read_layers
-from harness.suites.located import Node
-from harness.suites.plugin_options import (
-    PLUGIN_SECTIONS,
-    Plugins,
-    absolute,
-    marked,
-    settle,
-)
-
-if TYPE_CHECKING:
-    from harness.data.corpora import Corpora
+from harness.base.errors import Problem, SuiteError
+from harness.suite.additions import add_derived_arms, expand
+from harness.suite.checks import check, placement_problems
+from harness.suite.layers import profile_names, read_layers
+from harness.suite.model import Suite
+from harness.suite.plugin_options import PLUGIN_SECTIONS, Plugins, absolute, settle
+from harness.suite.resources import _used_corpora
+from harness.suite.yaml import Node
 
 _NOT_DUMPED = {"extends", "profiles"}
 
@@ -134,87 +124,6 @@ def validate_suite(path: Path, *, plugins: Sequence[Path] = ()) -> list[Problem]
     return _in_order([problem for group in found.values() for problem in group])
 
 
-def resolve(experiment: Experiment, store_root: Path) -> Experiment:
-    """Make sure that all is there, and `identify` it.
-
-    Raises MissingResource with all that is not on this machine, and SuiteError as
-    `identify` does.
-    """
-    absent = missing(experiment, store_root)
-    if absent:
-        raise MissingResource(
-            "not on this machine:\n"
-            + "\n".join(f"  {sentence}" for sentence in absent)
-            + f"\n`harness prefetch {experiment.source}` downloads what can be"
-        )
-    return identify(experiment, store_root)
-
-
-def identify(experiment: Experiment, store_root: Path) -> Experiment:
-    """Fill in the plugins' defaults, and fingerprints of models and used corpora.
-
-    Raises SuiteError if a fingerprint is not the one that the suite states, and
-    MissingResource if `missing_sources` are.
-    """
-    corpora = _corpora(experiment, store_root)
-    models = {k: m.fingerprint(store_root) for k, m in experiment.models.items()}
-    texts = {label: corpora.fingerprint(label) for label in experiment.used_corpora}
-    return with_fingerprints(_with_defaults(experiment), models, texts)
-
-
-def missing(experiment: Experiment, store_root: Path) -> list[str]:
-    """Say what the suite needs and this machine lacks, a sentence for each."""
-    measured_and_attacked: dict[str, Mapping[str, Metric[Any] | Attack[Any]]] = {
-        "metrics": experiment.metrics,
-        "attacks": experiment.attacks,
-    }
-    absent = [
-        f"{section}.{label}: {sentence}"
-        for section, plugins in measured_and_attacked.items()
-        for label, plugin in plugins.items()
-        for sentence in plugin.missing()
-    ]
-    return [*missing_sources(experiment, store_root), *absent]
-
-
-def missing_sources(experiment: Experiment, store_root: Path) -> list[str]:
-    """Say which models and texts are missing: what ids depend on, quick to find out."""
-    corpora = _corpora(experiment, store_root)
-    models = [
-        f"models.{label}: {sentence}"
-        for label, adapter in experiment.models.items()
-        for sentence in adapter.missing()
-    ]
-    texts = [s for label in experiment.used_corpora for s in corpora.missing(label)]
-    return [*models, *texts]
-
-
-def with_fingerprints(
-    experiment: Experiment, models: Mapping[str, str], corpora: Mapping[str, str]
-) -> Experiment:
-    """Return the experiment with these fingerprints in its suite.
-
-    Raises SuiteError if the suite states others.
-    """
-    suite, problems = experiment.suite, []
-    found = {"models": models, "corpora": corpora}
-    for section, fingerprints in found.items():
-        for label, value in fingerprints.items():
-            stated = getattr(suite, section)[label].fingerprint
-            if stated not in (None, value):
-                path = (section, label, "fingerprint")
-                message = f"expected {stated}, found {value}"
-                place = experiment.tree.find(path)[0].place
-                problems.append(place.problem(".".join(path), message))
-    if problems:
-        raise SuiteError(problems)
-    update = {
-        section: _fingerprinted(getattr(suite, section), fingerprints)
-        for section, fingerprints in found.items()
-    }
-    return replace(experiment, suite=suite.model_copy(update=update))
-
-
 def dump_suite(suite: Suite) -> str:
     """Return a suite as YAML: a file that can be run by itself."""
     stream = io.StringIO()
@@ -281,71 +190,6 @@ def _expanded(
     constraints = cast("dict[str, Constraint[Any]]", built["arms"])
     suite, arms = add_derived_arms(suite, constraints, attacks, registry)
     return suite, {**built, "attacks": dict(attacks), "arms": dict(arms)}
-
-
-# --- resolving ----------------------------------------------------------------------
-
-
-def _corpora(experiment: Experiment, store_root: Path) -> Corpora:
-    from harness.base.store import Store
-    from harness.data.corpora import Corpora
-
-    return Corpora(experiment.suite.corpora, Store(store_root))
-
-
-def _used_corpora(experiment: Experiment) -> Iterator[str]:
-    suite = experiment.suite
-    arms_read_examples = any(c.uses_examples for c in experiment.arms.values())
-    trained = any(arm.recovers for arm in suite.arms.values())
-    if suite.recovery and (trained or arms_read_examples):
-        yield suite.recovery.corpus
-        if suite.recovery.validation:
-            yield suite.recovery.validation
-    if suite.examples and (suite.attacks or arms_read_examples):
-        sets = suite.examples.test, suite.examples.search, suite.examples.validation
-        yield from (part.corpus for part in sets if part is not None)
-    for plugins in experiment.plugins.values():
-        for plugin in plugins.values():
-            yield from _named_corpora(plugin)
-
-
-def _named_corpora(plugin: Plugin[Any]) -> Iterator[str]:
-    for name in marked(type(plugin.options), CORPUS):
-        value = getattr(plugin.options, name)
-        if value is not None:
-            yield from [value] if isinstance(value, str) else value
-
-
-def _with_defaults(experiment: Experiment) -> Experiment:
-    """State every option, so that the suite outlives a change of a default."""
-    update = {
-        section: {
-            label: entry.model_copy(update=_all_options(plugins[label]))
-            for label, entry in getattr(experiment.suite, section).items()
-        }
-        for section, plugins in experiment.plugins.items()
-    }
-    return replace(experiment, suite=experiment.suite.model_copy(update=update))
-
-
-def _all_options(plugin: Plugin[Any]) -> dict[str, Any]:
-    options = plugin.options
-    values = options.model_dump(mode="json")
-    fields = type(options).model_fields
-    # A null that is the default anyway would only be noise in the file.
-    unset = {k for k, v in values.items() if v is None and fields[k].default is None}
-    return {key: value for key, value in values.items() if key not in unset}
-
-
-def _fingerprinted(
-    sections: Mapping[str, ModelSection | CorpusSection], found: Mapping[str, str]
-) -> dict[str, Any]:
-    return {
-        label: section.model_copy(update={"fingerprint": found[label]})
-        if label in found
-        else section
-        for label, section in sections.items()
-    }
 
 
 # --- writing ------------------------------------------------------------------------

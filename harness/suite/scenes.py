@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.api.attacks import Attack, Scene
-from harness.suite import Suite
+from harness.suite.model import Suite
 
 
 def scene_of(

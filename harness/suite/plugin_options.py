@@ -16,9 +16,9 @@ import pydantic
 from harness.api.plugin import LOCAL_PATH, Plugin
 from harness.api.registry import Registry
 from harness.base.errors import Problem, UsageError
-from harness.suite import ArmSection, AttackSection, MetricSection, ModelSection
-from harness.suites import complaints
-from harness.suites.located import Node
+from harness.suite import complaints
+from harness.suite.model import ArmSection, AttackSection, MetricSection, ModelSection
+from harness.suite.yaml import Node
 
 Plugins = dict[str, dict[str, Plugin[Any]]]
 """The plugins of a suite by section and label."""

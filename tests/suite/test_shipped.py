@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.plan import make_plan
-from harness.suite_file import load_experiment, validate_suite
+from harness.suite.experiment import load_experiment, validate_suite
+from harness.suite.plan import make_plan
 
 SUITES = Path(__file__).parents[1] / "suites"
 MISSION = SUITES / "pythia_1p4b.yaml"

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from harness.data.sections import CorpusSection
-from harness.suites.slices import Source, overlap
+from harness.suite.checks import Source, overlap
 
 SIZE = 400
 SLICES = [":", "0:", ":0", ":100", "100:", "50:150", "100:100", ":400", "399:"]

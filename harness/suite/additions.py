@@ -1,8 +1,10 @@
-"""What a suite need not say: the controls of its attacks, cells of full diagnostics.
+"""What a suite need not say: controls, and the cells and arms of full diagnostics.
 
-Both become ordinary entries of `attacks`. A resolved suite, its plan, its status and
-its report therefore see nothing but entries, and a suite that holds them already,
-because it is a resolved one or because its author stated them, gets no second ones.
+They become ordinary entries of `attacks` and `arms`. A resolved suite, its plan, its
+status and its report therefore see nothing but entries, and a suite that holds them
+already, because it is a resolved one or because its author stated them, gets no second
+ones. Derived arms (matches in clean loss, planted weaknesses) get the attacks that look
+for something: no controls, no replays, no cells of other diagnostics.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from harness.api.attacks import Attack
+from harness.api.constraints import Constraint
 from harness.api.plugin import Options
 from harness.api.registry import Registry
 from harness.base.errors import UsageError
-from harness.suite import AttackSection, Suite
+from harness.suite.model import ArmSection, AttackSection, Suite
 
 Attacks = dict[str, Attack[Any]]
 Role = Literal["unbounded", "longer"]
@@ -162,3 +165,73 @@ def _replays(
 
 def _create(registry: Registry, name: str) -> Attack[Any]:
     return cast("Attack[Any]", registry.create("attack", name, {}))
+
+
+Arms = dict[str, Constraint[Any]]
+BASELINE = "baseline"
+MATCHED = "matched"
+PLANTED = "planted"
+
+
+def add_derived_arms(
+    suite: Suite,
+    arms: Mapping[str, Constraint[Any]],
+    attacks: Mapping[str, Attack[Any]],
+    registry: Registry,
+) -> tuple[Suite, Arms]:
+    """Return a valid suite and its arms with those that full diagnostics need.
+
+    ``<arm>-matched`` for each arm but the baseline, ``<arm>-planted`` for each; for
+    none that is derived itself, and none where the suite has one of that name. Without
+    attacks, or without texts to match losses on, nothing is added.
+    """
+    sections, built = dict(suite.arms), dict(arms)
+    for label, section in _arm_additions(suite, searching_attacks(suite, attacks)):
+        if label not in sections:
+            sections[label] = section
+            built[label] = cast(
+                "Constraint[Any]",
+                registry.create("constraint", section.constraint, {}),
+            )
+    return suite.model_copy(update={"arms": sections}), built
+
+
+def searching_attacks(
+    suite: Suite, attacks: Mapping[str, Attack[Any]]
+) -> tuple[str, ...]:
+    """Return the entries that look for something by themselves."""
+    return tuple(
+        label
+        for label, section in suite.attacks.items()
+        if section.match is None
+        and section.role is None
+        and not (attacks[label].replays or attacks[label].needs_peers)
+    )
+
+
+def _arm_additions(
+    suite: Suite, attacks: tuple[str, ...]
+) -> Iterator[tuple[str, ArmSection]]:
+    if suite.diagnostics != "full" or not attacks or not _has_validation(suite):
+        return
+    treated = [arm for arm, section in suite.arms.items() if not section.derive_from]
+    for arm in treated:
+        if arm != BASELINE:
+            match = ArmSection(
+                constraint="noise",
+                derive_from=BASELINE,
+                match_loss_of=arm,
+                attacks=attacks,
+            )
+            yield f"{arm}-{MATCHED}", match
+    for arm in treated:
+        planted = ArmSection(constraint="planted", derive_from=arm, attacks=attacks)
+        yield f"{arm}-{PLANTED}", planted
+
+
+def _has_validation(suite: Suite) -> bool:
+    examples, recovery = suite.examples, suite.recovery
+    if examples is None:
+        return False
+    held_out = recovery is not None and recovery.validation is not None
+    return examples.validation is not None or held_out

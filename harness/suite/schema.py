@@ -11,8 +11,8 @@ import inspect
 from typing import Any
 
 from harness.api.registry import PluginInfo, Registry
-from harness.suite import LABEL, Suite
-from harness.suites.plugin_options import PLUGIN_SECTIONS, PluginSection
+from harness.suite.model import LABEL, Suite
+from harness.suite.plugin_options import PLUGIN_SECTIONS, PluginSection
 
 Schema = dict[str, Any]
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"

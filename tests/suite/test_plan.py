@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import UsageError
-from harness.plan import content_hash, make_plan
-from harness.suite_file import load_experiment, resolve
+from harness.suite.experiment import load_experiment
+from harness.suite.plan import content_hash, make_plan
+from harness.suite.resources import resolve
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 Keys of `models`, `arms`, `metrics` and `attacks` are labels that the user chooses; each
 entry names a plugin (a metric or an attack by default the one called like its label)
 and holds that plugin's options beside the few reserved keys. The plugin's own `Options`
-validate those. `harness.suite_file` reads suites, `harness.plan` expands them.
+validate those. `harness.suite.experiment` reads suites, `harness.suite.plan` expands
+them.
 """
 
 from __future__ import annotations

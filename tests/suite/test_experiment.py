@@ -7,14 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import MissingResource, PluginError, SuiteError
-from harness.plan import make_plan
-from harness.suite_file import (
-    dump_suite,
-    load_experiment,
-    missing,
-    resolve,
-    validate_suite,
-)
+from harness.suite.experiment import dump_suite, load_experiment, validate_suite
+from harness.suite.plan import make_plan
+from harness.suite.resources import missing, resolve
 
 TEXT = "{builtin: python-topics, slice: '%s'}"
 

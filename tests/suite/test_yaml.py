@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.suites.located import Place, locate, merge, parse
+from harness.suite.yaml import Place, locate, merge, parse
 
 START = Place("s.yaml", 1, Path())
 

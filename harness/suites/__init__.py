@@ -1,1 +1,0 @@
-"""How a suite file becomes a checked `Suite`."""
