@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.report.grid import grid
-from harness.survey import Survey, Unit, changes
+from harness.run.survey import Survey, Unit, changes
 
 
 def describe(found: Survey) -> str:

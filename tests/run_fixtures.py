@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.assembly import Outcome, assemble
 from harness.base.signals import StopSignals
 from harness.base.store import Store
 from harness.data.corpora import Corpora
@@ -30,10 +29,11 @@ from harness.records.record import (
 from harness.records.samples import SampleRow
 from harness.records.statistics import bootstrap_mean
 from harness.records.summary import summarise_attack
-from harness.rescoring import failed_row, scored_row
-from harness.run_context import RunContext
-from harness.run_folder import RunFolder
-from harness.runner import write_samples
+from harness.run.assembly import Outcome, assemble
+from harness.run.context import RunContext
+from harness.run.folder import RunFolder
+from harness.run.scored import failed_row, scored_row
+from harness.run.unit import write_samples
 from harness.suite.experiment import dump_suite, load_experiment
 from harness.suite.plan import CellPlan, VariantPlan, make_plan
 

@@ -11,8 +11,8 @@ from harness.cli import options
 from harness.cli.options import SuiteChoice
 
 if TYPE_CHECKING:
-    from harness.run_folder import RunFolder
-    from harness.running import Tally
+    from harness.run.folder import RunFolder
+    from harness.run.suite_run import Tally
 
 FAILED = 1
 REPORTS = {
@@ -57,9 +57,8 @@ def _run(
 ) -> tuple[RunFolder, Tally]:
     from harness.base.signals import stop_on_signals
     from harness.base.store import Store, default_store_root
-    from harness.executors.local import LocalExecutor
-    from harness.run_folder import RunFolder
-    from harness.running import run_plan
+    from harness.run.folder import RunFolder
+    from harness.run.suite_run import LocalExecutor, run_plan
     from harness.suite.plan import make_plan
     from harness.suite.resources import resolve
 
@@ -86,7 +85,7 @@ def _report(folder: RunFolder) -> tuple[str, Sequence[str]]:
     from harness import report
     from harness.base.store import write_atomic
     from harness.report.verdicts_table import lines
-    from harness.survey import survey
+    from harness.run.survey import survey
 
     made = report.build(survey(folder.root))
     for style, name in REPORTS.items():

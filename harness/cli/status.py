@@ -18,8 +18,8 @@ def command(run: Path, as_json: bool) -> None:
     What changed is the version or source of a plugin, or the harness's code, between
     the making of a record and now.
     """
+    from harness.run.survey import survey
     from harness.status import describe, document
-    from harness.survey import survey
 
     found = survey(run)
     if as_json:

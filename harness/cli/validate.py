@@ -37,8 +37,8 @@ def command(
     completeness against the resolved suite. Exits with 0 where nothing is found, 1 for
     findings in records or a run, 2 for an invalid suite.
     """
-    from harness.checks.findings import render
-    from harness.validation import validate
+    from harness.run.validation.findings import render
+    from harness.run.validation.validate import validate
 
     validation = validate(paths, plugins)
     click.echo(render(validation, "json" if as_json else style))

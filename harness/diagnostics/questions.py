@@ -15,12 +15,12 @@ from harness.diagnostics.answers import FULL, absent, answer
 from harness.diagnostics.arm import Arm
 from harness.diagnostics.equal_loss import equal_clean_loss
 from harness.diagnostics.planted import planted_weakness
-from harness.diagnostics.replay import TOLERANCE_NATS, read
 from harness.diagnostics.transfers import transfer
 from harness.evidence.pairing import pooled_delta
 from harness.records.record import DiagnosticId
 from harness.records.summary import successes
 from harness.records.verdicts import Judged
+from harness.run.diagnostics.replay import TOLERANCE_NATS, read
 
 
 def ask(arm: Arm) -> list[Judged]:

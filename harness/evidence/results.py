@@ -9,8 +9,8 @@ from statistics import fmean
 
 from harness.records.record import Record
 from harness.records.samples import SampleRow, read_samples
+from harness.run.survey import Survey
 from harness.suite.scenes import attacks_of, main_attacks
-from harness.survey import Survey
 
 BASELINE = "baseline"
 """The arm that every suite has."""

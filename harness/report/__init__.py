@@ -12,7 +12,7 @@ from harness.report.json import render_json
 from harness.report.latex import render_latex
 from harness.report.markdown import render_markdown
 from harness.report.text import render_text
-from harness.survey import survey
+from harness.run.survey import survey
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,7 @@ from harness.report.making import certificates_table, recovery_table
 from harness.report.metrics_table import metrics_tables
 from harness.report.transfer_table import transfer_table, transfers
 from harness.report.verdicts_table import diagnostics_table, verdicts_table
-from harness.survey import STATES, Survey
+from harness.run.survey import STATES, Survey
 
 
 def build(survey: Survey, threshold: float | None = None) -> Report:

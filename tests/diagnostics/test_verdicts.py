@@ -17,8 +17,8 @@ from harness.evidence.results import Results, Subjects
 from harness.records.record import DiagnosticId
 from harness.records.samples import read_samples
 from harness.records.verdicts import Judged
-from harness.run_folder import RunFolder
-from harness.survey import survey
+from harness.run.folder import RunFolder
+from harness.run.survey import survey
 from tests.run_fixtures import Story, read_all
 
 MODEL = "Pythia_1.4B"

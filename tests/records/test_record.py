@@ -14,7 +14,7 @@ import pytest
 from harness.base.errors import RecordError
 from harness.records import record as records
 from harness.records.record import Diagnostic
-from harness.run_folder import RunFolder
+from harness.run.folder import RunFolder
 from tests.run_fixtures import read_all
 
 

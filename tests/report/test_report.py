@@ -16,8 +16,8 @@ from harness import report
 from harness.records.record import Record
 from harness.records.samples import read_samples
 from harness.report.content import Label, Missing, Number, Table
-from harness.run_folder import RunFolder
-from harness.survey import survey
+from harness.run.folder import RunFolder
+from harness.run.survey import survey
 from tests.run_fixtures import read_all
 
 BASELINE, MONOTONE = "Pythia_1.4B (baseline)", "Pythia_1.4B (monotone)"
@@ -392,7 +392,7 @@ def test_reports_are_written_beside_the_records(make_run: Callable[..., Path]) -
 
 def test_the_worst_case_is_the_highest_rise_of_each_example(make_run) -> None:
     from harness.evidence.results import Results, Subjects, worst_rows
-    from harness.survey import survey
+    from harness.run.survey import survey
 
     found = Results(survey(make_run()), 0.15)
     subjects = Subjects("Pythia_1.4B", "baseline")

@@ -1,1 +1,0 @@
-"""What `harness validate` checks, part by part."""

@@ -1,0 +1,1 @@
+"""Do a plan: train, measure, attack, write records; look after the run folder."""

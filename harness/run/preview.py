@@ -1,0 +1,120 @@
+"""Which units of a plan would run, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.base.errors import RecordError
+from harness.records.files import read_record
+from harness.run.folder import Kind, RunFolder
+from harness.suite.plan import CellPlan, Plan, VariantPlan
+
+_WORDS = {
+    "complete": "complete",
+    "failed": "failed before",
+    "missing": "new",
+    "invalid": "invalid record",
+}
+_BLOCKED = "blocked"
+STATES = (*_WORDS.values(), _BLOCKED)
+"""What a unit can be; `blocked` where a model or a corpus is not on this machine."""
+_SHOWN_CHANGES = 3
+
+
+@dataclass(frozen=True)
+class UnitPreview:
+    """One variant or cell, and what a run would do about it."""
+
+    kind: Kind
+    id: str
+    state: str
+    """One of `STATES`."""
+    reason: str
+    """More of why, as a sentence; may be empty."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether a run would do it."""
+        return self.state not in ("complete", _BLOCKED)
+
+
+def preview(plan: Plan, folder: RunFolder) -> list[UnitPreview]:
+    """Hold a plan against the records that are there, variants first.
+
+    Ids of a plan that is not resolved lack the hash, which is not known yet.
+    """
+    if not plan.experiment.resolved:
+        return [
+            *(_blocked("variant", unit.id) for unit in plan.variants),
+            *(_blocked("cell", unit.id) for unit in plan.cells),
+        ]
+    variants = [_preview("variant", unit, folder) for unit in plan.variants]
+    return variants + [_preview("cell", unit, folder) for unit in plan.cells]
+
+
+def summary(units: list[UnitPreview]) -> str:
+    """Count the units: how many would run, and why."""
+    kinds = Counter(unit.kind for unit in units)
+    states = Counter(unit.state for unit in units)
+    counts = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
+    return f"{kinds['variant']} variants, {kinds['cell']} cells: {counts}"
+
+
+def _blocked(kind: Kind, unit_id: str) -> UnitPreview:
+    return UnitPreview(kind, _stem(unit_id), _BLOCKED, "")
+
+
+def _stem(unit_id: str) -> str:
+    return unit_id.rpartition("-")[0]
+
+
+def _preview(
+    kind: Kind, unit: VariantPlan | CellPlan, folder: RunFolder
+) -> UnitPreview:
+    found = folder.state(kind, unit.id)
+    reason = found.reason
+    if found.status == "missing":
+        reason = _since(kind, unit, folder) or ""
+    return UnitPreview(kind, unit.id, _WORDS[found.status], reason)
+
+
+def _since(kind: Kind, unit: VariantPlan | CellPlan, folder: RunFolder) -> str | None:
+    """Say what changed since the last record of a unit with these labels."""
+    stem = _stem(unit.id)
+    records = [p for p in folder.records(kind) if _stem(p.parent.name) == stem]
+    for path in sorted(records, key=_modified, reverse=True):
+        try:
+            record = read_record(path)
+        except RecordError:
+            continue
+        return f"{_sentence(record.identity, unit.identity)} since {record.id}"
+    return None
+
+
+def _modified(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _sentence(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    changes = list(_changes(then, now))
+    more = len(changes) - _SHOWN_CHANGES
+    ending = f" and {more} more" if more > 0 else ""
+    return f"changed {', '.join(changes[:_SHOWN_CHANGES])}{ending}"
+
+
+def _changes(then: Any, now: Any, path: str = "") -> Iterator[str]:
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        for key in (*then, *(key for key in now if key not in then)):
+            where = f"{path}.{key}" if path else key
+            yield from _changes(then.get(key), now.get(key), where)
+    elif then != now:
+        yield f"{path} ({_short(then)} -> {_short(now)})"
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 24 else f"{text[:21]}..."

@@ -1,0 +1,161 @@
+"""What an attack brought, measured from scratch: the row of an example."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.records.rouge import rouge
+from harness.records.samples import ChoiceRow, SampleRow
+from harness.run.answers import answer
+from harness.subject.writing import write_text_once, write_texts
+
+if TYPE_CHECKING:
+    from harness.api.attacks import Adversarial
+    from harness.base.arrays import Ids
+    from harness.data.document import Example
+    from harness.subject.subject import Subject
+
+OVERWRITTEN = "the attack changed tokens that it must leave as they are"
+
+
+@dataclass(frozen=True)
+class Rescorer:
+    """Scores prompts on a subject in fresh passes, each pair alone, in float32."""
+
+    subject: Subject
+    rouge_tokens: int | None = None
+    """How many tokens the subject may write to be compared with a reference text."""
+
+    def scored(self, example: Example, found: Adversarial) -> SampleRow:
+        """Return the row of an attacked example."""
+        if not _intact(example, found.prompt_ids):
+            return self.failed(example, OVERWRITTEN)
+        clean, adversarial = self.subject.exact_losses(
+            [example.prompt_ids, found.prompt_ids], example.reference_ids
+        )
+        if not (math.isfinite(clean) and math.isfinite(adversarial)):
+            losses = f"clean {clean}, attacked {adversarial}"
+            return self.failed(example, f"the loss is not finite ({losses})")
+        unchanged = found.prompt_ids.tolist() == example.prompt_ids.tolist()
+        return scored_row(
+            example,
+            status="unchanged" if unchanged else "attacked",
+            adversarial_prompt_ids=found.prompt_ids.tolist(),
+            clean_loss=float(clean),
+            adversarial_loss=float(adversarial),
+            text_reachable=self.subject.reachable([found.prompt_ids])[0],
+            adversarial_text=self.subject.decode(found.prompt_ids),
+            trace=[dict(step) for step in found.trace],
+            **self._beyond_loss(example, found.prompt_ids),
+        )
+
+    def failed(self, example: Example, error: str) -> SampleRow:
+        """Return the row of an example that the attack brought nothing for.
+
+        What is asked besides the loss stands in it as for the clean prompt.
+        """
+        beyond = self._beyond_loss(example, example.prompt_ids)
+        return failed_row(example, clean_loss=None, error=error, **beyond)
+
+    def _beyond_loss(self, example: Example, prompt_ids: Ids) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if example.answer:
+            found |= self._answers(example, prompt_ids)
+        if self.rouge_tokens is not None and example.reference_text is not None:
+            found |= self._summaries(example, prompt_ids)
+        return found
+
+    def _answers(self, example: Example, prompt_ids: Ids) -> dict[str, Any]:
+        clean = answer(self.subject, example, example.prompt_ids)
+        after = answer(self.subject, example, prompt_ids)
+        found = {
+            "answer_correct_clean": clean.correct,
+            "answer_correct_adversarial": after.correct,
+        }
+        if not example.choices:
+            return found
+        choices = [
+            ChoiceRow(
+                tail_ids=choice.tail_ids.tolist(),
+                answer_ids=choice.answer_ids.tolist(),
+                characters=choice.characters,
+                clean_score=before_score,
+                adversarial_score=after_score,
+            )
+            for choice, before_score, after_score in zip(
+                example.choices, clean.scores, after.scores, strict=True
+            )
+        ]
+        return {**found, "choices": choices, "gold": example.gold}
+
+    def _summaries(self, example: Example, prompt_ids: Ids) -> dict[str, Any]:
+        """Write a summary after each prompt, that prompt alone."""
+        assert self.rouge_tokens is not None
+        reference = str(example.reference_text)
+        clean = write_text_once(self.subject, example.prompt_ids, self.rouge_tokens)
+        after = clean
+        if not np.array_equal(prompt_ids, example.prompt_ids):
+            ((after, _, _),) = write_texts(
+                self.subject, [prompt_ids], self.rouge_tokens
+            )
+        return {
+            "reference_text": reference,
+            "clean_summary": clean,
+            "adversarial_summary": after,
+            "rouge_clean": rouge(reference, clean)["rougeL"],
+            "rouge_adversarial": rouge(reference, after)["rougeL"],
+        }
+
+
+def scored_row(example: Example, **found: Any) -> SampleRow:
+    """Return the row of an attacked example: losses, ids, text and trace."""
+    delta = found["adversarial_loss"] - found["clean_loss"]
+    return SampleRow(**_given(example), **found, delta_loss=delta)
+
+
+def failed_row(
+    example: Example, *, clean_loss: float | None, error: str, **beyond: Any
+) -> SampleRow:
+    """Return the row of an example that the attack brought nothing for.
+
+    `beyond` is what is asked besides the loss: answers, and summaries.
+    """
+    return SampleRow(
+        **_given(example),
+        status="error",
+        adversarial_prompt_ids=None,
+        clean_loss=clean_loss,
+        adversarial_loss=None,
+        delta_loss=0.0,
+        text_reachable=None,
+        adversarial_text=None,
+        trace=[],
+        error=error,
+        **beyond,
+    )
+
+
+def _given(example: Example) -> dict[str, Any]:
+    return {
+        "example_id": example.id,
+        "document_id": example.document_id,
+        "clean_prompt_ids": [int(token) for token in example.prompt_ids],
+        "reference_ids": [int(token) for token in example.reference_ids],
+    }
+
+
+def _intact(example: Example, prompt_ids: Ids) -> bool:
+    """Say whether the protected tokens stand where they must."""
+    parts = (
+        (example.prompt_ids[: example.protected], prompt_ids[: example.protected]),
+        (_end(example, example.prompt_ids), _end(example, prompt_ids)),
+    )
+    return all(np.array_equal(before, after) for before, after in parts)
+
+
+def _end(example: Example, prompt_ids: Ids) -> Ids:
+    return prompt_ids[max(0, len(prompt_ids) - example.protected_end) :]

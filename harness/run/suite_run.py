@@ -1,0 +1,263 @@
+"""Run a plan: write down what will run, run what is not done, tell the user."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import filelock
+
+from harness.base.errors import HarnessError
+from harness.base.signals import StopSignals
+from harness.base.store import Store, write_atomic
+from harness.data.corpora import Corpora
+from harness.records.estimate import Estimate
+from harness.records.record import Record
+from harness.run.assembly import Unit
+from harness.run.context import RunContext
+from harness.run.diagnostics.replay import replay_run
+from harness.run.folder import Kind, RunFolder
+from harness.run.unit import Runner, kind_of
+from harness.suite.experiment import dump_suite
+from harness.suite.plan import CellPlan, Plan
+
+
+@dataclass
+class Tally:
+    """How the units of a run ended."""
+
+    complete: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    """Cells that read others which were not selected and are not there."""
+    found: int = 0
+    """How many of the complete ones were done before."""
+
+    @property
+    def total(self) -> int:
+        """All units seen so far."""
+        return len(self.complete) + len(self.failed)
+
+    def sentence(self) -> str:
+        """Say in one line how the run ended."""
+        done = f"{len(self.complete)} of {self.total} complete"
+        before = f" ({self.found} of them before)" if self.found else ""
+        failed = f"; failed: {', '.join(self.failed)}" if self.failed else ""
+        why = "left for later, since they need what was not selected"
+        left = f"; {why}: {', '.join(self.left)}" if self.left else ""
+        return f"{done}{before}{failed}{left}"
+
+
+def run_plan(
+    plan: Plan,
+    folder: RunFolder,
+    store: Store,
+    executor: Executor,
+    stop: StopSignals,
+    *,
+    rerun: bool = False,
+    fail_fast: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Tally:
+    """Run all units of a resolved plan that are not done, and count how they ended.
+
+    With `rerun`, the complete ones run again too. Raises `Stopped` where a signal
+    asked for it, and HarnessError after the first failure with `fail_fast`.
+    """
+    text = dump_suite(plan.experiment.suite)
+    folder.root.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder.suite_file, text)
+    run = RunContext(
+        plan=plan,
+        folder=folder,
+        store=store,
+        corpora=Corpora(
+            plan.experiment.suite.corpora, store, plan.experiment.suite.limit
+        ),
+        device=choose_device(plan.experiment.suite.device),
+        stop=stop,
+        suite_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        say=say,
+    )
+    run.hook.suite_started(
+        suite=run.suite.model_dump(mode="json"), run_dir=str(folder.root)
+    )
+    units, left = _within_reach(run, units_of(plan))
+    tally = Tally(left=[cell.id for cell in left])
+    run_unit = _unit_runner(run, units, tally, rerun)
+    for record in executor.execute(units, run_unit):
+        (tally.failed if record.error else tally.complete).append(record.id)
+        if record.error and fail_fast:
+            raise HarnessError(f"{record.id} failed, and --fail-fast is set")
+    if run.suite.diagnostics == "full":
+        replay_run(plan, folder)
+    run.hook.suite_finished(
+        run_dir=str(folder.root),
+        complete=len(tally.complete),
+        failed=len(tally.failed),
+    )
+    return tally
+
+
+def units_of(plan: Plan) -> list[Unit]:
+    """Return variants and cells so that each stands after all that it needs.
+
+    A variant stands right before its cells; those that need other cells or variants
+    come after all the rest.
+    """
+    units: list[Unit] = []
+    alone = [cell for cell in plan.cells if len(cell.needs) == 1]
+    for variant in plan.variants:
+        units.append(variant)
+        units += [cell for cell in alone if cell.variant.id == variant.id]
+    return units + _after_what_they_need([c for c in plan.cells if len(c.needs) > 1])
+
+
+def _after_what_they_need(cells: list[CellPlan]) -> list[CellPlan]:
+    """Sort cells so that each stands after those that it reads."""
+    ordered: list[CellPlan] = []
+    left = cells
+    while left:
+        ids = {cell.id for cell in left}
+        ready = [cell for cell in left if not ids.intersection(cell.needs)]
+        assert ready, "cells read each other in a circle"  # suites are checked for it
+        ordered += ready
+        left = [cell for cell in left if cell not in ready]
+    return ordered
+
+
+def _within_reach(
+    run: RunContext, units: list[Unit]
+) -> tuple[list[Unit], list[CellPlan]]:
+    """Split units by whether what they need was selected with them, or is there."""
+    reached: list[Unit] = []
+    left: list[CellPlan] = []
+    known: dict[str, bool] = {}  # whether a unit is there or will be
+    for unit in units:
+        if isinstance(unit, CellPlan):
+            variants = {unit.variant.id, *(v.id for v in unit.borrows.values())}
+            for need in unit.needs:
+                if need not in known:
+                    kind: Kind = "variant" if need in variants else "cell"
+                    known[need] = run.folder.record_path(kind, need).exists()
+            if not all(known[need] for need in unit.needs):
+                left.append(unit)
+                known[unit.id] = False
+                continue
+        reached.append(unit)
+        known[unit.id] = True
+    return reached, left
+
+
+def choose_device(device: str) -> str:
+    """Return the device to use: for ``auto``, the GPU if there is one."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _unit_runner(
+    run: RunContext, units: list[Unit], tally: Tally, rerun: bool
+) -> RunUnit:
+    planned = {unit.id for unit in units}
+    done: dict[str, Record] = {}
+    runner = Runner(run, done)
+
+    def run_unit(unit: Unit) -> Record | None:
+        if any(need in planned and need not in done for need in unit.needs):
+            return None  # another process is at work on it
+        with _held(run.folder, unit) as mine:
+            if not mine:
+                return None
+            state = run.folder.state(kind_of(unit), unit.id)
+            if state.record and state.status == "complete" and not rerun:
+                tally.found += 1
+                record = state.record
+            else:
+                run.say(f"[{tally.total + 1}/{len(units)}] {unit.id}")
+                start = time.monotonic()
+                record = runner.run(unit)
+                run.say(f"  {_sentence(record)} ({time.monotonic() - start:.0f} s)")
+        done[unit.id] = record
+        return record
+
+    return run_unit
+
+
+def _sentence(record: Record) -> str:
+    """Say what came out of a unit: its first estimates, or why it failed."""
+    if record.error:
+        return f"FAILED: {record.error.message}"
+    if record.kind == "cell":
+        found = record.results["attack"]
+        shown = {"dL": found["delta_loss"], "success": found["success"]}
+    else:
+        firsts = {k: next(iter(v.items())) for k, v in record.results.items() if v}
+        shown = {f"{k}.{name}": value for k, (name, value) in firsts.items()}
+    parts = [f"{name} {_spelt(estimate)}" for name, estimate in shown.items()]
+    return ", ".join(parts) or "done"
+
+
+def _spelt(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return f"unknown ({estimate.reason})"
+    if estimate.unit == "fraction":
+        return f"{estimate.value:.0%}"
+    return f"{estimate.value:.4g} {estimate.unit}"
+
+
+@contextmanager
+def _held(folder: RunFolder, unit: Unit) -> Iterator[bool]:
+    """Hold a unit for this process; False where another one holds it."""
+    path = folder.root / ".locks" / f"{kind_of(unit)}.{unit.id}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+RunUnit = Callable[[Unit], Record | None]
+"""Run a unit; None where another process holds it, so that it is for later."""
+
+
+class Executor(Protocol):
+    """Runs units and yields their records."""
+
+    def execute(self, units: Sequence[Unit], run_unit: RunUnit) -> Iterator[Record]:
+        """Yield the record of every unit, as each becomes known."""
+
+
+WAIT_SECONDS = 2.0
+"""Between two looks at units that other processes hold."""
+
+
+class LocalExecutor:
+    """The executor for one machine."""
+
+    def execute(self, units: Sequence[Unit], run_unit: RunUnit) -> Iterator[Record]:
+        """Yield the records, units held by others last."""
+        waiting = list(units)
+        while waiting:
+            held = []
+            for unit in waiting:
+                record = run_unit(unit)
+                if record is None:
+                    held.append(unit)
+                else:
+                    yield record
+            if len(held) == len(waiting):
+                time.sleep(WAIT_SECONDS)
+            waiting = held

@@ -1,0 +1,118 @@
+"""What a run folder holds, held against the plan of its own resolved suite."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from harness.api.registry import Registry
+from harness.base.errors import UsageError
+from harness.base.provenance import code_state, library_versions
+from harness.records.record import PluginRef, Provenance
+from harness.run.folder import Kind, RunFolder, Status, UnitState
+from harness.suite.experiment import load_experiment
+from harness.suite.plan import Plan, VariantPlan, make_plan
+
+STATES: tuple[Status, ...] = ("complete", "failed", "missing", "invalid")
+"""What a unit can be, as `UnitState.status` says."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A planned variant or cell, and what became of it."""
+
+    kind: Kind
+    id: str
+    model: str
+    arm: str
+    seed: int
+    attack: str | None
+    """The attack's label; None for a variant."""
+    state: UnitState
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A run folder, its plan, and the state of every unit of the plan."""
+
+    folder: RunFolder
+    plan: Plan
+    units: tuple[Unit, ...]
+    """In the order of the plan, variants first."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return how many units are complete, failed, missing and invalid."""
+        found = Counter(unit.state.status for unit in self.units)
+        return {state: found[state] for state in STATES}
+
+    @cached_property
+    def strays(self) -> list[Path]:
+        """The folders of units that are not, or no longer, part of the plan."""
+        planned = {self.folder.unit_dir(unit.kind, unit.id) for unit in self.units}
+        kinds: tuple[Kind, ...] = ("variant", "cell")
+        found = [path.parent for kind in kinds for path in self.folder.records(kind)]
+        return [path for path in found if path not in planned]
+
+
+def survey(root: Path) -> Survey:
+    """Read the state of a run; UsageError where `root` is no run folder."""
+    folder = RunFolder(root)
+    if not folder.suite_file.is_file():
+        raise UsageError(f"{root} is no run folder: it has no {folder.suite_file.name}")
+    plan = make_plan(load_experiment(folder.suite_file))
+    return Survey(folder, plan, tuple(_units(folder, plan)))
+
+
+def changes(provenance: Provenance, registry: Registry) -> list[str]:
+    """Say which plugins, and whether the code, differ from what made a record."""
+    plugins = (_plugin_change(plugin, registry) for plugin in provenance.plugins)
+    return [change for change in (*plugins, _code_change(provenance)) if change]
+
+
+def _units(folder: RunFolder, plan: Plan) -> Iterator[Unit]:
+    for variant in plan.variants:
+        yield _unit(folder, "variant", variant.id, variant, None)
+    for cell in plan.cells:
+        yield _unit(folder, "cell", cell.id, cell.variant, cell.attack)
+
+
+def _unit(
+    folder: RunFolder,
+    kind: Kind,
+    unit_id: str,
+    variant: VariantPlan,
+    attack: str | None,
+) -> Unit:
+    return Unit(
+        kind=kind,
+        id=unit_id,
+        model=variant.model,
+        arm=variant.arm,
+        seed=variant.seed,
+        attack=attack,
+        state=folder.state(kind, unit_id),
+    )
+
+
+def _plugin_change(used: PluginRef, registry: Registry) -> str:
+    name = f"{used.kind} {used.name}"
+    now = next((p for p in registry.all(used.kind) if p.name == used.name), None)
+    if now is None:
+        return f"{name} is not installed"
+    if now.version != used.version:
+        return f"{name}: version {used.version} then, {now.version} now"
+    return f"{name}: its source changed" if now.sha256 != used.sha256 else ""
+
+
+def _code_change(then: Provenance) -> str:
+    commit, dirty = code_state()
+    if then.commit and commit and then.commit != commit:
+        return f"code: commit {then.commit[:8]} then, {commit[:8]} now"
+    if then.commit and commit and (then.dirty or dirty):
+        return "code: uncommitted changes then or now"
+    before, now = then.versions.get("harness"), library_versions().get("harness")
+    return f"code: version {before} then, {now} now" if before != now else ""

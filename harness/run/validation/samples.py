@@ -1,0 +1,234 @@
+"""Whether the samples of a record are whole, and give the results it states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.api.metrics import Metric
+from harness.base.errors import RecordError
+from harness.records.estimate import Estimate
+from harness.records.record import Diagnostic, Record
+from harness.records.rouge import rouge
+from harness.records.samples import ROUGE_DROP, SampleRow, parse_samples
+from harness.records.strict_json import Fault, parse_json
+from harness.records.summary import summarise_attack
+from harness.run.answers import chosen
+from harness.run.diagnostics.rows import examine_rows
+from harness.run.folder import samples_fault
+from harness.run.validation.findings import Finding, at_fault
+
+Metrics = Mapping[str, Metric[Any]]
+"""Metrics by the labels that results are stored under."""
+
+LOSS_TOLERANCE = 1e-9
+"""Of dL against its two losses, in nats/token: all three are stored in full."""
+VALUE_TOLERANCE = 1e-9
+"""Relative, of a recomputed value."""
+INTERVAL_TOLERANCE = 1e-6
+"""Relative, of a recomputed bound."""
+
+
+def check_samples(path: Path, record: Record, metrics: Metrics) -> list[Finding]:
+    """Check the samples of the record at `path`, and recompute its results."""
+    assert record.samples is not None
+    fault = samples_fault(path, record.samples)
+    findings = [at_fault(path, Fault(("samples",), fault))] if fault else []
+    file = path.parent / record.samples.path
+    if not file.is_file():
+        return findings
+    try:
+        if record.kind == "cell":
+            return findings + _check_cell(path, record, file)
+        return findings + _check_variant(path, record, file, metrics)
+    except RecordError as error:
+        return [*findings, Finding(str(file), "", str(error))]
+
+
+# --- cells --------------------------------------------------------------------------
+
+
+def _check_cell(path: Path, record: Record, file: Path) -> list[Finding]:
+    rows: list[SampleRow] = []
+    findings: list[Finding] = []
+    seen: set[str] = set()
+    for line, row, complaints in parse_samples(file):
+        if row is not None:
+            complaints = list(_row_complaints(row, seen))
+            seen.add(row.example_id)
+            rows.append(row)
+        findings += [Finding(str(file), "", text, line) for text in complaints]
+    if not findings:
+        found = (*_count_faults(record, len(rows)), *_cell_faults(record, rows))
+        findings += [at_fault(path, fault) for fault in found]
+    return findings
+
+
+def _row_complaints(row: SampleRow, seen: set[str]) -> Iterator[str]:
+    if row.example_id in seen:
+        yield f"the example {row.example_id!r} stands in an earlier line"
+    if not row.reference_ids:
+        yield "reference_ids is empty: nothing is scored"
+    if row.clean_loss is None or row.adversarial_loss is None:
+        return
+    difference = row.adversarial_loss - row.clean_loss
+    if abs(row.delta_loss - difference) > LOSS_TOLERANCE:
+        yield f"delta_loss is {row.delta_loss}, but the losses differ by {difference}"
+    yield from _answer_complaints(row)
+    yield from _rouge_complaints(row)
+    same = row.adversarial_prompt_ids == row.clean_prompt_ids
+    if same != (row.status == "unchanged"):
+        yield f"the status is {row.status}, but the ids {'agree' if same else 'differ'}"
+
+
+def _answer_complaints(row: SampleRow) -> Iterator[str]:
+    """Choose the answers again, from what each choice scored."""
+    if row.choices is None:
+        return
+    for when in ("clean", "adversarial"):
+        scores = [getattr(choice, f"{when}_score") for choice in row.choices]
+        right = chosen(scores) == row.gold
+        if getattr(row, f"answer_correct_{when}") != right:
+            yield f"answer_correct_{when} is not what the scores of the choices say"
+
+
+def _rouge_complaints(row: SampleRow) -> Iterator[str]:
+    """Compare the summaries with the reference text again."""
+    if row.reference_text is None:
+        return
+    for when in ("clean", "adversarial"):
+        stated = getattr(row, f"rouge_{when}")
+        found = rouge(row.reference_text, getattr(row, f"{when}_summary") or "")
+        if not _close(stated, found["rougeL"], VALUE_TOLERANCE):
+            yield f"rouge_{when} is {stated}, but its summary gives {found['rougeL']}"
+
+
+def _count_faults(record: Record, rows: int) -> Iterator[Fault]:
+    """Compare the rows with the examples that the suite asks for: errors count too."""
+    assert record.attack is not None
+    count = record.attack.examples.get("test", {}).get("count")
+    if isinstance(count, int):
+        expected = min(count, record.suite.limit or count)
+        if rows != expected:
+            message = f"{rows} examples, but the suite asks for {expected}"
+            yield Fault(("samples", "rows"), message)
+
+
+def _cell_faults(record: Record, rows: Sequence[SampleRow]) -> Iterator[Fault]:
+    threshold = record.results.get("attack", {}).get("threshold")
+    if threshold is None or threshold.value is None:
+        yield Fault(("results",), "the success threshold (attack.threshold) is missing")
+        return
+    found = record.results["attack"]
+    stated = found.get("rouge_threshold", threshold).value
+    expected = summarise_attack(rows, threshold.value, stated or ROUGE_DROP)
+    yield from _differences("attack", found, expected)
+    yield from _diagnostic_faults(record, rows)
+    for label in record.results.keys() - {"attack"}:
+        yield Fault(("results", label), "a cell has results of its attack alone")
+
+
+def _diagnostic_faults(record: Record, rows: Sequence[SampleRow]) -> Iterator[Fault]:
+    """Compare the diagnostics with those of the rows; a suite may ask for none."""
+    if not record.diagnostics:
+        return
+    expected = {each.id: each for each in examine_rows(rows)}
+    found = {each.id: each for each in record.diagnostics}
+    for name in sorted(found.keys() | expected.keys()):
+        if name not in found or name not in expected:
+            verb = "is missing" if name in expected else "is not of a cell's rows"
+            yield Fault(("diagnostics",), f"{name} {verb}")
+        elif not _same_diagnostic(found[name], expected[name]):
+            message = f"{_answer(found[name])}, but the samples give "
+            yield Fault(("diagnostics", name), message + _answer(expected[name]))
+
+
+# --- variants -----------------------------------------------------------------------
+
+
+def _check_variant(
+    path: Path, record: Record, file: Path, metrics: Metrics
+) -> list[Finding]:
+    rows: dict[str, list[dict[str, Any]]] = {}
+    findings = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = parse_json(line)
+            rows.setdefault(row.pop("metric"), []).append(row)
+        except (ValueError, KeyError, AttributeError) as error:
+            message = f"is no row of a metric: {error!r}"
+            findings.append(Finding(str(file), "", message, number))
+    if findings:
+        return findings
+    found = _variant_faults(record, rows, metrics)
+    return [at_fault(path, fault) for fault in found]
+
+
+def _variant_faults(
+    record: Record, rows: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Metrics
+) -> Iterator[Fault]:
+    for label in sorted(rows.keys() - record.results.keys()):
+        yield Fault(("results",), f"there are samples of {label!r}, but no results")
+    for label, found in record.results.items():
+        if label not in metrics:
+            continue
+        try:
+            expected = metrics[label].summarise(rows.get(label, []))
+        except Exception as error:  # noqa: BLE001 - whatever a plugin makes of bad rows
+            message = f"cannot be computed from the samples: {error!r}"
+            yield Fault(("results", label), message)
+            continue
+        yield from _differences(label, found, expected)
+
+
+# --- comparison ---------------------------------------------------------------------
+
+
+def _differences(
+    label: str, found: Mapping[str, Estimate], expected: Mapping[str, Estimate]
+) -> Iterator[Fault]:
+    for name in sorted(found.keys() | expected.keys()):
+        path = ("results", label, name)
+        if name not in found:
+            yield Fault(("results", label), f"{name} is missing")
+        elif name not in expected:
+            yield Fault(path, "cannot be computed from the samples")
+        elif not _agree(found[name], expected[name]):
+            message = f"{_shown(found[name])}, but the samples give "
+            yield Fault(path, message + _shown(expected[name]))
+
+
+def _agree(first: Estimate | Diagnostic, second: Estimate | Diagnostic) -> bool:
+    return (
+        first.n == second.n
+        and _close(first.value, second.value, VALUE_TOLERANCE)
+        and all(
+            _close(one, other, INTERVAL_TOLERANCE)
+            for one, other in zip(_bounds(first), _bounds(second), strict=True)
+        )
+    )
+
+
+def _same_diagnostic(first: Diagnostic, second: Diagnostic) -> bool:
+    return first.status == second.status and _agree(first, second)
+
+
+def _answer(diagnostic: Diagnostic) -> str:
+    return f"{diagnostic.status}, {_shown(diagnostic)}"
+
+
+def _bounds(estimate: Estimate | Diagnostic) -> tuple[float | None, float | None]:
+    return estimate.interval or (None, None)
+
+
+def _close(first: float | None, second: float | None, tolerance: float) -> bool:
+    if first is None or second is None:
+        return first is second
+    return math.isclose(first, second, rel_tol=tolerance, abs_tol=1e-12)
+
+
+def _shown(estimate: Estimate | Diagnostic) -> str:
+    interval = f" {list(estimate.interval)}" if estimate.interval else ""
+    return f"{estimate.value}{interval} (n={estimate.n})"

@@ -1,0 +1,270 @@
+"""Validation: a good run passes, and each corruption gives its finding."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.base.errors import UsageError
+from harness.run.folder import RunFolder
+from harness.run.validation.findings import Finding
+from harness.run.validation.validate import validate
+from harness.suite.plan import content_hash
+
+HOTFLIP, VARIANT = "baseline.s1.hotflip", "baseline.s1-"
+
+
+@pytest.fixture
+def run(make_run: Callable[..., Path]) -> Path:
+    return make_run(seeds=[1])
+
+
+def _findings(run: Path) -> list[Finding]:
+    return list(validate([run]).findings)
+
+
+def _file(run: Path, part: str, name: str = "record.json") -> Path:
+    (found,) = [path for path in run.glob(f"*/*/{name}") if part in str(path)]
+    return found
+
+
+def _edit(path: Path, *keys: str, value: Any) -> None:
+    document = json.loads(path.read_text())
+    node = document
+    for key in keys[:-1]:
+        node = node[key]
+    node[keys[-1]] = value
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _edit_row(run: Path, part: str, number: int, **changes: Any) -> None:
+    """Change a row, and make the record's hash of the samples fit it again."""
+    samples = _file(run, part, "samples.jsonl")
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    rows[number] |= changes
+    samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    digest = hashlib.sha256(samples.read_bytes()).hexdigest()
+    _edit(samples.with_name("record.json"), "samples", "sha256", value=digest)
+
+
+def test_a_whole_run_is_valid(run: Path) -> None:
+    assert _findings(run) == []
+    assert validate([run]).exit_code == 0
+
+
+def test_errors_of_examples_are_valid(make_run: Callable[..., Path]) -> None:
+    assert _findings(make_run(seeds=[1], errors=3)) == []
+
+
+def test_a_limited_run_is_valid(make_run: Callable[..., Path]) -> None:
+    assert _findings(make_run(seeds=[1], more="limit: 7")) == []
+
+
+# --- one corruption each ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "told"),
+    [
+        (("seed",), "1", "is not of type 'integer'"),
+        (("id",), "Pythia_1.4B.baseline.s1.hotflip-00000000", "labels and identity"),
+        (("arm", "label"), "monotone", "labels and identity give"),
+        (("identity", "options", "flips"), 99, "labels and identity give"),
+        (("seed",), 2, "elsewhere the record says 2"),
+        (("suite", "limit"), 5, "elsewhere the record says 5"),
+        (("model", "fingerprint"), "hub:other@main", "elsewhere the record says"),
+        (("arm", "constraint"), "softplus", "elsewhere the record says 'softplus'"),
+        (("arm", "recovery"), None, "elsewhere the record says None"),
+        (("attack", "options", "flips"), 99, "elsewhere the record says 99"),
+        (("attack", "match"), "random", "elsewhere the record says 'random'"),
+        (("variant",), "Pythia_1.4B.baseline.s2-01234567", "other labels or seed"),
+        (("samples", "rows"), 39, "the record says 39"),
+        (("samples", "sha256"), "0" * 64, "differs from its hash"),
+        (("results", "attack", "success", "value"), 0.999, "but the samples give"),
+        (("results", "attack", "success", "n"), 39, "but the samples give"),
+        (("results", "attack", "delta_loss", "interval"), [0, 9], "the samples give"),
+        (("results", "attack", "threshold", "value"), 0.9, "but the samples give"),
+        (("results", "attack"), {}, "threshold) is missing"),
+    ],
+)
+def test_a_changed_value_of_a_cell_is_found(
+    run: Path, keys: tuple[str, ...], value: Any, told: str
+) -> None:
+    file = _file(run, HOTFLIP)
+    _edit(file, *keys, value=value)
+    found = [f for f in _findings(run) if told in f.message]
+    assert found
+    assert {f.file for f in found} == {str(file)}
+    assert validate([run]).exit_code == 1
+
+
+def test_a_finding_names_the_line_of_the_value(run: Path) -> None:
+    file = _file(run, HOTFLIP)
+    _edit(file, "results", "attack", "success", "value", value=0.999)
+    (finding,) = _findings(run)
+    line = file.read_text().splitlines()[finding.line - 1]
+    assert finding.path == "results.attack.success"
+    assert '"success": {' in line
+
+
+def test_changed_results_of_a_variant_are_found(run: Path) -> None:
+    _edit(_file(run, VARIANT), "results", "perplexity", "loss", "value", value=1.0)
+    (finding,) = _findings(run)
+    assert finding.path == "results.perplexity.loss"
+    assert "but the samples give" in finding.message
+
+
+def test_changed_rows_of_a_variant_are_found(run: Path) -> None:
+    _edit_row(run, VARIANT, 3, nats=1.0)
+    paths = {finding.path for finding in _findings(run)}
+    assert {"results.perplexity.loss", "results.perplexity.bits_per_byte"} <= paths
+
+
+def test_rows_that_a_metric_cannot_read_are_found(run: Path) -> None:
+    _edit_row(run, VARIANT, 3, nats="many")
+    (finding,) = _findings(run)
+    assert "cannot be computed from the samples" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"delta_loss": 0.7}, "but the losses differ by"),
+        ({"clean_loss": 0.7}, "but the losses differ by"),
+        ({"example_id": "test/1"}, "stands in an earlier line"),
+        ({"reference_ids": []}, "nothing is scored"),
+        ({"status": "unchanged"}, "but the ids differ"),
+        ({"adversarial_loss": None}, "is null though the status is no error"),
+        ({"text_reachable": "yes"}, "valid boolean"),
+    ],
+)
+def test_a_changed_row_of_a_cell_is_found(
+    run: Path, changes: dict[str, Any], told: str
+) -> None:
+    _edit_row(run, HOTFLIP, 3, **changes)
+    (finding,) = [f for f in _findings(run) if told in f.message]
+    assert (finding.line, Path(finding.file).name) == (4, "samples.jsonl")
+
+
+def test_a_row_of_other_losses_changes_the_results(run: Path) -> None:
+    _edit_row(run, HOTFLIP, 3, clean_loss=2.0, adversarial_loss=9.0, delta_loss=7.0)
+    paths = {finding.path for finding in _findings(run)}
+    assert {"results.attack.delta_loss", "results.attack.clean_loss"} <= paths
+
+
+def test_a_lost_row_is_found_though_hash_and_count_fit(run: Path) -> None:
+    samples = _file(run, HOTFLIP, "samples.jsonl")
+    samples.write_text("".join(samples.read_text().splitlines(keepends=True)[:-1]))
+    record = samples.with_name("record.json")
+    digest = hashlib.sha256(samples.read_bytes()).hexdigest()
+    _edit(record, "samples", value={"path": samples.name, "rows": 39, "sha256": digest})
+    messages = [finding.message for finding in _findings(run)]
+    assert "39 examples, but the suite asks for 40" in messages
+
+
+def test_lost_samples_are_found(run: Path) -> None:
+    _file(run, HOTFLIP, "samples.jsonl").unlink()
+    (finding,) = _findings(run)
+    assert finding.message == "samples.jsonl is missing"
+
+
+def test_a_torn_record_is_found(run: Path) -> None:
+    file = _file(run, HOTFLIP)
+    file.write_text(file.read_text()[:300])
+    (finding,) = _findings(run)
+    assert "cannot be read" in finding.message
+    assert finding.line == len(file.read_text().splitlines())
+
+
+def test_a_record_in_another_folder_is_found(run: Path) -> None:
+    folder = _file(run, HOTFLIP).parent
+    shutil.copytree(folder, folder.with_name("copy"))
+    (finding,) = _findings(run)
+    assert "lies in the folder copy" in finding.message
+
+
+def test_a_missing_unit_is_found(run: Path) -> None:
+    folder = _file(run, HOTFLIP).parent
+    shutil.rmtree(folder)
+    (finding,) = _findings(run)
+    assert finding.message == f"the cell {folder.name} is missing"
+
+
+def test_a_failed_unit_is_found(make_run: Callable[..., Path]) -> None:
+    (finding,) = _findings(make_run(seeds=[1], failed=(HOTFLIP,)))
+    assert finding.message == "the cell failed: out of paper"
+
+
+def test_a_missing_variant_leaves_its_cells_without_reference(run: Path) -> None:
+    shutil.rmtree(_file(run, VARIANT).parent)
+    messages = [finding.message for finding in _findings(run)]
+    assert sum("there is no record of the variant" in m for m in messages) == 2
+
+
+def test_the_same_subject_measured_anew_is_reference_enough(run: Path) -> None:
+    """Other metrics give the variant another id, and its cells stay valid."""
+    folder = _file(run, VARIANT).parent
+    document = json.loads((folder / "record.json").read_text())
+    document["identity"]["metrics"]["perplexity"]["options"]["max_tokens"] = 7
+    digest = content_hash(document["identity"])[:8]
+    document["id"] = document["variant"] = f"{folder.name.rpartition('-')[0]}-{digest}"
+    (folder / "record.json").write_text(json.dumps(document))
+    folder.rename(folder.with_name(document["id"]))
+    (finding,) = _findings(run)  # the plan's own variant is missing, and that is all
+    assert finding.message == f"the variant {folder.name} is missing"
+
+
+def test_records_are_checked_though_the_suite_is_broken(run: Path) -> None:
+    suite = RunFolder(run).suite_file
+    suite.write_text(suite.read_text() + "surprise: 1\n")
+    _edit(_file(run, HOTFLIP), "seed", value=2)
+    found = validate([run])
+    assert any("surprise" in f.path + f.message for f in found.findings)
+    assert any("elsewhere the record says 2" in f.message for f in found.findings)
+    assert found.exit_code == 2
+
+
+# --- records and suites by themselves -----------------------------------------------
+
+
+def test_a_record_alone_is_checked(run: Path) -> None:
+    file = _file(run, VARIANT)
+    assert validate([file]).findings == ()
+    _edit(file, "results", "perplexity", "loss", "value", value=1.0)
+    (finding,) = validate([file]).findings
+    assert finding.path == "results.perplexity.loss"
+
+
+def test_a_record_without_its_run_is_checked_as_far_as_possible(
+    run: Path, tmp_path: Path
+) -> None:
+    folder = _file(run, HOTFLIP).parent
+    copy = tmp_path / "elsewhere" / folder.name
+    shutil.copytree(folder, copy)
+    assert validate([copy / "record.json"]).findings == ()
+
+
+def test_faults_of_a_suite_are_told_with_their_lines(tmp_path: Path) -> None:
+    suite = tmp_path / "mine.yaml"
+    suite.write_text("name: mine\nseeds: []\nmodel: {}\n")
+    found = validate([suite])
+    assert found.exit_code == 2
+    assert {finding.file for finding in found.findings} == {str(suite)}
+    assert {2, 3} <= {finding.line for finding in found.findings}
+
+
+def test_a_folder_without_a_run_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no run folder"):
+        validate([tmp_path])
+
+
+def test_a_file_of_another_kind_is_wrong_usage(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(UsageError, match="neither a suite"):
+        validate([tmp_path / "notes.txt"])
