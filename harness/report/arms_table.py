@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from harness.evidence.pairing import pair, why_unpaired
-from harness.evidence.results import Results, Subjects, mean_clean_loss
 from harness.records.samples import SampleRow
 from harness.report.content import (
     Cell,
@@ -15,6 +13,8 @@ from harness.report.content import (
     from_estimate,
 )
 from harness.report.naming import BOOTSTRAP, subjects_table
+from harness.verdicts.pairing import pair, why_unpaired
+from harness.verdicts.results import Results, Subjects, mean_clean_loss
 
 
 def arms_table(results: Results) -> Table:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from harness.evidence.pairing import CellsBySeed
-from harness.evidence.results import Results, Subjects
 from harness.records.samples import SampleRow
 from harness.records.statistics import bootstrap_mean, wilson
 from harness.records.summary import lost_answers, spoilt_summaries
 from harness.report.content import Cell, Column, Missing, from_estimate, from_seeds
 from harness.suite.model import Suite
+from harness.verdicts.pairing import CellsBySeed
+from harness.verdicts.results import Results, Subjects
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from harness.diagnostics.verdicts import judge
-from harness.evidence.results import Results
 from harness.records.record import Record
 from harness.records.verdicts import Verdicts
 from harness.report.arms_table import arms_table
@@ -19,6 +17,8 @@ from harness.report.metrics_table import metrics_tables
 from harness.report.transfer_table import transfer_table, transfers
 from harness.report.verdicts_table import diagnostics_table, verdicts_table
 from harness.run.survey import STATES, Survey
+from harness.verdicts.judge import judge
+from harness.verdicts.results import Results
 
 
 def build(survey: Survey, threshold: float | None = None) -> Report:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.evidence.results import Results, Subjects
 from harness.records.record import Record
 from harness.records.verdicts import Verdicts
 from harness.report.controls import Comparison, invalid
 from harness.report.making import failed_certificates, unequal_training
+from harness.verdicts.results import Results, Subjects
 
 NAMED_AT_MOST = 8
 """Failed units that are named one by one."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.evidence.pairing import Pairing, pair, why_unpaired
-from harness.evidence.results import INFORMATIVE, Results, Subjects, mean_flops
 from harness.records.estimate import Estimate
 from harness.records.statistics import holm
 from harness.report.content import (
@@ -19,6 +17,8 @@ from harness.report.content import (
     from_estimate,
 )
 from harness.report.naming import BOOTSTRAP, subjects_table
+from harness.verdicts.pairing import Pairing, pair, why_unpaired
+from harness.verdicts.results import INFORMATIVE, Results, Subjects, mean_flops
 
 LEDGER_MARK = "‡"
 LEDGER_TOLERANCE = 0.1

@@ -6,8 +6,6 @@ import math
 from collections.abc import Collection, Iterator
 from statistics import fmean
 
-from harness.evidence.pairing import CellsBySeed, pooled_delta
-from harness.evidence.results import Results, Subjects
 from harness.records.record import Record
 from harness.records.statistics import wilson
 from harness.records.summary import successes
@@ -25,6 +23,8 @@ from harness.report.content import (
     marked,
 )
 from harness.report.naming import BOOTSTRAP, subjects_table
+from harness.verdicts.pairing import CellsBySeed, pooled_delta
+from harness.verdicts.results import Results, Subjects
 
 ERROR_MARK = "†"
 BROKEN_MARK = "§"

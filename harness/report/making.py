@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from harness.evidence.results import Results, Subjects
 from harness.records.estimate import Estimate
 from harness.records.record import Certificate, Certificates, Record, RecoverySummary
 from harness.report.content import (
@@ -18,6 +17,7 @@ from harness.report.content import (
     from_seeds,
 )
 from harness.report.naming import subjects_table
+from harness.verdicts.results import Results, Subjects
 
 WEIGHTS = "weights_non_negative"
 """The check of a certificate that measures the smallest weight."""

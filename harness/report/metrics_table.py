@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from harness.evidence.results import Results, Subjects
 from harness.records.estimate import Estimate
 from harness.report.content import (
     Cell,
@@ -14,6 +13,7 @@ from harness.report.content import (
     from_estimate,
     from_seeds,
 )
+from harness.verdicts.results import Results, Subjects
 
 KINDS: dict[str, Kind] = {
     "perplexity": "perplexity",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.evidence.results import Results, Subjects
 from harness.report.content import Cell, Column, Label, Table
+from harness.verdicts.results import Results, Subjects
 
 BOOTSTRAP = "[a, b] is a 95 % interval by bootstrap over documents and seeds"
 """Said of intervals that rest on the rows of all seeds."""

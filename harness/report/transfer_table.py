@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from harness.evidence.pairing import pooled_delta
-from harness.evidence.results import Results, Subjects
 from harness.records.estimate import Estimate
 from harness.records.statistics import bootstrap_mean
 from harness.records.summary import exceeds
@@ -21,6 +19,8 @@ from harness.report.content import (
     from_estimate,
 )
 from harness.report.naming import BOOTSTRAP, subjects_table
+from harness.verdicts.pairing import pooled_delta
+from harness.verdicts.results import Results, Subjects
 
 PLUGIN = "transfer"
 

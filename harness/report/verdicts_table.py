@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
-from harness.diagnostics.rule import EQUIVALENCE_NATS
-from harness.evidence.results import Results, Subjects
 from harness.records.record import DiagnosticId
 from harness.records.verdicts import ArmVerdict, Judged, Verdicts
 from harness.report.content import (
@@ -19,6 +17,8 @@ from harness.report.content import (
     from_estimate,
 )
 from harness.report.naming import label, subjects_table
+from harness.verdicts.results import Results, Subjects
+from harness.verdicts.rule import EQUIVALENCE_NATS
 
 ALARMING = ("attack invalid", "gradient-masked")
 _WORDS = {"pass": "pass", "warn": "warning", "fail": "FAILS", "not_applicable": "--"}

@@ -391,8 +391,8 @@ def test_reports_are_written_beside_the_records(make_run: Callable[..., Path]) -
 
 
 def test_the_worst_case_is_the_highest_rise_of_each_example(make_run) -> None:
-    from harness.evidence.results import Results, Subjects, worst_rows
     from harness.run.survey import survey
+    from harness.verdicts.results import Results, Subjects, worst_rows
 
     found = Results(survey(make_run()), 0.15)
     subjects = Subjects("Pythia_1.4B", "baseline")

@@ -1,1 +1,1 @@
-"""Is a suite, a record, or a whole run folder what it says it is?"""
+"""Whether a suite, a record or a whole run folder is what it says it is."""

@@ -10,17 +10,17 @@ from typing import get_args
 
 import numpy as np
 
-from harness.diagnostics import attacks, seeds
-from harness.diagnostics.answers import FULL, absent, answer
-from harness.diagnostics.arm import Arm
-from harness.diagnostics.equal_loss import equal_clean_loss
-from harness.diagnostics.planted import planted_weakness
-from harness.diagnostics.transfers import transfer
-from harness.evidence.pairing import pooled_delta
 from harness.records.record import DiagnosticId
 from harness.records.summary import successes
 from harness.records.verdicts import Judged
 from harness.run.diagnostics.replay import TOLERANCE_NATS, read
+from harness.verdicts.pairing import pooled_delta
+from harness.verdicts.questions import attacks, seeds
+from harness.verdicts.questions.answers import FULL, absent, answer
+from harness.verdicts.questions.arm import Arm
+from harness.verdicts.questions.equal_loss import equal_clean_loss
+from harness.verdicts.questions.planted import planted_weakness
+from harness.verdicts.questions.transfers import transfer
 
 
 def ask(arm: Arm) -> list[Judged]:

@@ -10,12 +10,12 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from harness.diagnostics.verdicts import judge
-from harness.evidence.results import Results
 from harness.records import schemas
 from harness.run.diagnostics import plain_replay
 from harness.run.diagnostics.replay import replay_run
 from harness.run.survey import survey
+from harness.verdicts.judge import judge
+from harness.verdicts.results import Results
 
 pytestmark = [pytest.mark.slow, pytest.mark.transformers5]
 

@@ -10,15 +10,15 @@ from typing import get_args
 
 import pytest
 
-from harness.diagnostics import rule
-from harness.diagnostics.arm import Arm
-from harness.diagnostics.verdicts import judge
-from harness.evidence.results import Results, Subjects
 from harness.records.record import DiagnosticId
 from harness.records.samples import read_samples
 from harness.records.verdicts import Judged
 from harness.run.folder import RunFolder
 from harness.run.survey import survey
+from harness.verdicts import rule
+from harness.verdicts.judge import judge
+from harness.verdicts.questions.arm import Arm
+from harness.verdicts.results import Results, Subjects
 from tests.run_fixtures import Story, read_all
 
 MODEL = "Pythia_1.4B"

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.diagnostics.arm import Arm
-from harness.diagnostics.seeds import OF_CELLS, OF_SUBJECTS
 from harness.records.estimate import Estimate
 from harness.records.record import DiagnosticId
 from harness.records.verdicts import Judged, Word
+from harness.verdicts.questions.arm import Arm
+from harness.verdicts.questions.seeds import OF_CELLS, OF_SUBJECTS
 
 EQUIVALENCE_NATS = 0.02
 """An effect whose whole interval is as small as this is called none."""

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.diagnostics.answers import absent
-from harness.diagnostics.arm import Arm
 from harness.records.estimate import Estimate
 from harness.records.record import Diagnostic, DiagnosticId
 from harness.records.statistics import bootstrap_mean, paired_difference
 from harness.records.verdicts import Judged
 from harness.run.diagnostics.rows import examine_rows
+from harness.verdicts.questions.answers import absent
+from harness.verdicts.questions.arm import Arm
 
 if TYPE_CHECKING:
     from harness.records.record import DiagnosticStatus

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from harness.diagnostics.arm import Arm
-from harness.diagnostics.equal_loss import match_of
-from harness.diagnostics.questions import ask
-from harness.diagnostics.rule import Case, answers_to, decide
-from harness.evidence.pairing import Pairing
-from harness.evidence.results import Results, mean_clean_loss
 from harness.records.estimate import Estimate
 from harness.records.statistics import holm, paired_p
 from harness.records.verdicts import ArmVerdict, Verdicts
+from harness.verdicts.pairing import Pairing
+from harness.verdicts.questions.all import ask
+from harness.verdicts.questions.arm import Arm
+from harness.verdicts.questions.equal_loss import match_of
+from harness.verdicts.results import Results, mean_clean_loss
+from harness.verdicts.rule import Case, answers_to, decide
 
 
 def judge(results: Results) -> Verdicts:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.diagnostics.answers import FULL, absent, answer
-from harness.diagnostics.arm import Arm
-from harness.evidence.results import INFORMATIVE, mean_flops
 from harness.records.statistics import bootstrap_mean, wilson
 from harness.records.summary import successes
 from harness.records.verdicts import Judged
+from harness.verdicts.questions.answers import FULL, absent, answer
+from harness.verdicts.questions.arm import Arm
+from harness.verdicts.results import INFORMATIVE, mean_flops
 
 if TYPE_CHECKING:
     from harness.records.record import DiagnosticStatus

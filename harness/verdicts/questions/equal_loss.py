@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from harness.diagnostics.answers import FULL, absent, answer
-from harness.diagnostics.arm import Arm
-from harness.evidence.pairing import Pairing
-from harness.evidence.results import Subjects
 from harness.records.verdicts import Judged
+from harness.verdicts.pairing import Pairing
+from harness.verdicts.questions.answers import FULL, absent, answer
+from harness.verdicts.questions.arm import Arm
+from harness.verdicts.results import Subjects
 
 MATCH_NATS = 0.02
 """Clean losses that are as close as this are called equal."""

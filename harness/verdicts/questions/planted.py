@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.data.document import content_key
-from harness.diagnostics.answers import FULL, absent, answer
-from harness.diagnostics.arm import Arm
-from harness.evidence.results import Subjects
 from harness.records.record import Record
 from harness.records.samples import SampleRow
 from harness.records.statistics import wilson
 from harness.records.verdicts import Judged
+from harness.verdicts.questions.answers import FULL, absent, answer
+from harness.verdicts.questions.arm import Arm
+from harness.verdicts.results import Subjects
 
 ENOUGH = 0.9
 """Of the planted dL: an attack that reaches so much of it has found as much."""

@@ -1,9 +1,9 @@
 """Whether an attack found what was planted, from records alone."""
 
 from harness.data.document import content_key
-from harness.diagnostics.planted import found_on
 from harness.records.record import Derivation
 from harness.records.samples import SampleRow
+from harness.verdicts.questions.planted import found_on
 
 TRIGGER = [90, 91]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from harness.diagnostics.answers import absent, answer
-from harness.diagnostics.arm import Arm
-from harness.evidence.pairing import Pairing, pair
 from harness.records.statistics import mcnemar, paired_difference
 from harness.records.summary import exceeds
 from harness.records.verdicts import Judged
+from harness.verdicts.pairing import Pairing, pair
+from harness.verdicts.questions.answers import absent, answer
+from harness.verdicts.questions.arm import Arm
 
 MCNEMAR_LEVEL = 0.05
 

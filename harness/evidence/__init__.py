@@ -1,1 +1,0 @@
-"""What a run found: its records and rows, found and paired."""

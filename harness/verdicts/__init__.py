@@ -1,0 +1,1 @@
+"""What a run found, paired and judged: which arm is harder to attack."""

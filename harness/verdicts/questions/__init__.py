@@ -1,0 +1,1 @@
+"""The questions behind a verdict, each answered from records and rows."""
