@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from harness.report.grid import grid
+from harness.report.formats.grid import grid
 from harness.run.survey import Survey, Unit, changes
 
 

@@ -84,7 +84,7 @@ def _report(folder: RunFolder) -> tuple[str, Sequence[str]]:
     """Write the reports; return the one for a terminal, and a line for each arm."""
     from harness import report
     from harness.base.store import write_atomic
-    from harness.report.verdicts_table import lines
+    from harness.report.tables.verdicts import lines
     from harness.run.survey import survey
 
     made = report.build(survey(folder.root))

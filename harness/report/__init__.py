@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from harness.base.store import write_atomic
 from harness.report.build import build
 from harness.report.content import Report
-from harness.report.json import render_json
-from harness.report.latex import render_latex
-from harness.report.markdown import render_markdown
-from harness.report.text import render_text
+from harness.report.formats.json import render_json
+from harness.report.formats.latex import render_latex
+from harness.report.formats.markdown import render_markdown
+from harness.report.formats.text import render_text
 from harness.run.survey import survey
 
 if TYPE_CHECKING:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 from harness.records.record import Record
 from harness.records.verdicts import Verdicts
-from harness.report.arms_table import arms_table
-from harness.report.cautions import cautions, made_by
 from harness.report.content import Report, Table
-from harness.report.controls import Comparison, compare_controls, controls_table
-from harness.report.main_table import main_table
-from harness.report.making import certificates_table, recovery_table
-from harness.report.metrics_table import metrics_tables
-from harness.report.transfer_table import transfer_table, transfers
-from harness.report.verdicts_table import diagnostics_table, verdicts_table
+from harness.report.tables.arms import arms_table
+from harness.report.tables.cautions import cautions, made_by
+from harness.report.tables.controls import Comparison, compare_controls, controls_table
+from harness.report.tables.main import main_table
+from harness.report.tables.making import certificates_table, recovery_table
+from harness.report.tables.metrics import metrics_tables
+from harness.report.tables.transfer import transfer_table, transfers
+from harness.report.tables.verdicts import diagnostics_table, verdicts_table
 from harness.run.survey import STATES, Survey
 from harness.verdicts.judge import judge
 from harness.verdicts.results import Results

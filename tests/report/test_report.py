@@ -376,7 +376,7 @@ def test_markdown_tables_are_rectangular(make_run) -> None:
 
 
 def test_labels_cannot_break_the_markup() -> None:
-    from harness.report.latex import escape
+    from harness.report.formats.latex import escape
 
     assert escape(r"a_b%{\x}") == r"a\_b\%\{\textbackslash{}x\}"
 

@@ -16,7 +16,7 @@ from harness.report.content import (
     Table,
     from_estimate,
 )
-from harness.report.naming import label, subjects_table
+from harness.report.tables.rows import label, subjects_table
 from harness.verdicts.results import Results, Subjects
 from harness.verdicts.rule import EQUIVALENCE_NATS
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.report.content import Cell, Column, Label, Report, Table
-from harness.report.text import cell_text
+from harness.report.formats.text import cell_text
 
 
 def render_markdown(report: Report) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from harness.report.content import Cell, Label, Missing, Report, Table
-from harness.report.grid import grid
-from harness.report.numbers import show
+from harness.report.formats.grid import grid
+from harness.report.formats.numbers import show
 
 WIDTH = 100
 

@@ -12,7 +12,7 @@ from harness.report.content import (
     Table,
     from_estimate,
 )
-from harness.report.naming import BOOTSTRAP, subjects_table
+from harness.report.tables.rows import BOOTSTRAP, subjects_table
 from harness.verdicts.pairing import pair, why_unpaired
 from harness.verdicts.results import Results, Subjects, mean_clean_loss
 

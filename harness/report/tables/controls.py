@@ -16,7 +16,7 @@ from harness.report.content import (
     Table,
     from_estimate,
 )
-from harness.report.naming import BOOTSTRAP, subjects_table
+from harness.report.tables.rows import BOOTSTRAP, subjects_table
 from harness.verdicts.pairing import Pairing, pair, why_unpaired
 from harness.verdicts.results import INFORMATIVE, Results, Subjects, mean_flops
 

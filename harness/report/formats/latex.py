@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from harness.report.content import Cell, Column, Label, Missing, Number, Report, Table
-from harness.report.numbers import show
+from harness.report.formats.numbers import show
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from harness.records.record import Record
 from harness.records.verdicts import Verdicts
-from harness.report.controls import Comparison, invalid
-from harness.report.making import failed_certificates, unequal_training
+from harness.report.tables.controls import Comparison, invalid
+from harness.report.tables.making import failed_certificates, unequal_training
 from harness.verdicts.results import Results, Subjects
 
 NAMED_AT_MOST = 8

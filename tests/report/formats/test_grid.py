@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report.grid import grid
+from harness.report.formats.grid import grid
 
 
 def test_columns_align_and_groups_stand_above_their_columns() -> None:

@@ -18,7 +18,7 @@ from harness.report.content import (
     Table,
     from_estimate,
 )
-from harness.report.naming import BOOTSTRAP, subjects_table
+from harness.report.tables.rows import BOOTSTRAP, subjects_table
 from harness.verdicts.pairing import pooled_delta
 from harness.verdicts.results import Results, Subjects
 

@@ -10,7 +10,6 @@ from harness.records.record import Record
 from harness.records.statistics import wilson
 from harness.records.summary import successes
 from harness.records.verdicts import Verdicts
-from harness.report import beyond_loss
 from harness.report.content import (
     Cell,
     Column,
@@ -22,7 +21,8 @@ from harness.report.content import (
     from_seeds,
     marked,
 )
-from harness.report.naming import BOOTSTRAP, subjects_table
+from harness.report.tables import beyond_loss
+from harness.report.tables.rows import BOOTSTRAP, subjects_table
 from harness.verdicts.pairing import CellsBySeed, pooled_delta
 from harness.verdicts.results import Results, Subjects
 

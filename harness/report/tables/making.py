@@ -16,7 +16,7 @@ from harness.report.content import (
     Table,
     from_seeds,
 )
-from harness.report.naming import subjects_table
+from harness.report.tables.rows import subjects_table
 from harness.verdicts.results import Results, Subjects
 
 WEIGHTS = "weights_non_negative"

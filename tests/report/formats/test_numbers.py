@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.report.content import Number
-from harness.report.text import cell_text
+from harness.report.formats.text import cell_text
 
 
 @pytest.mark.parametrize(
