@@ -1,19 +1,152 @@
-"""``harness doctor``: whether this machine is ready."""
+"""What `harness doctor` looks at: libraries, devices, room, caches, a suite's needs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
+from harness.api.registry import PluginWarning, load_registry
+from harness.base.provenance import available_cores
 from harness.cli import options
 
 if TYPE_CHECKING:
-    from harness.doctor import Finding
+    from harness.suite.experiment import Experiment
+
+
+GIB = 2**30
+LITTLE_DISK_BYTES = 5 * GIB
+OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    """`fail` where a run would not start."""
+    detail: str
+
+
+def examine_machine(store_root: Path) -> Iterator[Finding]:
+    """Look at what every run needs; `store_root` is where checkpoints will go."""
+    yield Finding("python", "ok", f"{platform.python_version()} ({sys.executable})")
+    yield from _libraries()
+    yield from _devices()
+    yield _memory()
+    yield _disk(store_root)
+    yield from _caches()
+    yield from _plugins()
+
+
+def examine_suite(experiment: Experiment, store_root: Path) -> Iterator[Finding]:
+    """Say whether what the suite names can be loaded on this machine."""
+    from harness.suite.resources import missing
+
+    lacking = missing(experiment, store_root)
+    for sentence in lacking:
+        yield Finding("suite", "fail", sentence)
+    if not lacking:
+        yield Finding("suite", "ok", f"all that {experiment.source} names is here")
+
+
+def _libraries() -> Iterator[Finding]:
+    """Compare what is installed with what this version requires."""
+    from packaging.requirements import Requirement
+
+    for text in metadata.requires("harness") or ():
+        requirement = Requirement(text)
+        if requirement.marker is None:  # the others belong to extras
+            yield _library(requirement.name, str(requirement.specifier))
+
+
+def _library(name: str, wanted: str) -> Finding:
+    from packaging.specifiers import SpecifierSet
+
+    try:
+        found = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Finding(name, "fail", f"not installed; needs {wanted}")
+    fits = SpecifierSet(wanted).contains(found, prereleases=True)
+    return Finding(name, "ok" if fits else "fail", f"{found} (needs {wanted})")
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    cores, threads = available_cores(), torch.get_num_threads()
+    yield Finding("cpu", "ok", f"{cores} cores, {threads} threads for torch")
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        size = f"{device.total_memory / GIB:.0f} GiB"
+        yield Finding(f"cuda:{index}", "ok", f"{device.name}, {size}")
+    if not torch.cuda.is_available():
+        yield Finding("cuda", "ok", "none; suites with device: auto run on the CPU")
+
+
+def _memory() -> Finding:
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = page * os.sysconf("SC_PHYS_PAGES") / GIB
+    free = page * os.sysconf("SC_AVPHYS_PAGES") / GIB
+    return Finding("memory", "ok", f"{total:.1f} GiB, {free:.1f} GiB of it unused")
+
+
+def _disk(store_root: Path) -> Finding:
+    root = store_root.absolute()
+    there = next(folder for folder in (root, *root.parents) if folder.is_dir())
+    free = shutil.disk_usage(there).free
+    detail = f"{free / GIB:.1f} GiB free for {root}"
+    if not _is_writable(there):
+        return Finding("disk", "fail", f"{there} cannot be written to")
+    return Finding("disk", "ok" if free >= LITTLE_DISK_BYTES else "warn", detail)
+
+
+def _is_writable(folder: Path) -> bool:
+    """Try it: permissions alone do not tell of read-only file systems."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _caches() -> Iterator[Finding]:
+    from huggingface_hub import constants
+
+    there = "" if Path(constants.HF_HUB_CACHE).is_dir() else " (not there yet)"
+    yield Finding("hub cache", "ok", f"{constants.HF_HUB_CACHE}{there}")
+    stated = [name for name in OFFLINE_VARIABLES if os.environ.get(name)]
+    offline = f"offline ({', '.join(stated)}): nothing is downloaded"
+    online = "allowed: `harness prefetch` can download"
+    yield Finding("network", "ok", offline if constants.HF_HUB_OFFLINE else online)
+
+
+def _plugins() -> Iterator[Finding]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PluginWarning)
+        count = len(load_registry().all())
+    yield Finding("plugins", "ok", f"{count} found; `harness list` names them")
+    for warning in caught:
+        if issubclass(warning.category, PluginWarning):
+            yield Finding("plugins", "warn", str(warning.message))
+
+
+def failed(findings: Iterable[Finding]) -> bool:
+    """Return whether a run would not start."""
+    return any(finding.status == "fail" for finding in findings)
+
 
 READY, NOT_READY = 0, 2
 
@@ -38,7 +171,8 @@ def command(
     Exits with 2, as a run would, if something that a run needs is not there.
     """
     from harness.base.store import default_store_root
-    from harness.doctor import examine_machine, examine_suite, failed
+
+    pass
     from harness.suite.experiment import load_experiment
 
     store_root = default_store_root(Path("runs", "any-suite"))

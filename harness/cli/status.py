@@ -1,12 +1,75 @@
-"""``harness status``: what is done, what failed, what is missing."""
+"""The state of a run, as a table for people and as JSON for programs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from harness.cli import options
+from harness.report.formats.grid import grid
+from harness.run.survey import Survey, Unit, changes
+
+
+def describe(found: Survey) -> str:
+    """Return counts, a table of the units, and what changed since they were made."""
+    counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
+    rows = [[unit.kind, unit.id, _state(unit)] for unit in found.units]
+    table = grid([""] * 3, ["kind", "unit", "state"], rows, [False] * 3)
+    return "\n".join([f"{found.folder.root}: {counts}", "", table, *_notes(found)])
+
+
+def document(found: Survey) -> dict[str, Any]:
+    """Return the same as JSON values."""
+    return {
+        "run": str(found.folder.root),
+        "counts": found.counts,
+        "units": [
+            {
+                "kind": unit.kind,
+                "id": unit.id,
+                "model": unit.model,
+                "arm": unit.arm,
+                "seed": unit.seed,
+                "attack": unit.attack,
+                "status": unit.state.status,
+                "reason": unit.state.reason or None,
+                "changed_since": _changes(found, unit),
+            }
+            for unit in found.units
+        ],
+        "strays": [str(path) for path in found.strays],
+    }
+
+
+def _state(unit: Unit) -> str:
+    first_line = unit.state.reason.partition("\n")[0]
+    return f"{unit.state.status}: {first_line}" if first_line else unit.state.status
+
+
+def _notes(found: Survey) -> Iterator[str]:
+    """Say each change once, with the number of records that it concerns."""
+    concerned: dict[str, int] = {}
+    for unit in found.units:
+        for change in _changes(found, unit):
+            concerned[change] = concerned.get(change, 0) + 1
+    if concerned:
+        yield "\nchanged since the records were made:"
+    for change, count in concerned.items():
+        yield f"  {change} ({count} record{'s' if count > 1 else ''})"
+    if found.strays:
+        yield "\nnot part of the suite as it is now:"
+    for path in found.strays:
+        yield f"  {path}"
+
+
+def _changes(found: Survey, unit: Unit) -> list[str]:
+    if unit.state.record is None:
+        return []
+    registry = found.plan.experiment.registry
+    return changes(unit.state.record.provenance, registry)
 
 
 @click.command()
@@ -19,7 +82,8 @@ def command(run: Path, as_json: bool) -> None:
     the making of a record and now.
     """
     from harness.run.survey import survey
-    from harness.status import describe, document
+
+    pass
 
     found = survey(run)
     if as_json:

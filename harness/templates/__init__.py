@@ -1,1 +1,0 @@
-"""The files that `harness new` fills in."""
