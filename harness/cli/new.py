@@ -60,6 +60,6 @@ def _check_name(kind: str, name: str) -> None:
 
 
 def _filled(template: str, name: str) -> str:
-    text = resources.files("harness.cli").joinpath("templates", template).read_text()
+    text = (resources.files("harness.cli") / "templates" / template).read_text()
     class_name = "".join(part.capitalize() for part in name.split("_"))
     return Template(text).substitute(name=name, class_name=class_name)

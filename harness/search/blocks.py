@@ -1,18 +1,20 @@
-"""What the options of attacks on a block of tokens have in common."""
+"""The loop that attacks on a block of tokens share: any of them may change, any time.
+
+A step verifies candidates that differ from an iterate in one token and moves to the
+best of them; the best iterate of all is what comes out [Zou et al. 2023]. What is tried
+is all that differs between an attack and its random control.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pydantic
 
 from harness.api.attacks import Adversarial, BlockBudget
-from harness.api.plugin import Options
 from harness.base.errors import CellError
-from harness.base.strict import Positive
 from harness.search.flips import Flip, State, eligible, ranks
 from harness.search.lockstep import Losses, Search, Spent, Top
 from harness.search.policy import FlipPolicy
@@ -23,37 +25,6 @@ if TYPE_CHECKING:
     from harness.base.arrays import Ids
     from harness.data.document import Example
     from harness.subject.subject import Subject
-
-
-class BlockOptions(Options):
-    """Which tokens may change, and towards what."""
-
-    positions: Literal["prompt", "prefix", "suffix"] = "prompt"
-    """What may change: every token of the prompt, or tokens put before or after it."""
-    tokens: Positive = 20
-    """How many tokens are put before or after the prompt."""
-    start: Annotated[str, pydantic.Field(min_length=1)] | None = None
-    """The text that fills a prefix or suffix at first, repeated or cut to length; by
-    default its tokens are drawn."""
-    steps: Positive
-    """How often candidates are drawn and verified."""
-    target: Annotated[str, pydantic.Field(min_length=1)] | None = None
-    """A text whose loss is to fall; by default the loss of the reference is to rise.
-    What is recorded as dL is that of the reference in both cases."""
-    reachable_only: bool = False
-    """Choose only among prompts that some text encodes to."""
-
-    def layout(self, **more: Any) -> BlockBudget:
-        """Return how the search is laid out; `more` are its other fields."""
-        return BlockBudget(
-            positions=self.positions,
-            tokens=self.tokens if self.positions != "prompt" else 0,
-            steps=self.steps,
-            start=self.start,
-            target=self.target,
-            reachable_only=self.reachable_only,
-            **more,
-        )
 
 
 PROBES = 1 / 16

@@ -1,4 +1,9 @@
-"""Budgets in terms of forward passes: what a control without gradients may spend."""
+"""Advance the searches of many examples together, so that their passes share batches.
+
+A search is a generator: it yields what it needs of the subject, a request, and is sent
+the answer. `lockstep` collects the requests of many searches and answers them at once.
+What comes out of a search never depends on which others run beside it.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from harness.api.attacks import Adversarial, Attack, AttackContext, BlockBudget,
 from harness.api.plugin import LocalPath
 from harness.base.strict import Positive
 from harness.data.document import Example, ExampleSets
-from harness.search.blocks import BlockOptions
+from harness.search.options import BlockOptions
 
 if TYPE_CHECKING:
     import numpy as np

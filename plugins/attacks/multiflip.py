@@ -10,7 +10,7 @@ from harness import hookimpl
 from harness.api.attacks import Adversarial, Attack, AttackContext, BlockBudget, Budget
 from harness.base.strict import Positive
 from harness.data.document import Example, ExampleSets
-from harness.search.blocks import BlockOptions
+from harness.search.options import BlockOptions
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ from harness.api.attacks import AttackContext
 from harness.api.registry import load_registry
 from harness.testing import tiny_examples, tiny_subject
 
-FOLDER = Path(__file__).parent / "example_plugin"
+FOLDER = Path(__file__).parents[1] / "example_plugin"
 
 
 @pytest.fixture(scope="module")

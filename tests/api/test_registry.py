@@ -16,7 +16,8 @@ from harness.base.errors import PluginError, UsageError
 
 METRIC = """
 from harness import hookimpl
-from harness.interfaces import Metric, Options
+from harness.api.metrics import Metric
+from harness.api.plugin import Options
 
 class {cls}(Metric):
     '''Counts documents.'''
@@ -231,7 +232,7 @@ def test_a_wrong_argument_of_a_hook_is_an_error_naming_plugin_and_hook(tmp_path)
             "    name = 'x'\n"
             "    Options = dict\n"
             "    measure = summarise = lambda *_: None\n",
-            "Thing.Options is no subclass of harness.interfaces.Options",
+            "Thing.Options is no subclass of harness.api.plugin.Options",
         ),
     ],
 )
@@ -239,7 +240,7 @@ def test_a_hook_that_returns_something_else_is_an_error(tmp_path, body, problem)
     path = tmp_path / "wrong.py"
     path.write_text(
         "from harness import hookimpl\n"
-        "from harness.interfaces import Metric\n"
+        "from harness.api.metrics import Metric\n"
         f"{body}\n"
         "register_metrics = hookimpl(lambda: [Thing], specname='register_metrics')\n"
     )

@@ -44,7 +44,7 @@ def test_a_name_of_two_kinds_needs_the_kind(cli, example_plugin, tmp_path):
     other = tmp_path / "metric.py"
     other.write_text(
         "from harness import hookimpl\n"
-        "from harness.interfaces import Metric\n"
+        "from harness.api.metrics import Metric\n"
         "class Rotation(Metric):\n"
         "    'Measures nothing.'\n"
         "    name = 'rotate'\n"

@@ -28,10 +28,10 @@ FILES = {
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from harness.corpora import Corpora
-from harness.errors import HarnessError
-from harness.store import Store
-from harness.suite import CorpusSection
+from harness.data.corpora import Corpora
+from harness.base.errors import HarnessError
+from harness.base.store import Store
+from harness.data.sections import CorpusSection
 
 section = CorpusSection(dataset="org/name", split="test")
 corpora = Corpora({"c": section}, Store(Path(sys.argv[1])))

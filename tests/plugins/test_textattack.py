@@ -175,7 +175,7 @@ def test_listing_plugins_does_not_load_textattack(cli):
     assert "textattack" in cli("list", "attack").out
     assert "deepwordbug" in cli("describe", "textattack").out
     code = (
-        "import sys; from harness.registry import load_registry; load_registry(); "
+        "import sys; from harness.api.registry import load_registry; load_registry(); "
         "print(sorted({'textattack', 'flair', 'nltk', 'torch'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from harness.base.errors import RecordError
-from harness.records import record as records
+from harness.records import files, schemas
 from harness.records.record import Diagnostic
 from harness.run.folder import RunFolder
 from tests.run_fixtures import read_all
@@ -35,8 +35,8 @@ def _change(path: Path, keys: list[str], value: Any) -> None:
 def test_what_is_written_is_read_back_equal(make_run, tmp_path: Path) -> None:
     for record in read_all(make_run(seeds=[1], failed=("monotone.s1.random",))):
         path = tmp_path / record.id / "record.json"
-        records.write_record(path, record)
-        assert records.read_record(path) == record
+        files.write_record(path, record)
+        assert files.read_record(path) == record
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_what_is_written_is_read_back_equal(make_run, tmp_path: Path) -> None:
 def test_a_fault_is_told_with_file_and_path(record_file, keys, value, told) -> None:
     _change(record_file, keys, value)
     with pytest.raises(RecordError, match=told) as caught:
-        records.read_record(record_file)
+        files.read_record(record_file)
     assert str(record_file) in str(caught.value)
 
 
@@ -69,37 +69,37 @@ def test_numbers_that_are_not_finite_cannot_be_read(record_file, number) -> None
     text = record_file.read_text().replace('"seed": 1', f'"seed": {number}')
     record_file.write_text(text)
     with pytest.raises(RecordError, match=r"JSON|range of floats"):
-        records.read_record(record_file)
+        files.read_record(record_file)
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_numbers_that_are_not_finite_cannot_be_written(record_file, number) -> None:
-    record = records.read_record(record_file)
+    record = files.read_record(record_file)
     told = Diagnostic.model_construct(
         id="determinism", status="pass", value=number, n=1, unit="nats/token"
     )
     hidden = record.model_copy(update={"diagnostics": [told]})
     before = record_file.read_bytes()
     with pytest.raises(RecordError, match=r"diagnostics\.0\.value: .* is not finite"):
-        records.write_record(record_file, hidden)
+        files.write_record(record_file, hidden)
     assert record_file.read_bytes() == before
 
 
 def test_a_key_that_occurs_twice_is_refused(record_file) -> None:
     record_file.write_text(record_file.read_text().replace("{", '{"seed": 7,', 1))
     with pytest.raises(RecordError, match="'seed' occurs twice"):
-        records.read_record(record_file)
+        files.read_record(record_file)
 
 
 def test_a_torn_file_is_refused(record_file) -> None:
     record_file.write_text(record_file.read_text()[:500])
     with pytest.raises(RecordError, match="cannot be read"):
-        records.read_record(record_file)
+        files.read_record(record_file)
 
 
 def test_the_published_schema_alone_accepts_what_is_written(make_run) -> None:
     """Others validate with the file, not with our models."""
-    file = Path(records.__file__).parent / "schemas" / "record.v1.json"
+    file = schemas.FOLDER / "record.v1.json"
     schema = json.loads(file.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     for record in read_all(make_run(seeds=[1])):

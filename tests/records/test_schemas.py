@@ -61,7 +61,7 @@ def test_schema_and_model_refuse_the_same_rows(change: dict[str, object]) -> Non
 
 
 def test_the_page_on_records_names_every_field() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "records.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "records.md").read_text()
     record = schemas.load("record")
     estimate, diagnostic = (record["$defs"][x] for x in ("Estimate", "Diagnostic"))
     for schema in (record, estimate, diagnostic, schemas.load("sample")):

@@ -331,7 +331,7 @@ def test_cells_that_read_what_was_not_selected_are_left_for_later(cli, place, tm
 def test_a_source_that_failed_is_named_and_what_reads_it_runs_when_it_is_mended(
     cli, place, tmp_path
 ):
-    from tests.test_running import BROKEN
+    from tests.run.test_suite_run import BROKEN
 
     plugin, out = tmp_path / "broken.py", tmp_path / "runs" / "broken"
     plugin.write_text(BROKEN)

@@ -47,7 +47,7 @@ BROKEN = '''
 from pathlib import Path
 
 from harness import hookimpl
-from harness.interfaces import Adversarial, Attack, Budget
+from harness.api.attacks import Adversarial, Attack, Budget
 
 
 class Broken(Attack):

@@ -118,7 +118,8 @@ def test_full_diagnostics_replay_what_was_found(load):
 
 ROLES = '''
 from harness import hookimpl
-from harness.interfaces import Attack, Budget, Options
+from harness.api.attacks import Attack, Budget
+from harness.api.plugin import Options
 
 
 class Widening(Attack):

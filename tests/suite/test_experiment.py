@@ -321,8 +321,8 @@ def test_nothing_heavy_is_imported_to_read_a_suite(toy_suite):
 
     script = (
         "import sys; from pathlib import Path\n"
-        "from harness.plan import make_plan\n"
-        "from harness.suite_file import load_experiment\n"
+        "from harness.suite.plan import make_plan\n"
+        "from harness.suite.experiment import load_experiment\n"
         "load_experiment(Path('base.yaml'))\n"
         "heavy = {'torch', 'transformers', 'datasets', 'lm_eval', 'scipy', 'numpy'}\n"
         "print(sorted(heavy & set(sys.modules)))"

@@ -7,7 +7,7 @@ import pytest
 from harness.suite.experiment import load_experiment, validate_suite
 from harness.suite.plan import make_plan
 
-SUITES = Path(__file__).parents[1] / "suites"
+SUITES = Path(__file__).parents[2] / "suites"
 MISSION = SUITES / "pythia_1p4b.yaml"
 LARGER = {
     "pythia_2p8b": "EleutherAI/pythia-2.8b",
