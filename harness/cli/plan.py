@@ -13,7 +13,7 @@ from harness.cli import options
 from harness.cli.options import SuiteChoice
 
 if TYPE_CHECKING:
-    from harness.run.preview import UnitPreview
+    from harness.run.previewing import UnitPreview
 
 
 @click.command()
@@ -28,7 +28,7 @@ def command(choice: SuiteChoice, as_json: bool) -> None:
     """
     from harness.base.store import default_store_root
     from harness.run.folder import RunFolder
-    from harness.run.preview import preview
+    from harness.run.previewing import preview
     from harness.suite.plan import make_plan
     from harness.suite.resources import identify, missing_sources
 
@@ -57,7 +57,7 @@ def _document(units: list[UnitPreview], absent: list[str]) -> dict[str, object]:
 
 
 def _lines(units: list[UnitPreview]) -> Iterator[str]:
-    from harness.run.preview import summary
+    from harness.run.previewing import summary
 
     width = max(len(unit.id) for unit in units)
     for kind in ("variant", "cell"):

@@ -40,7 +40,7 @@ def command(
     derived from the recorded losses, so any threshold can be asked for.
     """
     from harness import report
-    from harness.run.survey import survey
+    from harness.run.surveying import survey
 
     made = report.build(survey(run), threshold)
     text = report.render(made, "json" if as_json else style)

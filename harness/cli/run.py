@@ -85,7 +85,7 @@ def _report(folder: RunFolder) -> tuple[str, Sequence[str]]:
     from harness import report
     from harness.base.store import write_atomic
     from harness.report.tables.verdicts import lines
-    from harness.run.survey import survey
+    from harness.run.surveying import survey
 
     made = report.build(survey(folder.root))
     for style, name in REPORTS.items():

@@ -10,7 +10,7 @@ import click
 
 from harness.cli import options
 from harness.report.formats.grid import grid
-from harness.run.survey import Survey, Unit, changes
+from harness.run.surveying import Survey, Unit, changes
 
 
 def describe(found: Survey) -> str:
@@ -81,7 +81,7 @@ def command(run: Path, as_json: bool) -> None:
     What changed is the version or source of a plugin, or the harness's code, between
     the making of a record and now.
     """
-    from harness.run.survey import survey
+    from harness.run.surveying import survey
 
     pass
 

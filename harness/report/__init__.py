@@ -12,7 +12,7 @@ from harness.report.formats.json import render_json
 from harness.report.formats.latex import render_latex
 from harness.report.formats.markdown import render_markdown
 from harness.report.formats.text import render_text
-from harness.run.survey import survey
+from harness.run.surveying import survey
 
 if TYPE_CHECKING:
     from pathlib import Path

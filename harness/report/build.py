@@ -16,8 +16,8 @@ from harness.report.tables.making import certificates_table, recovery_table
 from harness.report.tables.metrics import metrics_tables
 from harness.report.tables.transfer import transfer_table, transfers
 from harness.report.tables.verdicts import diagnostics_table, verdicts_table
-from harness.run.survey import STATES, Survey
-from harness.verdicts.judge import judge
+from harness.run.surveying import STATES, Survey
+from harness.verdicts.judging import judge
 from harness.verdicts.results import Results
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.records.rouge import rouge
+from harness.records.rouge_scores import rouge
 from harness.records.samples import ChoiceRow, SampleRow
 from harness.run.answers import answer
 from harness.subject.writing import write_text_once, write_texts

@@ -17,7 +17,7 @@ from harness.base.isolation import fixed_random_state
 from harness.base.store import write_json
 from harness.data.document import Document
 from harness.models.certificate import certify
-from harness.models.freeze import freeze, load_frozen
+from harness.models.freezing import freeze, load_frozen
 from harness.models.recovery import recover
 from harness.records.estimate import Estimate
 from harness.records.record import (

@@ -16,8 +16,8 @@ import numpy as np
 from harness.api.attacks import Adversarial, BlockBudget
 from harness.base.errors import CellError
 from harness.search.flips import Flip, State, eligible, ranks
-from harness.search.lockstep import Losses, Search, Spent, Top
 from harness.search.policy import FlipPolicy
+from harness.search.scheduler import Losses, Search, Spent, Top
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

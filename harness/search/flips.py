@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from harness.api.attacks import Adversarial
-from harness.search.lockstep import Losses, Search, Spent, Top
 from harness.search.policy import FlipPolicy
+from harness.search.scheduler import Losses, Search, Spent, Top
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

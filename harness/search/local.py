@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.search.flips import Flip, State, draw_flips
-from harness.search.lockstep import Search
+from harness.search.scheduler import Search
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

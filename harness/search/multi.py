@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.api.attacks import Adversarial
 from harness.search.blocks import Block
-from harness.search.lockstep import Losses, Search, Spent, Top
+from harness.search.scheduler import Losses, Search, Spent, Top
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from harness.records.record import Record
 from harness.records.samples import SampleRow, read_samples
-from harness.run.survey import Survey
+from harness.run.surveying import Survey
 from harness.suite.scenes import attacks_of, main_attacks
 
 BASELINE = "baseline"

@@ -42,7 +42,7 @@ class Benign(Attack[Options]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        from harness.search.lockstep import trigger_passes
+        from harness.search.scheduler import trigger_passes
         from harness.search.triggers import Batch, with_trigger
 
         budget = context.budget

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from harness.search.blocks import Block
     from harness.search.flips import Flip, State
-    from harness.search.lockstep import Search
+    from harness.search.scheduler import Search
     from harness.subject.subject import Subject
 
 
@@ -61,7 +61,7 @@ class GCG(Attack[GCGOptions]):
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
         from harness.models.draft import draft_of
-        from harness.search.lockstep import lockstep
+        from harness.search.scheduler import lockstep
 
         path = self.options.draft
         draft = draft_of(subject, path) if path is not None else None
@@ -157,7 +157,7 @@ class _ByGradient:
     def _look(self, state: State) -> Search[None]:
         import numpy as np
 
-        from harness.search.lockstep import Gradients
+        from harness.search.scheduler import Gradients
 
         (gradient,) = yield Gradients([state.prompt_ids], self.block.reference_ids)
         positions = np.flatnonzero(state.free)

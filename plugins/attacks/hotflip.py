@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from harness.base.arrays import Ids
     from harness.search.flips import Flip, Pool, State
-    from harness.search.lockstep import Search
+    from harness.search.scheduler import Search
     from harness.subject.subject import Subject
 
 DRAWN_SHARE = 1 / 3
@@ -76,7 +76,7 @@ class HotFlip(Attack[HotFlipOptions]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        from harness.search.lockstep import lockstep
+        from harness.search.scheduler import lockstep
 
         def search(example: Example) -> Search[Adversarial]:
             return self._attack(subject, example, context.rng(example.id))
@@ -178,7 +178,7 @@ class _Explorer:
         )
 
     def _gradient(self, pool: Pool, prompt: Ids) -> Search[Tensor]:
-        from harness.search.lockstep import Gradients
+        from harness.search.scheduler import Gradients
 
         gradient: Tensor
         (gradient,) = yield Gradients([prompt], pool.reference_ids)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from harness.base.arrays import Ids
     from harness.search.blocks import Block
-    from harness.search.lockstep import Search
     from harness.search.multi import Source
+    from harness.search.scheduler import Search
     from harness.subject.subject import Subject
 
 FIRST_CANDIDATES = (2, 2, 4, 4)
@@ -63,7 +63,7 @@ class MultiFlip(Attack[MultiFlipOptions]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        from harness.search.lockstep import lockstep
+        from harness.search.scheduler import lockstep
 
         def search(example: Example) -> Search[Adversarial]:
             return self._attack(subject, example, context.rng(example.id))
@@ -125,7 +125,7 @@ class _ByGradient:
     top_k: int
 
     def __call__(self, prompt: Ids) -> Search[Source]:
-        from harness.search.lockstep import Gradients
+        from harness.search.scheduler import Gradients
 
         (gradient,) = yield Gradients([prompt], self.block.reference_ids)
         free = self.block.policy.movable

@@ -14,7 +14,7 @@ from harness.base.strict import Positive
 from harness.data.document import Example, ExampleSets
 
 if TYPE_CHECKING:
-    from harness.search.lockstep import Search
+    from harness.search.scheduler import Search
     from harness.subject.subject import Subject
 
 
@@ -50,7 +50,7 @@ class Query(Attack[QueryOptions]):
 
         from harness.search.flips import flip_search
         from harness.search.local import Learner, bigrams_of
-        from harness.search.lockstep import lockstep, shares
+        from harness.search.scheduler import lockstep, shares
 
         allowed = subject.vocabulary.allowed
         texts = [np.r_[x.prompt_ids, x.reference_ids] for x in examples.search]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from harness.base.arrays import Ids
     from harness.search.flips import Flip, Pool, State
-    from harness.search.lockstep import Search
+    from harness.search.scheduler import Search
     from harness.search.triggers import Batch, Trigger
     from harness.subject.subject import Subject
 
@@ -87,7 +87,7 @@ class Random(Attack[RandomOptions]):
         budget: Budget,
     ) -> Iterator[Adversarial]:
         from harness.search.flips import flip_search
-        from harness.search.lockstep import lockstep, passes, shares
+        from harness.search.scheduler import lockstep, passes, shares
 
         flips = budget.flips or self.options.flips
 
@@ -107,7 +107,7 @@ def _write_trigger(
     budget: Budget,
     trigger: TriggerBudget,
 ) -> Iterator[Adversarial]:
-    from harness.search.lockstep import passes
+    from harness.search.scheduler import passes
     from harness.search.triggers import TriggerSearch, with_trigger
 
     search = examples.search[: trigger.search_prompts]
@@ -137,8 +137,8 @@ def _write_block(
 ) -> Iterator[Adversarial]:
     from harness.models.draft import draft_of
     from harness.search.blocks import Block, BlockSearch
-    from harness.search.lockstep import lockstep, passes, shares
     from harness.search.multi import MultiSearch, look_nowhere
+    from harness.search.scheduler import lockstep, passes, shares
 
     draft = draft_of(subject, layout.draft) if layout.draft is not None else None
 

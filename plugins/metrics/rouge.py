@@ -63,7 +63,7 @@ class Rouge(Metric[RougeOptions]):
 
     def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
         """Compute the means over documents."""
-        from harness.records.rouge import KINDS
+        from harness.records.rouge_scores import KINDS
         from harness.records.statistics import bootstrap_mean, wilson
 
         documents = [row["document_id"] for row in rows]
@@ -84,7 +84,7 @@ class Rouge(Metric[RougeOptions]):
         import numpy as np
 
         from harness.data.encoding import TextEncoder
-        from harness.records.rouge import rouge
+        from harness.records.rouge_scores import rouge
         from harness.subject.writing import write_texts
 
         model, tokenizer = subject.huggingface()

@@ -111,7 +111,7 @@ class Scratch(ModelAdapter[ScratchOptions]):
         return Corpora({_CORPUS: section}, store)
 
     def _build(self, store: Store, key: str, folder: Path) -> None:
-        from harness.models.freeze import freeze
+        from harness.models.freezing import freeze
 
         texts = [d.text for d in self._corpora(store).all_documents(_CORPUS)]
         tokenizer = train_tokenizer(texts, self.options)

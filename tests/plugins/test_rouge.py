@@ -11,7 +11,7 @@ import torch
 from harness.api.metrics import MetricContext
 from harness.base.errors import UsageError
 from harness.data.document import Document
-from harness.records.rouge import rouge
+from harness.records.rouge_scores import rouge
 from harness.subject.subject import Subject
 from harness.testing import tiny_subject
 from harness_plugins.metrics.rouge import Rouge, RougeOptions

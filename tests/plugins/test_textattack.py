@@ -15,7 +15,7 @@ import pytest
 from harness import testing
 from harness.api.attacks import AttackContext
 from harness.data.document import Example, ExampleSets
-from harness.records.rouge import rouge
+from harness.records.rouge_scores import rouge
 from harness.subject.rules import TokenRules
 from harness.subject.subject import Subject
 from harness_plugins.attacks.textattack import TextAttack

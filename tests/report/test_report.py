@@ -17,7 +17,7 @@ from harness.records.record import Record
 from harness.records.samples import read_samples
 from harness.report.content import Label, Missing, Number, Table
 from harness.run.folder import RunFolder
-from harness.run.survey import survey
+from harness.run.surveying import survey
 from tests.run_fixtures import read_all
 
 BASELINE, MONOTONE = "Pythia_1.4B (baseline)", "Pythia_1.4B (monotone)"
@@ -391,7 +391,7 @@ def test_reports_are_written_beside_the_records(make_run: Callable[..., Path]) -
 
 
 def test_the_worst_case_is_the_highest_rise_of_each_example(make_run) -> None:
-    from harness.run.survey import survey
+    from harness.run.surveying import survey
     from harness.verdicts.results import Results, Subjects, worst_rows
 
     found = Results(survey(make_run()), 0.15)

@@ -159,7 +159,7 @@ def test_an_adaptive_attack_follows_the_gradient_of_the_arm_it_names(place, done
     """Its steps are those of the attack on its own arm, with the other's gradient."""
     from harness.api.attacks import AttackContext
     from harness.data.document import Example, ExampleSets
-    from harness.models.freeze import load_frozen
+    from harness.models.freezing import load_frozen
     from harness.subject.subject import Subject
     from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
 
@@ -195,7 +195,7 @@ def test_an_adaptive_attack_follows_the_gradient_of_the_arm_it_names(place, done
 
 def test_the_report_shows_all_pairs_and_the_worst_case(done):
     from harness.report import build
-    from harness.run.survey import survey
+    from harness.run.surveying import survey
 
     tables = {table.key: table for table in build(survey(done)).tables}
     shown = {

@@ -9,7 +9,7 @@ import pytest
 
 from harness.api.attacks import Adversarial
 from harness.data.document import Choice, Example
-from harness.records.rouge import rouge
+from harness.records.rouge_scores import rouge
 from harness.run.answers import answer
 from harness.run.scored import OVERWRITTEN, Rescorer
 from harness.run.validation.samples import _row_complaints

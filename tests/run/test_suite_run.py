@@ -153,7 +153,7 @@ def test_a_plugin_in_one_file_is_listed_runs_and_validates(
 def test_an_arm_made_from_another_begins_with_its_frozen_weights(suite, cli, tmp_path):
     import torch
 
-    from harness.models.freeze import load_frozen
+    from harness.models.freezing import load_frozen
 
     out = tmp_path / "runs" / "tiny"
     arguments = ("run", suite, "--out", out, "--only", "arm=copy,attack=hotflip")

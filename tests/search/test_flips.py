@@ -14,7 +14,7 @@ from harness.search.flips import (
     gains_for_distance,
     ranks,
 )
-from harness.search.lockstep import alone
+from harness.search.scheduler import alone
 
 pytestmark = pytest.mark.transformers5
 

@@ -6,8 +6,8 @@ import torch
 
 from harness.data.document import Example
 from harness.search.flips import Flip, State, draw_flips, flip_search
-from harness.search.lockstep import lockstep
 from harness.search.policy import FlipPolicy
+from harness.search.scheduler import lockstep
 from harness.subject.rules import TokenRules
 from harness.subject.subject import Subject
 

@@ -13,8 +13,8 @@ import pytest
 from harness.records import schemas
 from harness.run.diagnostics import plain_replay
 from harness.run.diagnostics.replay import replay_run
-from harness.run.survey import survey
-from harness.verdicts.judge import judge
+from harness.run.surveying import survey
+from harness.verdicts.judging import judge
 from harness.verdicts.results import Results
 
 pytestmark = [pytest.mark.slow, pytest.mark.transformers5]

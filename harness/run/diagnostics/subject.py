@@ -2,7 +2,7 @@
 
 Are its losses what a batch says they are, are its gradients there, are they the slope
 of its loss, and do they say anything of so long a step as a flip? What needs another
-arm's answer to be judged is judged in `harness.verdicts.judge`.
+arm's answer to be judged is judged in `harness.verdicts.judging`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from harness.api.metrics import Metric
 from harness.base.errors import RecordError
 from harness.records.estimate import Estimate
 from harness.records.record import Diagnostic, Record
-from harness.records.rouge import rouge
+from harness.records.rouge_scores import rouge
 from harness.records.samples import ROUGE_DROP, SampleRow, parse_samples
 from harness.records.strict_json import Fault, parse_json
 from harness.records.summary import summarise_attack

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.base.errors import HarnessError, SuiteError, UsageError
 from harness.records.record import Record
 from harness.run.folder import RunFolder
-from harness.run.survey import Survey, Unit, survey
+from harness.run.surveying import Survey, Unit, survey
 from harness.run.validation.findings import Finding, Validation, of_suite
 from harness.run.validation.records import check_record, subject_key
 from harness.run.validation.samples import Metrics

@@ -124,7 +124,7 @@ class Victim:
 
     def _rouge(self, prompts: Sequence[Ids]) -> list[float]:
         """Return ROUGE-L of what the model writes, with the sign changed."""
-        from harness.records.rouge import rouge
+        from harness.records.rouge_scores import rouge
 
         reference = self._words(self.example.reference_ids)
         written = self.subject.generate(prompts, len(self.example.reference_ids))

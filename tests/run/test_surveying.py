@@ -10,7 +10,7 @@ import pytest
 from harness.base.errors import UsageError
 from harness.records.files import read_record
 from harness.run.folder import RunFolder
-from harness.run.survey import changes, survey
+from harness.run.surveying import changes, survey
 
 
 def test_every_planned_unit_is_counted(make_run: Callable[..., Path]) -> None:

@@ -14,9 +14,9 @@ from harness.records.record import DiagnosticId
 from harness.records.samples import read_samples
 from harness.records.verdicts import Judged
 from harness.run.folder import RunFolder
-from harness.run.survey import survey
+from harness.run.surveying import survey
 from harness.verdicts import rule
-from harness.verdicts.judge import judge
+from harness.verdicts.judging import judge
 from harness.verdicts.questions.arm import Arm
 from harness.verdicts.results import Results, Subjects
 from tests.run_fixtures import Story, read_all

@@ -3,7 +3,7 @@ import pytest
 
 from harness.api.attacks import AttackContext
 from harness.data.document import ExampleSets
-from harness.search.lockstep import Gradients, Losses, Spent, Top, alone, lockstep
+from harness.search.scheduler import Gradients, Losses, Spent, Top, alone, lockstep
 from harness.testing import tiny_examples
 from harness_plugins.attacks.hotflip import HotFlip
 from harness_plugins.attacks.random import Random
@@ -140,7 +140,7 @@ def test_neither_width_nor_batch_size_changes_prompts_or_traces(
     plugin = attack(attack.Options(flips=2, candidates=12))
     found = []
     for width, batch_size in ((1, 64), (8, 64), (32, 5)):
-        monkeypatch.setattr("harness.search.lockstep.WIDTH", width)
+        monkeypatch.setattr("harness.search.scheduler.WIDTH", width)
         subject = Subject(tiny_model(), tiny_tokenizer, batch_size=batch_size)
         results = plugin.run(subject, sets, AttackContext("cell"))
         found.append({one.example_id: one for one in results})

@@ -12,7 +12,7 @@ from harness.records.files import write_record
 from harness.run.assembly import Outcome, assemble, error_info
 from harness.run.context import RunContext
 from harness.run.folder import RunFolder
-from harness.run.preview import preview, summary
+from harness.run.previewing import preview, summary
 from harness.run.unit import write_samples
 from harness.suite.experiment import load_experiment
 from harness.suite.plan import make_plan

@@ -10,7 +10,7 @@ import harness.models.freeze
 from harness.base.errors import CellError
 from harness.models.checkpoints import CheckpointOptions
 from harness.models.ffn.parametrizations import constrain
-from harness.models.freeze import freeze, load_frozen, plain_state
+from harness.models.freezing import freeze, load_frozen, plain_state
 from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.models.causal_lm import CausalLM
 from harness_plugins.models.pythia import Pythia
