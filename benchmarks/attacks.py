@@ -38,9 +38,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from trained import train
 
-from harness.api.attacks import AttackContext
-from harness.data.document import Example, ExampleSets
-from harness.subject.subject import Subject
+from harness.api import AttackContext
+from harness.data import Example, ExampleSets
+from harness.subject import Subject
 
 TOP_K = 256
 CUT_FROM = slice(10_000, 400_000)

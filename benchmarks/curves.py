@@ -29,11 +29,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.api.attacks import Adversarial, Attack, AttackContext
-from harness.data.document import Example, ExampleSets
-from harness.models.checkpoints import load_model, load_tokenizer
-from harness.records.statistics import paired_difference, wilson
-from harness.subject.subject import Subject
+from harness.api import Adversarial, Attack, AttackContext
+from harness.data import Example, ExampleSets
+from harness.models import load_model, load_tokenizer
+from harness.records import paired_difference, wilson
+from harness.subject import Subject
 from harness_plugins.attacks.gcg import GCG, GCGOptions
 from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
 from harness_plugins.attacks.multiflip import MultiFlip, MultiFlipOptions
@@ -107,7 +107,7 @@ def parse_arguments() -> argparse.Namespace:
 def load(model: str, device: str) -> Subject:
     """Load a model in float32."""
     if model == "quickstart":
-        from harness.base.store import default_store_root
+        from harness.base import default_store_root
         from harness_plugins.models.scratch import Scratch, ScratchOptions
 
         loaded = Scratch(ScratchOptions(steps=600)).load(

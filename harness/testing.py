@@ -27,8 +27,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from harness.data.document import Document, Example, ExampleSets
-from harness.subject.subject import Subject
+from harness.data import Document, Example, ExampleSets
+from harness.subject import Subject
 
 __all__ = [
     "FAMILIES",

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from harness.api.plugin import OptionsT, Plugin
-from harness.data.document import ExampleSets
+from harness.data import ExampleSets
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from harness.base.arrays import Ids
-    from harness.records.samples import SampleRow
-    from harness.subject.subject import Subject
+    from harness.base import Ids
+    from harness.records import SampleRow
+    from harness.subject import Subject
 
 
 # --- attacks ------------------------------------------------------------------------

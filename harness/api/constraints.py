@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.api.plugin import OptionsT, Plugin
-from harness.data.document import Example, ExampleSets
+from harness.data import Example, ExampleSets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.api.models import Anatomy, ModelAdapter, Projection
-    from harness.base.arrays import Ids
-    from harness.records.record import Derivation
+    from harness.base import Ids
+    from harness.records import Derivation
 
 
 # --- constraints --------------------------------------------------------------------

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.api.plugin import OptionsT, Plugin
-from harness.data.document import Document
+from harness.data import Document
 
 if TYPE_CHECKING:
-    from harness.records.estimate import Estimate
-    from harness.subject.subject import Subject
+    from harness.records import Estimate
+    from harness.subject import Subject
 
 
 # --- metrics ------------------------------------------------------------------------

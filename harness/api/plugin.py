@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC
 from typing import Annotated, ClassVar, Generic, TypeVar
 
-from harness.base.strict import Strict
+from harness.base import Strict
 
 CORPUS = "corpus-name"
 CorpusName = Annotated[str, CORPUS]

@@ -34,7 +34,7 @@ from harness.api.constraints import Constraint
 from harness.api.metrics import Metric
 from harness.api.models import ModelAdapter
 from harness.api.plugin import Options, Plugin
-from harness.base.errors import PluginError, UsageError, unknown_name
+from harness.base import PluginError, UsageError, unknown_name
 
 # --- results of loading -------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from harness import __version__
-from harness.base.errors import HarnessError, Stopped, SuiteError
+from harness.base import HarnessError, Stopped, SuiteError
 
 __all__ = ["main"]
 

@@ -9,9 +9,16 @@ from textwrap import indent, wrap
 
 import click
 
-from harness.api.description import Description, OptionDescription, describe
-from harness.api.registry import KINDS, PluginInfo, Registry, load_registry
-from harness.base.errors import UsageError, unknown_name
+from harness.api import (
+    KINDS,
+    Description,
+    OptionDescription,
+    PluginInfo,
+    Registry,
+    describe,
+    load_registry,
+)
+from harness.base import UsageError, unknown_name
 from harness.cli import options
 
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from harness.api.registry import PluginWarning, load_registry
-from harness.base.provenance import available_cores
+from harness.api import PluginWarning, load_registry
+from harness.base import available_cores
 from harness.cli import options
 
 if TYPE_CHECKING:
-    from harness.suite.experiment import Experiment
+    from harness.suite import Experiment
 
 
 GIB = 2**30
@@ -53,7 +53,7 @@ def examine_machine(store_root: Path) -> Iterator[Finding]:
 
 def examine_suite(experiment: Experiment, store_root: Path) -> Iterator[Finding]:
     """Say whether what the suite names can be loaded on this machine."""
-    from harness.suite.resources import missing
+    from harness.suite import missing
 
     lacking = missing(experiment, store_root)
     for sentence in lacking:
@@ -170,10 +170,10 @@ def command(
 
     Exits with 2, as a run would, if something that a run needs is not there.
     """
-    from harness.base.store import default_store_root
+    from harness.base import default_store_root
 
     pass
-    from harness.suite.experiment import load_experiment
+    from harness.suite import load_experiment
 
     store_root = default_store_root(Path("runs", "any-suite"))
     findings = [*examine_machine(store_root)]

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import click
 
-from harness.api.description import Description, describe
-from harness.api.registry import KINDS, load_registry
+from harness.api import KINDS, Description, describe, load_registry
 from harness.cli import options
 
 

@@ -10,9 +10,8 @@ from string import Template
 
 import click
 
-from harness.api.registry import KINDS, load_registry
-from harness.base.errors import UsageError
-from harness.base.store import write_atomic
+from harness.api import KINDS, load_registry
+from harness.base import UsageError, write_atomic
 
 
 @click.command()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from harness.suite.experiment import Experiment
+    from harness.suite import Experiment
 
 json_output = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, for other programs."
@@ -51,7 +51,7 @@ class SuiteChoice:
 
     def experiment(self) -> Experiment:
         """Read the suite; not resolved yet."""
-        from harness.suite.experiment import load_experiment
+        from harness.suite import load_experiment
 
         return load_experiment(
             self.suite,

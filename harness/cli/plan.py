@@ -13,7 +13,7 @@ from harness.cli import options
 from harness.cli.options import SuiteChoice
 
 if TYPE_CHECKING:
-    from harness.run.previewing import UnitPreview
+    from harness.run import UnitPreview
 
 
 @click.command()
@@ -26,11 +26,9 @@ def command(choice: SuiteChoice, as_json: bool) -> None:
     complete ones would run. Where a model or a corpus is not on this machine, all are
     blocked, and their ids lack the hash that depends on it.
     """
-    from harness.base.store import default_store_root
-    from harness.run.folder import RunFolder
-    from harness.run.previewing import preview
-    from harness.suite.plan import make_plan
-    from harness.suite.resources import identify, missing_sources
+    from harness.base import default_store_root
+    from harness.run import RunFolder, preview
+    from harness.suite import identify, make_plan, missing_sources
 
     experiment = choice.experiment()
     folder = RunFolder(choice.run_dir(experiment))
@@ -57,7 +55,7 @@ def _document(units: list[UnitPreview], absent: list[str]) -> dict[str, object]:
 
 
 def _lines(units: list[UnitPreview]) -> Iterator[str]:
-    from harness.run.previewing import summary
+    from harness.run import summary
 
     width = max(len(unit.id) for unit in units)
     for kind in ("variant", "cell"):

@@ -15,8 +15,8 @@ def command(choice: SuiteChoice) -> None:
     Models and datasets of the hub go to its cache, as `HF_HOME` says. Where the run has
     no network, set HF_HUB_OFFLINE=1: it will not even try.
     """
-    from harness.base.store import default_store_root
-    from harness.suite.resources import prefetch
+    from harness.base import default_store_root
+    from harness.suite import prefetch
 
     experiment = choice.experiment()
     store_root = default_store_root(choice.run_dir(experiment))

@@ -40,13 +40,13 @@ def command(
     derived from the recorded losses, so any threshold can be asked for.
     """
     from harness import report
-    from harness.run.surveying import survey
+    from harness.run import survey
 
     made = report.build(survey(run), threshold)
     text = report.render(made, "json" if as_json else style)
     if output is None:
         click.echo(text, nl=False)
     else:
-        from harness.base.store import write_atomic
+        from harness.base import write_atomic
 
         write_atomic(output, text)

@@ -11,8 +11,7 @@ from harness.cli import options
 from harness.cli.options import SuiteChoice
 
 if TYPE_CHECKING:
-    from harness.run.folder import RunFolder
-    from harness.run.suite_run import Tally
+    from harness.run import RunFolder, Tally
 
 FAILED = 1
 REPORTS = {
@@ -55,12 +54,9 @@ def command(
 def _run(
     choice: SuiteChoice, *, rerun: bool, fail_fast: bool
 ) -> tuple[RunFolder, Tally]:
-    from harness.base.signals import stop_on_signals
-    from harness.base.store import Store, default_store_root
-    from harness.run.folder import RunFolder
-    from harness.run.suite_run import LocalExecutor, run_plan
-    from harness.suite.plan import make_plan
-    from harness.suite.resources import resolve
+    from harness.base import Store, default_store_root, stop_on_signals
+    from harness.run import LocalExecutor, RunFolder, run_plan
+    from harness.suite import make_plan, resolve
 
     experiment = choice.experiment()
     folder = RunFolder(choice.run_dir(experiment))
@@ -83,9 +79,9 @@ def _run(
 def _report(folder: RunFolder) -> tuple[str, Sequence[str]]:
     """Write the reports; return the one for a terminal, and a line for each arm."""
     from harness import report
-    from harness.base.store import write_atomic
-    from harness.report.tables.verdicts import lines
-    from harness.run.surveying import survey
+    from harness.base import write_atomic
+    from harness.report import lines
+    from harness.run import survey
 
     made = report.build(survey(folder.root))
     for style, name in REPORTS.items():

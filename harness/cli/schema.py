@@ -28,7 +28,7 @@ def _schema(kind: str, plugins: tuple[Path, ...]) -> dict[str, Any]:
         from harness.records import schemas
 
         return schemas.load(kind)
-    from harness.api.registry import load_registry
-    from harness.suite.schema import suite_schema
+    from harness.api import load_registry
+    from harness.suite import suite_schema
 
     return suite_schema(load_registry(plugins))

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from harness.cli import options
-from harness.report.formats.grid import grid
-from harness.run.surveying import Survey, Unit, changes
+from harness.report import grid
+from harness.run import Survey, Unit, changes
 
 
 def describe(found: Survey) -> str:
@@ -81,7 +81,7 @@ def command(run: Path, as_json: bool) -> None:
     What changed is the version or source of a plugin, or the harness's code, between
     the making of a record and now.
     """
-    from harness.run.surveying import survey
+    from harness.run import survey
 
     pass
 

@@ -37,8 +37,7 @@ def command(
     completeness against the resolved suite. Exits with 0 where nothing is found, 1 for
     findings in records or a run, 2 for an invalid suite.
     """
-    from harness.run.validation.findings import render
-    from harness.run.validation.validate import validate
+    from harness.run import render, validate
 
     validation = validate(paths, plugins)
     click.echo(render(validation, "json" if as_json else style))

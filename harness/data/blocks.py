@@ -9,8 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from harness.base.errors import UsageError
-from harness.base.store import Store, content_hash
+from harness.base import Store, UsageError, content_hash
 from harness.data.document import Document
 from harness.data.encoding import TextEncoder
 

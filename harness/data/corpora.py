@@ -9,8 +9,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.base.errors import HarnessError, MissingResource, UsageError, unknown_name
-from harness.base.store import Store, fingerprint_files
+from harness.base import (
+    HarnessError,
+    MissingResource,
+    Store,
+    UsageError,
+    fingerprint_files,
+    unknown_name,
+)
 from harness.data import hub as hub_datasets
 from harness.data.builtin import BUILTIN_TEXTS
 from harness.data.document import Document

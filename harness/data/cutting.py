@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.base.errors import UsageError
+from harness.base import UsageError
 from harness.data.document import Choice, Document, Example
 from harness.data.encoding import Entangled, Prompt, TextEncoder, shared_start
 
 if TYPE_CHECKING:
-    from harness.base.arrays import Ids
+    from harness.base import Ids
     from harness.data.sections import ExamplesSection
 
 ENTANGLED = "the answer shares a token with what precedes it"

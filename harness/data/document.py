@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from harness.base.arrays import Ids
+    from harness.base import Ids
 
 
 # --- data ---------------------------------------------------------------------------
@@ -111,5 +111,6 @@ def content_key(
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
 
 
-def _content(example: Example) -> str:
+def content_of(example: Example) -> str:
+    """Identify an example by its prompt and reference."""
     return content_key(example.prompt_ids, example.reference_ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.base.errors import UsageError
+from harness.base import UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

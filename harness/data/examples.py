@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.base.errors import UsageError
+from harness.base import UsageError
 from harness.data.cutting import Cutter, Unfit
 from harness.data.document import Example, ExampleSets
 from harness.data.encoding import TextEncoder

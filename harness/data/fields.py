@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.base.errors import UsageError
+from harness.base import UsageError
 from harness.data.document import Document
 
 _BETWEEN_CHOICES = ";"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from harness.base.errors import UsageError, unknown_name
+from harness.base import UsageError, unknown_name
 from harness.data.fields import Fields
 
 Row = tuple[Mapping[str, Any], str]

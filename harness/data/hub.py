@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from harness.base.errors import MissingResource, UsageError
-from harness.base.store import Store, content_hash, write_json
+from harness.base import MissingResource, Store, UsageError, content_hash, write_json
 from harness.data.files import readable
 
 _KIND = "hub-datasets"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from harness.base.strict import Positive, Strict
+from harness.base import Positive, Strict
 
 SLICE = r"^(\d+%?)?:(\d+%?)?$"
 SPLIT = r"^[A-Za-z0-9_.-]+$"

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.functional import gelu
 
-from harness.base.errors import CellError
+from harness.base import CellError
 
 # Where the derivative is zero (-0.751791524693564..., -0.752461422071016...), rounded
 # towards zero: on the right of it the computed derivative is positive despite rounding.

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from harness.api.constraints import Constraint
-from harness.api.models import FFN, Anatomy, ModelAdapter, Projection
+from harness.api import FFN, Anatomy, Constraint, ModelAdapter, Projection
 from harness.models.activations import NON_DECREASING
 from harness.models.ffn.examination import (
     MINIMUM_VECTORS,
@@ -31,12 +30,12 @@ from harness.models.ffn.examination import (
     examine,
     hidden_vectors,
 )
-from harness.records.record import Certificate, CertificateCheck
+from harness.records import Certificate, CertificateCheck
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.base.arrays import Ids
+    from harness.base import Ids
 
 Status = Literal["pass", "fail", "not_promised", "not_applicable"]
 

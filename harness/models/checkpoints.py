@@ -13,10 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from harness.api.models import Anatomy, ModelAdapter
-from harness.api.plugin import LocalPath, Options
-from harness.base.errors import CellError, MissingResource, UsageError
-from harness.base.store import fingerprint_files
+from harness.api import Anatomy, LocalPath, ModelAdapter, Options
+from harness.base import CellError, MissingResource, UsageError, fingerprint_files
 from harness.models.families import Family, find_anatomy, swap_activation
 
 if TYPE_CHECKING:

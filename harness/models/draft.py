@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.base.errors import CellError
+from harness.base import CellError
 from harness.models.checkpoints import CheckpointAdapter, load_model, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.subject.subject import Subject
+    from harness.subject import Subject
 
 
 class DraftModel(CheckpointAdapter):
@@ -27,7 +27,7 @@ class DraftModel(CheckpointAdapter):
 
 def draft_of(subject: Subject, path: str) -> Subject:
     """Load the model at a path to help search a subject, in whose ledger it counts."""
-    from harness.subject.subject import Subject
+    from harness.subject import Subject
 
     model, tokenizer = DraftModel(DraftModel.Options(path=path)).load(Path())
     if tokenizer.get_vocab() != subject.vocabulary.tokenizer.get_vocab():

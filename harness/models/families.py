@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.api.models import FFN, Anatomy, Projection
-from harness.base.errors import CellError
+from harness.api import FFN, Anatomy, Projection
+from harness.base import CellError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel

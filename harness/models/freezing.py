@@ -16,11 +16,10 @@ import torch
 from torch.nn.utils.parametrize import is_parametrized
 from transformers.utils.logging import disable_progress_bar
 
-from harness.base.errors import CellError
-from harness.base.isolation import fixed_random_state
+from harness.base import CellError, fixed_random_state
 from harness.models.activations import register_activations
 from harness.models.checkpoints import load_model, load_tokenizer
-from harness.subject.decoding import text_inputs
+from harness.subject import text_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

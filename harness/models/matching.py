@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.data.document import Example
-from harness.records.statistics import bootstrap_mean, paired_difference
+from harness.data import Example
+from harness.records import bootstrap_mean, paired_difference
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from harness.records.estimate import Estimate
+    from harness.records import Estimate
 
 
 def compare_losses(

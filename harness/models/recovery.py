@@ -16,12 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from harness.api.constraints import Constraint
-from harness.api.models import ModelAdapter
-from harness.base.errors import CellError
-from harness.base.store import Store
-from harness.data.blocks import count_tokens, pair_blocks, token_blocks
-from harness.data.corpora import Corpora
+from harness.api import Constraint, ModelAdapter
+from harness.base import CellError, Store
+from harness.data import Corpora, count_tokens, pair_blocks, token_blocks
 from harness.models.certificate import minimum_weight
 from harness.models.sections import RecoverySection
 from harness.models.training import (
@@ -31,9 +28,7 @@ from harness.models.training import (
     block_losses,
     train,
 )
-from harness.records.estimate import Estimate
-from harness.records.record import RecoverySummary
-from harness.records.statistics import bootstrap_mean
+from harness.records import Estimate, RecoverySummary, bootstrap_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from harness.base.strict import Positive, Strict
+from harness.base import Positive, Strict
 
 
 class RecoverySection(Strict):

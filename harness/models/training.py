@@ -29,10 +29,9 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from harness.base.errors import Stopped, TrainingDiverged
-from harness.base.isolation import fixed_random_state
-from harness.data.blocks import IGNORED
-from harness.subject.decoding import decoder_inputs
+from harness.base import Stopped, TrainingDiverged, fixed_random_state
+from harness.data import IGNORED
+from harness.subject import decoder_inputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

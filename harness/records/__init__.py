@@ -1,1 +1,5 @@
 """What is written down: records, samples, verdicts, and their statistics."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import pydantic
 
-from harness.base.strict import Strict
+from harness.base import Strict
 
 Sha256 = Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
 

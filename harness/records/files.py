@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic
 
-from harness.base.errors import RecordError
+from harness.base import RecordError
 from harness.records.record import SCHEMA_VERSION, Record
 from harness.records.strict_json import Fault, parse_json
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def write_record(path: Path, record: Record) -> None:
     """Write a record atomically; one that breaks the schema raises RecordError."""
-    from harness.base.store import write_json
+    from harness.base import write_json
 
     document = record.model_dump(mode="json")
     _refuse(path, faults(document))

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import pydantic
 
-from harness.base.strict import Strict
+from harness.base import Strict
 from harness.records.estimate import _NULL, _OBJECT, Estimate, Sha256, _when
 
 SCHEMA_VERSION: Final = 1

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from harness.base.errors import RecordError
-from harness.base.strict import Strict
+from harness.base import RecordError, Strict
 from harness.records.strict_json import parse_json, readable_errors
 
 

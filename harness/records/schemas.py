@@ -60,7 +60,7 @@ def _without_titles(node: Any) -> Any:
 
 
 if __name__ == "__main__":
-    from harness.base.store import write_json
+    from harness.base import write_json
 
     for kind, file in KINDS.items():
         write_json(FOLDER / file, generate(kind))

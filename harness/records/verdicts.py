@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 import pydantic
 
-from harness.base.strict import Strict
+from harness.base import Strict
 from harness.records.estimate import Estimate
 from harness.records.record import Diagnostic, DiagnosticId
 

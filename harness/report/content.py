@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from harness.records.estimate import Estimate
-from harness.records.statistics import across_seeds
+from harness.records import Estimate, across_seeds
 
 if TYPE_CHECKING:
-    from harness.records.verdicts import Verdicts
+    from harness.records import Verdicts
 
 Kind = Literal[
     "number",

@@ -1,1 +1,5 @@
 """Do a plan: train, measure, attack, write records; look after the run folder."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

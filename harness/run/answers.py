@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from harness.base.arrays import Ids
-    from harness.data.document import Example
-    from harness.subject.subject import Subject
+    from harness.base import Ids
+    from harness.data import Example
+    from harness.subject import Subject
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,25 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from harness.api.constraints import ArmContext
-from harness.base.errors import CellError, UsageError
-from harness.data.document import Example, ExampleSets, _content
-from harness.data.examples import build_examples
-from harness.data.sections import ExampleSet, ExamplesSection
-from harness.models.sections import RecoverySection
-from harness.subject.rules import TokenRules
-from harness.subject.subject import Subject
-from harness.subject.vocabulary import Vocabulary
+from harness.api import ArmContext
+from harness.base import CellError, UsageError
+from harness.data import (
+    Example,
+    ExampleSet,
+    ExampleSets,
+    ExamplesSection,
+    build_examples,
+    content_of,
+)
+from harness.models import RecoverySection
+from harness.subject import Subject, TokenRules, Vocabulary
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.base.arrays import Ids
+    from harness.base import Ids
     from harness.run.context import RunContext
 
 
@@ -72,13 +75,13 @@ def example_sets(
     sets = build(section)
     if sets.validation:
         return sets
-    known = {_content(example) for example in (*sets.test, *sets.search)}
+    known = {content_of(example) for example in (*sets.test, *sets.search)}
     for count in HELD_OUT_EXAMPLES:
         try:
             found = build(_held_out(section, run.suite.recovery, count)).test
         except UsageError:  # too few documents that are long enough
             continue
-        apart = [example for example in found if _content(example) not in known]
+        apart = [example for example in found if content_of(example) not in known]
         if len(apart) >= HELD_OUT_EXAMPLES[-1]:
             return replace(sets, validation=apart)
     raise CellError(

@@ -6,17 +6,16 @@ import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.api.plugin import Plugin
-from harness.base.errors import HarnessError
-from harness.base.provenance import code_state, hardware, library_versions
-from harness.records.estimate import Estimate
-from harness.records.record import (
+from harness.api import Plugin
+from harness.base import HarnessError, code_state, hardware, library_versions
+from harness.records import (
     ArmRef,
     AttackRef,
     Certificates,
     Derivation,
     Diagnostic,
     ErrorInfo,
+    Estimate,
     Ledger,
     ModelRef,
     PluginRef,
@@ -28,8 +27,7 @@ from harness.records.record import (
     TokensRef,
 )
 from harness.run.context import RunContext
-from harness.suite.identity import named_attacks
-from harness.suite.plan import CellPlan, VariantPlan
+from harness.suite import CellPlan, VariantPlan, named_attacks
 
 Unit = VariantPlan | CellPlan
 

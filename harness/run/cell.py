@@ -8,22 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.api.attacks import (
-    Adversarial,
-    Attack,
-    AttackContext,
-    CellKey,
-    Peers,
-    Scene,
-)
-from harness.base.errors import CellError
-from harness.data.document import ExampleSets
-from harness.records.record import Ledger
-from harness.records.samples import SampleRow, read_samples
+from harness.api import Adversarial, Attack, AttackContext, CellKey, Peers, Scene
+from harness.base import CellError
+from harness.data import ExampleSets
+from harness.records import Ledger, SampleRow, read_samples
 from harness.run.context import RunContext
 from harness.run.scored import Rescorer
-from harness.subject.subject import Subject
-from harness.suite.plan import CellPlan, VariantPlan, content_hash
+from harness.subject import Subject
+from harness.suite import CellPlan, VariantPlan, content_hash
 
 PARTIAL = "samples.partial.jsonl"
 

@@ -6,18 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.base.progress import Progress
-from harness.base.signals import StopSignals
-from harness.base.store import Store
-from harness.data.corpora import Corpora
+from harness.base import Progress, StopSignals, Store
+from harness.data import Corpora
 from harness.run.folder import RunFolder
-from harness.suite.experiment import Experiment
-from harness.suite.model import Suite
-from harness.suite.plan import Plan
+from harness.suite import Experiment, Plan, Suite
 
 if TYPE_CHECKING:
-    from harness.data.document import ExampleSets
-    from harness.subject.subject import Subject
+    from harness.data import ExampleSets
+    from harness.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class RunContext:
 
         They are cut once in a run: all variants of a model share its tokenizer.
         """
-        from harness.data.examples import build_examples
+        from harness.data import build_examples
 
         section = self.suite.examples
         assert section is not None  # a suite with attacks has examples

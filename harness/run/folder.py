@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.base.errors import RecordError
-from harness.records.files import read_record
-from harness.records.record import Record, Samples
+from harness.base import RecordError
+from harness.records import Record, Samples, read_record
 
 Kind = Literal["variant", "cell"]
 Status = Literal["complete", "failed", "missing", "invalid"]

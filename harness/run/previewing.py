@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import RecordError
-from harness.records.files import read_record
+from harness.base import RecordError
+from harness.records import read_record
 from harness.run.folder import Kind, RunFolder
-from harness.suite.plan import CellPlan, Plan, VariantPlan
+from harness.suite import CellPlan, Plan, VariantPlan
 
 _WORDS = {
     "complete": "complete",

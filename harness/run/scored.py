@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.records.rouge_scores import rouge
-from harness.records.samples import ChoiceRow, SampleRow
+from harness.records import ChoiceRow, SampleRow, rouge
 from harness.run.answers import answer
-from harness.subject.writing import write_text_once, write_texts
+from harness.subject import write_text_once, write_texts
 
 if TYPE_CHECKING:
-    from harness.api.attacks import Adversarial
-    from harness.base.arrays import Ids
-    from harness.data.document import Example
-    from harness.subject.subject import Subject
+    from harness.api import Adversarial
+    from harness.base import Ids
+    from harness.data import Example
+    from harness.subject import Subject
 
 OVERWRITTEN = "the attack changed tokens that it must leave as they are"
 

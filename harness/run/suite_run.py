@@ -11,19 +11,15 @@ from typing import Protocol
 
 import filelock
 
-from harness.base.errors import HarnessError
-from harness.base.signals import StopSignals
-from harness.base.store import Store, write_atomic
-from harness.data.corpora import Corpora
-from harness.records.estimate import Estimate
-from harness.records.record import Record
+from harness.base import HarnessError, StopSignals, Store, write_atomic
+from harness.data import Corpora
+from harness.records import Estimate, Record
 from harness.run.assembly import Unit
 from harness.run.context import RunContext
 from harness.run.diagnostics.replay import replay_run
 from harness.run.folder import Kind, RunFolder
 from harness.run.unit import Runner, kind_of
-from harness.suite.experiment import dump_suite
-from harness.suite.plan import CellPlan, Plan
+from harness.suite import CellPlan, Plan, dump_suite
 
 
 @dataclass

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from harness.api.registry import Registry
-from harness.base.errors import UsageError
-from harness.base.provenance import code_state, library_versions
-from harness.records.record import PluginRef, Provenance
+from harness.api import Registry
+from harness.base import UsageError, code_state, library_versions
+from harness.records import PluginRef, Provenance
 from harness.run.folder import Kind, RunFolder, Status, UnitState
-from harness.suite.experiment import load_experiment
-from harness.suite.plan import Plan, VariantPlan, make_plan
+from harness.suite import Plan, VariantPlan, load_experiment, make_plan
 
 STATES: tuple[Status, ...] = ("complete", "failed", "missing", "invalid")
 """What a unit can be, as `UnitState.status` says."""

@@ -17,14 +17,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from harness.api.attacks import CellKey
-from harness.base.errors import CellError
-from harness.base.isolation import fixed_random_state
-from harness.base.provenance import utc_now
-from harness.base.store import sha256_file, write_atomic
-from harness.records.files import write_record
-from harness.records.record import Diagnostic, Record, Samples
-from harness.records.summary import summarise_attack
+from harness.api import CellKey
+from harness.base import (
+    CellError,
+    fixed_random_state,
+    sha256_file,
+    utc_now,
+    write_atomic,
+)
+from harness.records import Diagnostic, Record, Samples, summarise_attack, write_record
 from harness.run.assembly import Outcome, Unit, assemble, error_info
 from harness.run.cell import PARTIAL, CellPeers, attack_cell
 from harness.run.context import RunContext
@@ -38,9 +39,8 @@ from harness.run.variant import (
     read_making,
     subject_folder,
 )
-from harness.subject.subject import Subject
-from harness.suite.identity import EXAMINED
-from harness.suite.plan import CellPlan, VariantPlan
+from harness.subject import Subject
+from harness.suite import EXAMINED, CellPlan, VariantPlan
 
 SAMPLES = "samples.jsonl"
 EMPTY: Mapping[str, Record] = MappingProxyType({})

@@ -12,25 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.api.metrics import MetricContext
-from harness.base.isolation import fixed_random_state
-from harness.base.store import write_json
-from harness.data.document import Document
-from harness.models.certificate import certify
-from harness.models.freezing import freeze, load_frozen
-from harness.models.recovery import recover
-from harness.records.estimate import Estimate
-from harness.records.record import (
+from harness.api import MetricContext
+from harness.base import fixed_random_state, write_json
+from harness.data import Document
+from harness.models import certify, freeze, load_frozen, recover
+from harness.records import (
     Certificate,
     Certificates,
     Derivation,
+    Estimate,
     RecoverySummary,
 )
 from harness.run.arm_context import arm_context
 from harness.run.context import RunContext
-from harness.subject.rules import TokenRules
-from harness.subject.subject import Subject
-from harness.suite.plan import VariantPlan
+from harness.subject import Subject, TokenRules
+from harness.suite import VariantPlan
 
 if TYPE_CHECKING:
     import numpy as np

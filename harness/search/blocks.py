@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.api.attacks import Adversarial, BlockBudget
-from harness.base.errors import CellError
+from harness.api import Adversarial, BlockBudget
+from harness.base import CellError
 from harness.search.flips import Flip, State, eligible, ranks
 from harness.search.policy import FlipPolicy
 from harness.search.scheduler import Losses, Search, Spent, Top
@@ -22,9 +22,9 @@ from harness.search.scheduler import Losses, Search, Spent, Top
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from harness.base.arrays import Ids
-    from harness.data.document import Example
-    from harness.subject.subject import Subject
+    from harness.base import Ids
+    from harness.data import Example
+    from harness.subject import Subject
 
 
 PROBES = 1 / 16

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from harness.api.attacks import Adversarial
+from harness.api import Adversarial
 from harness.search.policy import FlipPolicy
 from harness.search.scheduler import Losses, Search, Spent, Top
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from harness.base.arrays import Ids
-    from harness.data.document import Example
-    from harness.subject.subject import Subject
+    from harness.base import Ids
+    from harness.data import Example
+    from harness.subject import Subject
 
 TINY = 1e-6
 """Squared distances below this share of the largest squared norm are taken for it:

@@ -19,7 +19,7 @@ from harness.search.scheduler import Search
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from harness.base.arrays import Ids
+    from harness.base import Ids
     from harness.search.flips import Pool
 
 EVEN_SHARE = 0.2

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from harness.api.attacks import Adversarial
+from harness.api import Adversarial
 from harness.search.blocks import Block
 from harness.search.scheduler import Losses, Search, Spent, Top
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from harness.base.arrays import Ids
+    from harness.base import Ids
 
 FIRST_SHARE = 1 / 4
 """Which share of the block's tokens a candidate changes at first, in the middle."""

@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from harness.api.attacks import BlockBudget
-from harness.api.plugin import Options
-from harness.base.strict import Positive
+from harness.api import BlockBudget, Options
+from harness.base import Positive
 
 
 class BlockOptions(Options):

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from harness.base.arrays import Ids
-    from harness.data.document import Example
-    from harness.subject.rules import TokenRules
-    from harness.subject.subject import Subject
+    from harness.base import Ids
+    from harness.data import Example
+    from harness.subject import Subject, TokenRules
 
 ROUNDING = 1e-6
 """Of cosines and shares: so little below the bound is at it."""

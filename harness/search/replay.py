@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from harness.api.attacks import Adversarial, Attack, Budget, CellKey, Peers, Scene
-from harness.api.plugin import AttackLabel, Options
-from harness.base.errors import CellError, unknown_name
+from harness.api import (
+    Adversarial,
+    Attack,
+    AttackLabel,
+    Budget,
+    CellKey,
+    Options,
+    Peers,
+    Scene,
+)
+from harness.base import CellError, unknown_name
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from harness.api.attacks import AttackContext
-    from harness.data.document import Example, ExampleSets
-    from harness.records.samples import SampleRow
-    from harness.subject.subject import Subject
+    from harness.api import AttackContext
+    from harness.data import Example, ExampleSets
+    from harness.records import SampleRow
+    from harness.subject import Subject
 
 
 class ReplayOptions(Options):

@@ -13,16 +13,16 @@ from functools import partial
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from harness.subject.rounding import together
+from harness.subject import together
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from harness.api.attacks import Budget
-    from harness.base.arrays import Ids
-    from harness.data.document import Example, ExampleSets
-    from harness.subject.subject import Subject
+    from harness.api import Budget
+    from harness.base import Ids
+    from harness.data import Example, ExampleSets
+    from harness.subject import Subject
 
 
 def passes(

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.base.errors import CellError
+from harness.base import CellError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from harness.base.arrays import Ids
-    from harness.data.document import Example
-    from harness.subject.subject import Subject
+    from harness.base import Ids
+    from harness.data import Example
+    from harness.subject import Subject
 
 Trigger = tuple[int, ...]
 

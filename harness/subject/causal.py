@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from harness.base.errors import CellError
+from harness.base import CellError
 from harness.subject.cross_entropy import head_losses
 from harness.subject.fast.compiling import can_compile
 from harness.subject.fast.neox import fuse_layers

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from harness.base.errors import CellError
+from harness.base import CellError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from harness.base.arrays import Ids
+    from harness.base import Ids
 
 
 def decoder_inputs(model: PreTrainedModel, references: Tensor) -> Tensor:

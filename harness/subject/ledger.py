@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from harness.records.record import Ledger
+from harness.records import Ledger
 
 
 @dataclass(eq=False)

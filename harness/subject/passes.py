@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 import numpy as np
 import torch
 
-from harness.base.errors import CellError
+from harness.base import CellError
 from harness.subject.causal import CausalNetwork
 from harness.subject.ledger import Meters
 from harness.subject.rounding import rounding_margin
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from harness.base.arrays import Ids
+    from harness.base import Ids
     from harness.subject.fast.prefixes import KeyValues
     from harness.subject.network import Network
     from harness.subject.rounding import Score

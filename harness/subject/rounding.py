@@ -13,7 +13,7 @@ T = TypeVar("T")
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from harness.base.arrays import Ids
+    from harness.base import Ids
 
     Losses = NDArray[np.float64]
     Pair = tuple[Ids, Ids]

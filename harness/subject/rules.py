@@ -8,7 +8,7 @@ from typing import Annotated
 
 import pydantic
 
-from harness.base.strict import Strict
+from harness.base import Strict
 
 _WORDS = """
 a about above after again against all am an and any are aren't as at be because been

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from harness.base.errors import CellError
+from harness.base import CellError
 from harness.subject.cross_entropy import head_losses
 from harness.subject.decoding import decoder_inputs, text_inputs
 from harness.subject.flops import Seq2SeqFlops

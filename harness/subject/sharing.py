@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from harness.base.arrays import Ids
+    from harness.base import Ids
 
     Pair = tuple[Ids, Ids]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from harness.base.errors import CellError
+from harness.base import CellError
 from harness.subject.causal import CausalNetwork
 from harness.subject.decoding import generate_greedily, predictions
 from harness.subject.ledger import Meter
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.base.arrays import Ids
+    from harness.base import Ids
     from harness.subject.rounding import Asking, Score
     from harness.subject.rules import TokenRules
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.base.errors import CellError
+from harness.base import CellError
 from harness.subject.rules import WORD, TokenRules, is_stop_word
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-    from harness.base.arrays import Ids
+    from harness.base import Ids
 
 REPLACEMENT = "\ufffd"
 """What decoding puts where the bytes of a token are no text on their own."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
-    from harness.base.arrays import Ids
+    from harness.base import Ids
     from harness.subject.subject import Subject
 
 

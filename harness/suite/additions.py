@@ -13,11 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from harness.api.attacks import Attack
-from harness.api.constraints import Constraint
-from harness.api.plugin import Options
-from harness.api.registry import Registry
-from harness.base.errors import UsageError
+from harness.api import Attack, Constraint, Options, Registry
+from harness.base import UsageError
 from harness.suite.model import ArmSection, AttackSection, Suite
 
 Attacks = dict[str, Attack[Any]]

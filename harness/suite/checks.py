@@ -14,12 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.api.attacks import Attack
-from harness.api.constraints import Constraint
-from harness.api.plugin import CORPUS, Plugin
-from harness.api.registry import Registry
-from harness.base.errors import Problem, unknown_name
-from harness.data.sections import CorpusSection
+from harness.api import CORPUS, Attack, Constraint, Plugin, Registry
+from harness.base import Problem, unknown_name
+from harness.data import CorpusSection
 from harness.suite import complaints
 from harness.suite.model import Suite
 from harness.suite.plugin_options import Plugins, build_plugins, entries_of, marked

@@ -10,8 +10,8 @@ from typing import Any, get_args
 
 import pydantic
 
-from harness.base.errors import Problem, unknown_name
-from harness.data.sections import FINGERPRINT, SLICE, SPLIT
+from harness.base import Problem, unknown_name
+from harness.data import FINGERPRINT, SLICE, SPLIT
 from harness.suite.model import DEVICE, LABEL
 from harness.suite.yaml import Node
 

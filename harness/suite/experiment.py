@@ -12,13 +12,16 @@ from typing import Any, cast
 import pydantic
 from ruamel.yaml import YAML
 
-from harness.api.attacks import Attack
-from harness.api.constraints import Constraint
-from harness.api.metrics import Metric
-from harness.api.models import ModelAdapter
-from harness.api.plugin import Plugin
-from harness.api.registry import Registry, load_registry
-from harness.base.errors import Problem, SuiteError
+from harness.api import (
+    Attack,
+    Constraint,
+    Metric,
+    ModelAdapter,
+    Plugin,
+    Registry,
+    load_registry,
+)
+from harness.base import Problem, SuiteError
 from harness.suite.additions import add_derived_arms, expand
 from harness.suite.checks import check, placement_problems
 from harness.suite.layers import profile_names, read_layers

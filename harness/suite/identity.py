@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.api.attacks import Attack, Scene
-from harness.api.plugin import ATTACK, CORPUS, LOCAL_PATH, Plugin
-from harness.base.store import content_hash
-from harness.data.sections import ExampleSet
-from harness.records.record import SCHEMA_VERSION
+from harness.api import ATTACK, CORPUS, LOCAL_PATH, Attack, Plugin, Scene
+from harness.base import content_hash
+from harness.data import ExampleSet
+from harness.records import SCHEMA_VERSION
 from harness.suite.experiment import Experiment
 from harness.suite.model import Suite
 from harness.suite.plugin_options import marked

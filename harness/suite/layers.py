@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import Problem, UsageError, unknown_name
+from harness.base import Problem, UsageError, unknown_name
 from harness.suite.yaml import Node, Place, locate, merge, parse
 
 _SOURCES = {

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from harness.base.strict import Positive, Strict
-from harness.data.sections import CorpusSection, ExamplesSection
-from harness.models.sections import RecoverySection
-from harness.records.samples import ROUGE_DROP
-from harness.subject.rules import TokensSection
+from harness.base import Positive, Strict
+from harness.data import CorpusSection, ExamplesSection
+from harness.models import RecoverySection
+from harness.records import ROUGE_DROP
+from harness.subject import TokensSection
 
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"

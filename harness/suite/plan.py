@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.api.attacks import CellKey, Scene
-from harness.base.errors import NothingMatched, UsageError, unknown_name
-from harness.base.store import content_hash
+from harness.api import CellKey, Scene
+from harness.base import NothingMatched, UsageError, content_hash, unknown_name
 from harness.suite.experiment import Experiment
 from harness.suite.identity import (
     Identity,

@@ -13,9 +13,8 @@ from typing import Annotated, Any, get_args, get_origin
 
 import pydantic
 
-from harness.api.plugin import LOCAL_PATH, Plugin
-from harness.api.registry import Registry
-from harness.base.errors import Problem, UsageError
+from harness.api import LOCAL_PATH, Plugin, Registry
+from harness.base import Problem, UsageError
 from harness.suite import complaints
 from harness.suite.model import ArmSection, AttackSection, MetricSection, ModelSection
 from harness.suite.yaml import Node

@@ -7,16 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api.attacks import Attack
-from harness.api.metrics import Metric
-from harness.api.plugin import CORPUS, Plugin
-from harness.base.errors import HarnessError, MissingResource, SuiteError
-from harness.data.sections import CorpusSection
+from harness.api import CORPUS, Attack, Metric, Plugin
+from harness.base import HarnessError, MissingResource, SuiteError
+from harness.data import CorpusSection
 from harness.suite.model import ModelSection
 from harness.suite.plugin_options import marked
 
 if TYPE_CHECKING:
-    from harness.data.corpora import Corpora
+    from harness.data import Corpora
     from harness.suite.experiment import Experiment
 
 
@@ -105,8 +103,8 @@ def with_fingerprints(
 
 
 def _corpora(experiment: Experiment, store_root: Path) -> Corpora:
-    from harness.base.store import Store
-    from harness.data.corpora import Corpora
+    from harness.base import Store
+    from harness.data import Corpora
 
     return Corpora(experiment.suite.corpora, Store(store_root))
 
@@ -190,8 +188,8 @@ def prefetch(
 def _fetches(
     experiment: Experiment, store_root: Path
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    from harness.base.store import Store
-    from harness.data.corpora import Corpora
+    from harness.base import Store
+    from harness.data import Corpora
 
     for label, adapter in experiment.models.items():
         yield f"models.{label}", adapter.fetch

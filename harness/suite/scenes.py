@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.api.attacks import Attack, Scene
+from harness.api import Attack, Scene
 from harness.suite.model import Suite
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from harness.api.registry import PluginInfo, Registry
+from harness.api import PluginInfo, Registry
 from harness.suite.model import LABEL, Suite
 from harness.suite.plugin_options import PLUGIN_SECTIONS, PluginSection
 

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
-from harness.base.errors import Problem
+from harness.base import Problem
 
 _TAG = "tag:yaml.org,2002:"
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from harness.records.estimate import Estimate
-from harness.records.statistics import holm, paired_p
-from harness.records.verdicts import ArmVerdict, Verdicts
+from harness.records import ArmVerdict, Estimate, Verdicts, holm, paired_p
 from harness.verdicts.pairing import Pairing
 from harness.verdicts.questions.all import ask
 from harness.verdicts.questions.arm import Arm

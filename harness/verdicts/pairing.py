@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from harness.records.estimate import Estimate
-from harness.records.samples import SampleRow
-from harness.records.statistics import bootstrap_mean, mcnemar, paired_difference
-from harness.records.summary import successes
+from harness.records import (
+    Estimate,
+    SampleRow,
+    bootstrap_mean,
+    mcnemar,
+    paired_difference,
+    successes,
+)
 from harness.verdicts.results import Attacked, Results, Subjects
 
 CellsBySeed = Mapping[int, Attacked]

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
-from harness.records.record import Record
-from harness.records.samples import SampleRow, read_samples
-from harness.run.surveying import Survey
-from harness.suite.scenes import attacks_of, main_attacks
+from harness.records import Record, SampleRow, read_samples
+from harness.run import Survey
+from harness.suite import attacks_of, main_attacks
 
 BASELINE = "baseline"
 """The arm that every suite has."""

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.records.estimate import Estimate
-from harness.records.record import DiagnosticId
-from harness.records.verdicts import Judged, Word
+from harness.records import DiagnosticId, Estimate, Judged, Word
 from harness.verdicts.questions.arm import Arm
 from harness.verdicts.questions.seeds import OF_CELLS, OF_SUBJECTS
 

@@ -7,16 +7,24 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
-from harness.api.attacks import Adversarial, Attack, AttackContext, Budget, Peers, Scene
-from harness.api.plugin import AttackLabel, Options
-from harness.base.errors import CellError, unknown_name
-from harness.data.document import ExampleSets
+from harness.api import (
+    Adversarial,
+    Attack,
+    AttackContext,
+    AttackLabel,
+    Budget,
+    Options,
+    Peers,
+    Scene,
+)
+from harness.base import CellError, unknown_name
+from harness.data import ExampleSets
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harness.base.arrays import Ids
-    from harness.subject.subject import Subject
+    from harness.base import Ids
+    from harness.subject import Subject
 
 AVERAGE = "average"
 

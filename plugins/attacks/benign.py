@@ -6,16 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import hookimpl
-from harness.api.attacks import Adversarial, Attack, AttackContext, Budget
-from harness.api.plugin import Options
-from harness.base.errors import CellError
-from harness.data.document import Example, ExampleSets
+from harness.api import Adversarial, Attack, AttackContext, Budget, Options
+from harness.base import CellError
+from harness.data import Example, ExampleSets
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from harness.search.triggers import Trigger
-    from harness.subject.subject import Subject
+    from harness.search import Trigger
+    from harness.subject import Subject
 
 
 class _Text(NamedTuple):
@@ -42,8 +41,7 @@ class Benign(Attack[Options]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        from harness.search.scheduler import trigger_passes
-        from harness.search.triggers import Batch, with_trigger
+        from harness.search import Batch, trigger_passes, with_trigger
 
         budget = context.budget
         if budget is None or budget.trigger is None:

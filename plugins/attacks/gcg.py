@@ -10,20 +10,24 @@ from typing import TYPE_CHECKING, Annotated
 import pydantic
 
 from harness import hookimpl
-from harness.api.attacks import Adversarial, Attack, AttackContext, BlockBudget, Budget
-from harness.api.plugin import LocalPath
-from harness.base.strict import Positive
-from harness.data.document import Example, ExampleSets
-from harness.search.options import BlockOptions
+from harness.api import (
+    Adversarial,
+    Attack,
+    AttackContext,
+    BlockBudget,
+    Budget,
+    LocalPath,
+)
+from harness.base import Positive
+from harness.data import Example, ExampleSets
+from harness.search import BlockOptions
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from harness.search.blocks import Block
-    from harness.search.flips import Flip, State
-    from harness.search.scheduler import Search
-    from harness.subject.subject import Subject
+    from harness.search import Block, Flip, Search, State
+    from harness.subject import Subject
 
 
 class GCGOptions(BlockOptions):
@@ -60,8 +64,8 @@ class GCG(Attack[GCGOptions]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        from harness.models.draft import draft_of
-        from harness.search.scheduler import lockstep
+        from harness.models import draft_of
+        from harness.search import lockstep
 
         path = self.options.draft
         draft = draft_of(subject, path) if path is not None else None
@@ -77,7 +81,7 @@ class GCG(Attack[GCGOptions]):
         With a draft model, the cost where it says nothing; the better it is, the fewer
         of these passes are made.
         """
-        from harness.search.blocks import KEPT_AT_MOST, PROBES
+        from harness.search import KEPT_AT_MOST, PROBES
 
         options = self.options
         verified = options.candidates
@@ -98,7 +102,7 @@ class GCG(Attack[GCGOptions]):
         return self.options.model_copy(update={"steps": 2 * self.options.steps})
 
     def missing(self) -> list[str]:
-        from harness.models.draft import DraftModel
+        from harness.models import DraftModel
 
         path = self.options.draft
         if path is None:
@@ -121,7 +125,7 @@ class GCG(Attack[GCGOptions]):
         rng: np.random.Generator,
         draft: Subject | None,
     ) -> Search[Adversarial]:
-        from harness.search.blocks import Block, BlockSearch
+        from harness.search import Block, BlockSearch
 
         block = Block.of(subject, example, self._layout, rng)
         return BlockSearch(
@@ -148,7 +152,7 @@ class _ByGradient:
     """Whose lists these are: a state that is gone on from again costs no gradient."""
 
     def __call__(self, state: State, count: int) -> Search[list[Flip]]:
-        from harness.search.blocks import draw_from_lists
+        from harness.search import draw_from_lists
 
         if self._state is not state:
             yield from self._look(state)
@@ -157,7 +161,7 @@ class _ByGradient:
     def _look(self, state: State) -> Search[None]:
         import numpy as np
 
-        from harness.search.scheduler import Gradients
+        from harness.search import Gradients
 
         (gradient,) = yield Gradients([state.prompt_ids], self.block.reference_ids)
         positions = np.flatnonzero(state.free)

@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import pydantic
 
 from harness import hookimpl
-from harness.api.attacks import Adversarial, Attack, AttackContext, Budget
-from harness.api.plugin import Options
-from harness.base.strict import Positive
-from harness.data.document import Example, ExampleSets
+from harness.api import Adversarial, Attack, AttackContext, Budget, Options
+from harness.base import Positive
+from harness.data import Example, ExampleSets
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from harness.base.arrays import Ids
-    from harness.search.flips import Flip, Pool, State
-    from harness.search.scheduler import Search
-    from harness.subject.subject import Subject
+    from harness.base import Ids
+    from harness.search import Flip, Pool, Search, State
+    from harness.subject import Subject
 
 DRAWN_SHARE = 1 / 3
 """How much of the candidates is drawn where they are refined; the rest refines them."""
@@ -76,7 +74,7 @@ class HotFlip(Attack[HotFlipOptions]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        from harness.search.scheduler import lockstep
+        from harness.search import lockstep
 
         def search(example: Example) -> Search[Adversarial]:
             return self._attack(subject, example, context.rng(example.id))
@@ -106,7 +104,7 @@ class HotFlip(Attack[HotFlipOptions]):
     def _attack(
         self, subject: Subject, example: Example, rng: np.random.Generator
     ) -> Search[Adversarial]:
-        from harness.search.flips import flip_search
+        from harness.search import flip_search
 
         return flip_search(
             subject,
@@ -155,7 +153,7 @@ class _Explorer:
 
     def _drawn(self, pool: Pool, gradient: Tensor, count: int) -> list[Flip]:
         """Draw positions by squared gradient norm, tokens uniformly."""
-        from harness.search.flips import draw_flips
+        from harness.search import draw_flips
 
         weights = _position_weights(gradient, pool.state)
         allowed = pool.subject.vocabulary.allowed
@@ -165,7 +163,7 @@ class _Explorer:
         """Return better tokens for a flip's position, by the gradient at the flip."""
         import torch
 
-        from harness.search.flips import Flip, gains_for_distance
+        from harness.search import Flip, gains_for_distance
 
         gradient = yield from self._gradient(pool, pool.state.after(flip))
         own = gradient[flip.position]
@@ -178,7 +176,7 @@ class _Explorer:
         )
 
     def _gradient(self, pool: Pool, prompt: Ids) -> Search[Tensor]:
-        from harness.search.scheduler import Gradients
+        from harness.search import Gradients
 
         gradient: Tensor
         (gradient,) = yield Gradients([prompt], pool.reference_ids)
@@ -209,7 +207,7 @@ def _top_flips(pool: Pool, gradient: Tensor, count: int) -> list[Flip]:
     """Return the flips of free positions of highest first-order gain."""
     import torch
 
-    from harness.search.flips import Flip
+    from harness.search import Flip
 
     gains = pool.subject.gains(pool.state.prompt_ids, gradient)
     gains[torch.from_numpy(~pool.state.free).to(gains.device)] = -torch.inf

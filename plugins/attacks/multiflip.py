@@ -7,21 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness import hookimpl
-from harness.api.attacks import Adversarial, Attack, AttackContext, BlockBudget, Budget
-from harness.base.strict import Positive
-from harness.data.document import Example, ExampleSets
-from harness.search.options import BlockOptions
+from harness.api import Adversarial, Attack, AttackContext, BlockBudget, Budget
+from harness.base import Positive
+from harness.data import Example, ExampleSets
+from harness.search import BlockOptions
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from harness.base.arrays import Ids
-    from harness.search.blocks import Block
-    from harness.search.multi import Source
-    from harness.search.scheduler import Search
-    from harness.subject.subject import Subject
+    from harness.base import Ids
+    from harness.search import Block, Search, Source
+    from harness.subject import Subject
 
 FIRST_CANDIDATES = (2, 2, 4, 4)
 """How many candidates the first steps verify, at most: early on, looking where the
@@ -63,7 +61,7 @@ class MultiFlip(Attack[MultiFlipOptions]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        from harness.search.scheduler import lockstep
+        from harness.search import lockstep
 
         def search(example: Example) -> Search[Adversarial]:
             return self._attack(subject, example, context.rng(example.id))
@@ -101,8 +99,7 @@ class MultiFlip(Attack[MultiFlipOptions]):
     def _attack(
         self, subject: Subject, example: Example, rng: np.random.Generator
     ) -> Search[Adversarial]:
-        from harness.search.blocks import Block
-        from harness.search.multi import MultiSearch
+        from harness.search import Block, MultiSearch
 
         options = self.options
         block = Block.of(subject, example, self._layout, rng)
@@ -125,7 +122,7 @@ class _ByGradient:
     top_k: int
 
     def __call__(self, prompt: Ids) -> Search[Source]:
-        from harness.search.scheduler import Gradients
+        from harness.search import Gradients
 
         (gradient,) = yield Gradients([prompt], self.block.reference_ids)
         free = self.block.policy.movable
@@ -145,7 +142,7 @@ class _Guided:
         """Return the tokens of highest gain for their squared distance."""
         import numpy as np
 
-        from harness.search.flips import scaled_gains
+        from harness.search import scaled_gains
 
         own = self.gradient[list(positions)] * (-1 if self.by.block.lowest else 1)
         gains = scaled_gains(self.by.subject, self.prompt[list(positions)], own)

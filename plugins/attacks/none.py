@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from harness import hookimpl
-from harness.api.attacks import Adversarial, Attack, AttackContext, Budget
-from harness.api.plugin import Options
-from harness.data.document import ExampleSets
+from harness.api import Adversarial, Attack, AttackContext, Budget, Options
+from harness.data import ExampleSets
 
 if TYPE_CHECKING:
-    from harness.subject.subject import Subject
+    from harness.subject import Subject
 
 
 class NoAttack(Attack[Options]):

@@ -7,16 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
-from harness.api.attacks import Adversarial, Attack, AttackContext, Budget
-from harness.api.plugin import Options
-from harness.base.errors import CellError
-from harness.data.document import ExampleSets
+from harness.api import Adversarial, Attack, AttackContext, Budget, Options
+from harness.base import CellError
+from harness.data import ExampleSets
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harness.base.arrays import Ids
-    from harness.subject.subject import Subject
+    from harness.base import Ids
+    from harness.subject import Subject
 
 
 class Permuted(Attack[Options]):

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import pydantic
 
 from harness import hookimpl
-from harness.api.attacks import Adversarial, Attack, AttackContext, Budget
-from harness.api.plugin import Options
-from harness.base.strict import Positive
-from harness.data.document import Example, ExampleSets
+from harness.api import Adversarial, Attack, AttackContext, Budget, Options
+from harness.base import Positive
+from harness.data import Example, ExampleSets
 
 if TYPE_CHECKING:
-    from harness.search.scheduler import Search
-    from harness.subject.subject import Subject
+    from harness.search import Search
+    from harness.subject import Subject
 
 
 class QueryOptions(Options):
@@ -48,9 +47,7 @@ class Query(Attack[QueryOptions]):
     ) -> Iterator[Adversarial]:
         import numpy as np
 
-        from harness.search.flips import flip_search
-        from harness.search.local import Learner, bigrams_of
-        from harness.search.scheduler import lockstep, shares
+        from harness.search import Learner, bigrams_of, flip_search, lockstep, shares
 
         allowed = subject.vocabulary.allowed
         texts = [np.r_[x.prompt_ids, x.reference_ids] for x in examples.search]

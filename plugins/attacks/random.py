@@ -7,26 +7,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
-from harness.api.attacks import (
+from harness.api import (
     Adversarial,
     Attack,
     AttackContext,
     BlockBudget,
     Budget,
+    Options,
     TriggerBudget,
 )
-from harness.api.plugin import Options
-from harness.base.strict import Positive
-from harness.data.document import Example, ExampleSets
+from harness.base import Positive
+from harness.data import Example, ExampleSets
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from harness.base.arrays import Ids
-    from harness.search.flips import Flip, Pool, State
-    from harness.search.scheduler import Search
-    from harness.search.triggers import Batch, Trigger
-    from harness.subject.subject import Subject
+    from harness.base import Ids
+    from harness.search import Batch, Flip, Pool, Search, State, Trigger
+    from harness.subject import Subject
 
 
 class RandomOptions(Options):
@@ -86,8 +84,7 @@ class Random(Attack[RandomOptions]):
         context: AttackContext,
         budget: Budget,
     ) -> Iterator[Adversarial]:
-        from harness.search.flips import flip_search
-        from harness.search.scheduler import lockstep, passes, shares
+        from harness.search import flip_search, lockstep, passes, shares
 
         flips = budget.flips or self.options.flips
 
@@ -107,8 +104,7 @@ def _write_trigger(
     budget: Budget,
     trigger: TriggerBudget,
 ) -> Iterator[Adversarial]:
-    from harness.search.scheduler import passes
-    from harness.search.triggers import TriggerSearch, with_trigger
+    from harness.search import TriggerSearch, passes, with_trigger
 
     search = examples.search[: trigger.search_prompts]
     validation = examples.validation[: trigger.validation_prompts]
@@ -135,10 +131,16 @@ def _write_block(
     budget: Budget,
     layout: BlockBudget,
 ) -> Iterator[Adversarial]:
-    from harness.models.draft import draft_of
-    from harness.search.blocks import Block, BlockSearch
-    from harness.search.multi import MultiSearch, look_nowhere
-    from harness.search.scheduler import lockstep, passes, shares
+    from harness.models import draft_of
+    from harness.search import (
+        Block,
+        BlockSearch,
+        MultiSearch,
+        lockstep,
+        look_nowhere,
+        passes,
+        shares,
+    )
 
     draft = draft_of(subject, layout.draft) if layout.draft is not None else None
 
@@ -177,7 +179,7 @@ class _Draw:
     counts: Iterator[int]
 
     def __call__(self, pool: Pool) -> Search[None]:
-        from harness.search.flips import draw_flips
+        from harness.search import draw_flips
 
         allowed = pool.subject.vocabulary.allowed
         yield from pool.verify(
@@ -195,7 +197,7 @@ class _DrawFromAll:
     def __call__(self, state: State, count: int) -> Search[list[Flip]]:
         import numpy as np
 
-        from harness.search.blocks import draw_from_lists
+        from harness.search import draw_from_lists
 
         lists = {}
         for i in map(int, np.flatnonzero(state.free)):

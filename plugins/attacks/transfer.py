@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness import hookimpl
-from harness.api.attacks import CellKey, Scene
-from harness.search.replay import Replay, as_labels, label_faults
+from harness.api import CellKey, Scene
+from harness.search import Replay, as_labels, label_faults
 
 
 class Transfer(Replay):

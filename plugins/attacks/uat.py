@@ -6,22 +6,22 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from harness import hookimpl
-from harness.api.attacks import (
+from harness.api import (
     Adversarial,
     Attack,
     AttackContext,
     Budget,
+    Options,
     TriggerBudget,
 )
-from harness.api.plugin import Options
-from harness.base.strict import Positive
-from harness.data.document import ExampleSets
+from harness.base import Positive
+from harness.data import ExampleSets
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from harness.search.triggers import Batch, Trigger
-    from harness.subject.subject import Subject
+    from harness.search import Batch, Trigger
+    from harness.subject import Subject
 
 
 class UATOptions(Options):
@@ -66,7 +66,7 @@ class UAT(Attack[UATOptions]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        from harness.search.triggers import TriggerSearch, with_trigger
+        from harness.search import TriggerSearch, with_trigger
 
         options = self.options
         found = TriggerSearch(
@@ -117,7 +117,7 @@ class UAT(Attack[UATOptions]):
         """Return the tokens of highest first-order gain, `scaled` or not."""
         import numpy as np
 
-        from harness.search.flips import gains_for_distance
+        from harness.search import gains_for_distance
 
         subject, token = batch.subject, trigger[place]
         gradient = batch.gradient(trigger)[place]

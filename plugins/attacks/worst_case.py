@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness import hookimpl
-from harness.api.attacks import CellKey, Scene
-from harness.base.errors import unknown_name
-from harness.search.replay import Replay, as_labels
+from harness.api import CellKey, Scene
+from harness.base import unknown_name
+from harness.search import Replay, as_labels
 
 
 class WorstCase(Replay):

@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from harness import hookimpl
-from harness.api.constraints import ArmContext, Constraint
-from harness.api.models import ModelAdapter
-from harness.api.plugin import Options
-from harness.base.errors import CellError
+from harness.api import ArmContext, Constraint, ModelAdapter, Options
+from harness.base import CellError
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from harness.records.record import Derivation
+    from harness.records import Derivation
 
 _FIRST_SCALE = 0.05
 _DOUBLINGS = 10
@@ -78,8 +76,8 @@ class Noise(Constraint[NoiseOptions]):
     ) -> Derivation | None:
         if context.matched is None:
             return super().install(adapter, model, context)
-        from harness.models.matching import compare_losses
-        from harness.records.record import Derivation
+        from harness.models import compare_losses
+        from harness.records import Derivation
 
         sets = context.examples()
         other = context.matched()

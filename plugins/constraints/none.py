@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness import hookimpl
-from harness.api.constraints import Constraint
-from harness.api.models import ModelAdapter
-from harness.models.ffn.starts import Start, StartOptions, install_start
+from harness.api import Constraint, ModelAdapter
+from harness.models import Start, StartOptions, install_start
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -18,11 +18,9 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from harness import hookimpl
-from harness.api.constraints import ArmContext, Constraint
-from harness.api.models import ModelAdapter
-from harness.api.plugin import Options
-from harness.base.errors import CellError
-from harness.data.document import Example
+from harness.api import ArmContext, Constraint, ModelAdapter, Options
+from harness.base import CellError
+from harness.data import Example
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,9 +29,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from harness.base.arrays import Ids
-    from harness.data.document import ExampleSets
-    from harness.records.record import Derivation
+    from harness.base import Ids
+    from harness.data import ExampleSets
+    from harness.records import Derivation
 
 _EXAMPLES = 32
 """Examples trained on, at most: what the clean model says of them is kept."""
@@ -86,8 +84,8 @@ class Planted(Constraint[PlantedOptions]):
     def install(
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, context: ArmContext
     ) -> Derivation:
-        from harness.models.matching import compare_losses
-        from harness.records.record import Derivation
+        from harness.models import compare_losses
+        from harness.records import Derivation
 
         rng = _rng(context.seed)
         sets = context.examples()
@@ -307,7 +305,7 @@ def _measure(
 
     import numpy as np
 
-    from harness.search.triggers import with_trigger
+    from harness.search import with_trigger
 
     tokens = [int(token) for token in trigger]
     before = [replace(e, prompt_ids=with_trigger(e, tokens)) for e in examples]
@@ -327,7 +325,7 @@ def _measure(
 def _estimates(
     examples: Sequence[Example], gains: dict[str, NDArray[np.float64]]
 ) -> dict[str, Any]:
-    from harness.records.statistics import bootstrap_mean
+    from harness.records import bootstrap_mean
 
     documents = [example.document_id for example in examples]
     return {
@@ -339,7 +337,7 @@ def _estimates(
 def _rows(
     examples: Sequence[Example], gains: dict[str, NDArray[np.float64]]
 ) -> list[dict[str, Any]]:
-    from harness.data.document import content_key
+    from harness.data import content_key
 
     return [
         {

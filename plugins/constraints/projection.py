@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
-from harness.api.constraints import Constraint
-from harness.api.models import Anatomy, ModelAdapter, Projection
-from harness.models.ffn.starts import Start, StartOptions, install_start, select
+from harness.api import Anatomy, Constraint, ModelAdapter, Projection
+from harness.models import Start, StartOptions, install_start, select
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

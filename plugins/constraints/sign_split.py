@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from harness import hookimpl
-from harness.api.constraints import Constraint
-from harness.api.models import ModelAdapter
-from harness.base.errors import CellError
-from harness.models.ffn.starts import StartOptions, install_start
+from harness.api import Constraint, ModelAdapter
+from harness.base import CellError
+from harness.models import StartOptions, install_start
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,7 +38,7 @@ class SignSplit(Constraint[SignSplitOptions]):
     def apply(
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, seed: int
     ) -> None:
-        from harness.models.ffn.parametrizations import SignSplit, parametrize
+        from harness.models import SignSplit, parametrize
 
         if any(ffn.gated for ffn in adapter.anatomy(model).ffns):
             raise CellError(
@@ -53,7 +52,7 @@ class SignSplit(Constraint[SignSplitOptions]):
         self, model: PreTrainedModel, learning_rate: float, weight_decay: float
     ) -> list[dict[str, Any]]:
         """Give each V a group of its own."""
-        from harness.models.ffn.parametrizations import scaled_groups
+        from harness.models import scaled_groups
 
         rate = learning_rate * self.options.lr_multiplier
         groups = super().parameter_groups(model, learning_rate, weight_decay)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from harness import hookimpl
-from harness.api.constraints import Constraint
-from harness.api.models import Anatomy, ModelAdapter, Projection
-from harness.models.ffn.starts import Start, StartOptions, install_start, select
+from harness.api import Anatomy, Constraint, ModelAdapter, Projection
+from harness.models import Start, StartOptions, install_start, select
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,7 +37,7 @@ class Softplus(Constraint[SoftplusOptions]):
     def apply(
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, seed: int
     ) -> None:
-        from harness.models.ffn.parametrizations import constrain
+        from harness.models import constrain
 
         start = self.options.start
         for projection in install_start(adapter, model, self.options, start, seed):
@@ -51,7 +50,7 @@ class Softplus(Constraint[SoftplusOptions]):
         self, model: PreTrainedModel, learning_rate: float, weight_decay: float
     ) -> list[dict[str, Any]]:
         """Give each V a group of its own."""
-        from harness.models.ffn.parametrizations import scaled_groups
+        from harness.models import scaled_groups
 
         rate = learning_rate * self.options.lr_multiplier
         groups = super().parameter_groups(model, learning_rate, weight_decay)

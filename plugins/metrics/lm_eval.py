@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pydantic
 
 from harness import hookimpl
-from harness.api.metrics import Metric, MetricContext
-from harness.api.plugin import LocalPath, Options
-from harness.base.errors import CellError, MissingResource, UsageError
-from harness.base.strict import Positive
+from harness.api import LocalPath, Metric, MetricContext, Options
+from harness.base import CellError, MissingResource, Positive, UsageError
 
 if TYPE_CHECKING:
-    from harness.records.estimate import Estimate
-    from harness.subject.subject import Subject
+    from harness.records import Estimate
+    from harness.subject import Subject
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -163,14 +161,14 @@ def _contained() -> Iterator[None]:
     import lm_eval.evaluator
     import lm_eval.models.huggingface  # noqa: F401 (what is imported can be silenced)
 
-    from harness.base.isolation import fixed_random_state, silenced
+    from harness.base import fixed_random_state, silenced
 
     with fixed_random_state(_SEED), silenced("lm_eval"):
         yield
 
 
 def _offline() -> contextlib.AbstractContextManager[None]:
-    from harness.base.isolation import offline
+    from harness.base import offline
 
     return offline()
 
@@ -325,7 +323,7 @@ def _estimate(values: Sequence[Any], aggregation: str) -> Estimate:
 
 
 def _mean(values: Sequence[Any]) -> Estimate:
-    from harness.records.statistics import bootstrap_mean, wilson
+    from harness.records import bootstrap_mean, wilson
 
     if not all(isinstance(value, int | float) for value in values):
         return _null(len(values), "the scores are no numbers")
@@ -338,7 +336,7 @@ def _perplexity(pairs: Sequence[Sequence[float]]) -> Estimate:
     """Estimate it from (log-likelihood, weight) of each example."""
     import numpy as np
 
-    from harness.records.statistics import bootstrap_ratio
+    from harness.records import bootstrap_ratio
 
     logs, weights = np.array(pairs, dtype=np.float64).T
     return bootstrap_ratio(-logs, weights, np.exp, unit="perplexity", over="examples")
@@ -348,7 +346,7 @@ def _bits_per_byte(pairs: Sequence[Sequence[float]]) -> Estimate:
     """Estimate them from (log-likelihood, bytes) of each example."""
     import numpy as np
 
-    from harness.records.statistics import bootstrap_ratio
+    from harness.records import bootstrap_ratio
 
     logs, weights = np.array(pairs, dtype=np.float64).T
     return bootstrap_ratio(
@@ -358,7 +356,7 @@ def _bits_per_byte(pairs: Sequence[Sequence[float]]) -> Estimate:
 
 def _by_lm_eval(values: Sequence[Any], aggregation: str) -> Estimate:
     """Aggregate as lm-eval does, without an interval."""
-    from harness.records.estimate import Estimate
+    from harness.records import Estimate
 
     if not aggregation:
         return _null(len(values), "the task aggregates by a function of its own")
@@ -380,7 +378,7 @@ def _by_lm_eval(values: Sequence[Any], aggregation: str) -> Estimate:
 
 
 def _null(n: int, reason: str) -> Estimate:
-    from harness.records.estimate import Estimate
+    from harness.records import Estimate
 
     return Estimate(value=None, n=n, unit="score", method="none", reason=reason)
 

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from harness import hookimpl
-from harness.api.metrics import Metric, MetricContext
-from harness.api.plugin import CorpusName, Options
-from harness.base.errors import CellError, UsageError
-from harness.base.strict import Positive
-from harness.data.document import Document
+from harness.api import CorpusName, Metric, MetricContext, Options
+from harness.base import CellError, Positive, UsageError
+from harness.data import Document
 
 if TYPE_CHECKING:
-    from harness.base.arrays import Ids
-    from harness.records.estimate import Estimate
-    from harness.subject.subject import Subject
+    from harness.base import Ids
+    from harness.records import Estimate
+    from harness.subject import Subject
 
 
 _DOCUMENTS_AT_ONCE = 32
@@ -114,7 +112,7 @@ class Perplexity(Metric[PerplexityOptions]):
     ) -> Iterator[dict[str, Any]]:
         import numpy as np
 
-        from harness.data.encoding import TextEncoder
+        from harness.data import TextEncoder
 
         model, tokenizer = subject.huggingface()
         apart = bool(model.config.is_encoder_decoder)
@@ -225,8 +223,7 @@ def _row(name: str, text: str, tokens: int, nats: float) -> dict[str, Any]:
 def _ratio(
     rows: Sequence[Mapping[str, Any]], denominator: str, transform: Any, unit: str
 ) -> Estimate:
-    from harness.records.estimate import Estimate
-    from harness.records.statistics import bootstrap_ratio
+    from harness.records import Estimate, bootstrap_ratio
 
     broken = sum(row["nats"] is None for row in rows)
     if broken:

@@ -7,15 +7,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
-from harness.api.metrics import Metric, MetricContext
-from harness.api.plugin import CorpusName, Options
-from harness.base.errors import UsageError
-from harness.base.strict import Positive
-from harness.data.document import Document
+from harness.api import CorpusName, Metric, MetricContext, Options
+from harness.base import Positive, UsageError
+from harness.data import Document
 
 if TYPE_CHECKING:
-    from harness.records.estimate import Estimate
-    from harness.subject.subject import Subject
+    from harness.records import Estimate
+    from harness.subject import Subject
 
 
 _DOCUMENTS_AT_ONCE = 64
@@ -63,8 +61,7 @@ class Rouge(Metric[RougeOptions]):
 
     def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
         """Compute the means over documents."""
-        from harness.records.rouge_scores import KINDS
-        from harness.records.statistics import bootstrap_mean, wilson
+        from harness.records import KINDS, bootstrap_mean, wilson
 
         documents = [row["document_id"] for row in rows]
         means = {
@@ -83,9 +80,9 @@ class Rouge(Metric[RougeOptions]):
     ) -> Iterator[dict[str, Any]]:
         import numpy as np
 
-        from harness.data.encoding import TextEncoder
-        from harness.records.rouge_scores import rouge
-        from harness.subject.writing import write_texts
+        from harness.data import TextEncoder
+        from harness.records import rouge
+        from harness.subject import write_texts
 
         model, tokenizer = subject.huggingface()
         encoder_decoder = bool(model.config.is_encoder_decoder)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from harness import hookimpl
-from harness.models.checkpoints import CheckpointAdapter
-from harness.models.families import GPT2, GPT_NEO, LLAMA, OPT, QWEN2
+from harness.models import GPT2, GPT_NEO, LLAMA, OPT, QWEN2, CheckpointAdapter
 
 
 class CausalLM(CheckpointAdapter):

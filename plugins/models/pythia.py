@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from harness import hookimpl
-from harness.models.checkpoints import CheckpointAdapter
-from harness.models.families import GPT_NEOX
+from harness.models import GPT_NEOX, CheckpointAdapter
 
 
 class Pythia(CheckpointAdapter):

@@ -14,18 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from harness import hookimpl
-from harness.api.models import Anatomy, ModelAdapter
-from harness.api.plugin import Options
-from harness.base.store import Store, content_hash
-from harness.base.strict import Positive
-from harness.models.families import GPT_NEOX, find_anatomy, swap_activation
+from harness.api import Anatomy, ModelAdapter, Options
+from harness.base import Positive, Store, content_hash
+from harness.models import GPT_NEOX, find_anatomy, swap_activation
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.data.corpora import Corpora
+    from harness.data import Corpora
 
 
 _RECIPE = 1
@@ -85,7 +83,7 @@ class Scratch(ModelAdapter[ScratchOptions]):
         return f"recipe:{self._key(Store(store_root))}"
 
     def load(self, store_root: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        from harness.models.checkpoints import load_model, load_tokenizer
+        from harness.models import load_model, load_tokenizer
 
         store = Store(store_root)
         key = self._key(store)
@@ -104,14 +102,13 @@ class Scratch(ModelAdapter[ScratchOptions]):
         return content_hash({"recipe": _RECIPE, "options": options, "text": text})
 
     def _corpora(self, store: Store) -> Corpora:
-        from harness.data.corpora import Corpora
-        from harness.data.sections import CorpusSection
+        from harness.data import Corpora, CorpusSection
 
         section = CorpusSection(builtin=_CORPUS, slice=self.options.slice)
         return Corpora({_CORPUS: section}, store)
 
     def _build(self, store: Store, key: str, folder: Path) -> None:
-        from harness.models.freezing import freeze
+        from harness.models import freeze
 
         texts = [d.text for d in self._corpora(store).all_documents(_CORPUS)]
         tokenizer = train_tokenizer(texts, self.options)
@@ -155,7 +152,7 @@ def initial_model(
     """Return the untrained model; global random generators are left as they were."""
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-    from harness.base.isolation import fixed_random_state
+    from harness.base import fixed_random_state
 
     config = GPTNeoXConfig(
         vocab_size=len(tokenizer),
@@ -192,8 +189,8 @@ def train_model(
     """Train a model in place on blocks cut from `ids` at random places."""
     import numpy as np
 
-    from harness.base.progress import Progress
-    from harness.models.training import TrainingHooks, TrainingPlan, train
+    from harness.base import Progress
+    from harness.models import TrainingHooks, TrainingPlan, train
 
     plan = TrainingPlan(
         steps=options.steps,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from harness import hookimpl
-from harness.models.checkpoints import CheckpointAdapter
-from harness.models.families import T5
+from harness.models import T5, CheckpointAdapter
 
 
 class T5Models(CheckpointAdapter):

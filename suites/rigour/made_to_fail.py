@@ -9,18 +9,15 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
-from harness.api.attacks import Adversarial, Attack, AttackContext
-from harness.api.constraints import Constraint
-from harness.api.models import ModelAdapter
-from harness.data.document import ExampleSets
-from harness.models.checkpoints import CheckpointAdapter
-from harness.models.families import GPT_NEOX
+from harness.api import Adversarial, Attack, AttackContext, Constraint, ModelAdapter
+from harness.data import ExampleSets
+from harness.models import GPT_NEOX, CheckpointAdapter
 from harness_plugins.attacks.hotflip import HotFlip
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.subject.subject import Subject
+    from harness.subject import Subject
 
 MODEL_TYPE = "gpt_neox_masked"
 GRID = 2.0**16

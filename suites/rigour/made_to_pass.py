@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from harness import hookimpl
-from harness.api.constraints import Constraint
-from harness.api.models import ModelAdapter
-from harness.api.plugin import Options
+from harness.api import Constraint, ModelAdapter, Options
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,10 +8,9 @@ from typing import Annotated, Literal
 import pydantic
 
 from harness import hookimpl
-from harness.api.attacks import Adversarial, Attack, AttackContext, Budget
-from harness.api.plugin import Options
-from harness.data.document import ExampleSets
-from harness.subject.subject import Subject
+from harness.api import Adversarial, Attack, AttackContext, Budget, Options
+from harness.data import ExampleSets
+from harness.subject import Subject
 
 
 class RotateOptions(Options):

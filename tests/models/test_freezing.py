@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import harness.models.freeze
+import harness.models.freezing
 from harness.base.errors import CellError
 from harness.models.checkpoints import CheckpointOptions
 from harness.models.ffn.parametrizations import constrain
@@ -107,7 +107,7 @@ def test_a_folder_that_computes_something_else_is_refused(tmp_path, monkeypatch)
         state = plain_state(model)
         return {name: state[name].half().float() for name in state}
 
-    monkeypatch.setattr(harness.models.freeze, "plain_state", half_folded)
+    monkeypatch.setattr(harness.models.freezing, "plain_state", half_folded)
     with pytest.raises(CellError, match="computes other logits"):
         freeze(constrained(), tiny_tokenizer(), tmp_path)
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import report
 from harness.records.record import Record
 from harness.records.samples import read_samples
+from harness.report import writing as report
 from harness.report.content import Label, Missing, Number, Table
 from harness.run.folder import RunFolder
 from harness.run.surveying import survey

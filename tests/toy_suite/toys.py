@@ -7,11 +7,16 @@ from typing import Literal
 import pydantic
 
 from harness import hookimpl
-from harness.api.attacks import Attack, Budget
-from harness.api.constraints import Constraint
-from harness.api.metrics import Metric
-from harness.api.models import ModelAdapter
-from harness.api.plugin import CorpusName, LocalPath, Options
+from harness.api import (
+    Attack,
+    Budget,
+    Constraint,
+    CorpusName,
+    LocalPath,
+    Metric,
+    ModelAdapter,
+    Options,
+)
 
 
 class ToyModel(ModelAdapter):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.api.models import FFN, Projection
+from harness.api import FFN, Projection
 
 _GRID = 10_001
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from harness.api.models import FFN, Anatomy
-from harness.base.errors import CellError
+from harness.api import FFN, Anatomy
+from harness.base import CellError
 from harness.models.ffn.exact import ExactFFN, largest_fall
-from harness.subject.decoding import text_inputs
+from harness.subject import text_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.base.arrays import Ids
+    from harness.base import Ids
 
 MINIMUM_VECTORS = 64
 """Real hidden vectors that every layer is examined at, at least."""

@@ -20,7 +20,7 @@ from torch.nn.utils.parametrize import (
     register_parametrization,
 )
 
-from harness.api.models import Projection
+from harness.api import Projection
 
 SMALLEST_WEIGHT = 1e-6
 """The inverses take no smaller weight: V would go to -infinity."""

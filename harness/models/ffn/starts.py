@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 
-from harness.api.models import FFN, Anatomy, ModelAdapter, Projection
-from harness.api.plugin import Options
-from harness.base.errors import CellError
+from harness.api import FFN, Anatomy, ModelAdapter, Options, Projection
+from harness.base import CellError
 
 if TYPE_CHECKING:
     import torch

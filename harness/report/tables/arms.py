@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.records.samples import SampleRow
+from harness.records import SampleRow
 from harness.report.content import (
     Cell,
     Column,
@@ -13,8 +13,7 @@ from harness.report.content import (
     from_estimate,
 )
 from harness.report.tables.rows import BOOTSTRAP, subjects_table
-from harness.verdicts.pairing import pair, why_unpaired
-from harness.verdicts.results import Results, Subjects, mean_clean_loss
+from harness.verdicts import Results, Subjects, mean_clean_loss, pair, why_unpaired
 
 
 def arms_table(results: Results) -> Table:

@@ -6,13 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from harness.records.samples import SampleRow
-from harness.records.statistics import bootstrap_mean, wilson
-from harness.records.summary import lost_answers, spoilt_summaries
+from harness.records import (
+    SampleRow,
+    bootstrap_mean,
+    lost_answers,
+    spoilt_summaries,
+    wilson,
+)
 from harness.report.content import Cell, Column, Missing, from_estimate, from_seeds
-from harness.suite.model import Suite
-from harness.verdicts.pairing import CellsBySeed
-from harness.verdicts.results import Results, Subjects
+from harness.suite import Suite
+from harness.verdicts import CellsBySeed, Results, Subjects
 
 
 @dataclass(frozen=True)

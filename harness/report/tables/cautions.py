@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.records.record import Record
-from harness.records.verdicts import Verdicts
+from harness.records import Record, Verdicts
 from harness.report.tables.controls import Comparison, invalid
 from harness.report.tables.making import failed_certificates, unequal_training
-from harness.verdicts.results import Results, Subjects
+from harness.verdicts import Results, Subjects
 
 NAMED_AT_MOST = 8
 """Failed units that are named one by one."""

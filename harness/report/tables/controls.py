@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.records.estimate import Estimate
-from harness.records.statistics import holm
+from harness.records import Estimate, holm
 from harness.report.content import (
     Cell,
     Column,
@@ -17,8 +16,15 @@ from harness.report.content import (
     from_estimate,
 )
 from harness.report.tables.rows import BOOTSTRAP, subjects_table
-from harness.verdicts.pairing import Pairing, pair, why_unpaired
-from harness.verdicts.results import INFORMATIVE, Results, Subjects, mean_flops
+from harness.verdicts import (
+    INFORMATIVE,
+    Pairing,
+    Results,
+    Subjects,
+    mean_flops,
+    pair,
+    why_unpaired,
+)
 
 LEDGER_MARK = "‡"
 LEDGER_TOLERANCE = 0.1

@@ -6,10 +6,7 @@ import math
 from collections.abc import Collection, Iterator
 from statistics import fmean
 
-from harness.records.record import Record
-from harness.records.statistics import wilson
-from harness.records.summary import successes
-from harness.records.verdicts import Verdicts
+from harness.records import Record, Verdicts, successes, wilson
 from harness.report.content import (
     Cell,
     Column,
@@ -23,8 +20,7 @@ from harness.report.content import (
 )
 from harness.report.tables import beyond_loss
 from harness.report.tables.rows import BOOTSTRAP, subjects_table
-from harness.verdicts.pairing import CellsBySeed, pooled_delta
-from harness.verdicts.results import Results, Subjects
+from harness.verdicts import CellsBySeed, Results, Subjects, pooled_delta
 
 ERROR_MARK = "†"
 BROKEN_MARK = "§"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from harness.records.estimate import Estimate
-from harness.records.record import Certificate, Certificates, Record, RecoverySummary
+from harness.records import Certificate, Certificates, Estimate, Record, RecoverySummary
 from harness.report.content import (
     Cell,
     Column,
@@ -17,7 +16,7 @@ from harness.report.content import (
     from_seeds,
 )
 from harness.report.tables.rows import subjects_table
-from harness.verdicts.results import Results, Subjects
+from harness.verdicts import Results, Subjects
 
 WEIGHTS = "weights_non_negative"
 """The check of a certificate that measures the smallest weight."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.records.estimate import Estimate
+from harness.records import Estimate
 from harness.report.content import (
     Cell,
     Column,
@@ -13,7 +13,7 @@ from harness.report.content import (
     from_estimate,
     from_seeds,
 )
-from harness.verdicts.results import Results, Subjects
+from harness.verdicts import Results, Subjects
 
 KINDS: dict[str, Kind] = {
     "perplexity": "perplexity",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from harness.report.content import Cell, Column, Label, Table
-from harness.verdicts.results import Results, Subjects
+from harness.verdicts import Results, Subjects
 
 BOOTSTRAP = "[a, b] is a 95 % interval by bootstrap over documents and seeds"
 """Said of intervals that rest on the rows of all seeds."""

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from harness.records.estimate import Estimate
-from harness.records.statistics import bootstrap_mean
-from harness.records.summary import exceeds
+from harness.records import Estimate, bootstrap_mean, exceeds
 from harness.report.content import (
     Cell,
     Column,
@@ -19,8 +17,7 @@ from harness.report.content import (
     from_estimate,
 )
 from harness.report.tables.rows import BOOTSTRAP, subjects_table
-from harness.verdicts.pairing import pooled_delta
-from harness.verdicts.results import Results, Subjects
+from harness.verdicts import Results, Subjects, pooled_delta
 
 PLUGIN = "transfer"
 

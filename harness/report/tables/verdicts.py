@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
-from harness.records.record import DiagnosticId
-from harness.records.verdicts import ArmVerdict, Judged, Verdicts
+from harness.records import ArmVerdict, DiagnosticId, Judged, Verdicts
 from harness.report.content import (
     Cell,
     Column,
@@ -17,8 +16,7 @@ from harness.report.content import (
     from_estimate,
 )
 from harness.report.tables.rows import label, subjects_table
-from harness.verdicts.results import Results, Subjects
-from harness.verdicts.rule import EQUIVALENCE_NATS
+from harness.verdicts import EQUIVALENCE_NATS, Results, Subjects
 
 ALARMING = ("attack invalid", "gradient-masked")
 _WORDS = {"pass": "pass", "warn": "warning", "fail": "FAILS", "not_applicable": "--"}

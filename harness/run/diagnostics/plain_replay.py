@@ -45,7 +45,7 @@ def _load(folder: str) -> tuple[Any, bool]:
     try:
         return kind.from_pretrained(folder, **known).eval(), True
     except KeyError:
-        from harness.models.activations import register_activations
+        from harness.models import register_activations
 
         register_activations()
         return kind.from_pretrained(folder, **known).eval(), False

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.search.flips import Flip
+from harness.search import Flip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from harness.base.arrays import Ids
-    from harness.data.document import Example
-    from harness.subject.subject import Subject
+    from harness.base import Ids
+    from harness.data import Example
+    from harness.subject import Subject
 
     Floats = NDArray[np.float64]
 

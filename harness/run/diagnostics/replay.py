@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.base.store import write_json
+from harness.base import write_json
 from harness.run.diagnostics import plain_replay
 
 if TYPE_CHECKING:
     from harness.run.folder import RunFolder
-    from harness.suite.plan import Plan
+    from harness.suite import Plan
 
 FILE = "replay.json"
 """In the run folder: what each cell's replay found, under the hash of its samples."""

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.records.record import Diagnostic
-from harness.records.statistics import bootstrap_mean, holm, paired_p
+from harness.records import Diagnostic, bootstrap_mean, holm, paired_p
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from harness.records.samples import SampleRow
+    from harness.records import SampleRow
 
     Floats = NDArray[np.float64]
 

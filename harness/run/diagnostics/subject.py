@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.records.record import Diagnostic
-from harness.records.statistics import bootstrap_mean, bootstrap_ratio
+from harness.records import Diagnostic, bootstrap_mean, bootstrap_ratio
 from harness.run.diagnostics.probes import Probe, probe
-from harness.subject.rounding import MARGIN_NATS
+from harness.subject import MARGIN_NATS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from harness.data.document import Example
-    from harness.subject.subject import Subject
+    from harness.data import Example
+    from harness.subject import Subject
 
     Floats = NDArray[np.float64]
 

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import Problem
-from harness.records.strict_json import Fault
-from harness.suite.yaml import Place, parse
+from harness.base import Problem
+from harness.records import Fault
+from harness.suite import Place, parse
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import RecordError
-from harness.records.files import faults, read_document
-from harness.records.record import Record
-from harness.records.strict_json import Fault
+from harness.base import RecordError
+from harness.records import Fault, Record, faults, read_document
 from harness.run.validation.findings import Finding, at_fault
 from harness.run.validation.samples import Metrics, check_samples
-from harness.suite.plan import content_hash
+from harness.suite import content_hash
 
 SUBJECT_KEYS = ("schema_version", "model", "arm", "recovery", "seed")
 """The part of an identity that the frozen weights depend on."""

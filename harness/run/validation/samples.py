@@ -7,14 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.api.metrics import Metric
-from harness.base.errors import RecordError
-from harness.records.estimate import Estimate
-from harness.records.record import Diagnostic, Record
-from harness.records.rouge_scores import rouge
-from harness.records.samples import ROUGE_DROP, SampleRow, parse_samples
-from harness.records.strict_json import Fault, parse_json
-from harness.records.summary import summarise_attack
+from harness.api import Metric
+from harness.base import RecordError
+from harness.records import (
+    ROUGE_DROP,
+    Diagnostic,
+    Estimate,
+    Fault,
+    Record,
+    SampleRow,
+    parse_json,
+    parse_samples,
+    rouge,
+    summarise_attack,
+)
 from harness.run.answers import chosen
 from harness.run.diagnostics.rows import examine_rows
 from harness.run.folder import samples_fault

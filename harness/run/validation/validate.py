@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from harness.base.errors import HarnessError, SuiteError, UsageError
-from harness.records.record import Record
+from harness.base import HarnessError, SuiteError, UsageError
+from harness.records import Record
 from harness.run.folder import RunFolder
 from harness.run.surveying import Survey, Unit, survey
 from harness.run.validation.findings import Finding, Validation, of_suite
 from harness.run.validation.records import check_record, subject_key
 from harness.run.validation.samples import Metrics
-from harness.suite.experiment import load_experiment, validate_suite
+from harness.suite import load_experiment, validate_suite
 
 
 def validate(paths: Sequence[Path], plugins: Sequence[Path] = ()) -> Validation:

@@ -10,10 +10,8 @@ from typing import get_args
 
 import numpy as np
 
-from harness.records.record import DiagnosticId
-from harness.records.summary import successes
-from harness.records.verdicts import Judged
-from harness.run.diagnostics.replay import TOLERANCE_NATS, read
+from harness.records import DiagnosticId, Judged, successes
+from harness.run import TOLERANCE_NATS, read
 from harness.verdicts.pairing import pooled_delta
 from harness.verdicts.questions import attacks, seeds
 from harness.verdicts.questions.answers import FULL, absent, answer

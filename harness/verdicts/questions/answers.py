@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.records.verdicts import Judged
+from harness.records import Judged
 
 if TYPE_CHECKING:
-    from harness.records.estimate import Estimate
-    from harness.records.record import DiagnosticId, DiagnosticStatus
+    from harness.records import DiagnosticId, DiagnosticStatus, Estimate
 
 
 def answer(

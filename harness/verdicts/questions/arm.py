@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from harness.suite.scenes import scene_of
+from harness.suite import scene_of
 from harness.verdicts.pairing import Pairing, pair, why_unpaired
 from harness.verdicts.results import Attacked, AttackedCell, Results, Subjects
 
 if TYPE_CHECKING:
-    from harness.records.record import Record
+    from harness.records import Record
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.records.statistics import bootstrap_mean, wilson
-from harness.records.summary import successes
-from harness.records.verdicts import Judged
+from harness.records import Judged, bootstrap_mean, successes, wilson
 from harness.verdicts.questions.answers import FULL, absent, answer
 from harness.verdicts.questions.arm import Arm
 from harness.verdicts.results import INFORMATIVE, mean_flops
 
 if TYPE_CHECKING:
-    from harness.records.record import DiagnosticStatus
+    from harness.records import DiagnosticStatus
 
 POINTS = 0.02
 """Of success, by which an attack is to beat its control and not to gain by length."""

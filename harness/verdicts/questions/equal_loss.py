@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from harness.records.verdicts import Judged
+from harness.records import Judged
 from harness.verdicts.pairing import Pairing
 from harness.verdicts.questions.answers import FULL, absent, answer
 from harness.verdicts.questions.arm import Arm

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.data.document import content_key
-from harness.records.record import Record
-from harness.records.samples import SampleRow
-from harness.records.statistics import wilson
-from harness.records.verdicts import Judged
+from harness.data import content_key
+from harness.records import Judged, Record, SampleRow, wilson
 from harness.verdicts.questions.answers import FULL, absent, answer
 from harness.verdicts.questions.arm import Arm
 from harness.verdicts.results import Subjects

@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.records.estimate import Estimate
-from harness.records.record import Diagnostic, DiagnosticId
-from harness.records.statistics import bootstrap_mean, paired_difference
-from harness.records.verdicts import Judged
-from harness.run.diagnostics.rows import examine_rows
+from harness.records import (
+    Diagnostic,
+    DiagnosticId,
+    Estimate,
+    Judged,
+    bootstrap_mean,
+    paired_difference,
+)
+from harness.run import examine_rows
 from harness.verdicts.questions.answers import absent
 from harness.verdicts.questions.arm import Arm
 
 if TYPE_CHECKING:
-    from harness.records.record import DiagnosticStatus
+    from harness.records import DiagnosticStatus
 
     BySeed = Mapping[int, Diagnostic]
 

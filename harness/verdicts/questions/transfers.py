@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.records.statistics import mcnemar, paired_difference
-from harness.records.summary import exceeds
-from harness.records.verdicts import Judged
+from harness.records import Judged, exceeds, mcnemar, paired_difference
 from harness.verdicts.pairing import Pairing, pair
 from harness.verdicts.questions.answers import absent, answer
 from harness.verdicts.questions.arm import Arm

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from harness import hookimpl
-from harness.api.attacks import Adversarial, Attack, AttackContext, Budget
-from harness.base.errors import CellError, HarnessError, MissingResource
-from harness.data.document import Example, ExampleSets
+from harness.api import Adversarial, Attack, AttackContext, Budget
+from harness.base import CellError, HarnessError, MissingResource
+from harness.data import Example, ExampleSets
 from harness_plugins.attacks.textattack.library import (
     DEFAULT_RECIPE,
     INSTALL,
@@ -32,7 +32,7 @@ from harness_plugins.attacks.textattack.options import TextAttackOptions
 from harness_plugins.attacks.textattack.victim import Trial, Victim
 
 if TYPE_CHECKING:
-    from harness.subject.subject import Subject
+    from harness.subject import Subject
 
 TRIAL_TEXT = (
     "Mary said that the weather in London was good. She bought 3 books there and "
@@ -57,7 +57,7 @@ class TextAttack(Attack[TextAttackOptions]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        from harness.base.isolation import fixed_random_state
+        from harness.base import fixed_random_state
 
         if self.options.goal == "rouge" and not _writes_summaries(subject):
             raise CellError("the goal rouge needs an encoder-decoder model")

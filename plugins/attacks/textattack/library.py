@@ -11,7 +11,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from harness.base.errors import MissingResource, UsageError
+from harness.base import MissingResource, UsageError
 from harness_plugins.attacks.textattack.offline import import_textattack
 from harness_plugins.attacks.textattack.victim import Spent
 
@@ -83,7 +83,7 @@ class Parts:
 
 
 def _named(known: Mapping[str, Any], kind: str, name: str) -> Any:
-    from harness.base.errors import unknown_name
+    from harness.base import unknown_name
 
     found = {_plain(key): value for key, value in known.items()}.get(_plain(name))
     if found is None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.base.isolation import offline, replaced
+from harness.base import offline, replaced
 
 
 def import_textattack() -> None:
@@ -60,7 +60,7 @@ def _provide_stop_words(nltk: Any) -> None:
     import atexit
     import shutil
 
-    from harness.subject.rules import STOP_WORDS
+    from harness.subject import STOP_WORDS
 
     with contextlib.suppress(LookupError):
         nltk.data.find("corpora/stopwords")

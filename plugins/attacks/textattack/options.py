@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from harness.api.plugin import Options
+from harness.api import Options
 
 Component = str | dict[str, dict[str, Any]]
 """A part of an attack: its name, or a mapping of its name to its arguments."""

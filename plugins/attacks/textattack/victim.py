@@ -12,9 +12,9 @@ from harness_plugins.attacks.textattack.options import TextAttackOptions
 if TYPE_CHECKING:
     import numpy as np
 
-    from harness.base.arrays import Ids
-    from harness.data.document import Example
-    from harness.subject.subject import Subject
+    from harness.base import Ids
+    from harness.data import Example
+    from harness.subject import Subject
 
 NO_SCORE = -1e6
 """The gain of what may not be scored: a text that is too long, or breaks a rule."""
@@ -124,7 +124,7 @@ class Victim:
 
     def _rouge(self, prompts: Sequence[Ids]) -> list[float]:
         """Return ROUGE-L of what the model writes, with the sign changed."""
-        from harness.records.rouge_scores import rouge
+        from harness.records import rouge
 
         reference = self._words(self.example.reference_ids)
         written = self.subject.generate(prompts, len(self.example.reference_ids))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from harness.records.record import Record
-from harness.records.verdicts import Verdicts
+from harness.records import Record, Verdicts
 from harness.report.content import Report, Table
 from harness.report.tables.arms import arms_table
 from harness.report.tables.cautions import cautions, made_by
@@ -16,9 +15,8 @@ from harness.report.tables.making import certificates_table, recovery_table
 from harness.report.tables.metrics import metrics_tables
 from harness.report.tables.transfer import transfer_table, transfers
 from harness.report.tables.verdicts import diagnostics_table, verdicts_table
-from harness.run.surveying import STATES, Survey
-from harness.verdicts.judging import judge
-from harness.verdicts.results import Results
+from harness.run import STATES, Survey
+from harness.verdicts import Results, judge
 
 
 def build(survey: Survey, threshold: float | None = None) -> Report:

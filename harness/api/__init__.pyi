@@ -1,0 +1,41 @@
+from .attacks import (
+    Adversarial as Adversarial,
+    Attack as Attack,
+    AttackContext as AttackContext,
+    BlockBudget as BlockBudget,
+    Budget as Budget,
+    CellKey as CellKey,
+    Peers as Peers,
+    Scene as Scene,
+    TriggerBudget as TriggerBudget,
+)
+from .constraints import ArmContext as ArmContext, Constraint as Constraint
+from .description import (
+    Description as Description,
+    OptionDescription as OptionDescription,
+    describe as describe,
+)
+from .metrics import Metric as Metric, MetricContext as MetricContext
+from .models import (
+    FFN as FFN,
+    Anatomy as Anatomy,
+    ModelAdapter as ModelAdapter,
+    Projection as Projection,
+)
+from .plugin import (
+    ATTACK as ATTACK,
+    CORPUS as CORPUS,
+    LOCAL_PATH as LOCAL_PATH,
+    AttackLabel as AttackLabel,
+    CorpusName as CorpusName,
+    LocalPath as LocalPath,
+    Options as Options,
+    Plugin as Plugin,
+)
+from .registry import (
+    KINDS as KINDS,
+    PluginInfo as PluginInfo,
+    PluginWarning as PluginWarning,
+    Registry as Registry,
+    load_registry as load_registry,
+)

@@ -1,0 +1,40 @@
+from .arrays import Ids as Ids
+from .errors import (
+    CellError as CellError,
+    HarnessError as HarnessError,
+    MissingResource as MissingResource,
+    NothingMatched as NothingMatched,
+    PluginError as PluginError,
+    Problem as Problem,
+    RecordError as RecordError,
+    Stopped as Stopped,
+    SuiteError as SuiteError,
+    TrainingDiverged as TrainingDiverged,
+    UsageError as UsageError,
+    unknown_name as unknown_name,
+)
+from .isolation import (
+    fixed_random_state as fixed_random_state,
+    offline as offline,
+    replaced as replaced,
+    silenced as silenced,
+)
+from .progress import Progress as Progress
+from .provenance import (
+    available_cores as available_cores,
+    code_state as code_state,
+    hardware as hardware,
+    library_versions as library_versions,
+    utc_now as utc_now,
+)
+from .signals import StopSignals as StopSignals, stop_on_signals as stop_on_signals
+from .store import (
+    Store as Store,
+    content_hash as content_hash,
+    default_store_root as default_store_root,
+    fingerprint_files as fingerprint_files,
+    sha256_file as sha256_file,
+    write_atomic as write_atomic,
+    write_json as write_json,
+)
+from .strict import Positive as Positive, Strict as Strict

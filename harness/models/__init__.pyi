@@ -1,0 +1,40 @@
+from .activations import register_activations as register_activations
+from .certificate import certify as certify
+from .checkpoints import (
+    CheckpointAdapter as CheckpointAdapter,
+    load_model as load_model,
+    load_tokenizer as load_tokenizer,
+)
+from .draft import DraftModel as DraftModel, draft_of as draft_of
+from .families import (
+    GPT2 as GPT2,
+    GPT_NEO as GPT_NEO,
+    GPT_NEOX as GPT_NEOX,
+    LLAMA as LLAMA,
+    OPT as OPT,
+    QWEN2 as QWEN2,
+    T5 as T5,
+    find_anatomy as find_anatomy,
+    swap_activation as swap_activation,
+)
+from .ffn.parametrizations import (
+    SignSplit as SignSplit,
+    constrain as constrain,
+    parametrize as parametrize,
+    scaled_groups as scaled_groups,
+)
+from .ffn.starts import (
+    Start as Start,
+    StartOptions as StartOptions,
+    install_start as install_start,
+    select as select,
+)
+from .freezing import freeze as freeze, load_frozen as load_frozen
+from .matching import compare_losses as compare_losses
+from .recovery import recover as recover
+from .sections import RecoverySection as RecoverySection
+from .training import (
+    TrainingHooks as TrainingHooks,
+    TrainingPlan as TrainingPlan,
+    train as train,
+)

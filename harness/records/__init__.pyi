@@ -1,0 +1,61 @@
+from .estimate import Estimate as Estimate
+from .files import (
+    faults as faults,
+    read_document as read_document,
+    read_record as read_record,
+    write_record as write_record,
+)
+from .record import (
+    SCHEMA_VERSION as SCHEMA_VERSION,
+    ArmRef as ArmRef,
+    AttackRef as AttackRef,
+    Certificate as Certificate,
+    CertificateCheck as CertificateCheck,
+    Certificates as Certificates,
+    Derivation as Derivation,
+    Diagnostic as Diagnostic,
+    DiagnosticId as DiagnosticId,
+    DiagnosticStatus as DiagnosticStatus,
+    ErrorInfo as ErrorInfo,
+    Ledger as Ledger,
+    ModelRef as ModelRef,
+    PluginRef as PluginRef,
+    Provenance as Provenance,
+    Record as Record,
+    RecoverySummary as RecoverySummary,
+    Samples as Samples,
+    SuiteRef as SuiteRef,
+    TokensRef as TokensRef,
+)
+from .rouge_scores import KINDS as KINDS, rouge as rouge
+from .samples import (
+    ROUGE_DROP as ROUGE_DROP,
+    ChoiceRow as ChoiceRow,
+    SampleRow as SampleRow,
+    parse_samples as parse_samples,
+    read_samples as read_samples,
+)
+from .statistics import (
+    across_seeds as across_seeds,
+    bootstrap_mean as bootstrap_mean,
+    bootstrap_ratio as bootstrap_ratio,
+    holm as holm,
+    mcnemar as mcnemar,
+    paired_difference as paired_difference,
+    paired_p as paired_p,
+    wilson as wilson,
+)
+from .strict_json import Fault as Fault, parse_json as parse_json
+from .summary import (
+    exceeds as exceeds,
+    lost_answers as lost_answers,
+    spoilt_summaries as spoilt_summaries,
+    successes as successes,
+    summarise_attack as summarise_attack,
+)
+from .verdicts import (
+    ArmVerdict as ArmVerdict,
+    Judged as Judged,
+    Verdicts as Verdicts,
+    Word as Word,
+)

@@ -1,0 +1,10 @@
+from .building import build as build
+from .content import Report as Report
+from .formats.grid import grid as grid
+from .tables.verdicts import lines as lines
+from .writing import (
+    FORMATS as FORMATS,
+    render as render,
+    write_reports as write_reports,
+    write_verdicts as write_verdicts,
+)

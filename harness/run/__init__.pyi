@@ -1,0 +1,22 @@
+from .diagnostics.replay import TOLERANCE_NATS as TOLERANCE_NATS, read as read
+from .diagnostics.rows import examine_rows as examine_rows
+from .folder import RunFolder as RunFolder
+from .previewing import (
+    UnitPreview as UnitPreview,
+    preview as preview,
+    summary as summary,
+)
+from .suite_run import (
+    LocalExecutor as LocalExecutor,
+    Tally as Tally,
+    run_plan as run_plan,
+)
+from .surveying import (
+    STATES as STATES,
+    Survey as Survey,
+    Unit as Unit,
+    changes as changes,
+    survey as survey,
+)
+from .validation.findings import render as render
+from .validation.validate import validate as validate

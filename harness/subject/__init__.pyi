@@ -1,0 +1,10 @@
+from .decoding import decoder_inputs as decoder_inputs, text_inputs as text_inputs
+from .rounding import MARGIN_NATS as MARGIN_NATS, together as together
+from .rules import (
+    STOP_WORDS as STOP_WORDS,
+    TokenRules as TokenRules,
+    TokensSection as TokensSection,
+)
+from .subject import Subject as Subject
+from .vocabulary import Vocabulary as Vocabulary
+from .writing import write_text_once as write_text_once, write_texts as write_texts

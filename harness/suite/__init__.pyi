@@ -1,0 +1,29 @@
+from .experiment import (
+    Experiment as Experiment,
+    dump_suite as dump_suite,
+    load_experiment as load_experiment,
+    validate_suite as validate_suite,
+)
+from .identity import EXAMINED as EXAMINED, named_attacks as named_attacks
+from .model import Suite as Suite
+from .plan import (
+    CellPlan as CellPlan,
+    Plan as Plan,
+    VariantPlan as VariantPlan,
+    content_hash as content_hash,
+    make_plan as make_plan,
+)
+from .resources import (
+    identify as identify,
+    missing as missing,
+    missing_sources as missing_sources,
+    prefetch as prefetch,
+    resolve as resolve,
+)
+from .scenes import (
+    attacks_of as attacks_of,
+    main_attacks as main_attacks,
+    scene_of as scene_of,
+)
+from .schema import suite_schema as suite_schema
+from .yaml import Place as Place, parse as parse
