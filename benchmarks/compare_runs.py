@@ -30,6 +30,7 @@ REPORTS = ("report/verdicts.json", "report/report.json")
 @click.argument("other", type=click.Path(exists=True, path_type=Path))
 @click.option("--tolerance", default=0.0, help="Relative difference that is none.")
 def main(run: Path, other: Path, tolerance: float) -> None:
+    """Print the differences."""
     found = list(differences(run, other, tolerance))
     only_in_one = Counter(text for text, counted in found if counted)
     for text, count in only_in_one.items():
@@ -60,6 +61,7 @@ def differences(run: Path, other: Path, tolerance: float) -> Iterator[tuple[str,
 def of_files(
     mine: Path, theirs: Path, where: str, tolerance: float
 ) -> Iterator[tuple[str, bool]]:
+    """Compare two files of JSON, or of a JSON value a line."""
     if mine.exists() != theirs.exists():
         yield f"{where} is only in one of the runs", False
     elif mine.exists():
@@ -75,6 +77,7 @@ def of_files(
 def of_values(
     mine: Any, theirs: Any, path: tuple[str, ...], tolerance: float
 ) -> Iterator[tuple[str, bool]]:
+    """Compare two JSON values; `path` is the file and the keys that lead to them."""
     if isinstance(mine, dict) and isinstance(theirs, dict):
         for key in sorted({*mine, *theirs} - LEFT_OUT):
             if key in mine and key in theirs:
