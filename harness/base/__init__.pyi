@@ -5,7 +5,6 @@ from .errors import (
     MissingResource as MissingResource,
     NothingMatched as NothingMatched,
     PluginError as PluginError,
-    Problem as Problem,
     RecordError as RecordError,
     Stopped as Stopped,
     SuiteError as SuiteError,
@@ -19,6 +18,7 @@ from .isolation import (
     replaced as replaced,
     silenced as silenced,
 )
+from .problems import Problem as Problem
 from .progress import Progress as Progress
 from .provenance import (
     available_cores as available_cores,

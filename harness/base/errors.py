@@ -7,8 +7,9 @@ a traceback. Anything else that escapes is a bug of ours and exits with 3.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+
+from harness.base.problems import Problem
 
 
 class HarnessError(Exception):
@@ -58,27 +59,16 @@ class TrainingDiverged(CellError):
     """Recovery met NaN or ran away: at which step, and the last good checkpoint."""
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One fault in a file that a user wrote."""
-
-    where: str
-    """The file and line, as ``suite.yaml:12``."""
-    path: str
-    """The path of the key, as ``attacks.hotflip.flips``; empty for the whole file."""
-    message: str
-    """What is wrong, what was expected, and the nearest known name."""
-
-    def __str__(self) -> str:
-        return ": ".join(part for part in (self.where, self.path, self.message) if part)
-
-
 class SuiteError(UsageError):
-    """All that is wrong with a suite, at once."""
+    """All that is wrong with a suite at once: by file and line, each thing once."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = list(problems)
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = sorted(dict.fromkeys(problems), key=_file_and_line)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def _file_and_line(problem: Problem) -> tuple[str, int]:
+    return problem.file, problem.line or 0
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

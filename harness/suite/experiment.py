@@ -107,7 +107,7 @@ def load_experiment(
     tree = settle(tree, registry)
     suite, built, faults = check(tree, registry)
     if suite is None or problems or faults:
-        raise SuiteError(_in_order([*problems, *faults]))
+        raise SuiteError([*problems, *faults])
     suite, built = _expanded(suite, built, registry, tree)
     return Experiment(
         suite, path.parent, path, profile, registry, **cast(Any, built), tree=tree
@@ -116,15 +116,16 @@ def load_experiment(
 
 def validate_suite(path: Path, *, plugins: Sequence[Path] = ()) -> list[Problem]:
     """Return all that is wrong with a suite file, with each of its profiles too."""
-    found: dict[tuple[str, str], list[Problem]] = {}
+    found: list[Problem] = []
     for profile in (None, *profile_names(path)):
+        known = {(problem.file, problem.line, problem.path) for problem in found}
         try:
             load_experiment(path, profile=profile, plugins=plugins)
         except SuiteError as error:
-            new = [p for p in error.problems if (p.where, p.path) not in found]
-            for problem in new:
-                found.setdefault((problem.where, problem.path), []).append(problem)
-    return _in_order([problem for group in found.values() for problem in group])
+            found += [
+                p for p in error.problems if (p.file, p.line, p.path) not in known
+            ]
+    return SuiteError(found).problems
 
 
 def dump_suite(suite: Suite) -> str:
@@ -160,16 +161,6 @@ def _plugin_paths(tree: Node) -> list[Path]:
     return [path for path in paths if path.exists()]
 
 
-def _in_order(problems: Sequence[Problem]) -> list[Problem]:
-    """Sort by file and line, without repetitions."""
-
-    def key(problem: Problem) -> tuple[str, int]:
-        source, _, line = problem.where.rpartition(":")
-        return (source, int(line)) if line.isdigit() else (problem.where, 0)
-
-    return sorted(dict.fromkeys(problems), key=key)
-
-
 def _expanded(
     suite: Suite, built: Plugins, registry: Registry, tree: Node
 ) -> tuple[Suite, Plugins]:
@@ -178,18 +169,14 @@ def _expanded(
     suite, attacks, faults = expand(suite, attacks, registry)
     if faults:
         raise SuiteError(
-            _in_order(
-                [
-                    tree.find(("attacks", fault.label))[0].place.problem(
-                        f"attacks.{fault.label}", fault.message
-                    )
-                    for fault in faults
-                ]
+            tree.find(("attacks", fault.label))[0].place.problem(
+                f"attacks.{fault.label}", fault.message
             )
+            for fault in faults
         )
     problems = list(placement_problems(suite, attacks, tree))
     if problems:
-        raise SuiteError(_in_order(problems))
+        raise SuiteError(problems)
     constraints = cast("dict[str, Constraint[Any]]", built["arms"])
     suite, arms = add_derived_arms(suite, constraints, attacks, registry)
     return suite, {**built, "attacks": dict(attacks), "arms": dict(arms)}

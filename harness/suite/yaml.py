@@ -39,7 +39,8 @@ class Place:
         # A flag says the path already.
         flags = (f"--set {path}", f"--{path.replace('_', '-')}")
         named = self.line is None and self.source in flags
-        return Problem(str(self), "" if named else path, message)
+        keys = () if named or not path else (path,)
+        return Problem(self.source, keys, message, self.line, exit_code=2)
 
     def __str__(self) -> str:
         return self.source if self.line is None else f"{self.source}:{self.line}"

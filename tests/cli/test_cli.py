@@ -12,7 +12,7 @@ import pytest
 
 from harness import __version__
 from harness.api.registry import PluginWarning
-from harness.base import errors
+from harness.base import Problem, errors
 from harness.cli import COMMANDS
 
 
@@ -109,8 +109,8 @@ def test_a_stop_says_how_to_go_on(failing, cli):
 
 def test_all_problems_of_a_suite_are_printed_one_a_line(failing, cli):
     problems = [
-        errors.Problem("s.yaml:3", "seeds", "is empty"),
-        errors.Problem("s.yaml:7", "arms.x", "is unknown"),
+        Problem("s.yaml", ("seeds",), "is empty", 3),
+        Problem("s.yaml", ("arms", "x"), "is unknown", 7),
     ]
     failing(errors.SuiteError(problems))
     outcome = cli("doctor")

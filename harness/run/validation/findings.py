@@ -67,10 +67,7 @@ def line_of(file: Path, path: Sequence[str | int]) -> int | None:
 
 def of_suite(problem: Problem) -> Finding:
     """Turn a problem of a suite into a finding."""
-    file, colon, line = problem.where.rpartition(":")
-    if not (colon and line.isdigit()):
-        return Finding(problem.where, problem.path, problem.message, exit_code=2)
-    return Finding(file, problem.path, problem.message, int(line), exit_code=2)
+    return Finding(problem.file, problem.key, problem.message, problem.line, 2)
 
 
 def render(validation: Validation, style: str) -> str:
