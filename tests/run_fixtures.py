@@ -21,8 +21,10 @@ from harness.records.record import (
     Certificate,
     CertificateCheck,
     Certificates,
+    Cost,
     ErrorInfo,
     Ledger,
+    Phase,
     Record,
     RecoverySummary,
 )
@@ -131,7 +133,7 @@ class _Writer:
         metric = self.run.experiment.metrics["perplexity"]
         return Outcome(
             results={"perplexity": metric.summarise(rows)},
-            ledger=Ledger(tokens_forward=1000, flops=1e9),
+            ledger=_ledger("metrics", tokens_forward=1000, flops=1e9),
             samples=write_samples(
                 folder, [{"metric": "perplexity", **row} for row in rows]
             ),
@@ -166,7 +168,7 @@ class _Writer:
         factor = story.control_flops if plan.attack == "random" else 1.0
         return Outcome(
             results={"attack": summarise_attack(rows, 0.15)},
-            ledger=Ledger(sequences_forward=12800, flops=4.1e13 * factor, seconds=3.0),
+            ledger=_ledger("attack", sequences_forward=12800, flops=4.1e13 * factor),
             samples=write_samples(
                 folder, [row.model_dump(mode="json") for row in rows]
             ),
@@ -264,6 +266,11 @@ def _document(index: int, loss: float, rng: np.random.Generator) -> dict[str, An
     nats = tokens * (loss + 0.1 * rng.standard_normal())
     counts = {"tokens": tokens, "words": tokens // 2, "bytes": tokens * 4}
     return {"document_id": str(index), **counts, "nats": float(nats)}
+
+
+def _ledger(phase: Phase, **spent: float) -> Ledger:
+    cost = Cost(**spent)
+    return Ledger(kept={phase: cost}, spent={phase: cost})
 
 
 def _certificates(arm: str) -> Certificates:

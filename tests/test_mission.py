@@ -169,7 +169,9 @@ def test_every_line_replays_with_plain_transformers(run, arm):
 def test_an_attack_and_its_control_spend_the_same(run):
     out, _ = run
     flops = {
-        (c["arm"]["label"], c["attack"]["label"]): c["ledger"]["flops_whole"]
+        (c["arm"]["label"], c["attack"]["label"]): c["ledger"]["kept"]["attack"][
+            "flops_whole"
+        ]
         for c in records(out, "cell")
     }
     for arm in ARMS:

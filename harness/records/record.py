@@ -7,7 +7,7 @@ read is. Numbers are finite or null, and a null estimate says why.
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import pydantic
 
@@ -15,6 +15,9 @@ from harness.base import Strict
 from harness.records.estimate import _NULL, _OBJECT, Estimate, Sha256, _when
 
 SCHEMA_VERSION: Final = 1
+
+Count = Annotated[int, pydantic.Field(ge=0)]
+Amount = Annotated[float, pydantic.Field(ge=0)]
 
 
 class SuiteRef(Strict):
@@ -96,28 +99,56 @@ class AttackRef(Strict):
     """Which tokens it may write."""
 
 
-class Ledger(Strict):
-    """The compute that something spent; additive."""
+class Cost(Strict):
+    """The compute of one phase; costs add up."""
 
-    sequences_forward: int = 0
+    sequences_forward: Count = 0
     """Sequences that went through a forward pass."""
-    sequences_backward: int = 0
+    sequences_backward: Count = 0
     """Sequences that went through a backward pass."""
-    tokens_forward: int = 0
+    tokens_forward: Count = 0
     """Tokens (prompt and reference) that went through a forward pass."""
-    tokens_backward: int = 0
+    tokens_backward: Count = 0
     """Tokens that went through a backward pass."""
-    flops: float = 0.0
-    """Analytic floating-point operations, attention and LM head included: those that
-    were made. What was read once for many candidates counts once, and what only filled
-    a pass up counts too."""
-    flops_whole: float | None = None
-    """What the same passes cost if nothing is reused or filled up: the currency of
-    budgets, since it depends on what an attack tries and not on how it is batched."""
-    seconds: float = 0.0
+    flops: Amount = 0.0
+    """FLOPs executed, computed analytically, attention and LM head included. Padding
+    rows count; tokens served from a cache count once."""
+    flops_whole: Amount | None = None
+    """FLOPs of the same passes without caches and without padding. Attack budgets are
+    compared by it: it depends on what an attack tries, not on how it is batched."""
+    seconds: Amount = 0.0
     """Wall-clock time."""
-    peak_memory_bytes: int | None = None
-    """Peak device memory, or the process's peak resident set on a CPU."""
+    peak_memory_bytes: Count | None = None
+    """Peak device memory, or the peak resident set of the process on a CPU."""
+
+    @property
+    def compared_flops(self) -> float:
+        """What budgets are compared by: `flops_whole`, or else `flops`."""
+        return self.flops if self.flops_whole is None else self.flops_whole
+
+    def __add__(self, other: Cost) -> Cost:
+        """Add up, but for peak memory, which is the larger; null adds nothing."""
+        total: dict[str, Any] = {}
+        for name, own in self:
+            known = [x for x in (own, getattr(other, name)) if x is not None]
+            if known:
+                total[name] = max(known) if name == "peak_memory_bytes" else sum(known)
+        return Cost(**total)
+
+
+Phase = Literal["load", "train", "certify", "freeze", "metrics", "attack", "rescore"]
+"""What compute is spent on. Of a variant: loading the model, training (installing the
+constraint included), certifying, freezing, and measuring (diagnostics included). Of a
+cell: the attack's search, and scoring its results from scratch."""
+
+
+class Ledger(Strict):
+    """The compute of a unit, phase by phase; a phase that did not happen is absent."""
+
+    kept: dict[Phase, Cost] = {}
+    """What the results in this record cost. Attack budgets are compared by it."""
+    spent: dict[Phase, Cost] = {}
+    """What was spent in all: with the work that was lost to interruptions."""
 
 
 class CertificateCheck(Strict):
@@ -146,9 +177,9 @@ class Certificate(Strict):
     """The activation's name."""
     end_to_end: Literal["none"] = "none"
     """Nothing follows for the whole model: residuals, norms, attention."""
-    examined: int = pydantic.Field(ge=0)
+    examined: Count
     """How many matrices were examined."""
-    expected: int = pydantic.Field(ge=0)
+    expected: Count
     """How many had to be."""
     checks: list[CertificateCheck]
     """The checks, one by one."""
@@ -206,7 +237,7 @@ class Samples(Strict):
 
     path: str
     """Relative to the record."""
-    rows: int = pydantic.Field(ge=0)
+    rows: Count
     """How many lines it has."""
     sha256: Sha256
     """Of its bytes."""
@@ -315,7 +346,7 @@ class Diagnostic(Strict):
     """The number that was compared; null only with a reason."""
     interval: tuple[float, float] | None = None
     """Its 95 % interval; null where there is none."""
-    n: int = pydantic.Field(ge=0)
+    n: Count
     """How many measurements (passes, flips, examples, units) it rests on."""
     threshold: float | None = None
     """What `value` was held against; null where that stands in another record."""

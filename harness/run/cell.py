@@ -11,7 +11,7 @@ from typing import Any
 from harness.api import Adversarial, Attack, AttackContext, CellKey, Peers, Scene
 from harness.base import CellError
 from harness.data import ExampleSets
-from harness.records import Ledger, SampleRow, read_samples
+from harness.records import Cost, SampleRow, read_samples
 from harness.run.context import RunContext
 from harness.run.scored import Rescorer
 from harness.subject import Subject
@@ -25,7 +25,7 @@ class CellResult:
     """The rows of a cell, one for each test example, and what the attack spent."""
 
     rows: list[SampleRow]
-    ledger: Ledger
+    cost: Cost
     restarts: int
 
 
@@ -47,9 +47,9 @@ def attack_cell(
     for example in examples.test:
         if example.id not in partial.rows:
             reason = "the attack returned nothing for this example"
-            partial.add(rescorer.failed(example, reason), Ledger())
+            partial.add(rescorer.failed(example, reason), Cost())
     rows = [partial.rows[example.id] for example in examples.test]
-    return CellResult(rows, partial.ledger, partial.restarts)
+    return CellResult(rows, partial.cost, partial.restarts)
 
 
 def matched_attack(run: RunContext, plan: CellPlan) -> Attack[Any] | None:
@@ -93,14 +93,14 @@ def _attack(
 
 def _metered(
     subject: Subject, results: Iterator[Adversarial]
-) -> Iterator[tuple[Adversarial, Ledger]]:
+) -> Iterator[tuple[Adversarial, Cost]]:
     """Yield each result with what was spent on it, our own scoring left out."""
     while True:
         with subject.metered() as meter:
             found = next(results, None)
         if found is None:
             return
-        yield found, meter.ledger()
+        yield found, meter.cost()
 
 
 class PartialRows:
@@ -112,14 +112,14 @@ class PartialRows:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: dict[str, SampleRow] = {}
-        self.ledger = Ledger()
+        self.cost = Cost()
         self.restarts = int(path.exists())
         for line in self._lines():
             self._take(line)
 
-    def add(self, row: SampleRow, spent: Ledger) -> None:
+    def add(self, row: SampleRow, spent: Cost) -> None:
         """Remember one row, on disk first."""
-        line = {"row": row.model_dump(mode="json"), "ledger": spent.model_dump()}
+        line = {"row": row.model_dump(mode="json"), "cost": spent.model_dump()}
         with self.path.open("a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
         self._take(line)
@@ -127,7 +127,7 @@ class PartialRows:
     def _take(self, line: dict[str, Any]) -> None:
         row = SampleRow.model_validate(line["row"])
         self.rows[row.example_id] = row
-        self.ledger = add_ledgers([self.ledger, Ledger.model_validate(line["ledger"])])
+        self.cost += Cost.model_validate(line["cost"])
 
     def _lines(self) -> list[dict[str, Any]]:
         if not self.path.exists():
@@ -136,19 +136,6 @@ class PartialRows:
         if torn:
             self.path.write_text(whole + "\n" if whole else "")
         return [json.loads(line) for line in whole.splitlines()]
-
-
-def add_ledgers(parts: Sequence[Ledger]) -> Ledger:
-    """Add ledgers up; of peak memory, take the largest."""
-    total: dict[str, Any] = {}
-    for name in Ledger.model_fields:
-        values = [getattr(part, name) for part in parts]
-        known = [value for value in values if value is not None]
-        if name == "peak_memory_bytes":
-            total[name] = max(known, default=None)
-        elif known:
-            total[name] = sum(known)
-    return Ledger(**total)
 
 
 class CellPeers:

@@ -25,7 +25,16 @@ from harness.base import (
     utc_now,
     write_atomic,
 )
-from harness.records import Diagnostic, Record, Samples, summarise_attack, write_record
+from harness.records import (
+    Cost,
+    Diagnostic,
+    Ledger,
+    Phase,
+    Record,
+    Samples,
+    summarise_attack,
+    write_record,
+)
 from harness.run.assembly import Outcome, Unit, assemble, error_info
 from harness.run.cell import PARTIAL, CellPeers, attack_cell
 from harness.run.context import RunContext
@@ -105,7 +114,7 @@ class Runner:
                 rows, outcome.results = measure(self._run, plan, subject)
             with timed(outcome, "diagnostics"):
                 outcome.diagnostics = self._examine(plan, subject)
-        outcome.ledger = meter.ledger()
+        outcome.ledger = _spent_once("metrics", meter.cost())
         outcome.samples = write_samples(folder, rows)
         outcome.batch_size, outcome.settings = subject.batch_size, subject.settings
 
@@ -132,7 +141,8 @@ class Runner:
         }
         if self._run.suite.diagnostics != "none":
             outcome.diagnostics = examine_rows(found.rows)
-        outcome.ledger, outcome.restarts = found.ledger, found.restarts
+        outcome.ledger = _spent_once("attack", found.cost)
+        outcome.restarts = found.restarts
         outcome.samples = write_samples(folder, rows)
         outcome.batch_size, outcome.settings = subject.batch_size, subject.settings
 
@@ -196,6 +206,11 @@ class Runner:
 def kind_of(unit: Unit) -> Kind:
     """Return ``cell`` or ``variant``."""
     return "cell" if isinstance(unit, CellPlan) else "variant"
+
+
+def _spent_once(phase: Phase, cost: Cost) -> Ledger:
+    """Return the ledger of a unit of one phase that lost no work."""
+    return Ledger(kept={phase: cost}, spent={phase: cost})
 
 
 def write_samples(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Samples:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from harness.records import Ledger
+from harness.records import Cost
 
 
 @dataclass(eq=False)
 class Meter:
-    """Accumulates the compute of a span; `ledger` is what a record holds of it."""
+    """Accumulates the compute of a span; `cost` is what a record holds of it."""
 
     device: torch.device
     """Whose memory is watched."""
@@ -66,11 +66,11 @@ class Meter:
         self.observe_peak()
         self._stopped = time.perf_counter()
 
-    def ledger(self) -> Ledger:
+    def cost(self) -> Cost:
         """Return what was spent so far."""
         if self._stopped is None:
             self.observe_peak()
-        return Ledger(
+        return Cost(
             sequences_forward=self.sequences_forward,
             sequences_backward=self.sequences_backward,
             tokens_forward=self.tokens_forward,

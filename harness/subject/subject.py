@@ -102,7 +102,7 @@ class Subject:
         return self._passes.meters.total
 
     def metered(self) -> AbstractContextManager[Meter]:
-        """Meter a span: ``with subject.metered() as meter: ...; meter.ledger()``."""
+        """Meter a span: ``with subject.metered() as meter: ...; meter.cost()``."""
         return self._passes.meters.span()
 
     def pass_flops(

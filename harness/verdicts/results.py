@@ -57,9 +57,8 @@ class AttackedCell(Attacked):
     @property
     def flops_per_example(self) -> float:
         """What the attack's passes cost on an example, on average, nothing reused."""
-        ledger = self.record.ledger
-        spent = ledger.flops if ledger.flops_whole is None else ledger.flops_whole
-        return spent / max(1, len(self.rows))
+        cost = self.record.ledger.kept["attack"]
+        return cost.compared_flops / max(1, len(self.rows))
 
 
 class Results:

@@ -42,7 +42,7 @@ def run(control, subject, sets, matched=None):
     context = AttackContext("cell", budget=budget, matched=matched)
     with subject.metered() as meter:
         found = {x.example_id: x for x in control.run(subject, sets, context)}
-    return found, meter.ledger()
+    return found, meter.cost()
 
 
 # --- permuted -----------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 
 from harness.base.errors import RecordError
 from harness.records import files, schemas
-from harness.records.record import Diagnostic
+from harness.records.record import Cost, Diagnostic
 from harness.run.folder import RunFolder
 from tests.run_fixtures import read_all
 
@@ -105,3 +105,19 @@ def test_the_published_schema_alone_accepts_what_is_written(make_run) -> None:
     for record in read_all(make_run(seeds=[1])):
         document = json.loads(record.model_dump_json())
         jsonschema.validate(document, schema, jsonschema.Draft202012Validator)
+
+
+def test_costs_add_up_but_for_peak_memory() -> None:
+    parts = [
+        Cost(tokens_forward=5, flops=1.5, flops_whole=2.0, peak_memory_bytes=10),
+        Cost(tokens_forward=6, flops=0.5, peak_memory_bytes=None),
+        Cost(tokens_backward=2, seconds=0.5, peak_memory_bytes=7),
+    ]
+    assert sum(parts, Cost()) == Cost(
+        tokens_forward=11,
+        tokens_backward=2,
+        flops=2.0,
+        flops_whole=2.0,
+        seconds=0.5,
+        peak_memory_bytes=10,
+    )

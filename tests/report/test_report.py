@@ -131,7 +131,7 @@ def test_attack_and_control_are_paired_by_example(make_run) -> None:
     assert low < difference.mean() < high
     assert row["pairs"].value == 80
     ((record, rows), _) = _cells(run, "baseline", "hotflip")
-    expected = record.ledger.flops / len(rows)
+    expected = record.ledger.kept["attack"].flops / len(rows)
     assert row["FLOPs/example attack"].value == pytest.approx(expected)
     assert row["verdict"] == Label("beats random")
 

@@ -69,7 +69,7 @@ def test_what_a_model_would_write_is_correct_and_nothing_else(
         other[place] = (other[place] + 1) % 300
     found = subject.argmax_correct([PROMPT] * 5, [written, *others])
     assert found == [True, False, False, False, False]
-    assert subject.ledger.ledger().sequences_forward == 5
+    assert subject.ledger.cost().sequences_forward == 5
 
 
 def test_of_equal_logits_the_lowest_id_is_said(tiny_model):

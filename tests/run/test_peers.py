@@ -146,11 +146,12 @@ def test_no_attack_changes_exactly_nothing(done):
 
 
 def test_an_adaptive_attack_pays_for_the_passes_through_other_arms(done):
-    own, average = (record(done, "abs", x)["ledger"] for x in ("adaptive", "average"))
-    hotflip = record(done, "abs", "hotflip")["ledger"]
+    labels = ("adaptive", "average", "hotflip", "average-random")
+    own, average, hotflip, control = (
+        record(done, "abs", label)["ledger"]["kept"]["attack"] for label in labels
+    )
     assert own["sequences_backward"] == hotflip["sequences_backward"] > 0
     assert average["sequences_backward"] == 3 * hotflip["sequences_backward"]
-    control = record(done, "abs", "average-random")["ledger"]
     assert control["sequences_backward"] == 0
     assert control["flops_whole"] == pytest.approx(average["flops_whole"], rel=0.05)
 
@@ -364,7 +365,10 @@ def test_a_replay_goes_on_where_it_was_cut(cli, place, done, tmp_path):
     (folder / "samples.jsonl").unlink()
     first = json.loads(whole.splitlines()[0])
     first["adversarial_text"] = "as it was"
-    line = {"row": first, "ledger": record(done, "abs", "none")["ledger"]}
+    line = {
+        "row": first,
+        "cost": record(done, "abs", "none")["ledger"]["kept"]["attack"],
+    }
     (folder / "samples.partial.jsonl").write_text(json.dumps(line) + "\n")
 
     assert run_here(cli, place, out).code == 0

@@ -140,11 +140,11 @@ def test_rows_that_fill_a_pass_up_are_computed_but_were_not_asked_for():
     with subject.metered() as meter:
         subject.gradients(random_ids(5, N), random_ids(M))
 
-    ledger = meter.ledger()
-    assert ledger.sequences_forward == ledger.sequences_backward == 5
-    assert ledger.tokens_forward == ledger.tokens_backward == 5 * READ
-    assert ledger.flops_whole == pytest.approx(5 * (forward + backward))
-    assert ledger.flops == pytest.approx(8 * (forward + backward))
+    cost = meter.cost()
+    assert cost.sequences_forward == cost.sequences_backward == 5
+    assert cost.tokens_forward == cost.tokens_backward == 5 * READ
+    assert cost.flops_whole == pytest.approx(5 * (forward + backward))
+    assert cost.flops == pytest.approx(8 * (forward + backward))
 
 
 def out_of_memory_beyond(rows):

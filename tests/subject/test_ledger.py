@@ -19,7 +19,7 @@ def test_spans_see_what_is_spent_inside_them_and_the_total_sees_all():
             meters.backward(3, 30, 300.0)
     meters.forward(4, 40, 400.0)
 
-    assert inner.ledger().model_dump(exclude={"seconds", "peak_memory_bytes"}) == {
+    assert inner.cost().model_dump(exclude={"seconds", "peak_memory_bytes"}) == {
         "sequences_forward": 0,
         "sequences_backward": 3,
         "tokens_forward": 0,
@@ -56,7 +56,7 @@ def test_peak_memory_is_in_bytes():
     block = torch.ones(2**24)
 
     assert 4 * len(block) < peak_memory_bytes(CPU) < 2**40
-    assert Meters(CPU).total.ledger().peak_memory_bytes >= 4 * len(block)
+    assert Meters(CPU).total.cost().peak_memory_bytes >= 4 * len(block)
 
 
 @pytest.mark.accelerator
@@ -69,5 +69,5 @@ def test_an_inner_span_does_not_hide_the_peak_of_the_outer_one():
         with meters.span() as inner:
             torch.empty(2**20, dtype=torch.uint8, device=device)
 
-    hidden = outer.ledger().peak_memory_bytes - inner.ledger().peak_memory_bytes
+    hidden = outer.cost().peak_memory_bytes - inner.cost().peak_memory_bytes
     assert hidden > 2**25

@@ -201,10 +201,10 @@ def test_what_is_spent_counts_the_tokens_of_both_sides(subject):
     with subject.metered() as meter:
         subject.losses(random_ids(3, N), random_ids(M))
         subject.gradients(random_ids(1, N), random_ids(M))
-    ledger = meter.ledger()
-    assert (ledger.sequences_forward, ledger.tokens_forward) == (4, 4 * (N + M))
-    assert (ledger.sequences_backward, ledger.tokens_backward) == (1, N + M)
-    assert ledger.flops == 4 * forward + backward
+    cost = meter.cost()
+    assert (cost.sequences_forward, cost.tokens_forward) == (4, 4 * (N + M))
+    assert (cost.sequences_backward, cost.tokens_backward) == (1, N + M)
+    assert cost.flops == 4 * forward + backward
 
 
 def test_a_t5_has_no_limit_of_positions(subject):
@@ -270,9 +270,9 @@ def test_what_is_written_is_on_the_ledger(subject):
     with subject.metered() as meter:
         written = subject.generate(prompts, 6)
     lengths = [(len(p), len(w)) for p, w in zip(prompts, written, strict=True)]
-    assert meter.ledger().sequences_forward == 2
-    assert meter.ledger().tokens_forward == sum(n + m for n, m in lengths)
-    assert meter.ledger().flops == sum(subject.pass_flops(*pair)[0] for pair in lengths)
+    assert meter.cost().sequences_forward == 2
+    assert meter.cost().tokens_forward == sum(n + m for n, m in lengths)
+    assert meter.cost().flops == sum(subject.pass_flops(*pair)[0] for pair in lengths)
 
 
 def test_a_decoder_s_positions_limit_what_it_writes():

@@ -201,7 +201,7 @@ def test_a_step_to_another_token_gives_that_token_s_loss(family_subject):
         found = subject.shifted_losses(prompt, reference, shifts)
 
     assert found == pytest.approx(expected, abs=1e-5)
-    assert meter.ledger().sequences_forward == len(flips)
+    assert meter.cost().sequences_forward == len(flips)
     still = subject.exact_losses([prompt], reference)[0]  # the hook is gone
     assert still == pytest.approx(plain_loss(model, prompt, reference), abs=1e-5)
 
@@ -468,13 +468,13 @@ def test_the_ledger_counts_every_pass(subject):
         subject.exact_losses(random_ids(2, N), random_ids(M))
         subject.gradients(random_ids(3, N), random_ids(M))
 
-    ledger = meter.ledger()
-    assert ledger.sequences_forward == 10
-    assert ledger.tokens_forward == 10 * (N + M - 1)
-    assert ledger.sequences_backward == 3
-    assert ledger.tokens_backward == 3 * (N + M - 1)
-    assert ledger.flops == pytest.approx(10 * forward + 3 * backward)
-    assert ledger.seconds > 0
+    cost = meter.cost()
+    assert cost.sequences_forward == 10
+    assert cost.tokens_forward == 10 * (N + M - 1)
+    assert cost.sequences_backward == 3
+    assert cost.tokens_backward == 3 * (N + M - 1)
+    assert cost.flops == pytest.approx(10 * forward + 3 * backward)
+    assert cost.seconds > 0
 
 
 def test_the_ledger_counts_no_padding(subject):
