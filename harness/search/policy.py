@@ -151,7 +151,7 @@ class FlipPolicy:
         if least is None:
             return None
         rows = self.subject.embedding
-        clean = rows[torch.as_tensor(self.clean_ids, device=rows.device)]
+        clean = rows[torch.tensor(self.clean_ids, device=rows.device)]
         norms = clean.norm(dim=1)[:, None] * rows.norm(dim=1)
         cosines = (clean @ rows.T) / norms.clamp(min=torch.finfo(rows.dtype).tiny)
         near: Tensor = cosines >= least - ROUNDING

@@ -14,6 +14,7 @@ import torch
 from harness.base import CellError
 from harness.subject.causal import CausalNetwork
 from harness.subject.decoding import generate_greedily, predictions
+from harness.subject.fingerprint import fingerprint
 from harness.subject.ledger import Meter
 from harness.subject.network import network_of
 from harness.subject.passes import Passes
@@ -348,7 +349,7 @@ class Subject:
         It is ``(E_b - E_a)^T g_i`` for the token a that stands there [Ebrahimi et al.
         2018], in nats/token, and -inf where b is not allowed or is a itself.
         """
-        current = torch.as_tensor(prompt_ids, device=gradient.device)[:, None]
+        current = self._passes.ids(prompt_ids)[:, None]
         scores = gradient @ self.embedding.T
         gains = scores - scores.gather(1, current)
         gains[:, self._forbidden] = -torch.inf
@@ -381,6 +382,18 @@ class Subject:
         if isinstance(search, CausalNetwork):
             found |= {"reuses_prefixes": search.reuses, **search.settings}
         return found
+
+    def fingerprint(self) -> str:
+        """Return a hash of the weights, hooks and modes that results depend on.
+
+        Taken before and after a plugin is at work, it says whether that left the
+        subject as it was. The weights are read twice where they lie.
+        """
+        networks = (self._passes.exact, self._passes.search)
+        found = fingerprint({id(n): n.model for n in networks}.values())
+        cached = vars(self).get("embedding")
+        sound = cached is None or torch.equal(cached, self._passes.exact.embeddings())
+        return found if sound else f"{found}, but not the embedding"
 
     @property
     def n_parameters(self) -> int:

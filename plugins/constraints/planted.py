@@ -258,7 +258,7 @@ class _Planting:
     def _embedded(self, ids: Ids) -> Tensor:
         import torch
 
-        inputs = torch.as_tensor(ids, device=self.model.device)
+        inputs = torch.tensor(ids, device=self.model.device)
         embedded: Tensor = self.model.get_input_embeddings()(inputs)
         return embedded
 
@@ -266,7 +266,7 @@ class _Planting:
         """Return the log-probabilities [m, V] at the reference, after a prompt."""
         import torch
 
-        reference = torch.as_tensor(example.reference_ids, device=embeds.device)
+        reference = torch.tensor(example.reference_ids, device=embeds.device)
         if self.model.config.is_encoder_decoder:
             labels = self.model.prepare_decoder_input_ids_from_labels(reference[None])
             inputs = {"inputs_embeds": embeds[None], "decoder_input_ids": labels}
@@ -282,7 +282,7 @@ class _Planting:
     def _loss(self, example: Example, log_probs: Tensor) -> Tensor:
         import torch
 
-        reference = torch.as_tensor(example.reference_ids, device=log_probs.device)
+        reference = torch.tensor(example.reference_ids, device=log_probs.device)
         return -log_probs.gather(1, reference[:, None]).mean()
 
 
