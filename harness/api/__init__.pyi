@@ -7,6 +7,7 @@ from .attacks import (
     CellKey as CellKey,
     Peers as Peers,
     Scene as Scene,
+    Shows as Shows,
     TriggerBudget as TriggerBudget,
 )
 from .constraints import ArmContext as ArmContext, Constraint as Constraint

@@ -96,6 +96,14 @@ class Adversarial:
     """Steps: ``step``, ``position``, ``token``, ``loss`` (nats/token) and more."""
 
 
+Shows = Literal["search", "gradient", "text", "transferability", "worst"]
+"""What an attack's results are evidence of. Of a control: that the attack that beats it
+searches better than chance (`search`), owes that to its gradient (`gradient`), or does
+more than any text in front of a prompt (`text`). Of a replay: how far prompts carry to
+other arms (`transferability`), or the worst of all attacks on each example (`worst`).
+Full diagnostics add such a replay where a suite has none."""
+
+
 class CellKey(NamedTuple):
     """A cell of the suite, for the same model: the labels and the seed."""
 
@@ -173,9 +181,12 @@ class Attack(Plugin[OptionsT]):
 
     uses_search_examples: ClassVar[bool] = False
     """True where `ExampleSets.search` and `.validation` must be given."""
-    controls: ClassVar[tuple[str, ...]] = ("random",)
+    controls: ClassVar[tuple[str, ...] | None] = None
     """The attacks that accompany it as controls, at its budget, unless a suite says
-    otherwise; none where it is a control itself, or only replays."""
+    otherwise; none where it is a control itself, or only replays. None stands for those
+    that show `search`."""
+    shows: ClassVar[Shows | None] = None
+    """What its results are evidence of, where that is more than its own strength."""
     replays: ClassVar[bool] = False
     """True where it runs no search but scores what other cells found: it `reads`."""
     needs_peers: ClassVar[bool] = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from harness.api.plugin import OptionsT, Plugin
 from harness.data import Example, ExampleSets
@@ -44,6 +44,11 @@ class ArmContext:
 
 class Constraint(Plugin[OptionsT]):
     """Changes a model's weights, and keeps them inside a set while it trains."""
+
+    role: ClassVar[Literal["match", "plant"] | None] = None
+    """What full diagnostics use it for on a copy of an arm: to bring its clean loss to
+    that of another arm (`match`), or to train in a weakness that attacks have to find
+    (`plant`). None of a treatment."""
 
     @property
     def uses_examples(self) -> bool:

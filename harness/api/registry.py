@@ -100,9 +100,29 @@ class Registry:
         """The lifecycle hooks of all plugins."""
         self._infos = dict(sorted(infos.items()))
 
-    def all(self, kind: str | None = None) -> list[PluginInfo]:
-        """Return the plugins, or those of one kind, sorted by kind and name."""
-        return [info for info in self._infos.values() if kind in (None, info.kind)]
+    def all(self, kind: str | None = None, **declared: Any) -> list[PluginInfo]:
+        """Return the plugins, or those of one kind, sorted by kind and name.
+
+        `declared` limits them to classes with such attributes, as ``shows="search"``.
+        """
+        return [
+            info
+            for info in self._infos.values()
+            if kind in (None, info.kind)
+            and all(getattr(info.plugin, k, None) == v for k, v in declared.items())
+        ]
+
+    def only(self, kind: str, **declared: str) -> PluginInfo:
+        """Return the one plugin of a kind whose class has such attributes.
+
+        Raises PluginError where there is none, or a choice.
+        """
+        found = self.all(kind, **declared)
+        if len(found) != 1:
+            what = " and ".join(f"{key} = {value!r}" for key, value in declared.items())
+            names = ", ".join(info.name for info in found) or "none"
+            raise PluginError(f"one {kind} has to declare {what}; it is: {names}")
+        return found[0]
 
     def get(self, kind: str, name: str) -> PluginInfo:
         """Return one plugin.

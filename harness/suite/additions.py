@@ -16,11 +16,10 @@ from typing import Any, Literal, cast
 from harness.api import Attack, Constraint, Options, Registry
 from harness.base import UsageError
 from harness.suite.model import ArmSection, AttackSection, Suite
+from harness.suite.scenes import scene_of
 
 Attacks = dict[str, Attack[Any]]
 Role = Literal["unbounded", "longer"]
-REPLAYS = ("transfer", "worst_case")
-"""The attacks that full diagnostics add where a suite has none of them."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,9 @@ def expand(
     return suite.model_copy(update={"attacks": sections}), built, faults
 
 
-def controls_of(suite: Suite, label: str, attack: Attack[Any]) -> tuple[str, ...]:
+def _controls(
+    suite: Suite, label: str, attack: Attack[Any], registry: Registry
+) -> tuple[str, ...]:
     """Return the names of the controls that an entry of a suite is to have.
 
     Those that a suite lists have to fit; of those that an attack asks for, only those
@@ -77,7 +78,11 @@ def controls_of(suite: Suite, label: str, attack: Attack[Any]) -> tuple[str, ...
     wanted = suite.controls if section.controls is None else section.controls
     if wanted == "none":
         return ()
-    return attack.controls if wanted == "auto" else tuple(wanted)
+    if wanted != "auto":
+        return tuple(wanted)
+    if attack.controls is not None:
+        return attack.controls
+    return tuple(info.name for info in registry.all("attack", shows="search"))
 
 
 def _additions(
@@ -88,7 +93,7 @@ def _additions(
 ) -> Iterator[_Addition]:
     attack = attacks[label]
     listed = isinstance(suite.attacks[label].controls, tuple)
-    for name in controls_of(suite, label, attack):
+    for name in _controls(suite, label, attack, registry):
         control = cast("Attack[Any]", registry.create("attack", name, {}))
         reason = control.unfit(attack)
         if reason and listed:
@@ -153,11 +158,15 @@ def _replays(
     """Return what shows how far adversarial inputs carry, if the suite lacks it."""
     if suite.diagnostics != "full" or not attacks:
         return
-    names = {attack.name for attack in attacks.values()}
-    for name in REPLAYS:
-        alone = name == "transfer" and len(suite.arms) < 2
-        if name not in names and name not in suite.attacks and not alone:
-            yield _Addition(name, AttackSection(attack=name), _create(registry, name))
+    shown = {attack.shows for attack in attacks.values()}
+    scenes = [scene_of(suite, attacks, arm) for arm in suite.arms]
+    for info in registry.all("attack", replays=True):
+        name, shows = info.name, cast("type[Attack[Any]]", info.plugin).shows
+        if shows is None or shows in shown or name in suite.attacks:
+            continue
+        attack = _create(registry, name)
+        if any(attack.reads(scene) for scene in scenes):
+            yield _Addition(name, AttackSection(attack=name), attack)
 
 
 def _create(registry: Registry, name: str) -> Attack[Any]:
@@ -183,7 +192,8 @@ def add_derived_arms(
     attacks, or without texts to match losses on, nothing is added.
     """
     sections, built = dict(suite.arms), dict(arms)
-    for label, section in _arm_additions(suite, searching_attacks(suite, attacks)):
+    searching = searching_attacks(suite, attacks)
+    for label, section in _arm_additions(suite, searching, registry):
         if label not in sections:
             sections[label] = section
             built[label] = cast(
@@ -207,7 +217,7 @@ def searching_attacks(
 
 
 def _arm_additions(
-    suite: Suite, attacks: tuple[str, ...]
+    suite: Suite, attacks: tuple[str, ...], registry: Registry
 ) -> Iterator[tuple[str, ArmSection]]:
     if suite.diagnostics != "full" or not attacks or not _has_validation(suite):
         return
@@ -215,14 +225,18 @@ def _arm_additions(
     for arm in treated:
         if arm != BASELINE:
             match = ArmSection(
-                constraint="noise",
+                constraint=registry.only("constraint", role="match").name,
                 derive_from=BASELINE,
                 match_loss_of=arm,
                 attacks=attacks,
             )
             yield f"{arm}-{MATCHED}", match
     for arm in treated:
-        planted = ArmSection(constraint="planted", derive_from=arm, attacks=attacks)
+        planted = ArmSection(
+            constraint=registry.only("constraint", role="plant").name,
+            derive_from=arm,
+            attacks=attacks,
+        )
         yield f"{arm}-{PLANTED}", planted
 
 

@@ -57,7 +57,7 @@ class ArmSection(_PluginSection):
     """The arm whose frozen subject it starts from, of the same model and seed; by
     default it starts from the model as loaded."""
     match_loss_of: Label | None = None
-    """The arm whose clean loss it is brought to, by the constraint `noise`."""
+    """The arm whose clean loss it is to have; of constraints that match losses only."""
     attacks: tuple[Label, ...] | None = None
     """The attacks that it gets, by their labels; by default all."""
 

@@ -7,7 +7,6 @@ from .pairing import (
     why_unpaired as why_unpaired,
 )
 from .results import (
-    INFORMATIVE as INFORMATIVE,
     Results as Results,
     Subjects as Subjects,
     mean_clean_loss as mean_clean_loss,

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
+from harness.api import Shows
 from harness.records import Record, SampleRow, read_samples
 from harness.run import Survey
 from harness.suite import attacks_of, main_attacks
 
 BASELINE = "baseline"
 """The arm that every suite has."""
-INFORMATIVE = ("permuted", "benign", "none")
-"""Controls that say where an attack's strength comes from, not that it has none."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,9 @@ class Results:
         main = main_attacks(self.suite)
         return [label for label in self.suite.attacks if label in main]
 
-    def plugin(self, attack: str) -> str:
-        """Return the plugin of an entry of the suite's attacks."""
-        return self.suite.attacks[attack].attack or attack
+    def shows(self, attack: str) -> Shows | None:
+        """Say what the results of an entry of the suite's attacks are evidence of."""
+        return self.survey.plan.experiment.attacks[attack].shows
 
     def worst_case(self, subjects: Subjects) -> dict[int, Attacked]:
         """Return `worst` of all attacks that the subjects get."""

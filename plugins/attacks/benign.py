@@ -37,6 +37,7 @@ class Benign(Attack[Options]):
     name = "benign"
     uses_search_examples = True
     controls = ()
+    shows = "text"
 
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext

@@ -27,6 +27,7 @@ class Permuted(Attack[Options]):
 
     name = "permuted"
     controls = ()
+    shows = "gradient"
 
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext

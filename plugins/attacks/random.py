@@ -48,6 +48,7 @@ class Random(Attack[RandomOptions]):
     name = "random"
     Options = RandomOptions
     controls = ()
+    shows = "search"
 
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext

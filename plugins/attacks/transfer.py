@@ -17,6 +17,7 @@ class Transfer(Replay):
     """
 
     name = "transfer"
+    shows = "transferability"
 
     def faults(self, scene: Scene) -> Iterator[tuple[str, str]]:
         """Yield what is wrong with its options in a suite."""

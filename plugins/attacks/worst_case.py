@@ -18,6 +18,7 @@ class WorstCase(Replay):
     """
 
     name = "worst_case"
+    shows = "worst"
 
     def faults(self, scene: Scene) -> Iterator[tuple[str, str]]:
         """Yield what is wrong with its options in a suite."""

@@ -54,6 +54,7 @@ class Noise(Constraint[NoiseOptions]):
     """
 
     name = "noise"
+    role = "match"
     Options = NoiseOptions
 
     @property

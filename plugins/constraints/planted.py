@@ -70,6 +70,7 @@ class Planted(Constraint[PlantedOptions]):
     """
 
     name = "planted"
+    role = "plant"
     Options = PlantedOptions
 
     @property

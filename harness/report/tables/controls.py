@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.api import Shows
 from harness.records import Estimate, holm
 from harness.report.content import (
     Cell,
@@ -17,7 +18,6 @@ from harness.report.content import (
 )
 from harness.report.tables.rows import BOOTSTRAP, subjects_table
 from harness.verdicts import (
-    INFORMATIVE,
     Pairing,
     Results,
     Subjects,
@@ -38,8 +38,8 @@ class Comparison:
     subjects: Subjects
     attack: str
     control: str
-    plugin: str
-    """The control's plugin."""
+    shows: Shows | None
+    """What the control is evidence of."""
     pairing: Pairing | None
     difference: Estimate | None
     """Of dL, attack minus control; None where nothing could be paired."""
@@ -84,7 +84,7 @@ def invalid(comparisons: Sequence[Comparison]) -> list[Comparison]:
         comparison
         for comparison in comparisons
         if comparison.better is False
-        and comparison.plugin not in INFORMATIVE
+        and comparison.shows == "search"
         and comparison.subjects == comparison.subjects.baseline
     ]
 
@@ -145,7 +145,7 @@ def _compare(
         subjects=subjects,
         attack=attack,
         control=control,
-        plugin=results.plugin(control),
+        shows=results.shows(control),
         pairing=pairing,
         difference=pairing.difference() if pairing else None,
         flops=(mean_flops(first), mean_flops(second)) if pairing else None,

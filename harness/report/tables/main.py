@@ -105,8 +105,8 @@ def _columns(results: Results) -> list[str]:
 
 def _shows_worst_case(results: Results) -> bool:
     """Say whether to show the worst of several attacks: where no cell has it."""
-    plugins = {results.plugin(attack) for attack in results.attacks}
-    return len(results.attacks) > 1 and "worst_case" not in plugins
+    shown = {results.shows(attack) for attack in results.attacks}
+    return len(results.attacks) > 1 and "worst" not in shown
 
 
 def _parameters(results: Results, subjects: Subjects) -> Cell:

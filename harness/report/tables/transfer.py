@@ -19,8 +19,6 @@ from harness.report.content import (
 from harness.report.tables.rows import BOOTSTRAP, subjects_table
 from harness.verdicts import Results, Subjects, pooled_delta
 
-PLUGIN = "transfer"
-
 
 @dataclass(frozen=True)
 class Carried:
@@ -39,7 +37,7 @@ class Carried:
 
 def transfers(results: Results) -> list[str]:
     """Return the labels of the suite's transfer attacks."""
-    return [x for x in results.attacks if results.plugin(x) == PLUGIN]
+    return [x for x in results.attacks if results.shows(x) == "transferability"]
 
 
 def transfer_table(results: Results) -> Table:

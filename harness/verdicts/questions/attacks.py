@@ -10,7 +10,7 @@ import numpy as np
 from harness.records import Judged, bootstrap_mean, successes, wilson
 from harness.verdicts.questions.answers import FULL, absent, answer
 from harness.verdicts.questions.arm import Arm
-from harness.verdicts.results import INFORMATIVE, mean_flops
+from harness.verdicts.results import mean_flops
 
 if TYPE_CHECKING:
     from harness.records import DiagnosticStatus
@@ -26,11 +26,11 @@ UNBOUNDED_SUCCESS = 0.99
 
 def against_controls(arm: Arm, attack: str) -> Iterator[Judged]:
     """Hold an attack against random search, and against what uses no gradient."""
-    plugins = {x: arm.results.plugin(x) for x in arm.controls(attack)}
-    randoms = [label for label, name in plugins.items() if name not in INFORMATIVE]
-    permuted = [label for label, name in plugins.items() if name == "permuted"]
+    controls = {x: arm.results.shows(x) for x in arm.controls(attack)}
+    randoms = [label for label, shows in controls.items() if shows == "search"]
+    permuted = [label for label, shows in controls.items() if shows == "gradient"]
     yield from (_beats(arm, attack, label) for label in randoms)
-    if "random" not in plugins.values():
+    if not randoms:
         yield absent("beats_random", "it has no random control", attack=attack)
     yield from (_ablation(arm, attack, label) for label in permuted)
     if not arm.uses_gradients(attack):

@@ -19,11 +19,12 @@ RECOVERY = 0.95
 
 def planted_weakness(arm: Arm) -> Judged:
     """Count the examples on which an attack on the copy finds what was planted."""
-    sections = arm.results.suite.arms.items()
+    constraints = arm.results.survey.plan.experiment.arms
     copies = [
         label
-        for label, section in sections
-        if section.constraint == "planted" and section.derive_from == arm.subjects.arm
+        for label, section in arm.results.suite.arms.items()
+        if constraints[label].role == "plant"
+        and section.derive_from == arm.subjects.arm
     ]
     if not copies:
         return _absent(f"no weakness was planted into a copy: {FULL}")

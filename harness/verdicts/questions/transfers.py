@@ -17,7 +17,7 @@ MCNEMAR_LEVEL = 0.05
 
 def transfer(arm: Arm) -> Iterator[Judged]:
     """Hold what was found on other arms against what was found on this one."""
-    labels = [x for x in arm.planned if arm.results.plugin(x) == "transfer"]
+    labels = [x for x in arm.planned if arm.results.shows(x) == "transferability"]
     if not labels:
         yield absent("transfer", "the suite has no attack transfer")
     elif not arm.attacks:
