@@ -1,5 +1,11 @@
 from .decoding import decoder_inputs as decoder_inputs, text_inputs as text_inputs
-from .rounding import MARGIN_NATS as MARGIN_NATS, together as together
+from .ledger import Meter as Meter
+from .passes import Passes as Passes
+from .rounding import (
+    MARGIN_NATS as MARGIN_NATS,
+    Asking as Asking,
+    together as together,
+)
 from .rules import (
     STOP_WORDS as STOP_WORDS,
     TokenRules as TokenRules,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -11,8 +13,11 @@ import torch
 
 from harness.base import CellError
 from harness.subject.causal import CausalNetwork
+from harness.subject.decoding import generate_greedily, predictions
+from harness.subject.fingerprint import fingerprint
 from harness.subject.ledger import Meters
-from harness.subject.rounding import rounding_margin
+from harness.subject.network import network_of
+from harness.subject.rounding import rounding_margin, top
 from harness.subject.sharing import Shape, shapes_of
 
 if TYPE_CHECKING:
@@ -20,11 +25,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from harness.base import Ids
     from harness.subject.fast.prefixes import KeyValues
     from harness.subject.network import Network
-    from harness.subject.rounding import Score
+    from harness.subject.rounding import Asking, Score
 
     Losses = NDArray[np.float64]
     Pair = tuple[Ids, Ids]
@@ -66,6 +72,66 @@ class Passes:
         less once the device ran out of memory."""
         self.tokens_at_once = TOKENS_AT_ONCE.get(kind, 8192)
         self._read_whole = READ_WHOLE.get(kind, 0)
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, precision: str, batch_size: int) -> Passes:
+        """Take a frozen float32 model; below that precision, a copy of it searches.
+
+        Raises CellError where the model's head does more than we know of.
+        """
+        exact = search = network_of(model)
+        exact.check_head()
+        if precision != "float32":
+            search = network_of(_in_precision(model, getattr(torch, precision)))
+            if isinstance(search, CausalNetwork):
+                search.hurry()
+        return cls(exact, search, precision, batch_size)
+
+    @property
+    def settings(self) -> dict[str, bool]:
+        """Say which ways of a search change the last bits of its losses."""
+        if not isinstance(self.search, CausalNetwork):
+            return {}
+        return {"reuses_prefixes": self.search.reuses, **self.search.settings}
+
+    @property
+    def max_positions(self) -> int | None:
+        """How many tokens a pass may read; None where the model states no limit."""
+        limit = getattr(self.exact.model.config, "max_position_embeddings", None)
+        return None if limit is None else int(limit)
+
+    def fingerprint(self) -> str:
+        """Return a hash of the weights, hooks and modes of the models."""
+        networks = (self.exact, self.search)
+        return fingerprint({id(n): n.model for n in networks}.values())
+
+    # --- pairs ----------------------------------------------------------------------
+
+    def pairs(
+        self, prompts: Sequence[Ids] | Ids, references: Sequence[Ids] | Ids
+    ) -> list[Pair]:
+        """Put each prompt with its reference, or all with the one reference [m].
+
+        Raises ValueError where one is empty, and CellError where a pair is longer than
+        the model can read.
+        """
+        if isinstance(references, np.ndarray) and references.ndim == 1:
+            references = [references] * len(prompts)
+        pairs: list[Pair] = list(zip(prompts, references, strict=True))
+        for n, m in {(len(prompt), len(reference)) for prompt, reference in pairs}:
+            if not n or not m:
+                raise ValueError("a prompt and a reference need at least one token")
+            self._check_length(self.exact.tokens_read(n, m))
+        return pairs
+
+    def _check_length(self, n_tokens: int) -> None:
+        if self.max_positions is not None and n_tokens > self.max_positions:
+            raise CellError(
+                f"a sequence of {n_tokens} tokens is too long for a model of "
+                f"{self.max_positions} positions"
+            )
+
+    # --- losses ---------------------------------------------------------------------
 
     def _pass(self, network: Network, pairs: Sequence[Pair]) -> Losses:
         """Score pairs of equal shape in one forward pass."""
@@ -184,6 +250,7 @@ class Passes:
         return read[0]
 
     def lone_losses(self, pairs: Sequence[Pair]) -> Losses:
+        """Score pairs in float32, each alone."""
         losses = [self._pass(self.exact, [pair])[0] for pair in pairs]
         return np.array(losses, dtype=np.float64)
 
@@ -234,7 +301,27 @@ class Passes:
                 self._halve_gradients(rows, tokens)
         return found
 
-    def token_losses(self, chosen: Sequence[tuple[Ids, int]]) -> list[Losses]:
+    # --- tokens ---------------------------------------------------------------------
+
+    def token_losses(
+        self, sequences: Sequence[Ids] | Ids, firsts: Sequence[int]
+    ) -> list[Losses]:
+        """Score each sequence's tokens from its first scored one on, in float32."""
+        result: list[Losses] = [np.empty(0) for _ in sequences]
+        scored = [i for i, ids in enumerate(sequences) if len(ids) > firsts[i]]
+        for i in scored:
+            self._check_length(len(sequences[i]) - 1)
+
+        def run(batch: Sequence[int]) -> None:
+            found = self._token_losses([(sequences[i], firsts[i]) for i in batch])
+            for i, losses in zip(batch, found, strict=True):
+                result[i] = losses
+
+        # Neighbours of like length waste little on padding.
+        self.in_batches(sorted(scored, key=lambda i: len(sequences[i])), run)
+        return result
+
+    def _token_losses(self, chosen: Sequence[tuple[Ids, int]]) -> list[Losses]:
         """Score each sequence from a token on, in one pass, padded on the right."""
         longest = max(len(ids) for ids, _ in chosen)
         padded = np.zeros((len(chosen), longest), dtype=np.int64)
@@ -248,6 +335,62 @@ class Passes:
             self.meters.forward(1, len(ids) - 1, forward)
         ends = np.cumsum(scored.sum(axis=1))[:-1]
         return np.split(losses.double().cpu().numpy(), ends)
+
+    def argmax_correct(self, pairs: Sequence[Pair]) -> list[bool]:
+        """Say of each pair, alone, whether all of its reference is the arg-max."""
+        found = []
+        for prompt, reference in (map(self.ids, pair) for pair in pairs):
+            said = predictions(self.exact.model, prompt, reference)
+            found.append(bool(torch.equal(said, reference)))
+        for pair in pairs:
+            self.count([pair])
+        return found
+
+    def generate(
+        self, prompts: Sequence[Ids], max_new_tokens: int, end: int
+    ) -> list[Ids]:
+        """Return what is written after each prompt, up to the token `end`."""
+        for prompt in prompts:
+            self._check_length(self.exact.tokens_read(len(prompt), max_new_tokens))
+        written: list[Ids] = [np.empty(0, dtype=np.int64) for _ in prompts]
+
+        def run(batch: Sequence[int]) -> None:
+            chosen = [prompts[i] for i in batch]
+            found = generate_greedily(self.exact.model, chosen, max_new_tokens, end)
+            for i, ids in zip(batch, found, strict=True):
+                written[i] = ids
+
+        self.in_batches(sorted(range(len(prompts)), key=lambda i: len(prompts[i])), run)
+        for pair in zip(prompts, written, strict=True):
+            self.count([pair])
+        return written
+
+    # --- choosing -------------------------------------------------------------------
+
+    def choice(
+        self, pairs: Sequence[Pair], losses: Losses, k: int, *, lowest: bool = False
+    ) -> Asking[list[int]]:
+        """Find the indices of the `k` highest (or `lowest`) losses, as `Subject.top`.
+
+        Where there are fewer losses than pairs, each is the mean over as many pairs as
+        every other, which follow one another.
+        """
+        sign = -1 if lowest else 1
+        each = len(pairs) // max(1, len(losses))
+        if each * len(losses) != len(pairs):
+            raise ValueError(f"{len(losses)} losses are not of {len(pairs)} pairs")
+
+        def scored(score: Score, indices: Sequence[int]) -> Asking[Losses]:
+            own = [pair for i in indices for pair in pairs[i * each : (i + 1) * each]]
+            exacter = yield score, own
+            means: Losses = exacter.reshape(-1, each).mean(axis=1)
+            return sign * means
+
+        tokens = max(1, each) * min((len(r) for _, r in pairs), default=1)
+        referees = [(m, partial(scored, score)) for m, score in self.referees(tokens)]
+        return (yield from top(sign * losses, k, referees))
+
+    # --- counting and batching ------------------------------------------------------
 
     def count(
         self,
@@ -353,3 +496,15 @@ def _fits(run: Callable[[T], None], batch: T) -> bool:
 def _power_of_two(most: int) -> int:
     """Return the highest power of two that is not above a number, 1 at least."""
     return int(1 << max(1, most).bit_length() - 1)
+
+
+def _in_precision(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Copy a model with its parameters in `dtype` and its buffers untouched.
+
+    Rotary frequencies are a buffer, and bfloat16 would shift every position.
+    """
+    memo: dict[int, object] = {
+        id(parameter): torch.nn.Parameter(parameter.to(dtype), requires_grad=False)
+        for parameter in model.parameters()
+    }
+    return copy.deepcopy(model, memo)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
+
+from harness.base import Ids
 
 T = TypeVar("T")
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from harness.base import Ids
-
-    Losses = NDArray[np.float64]
-    Pair = tuple[Ids, Ids]
-    Score = Callable[[Sequence[Pair]], Losses]
-    Asking = Generator[tuple[Score, Sequence[Pair]], Losses, T]
-    Referee = tuple[float, Callable[[Sequence[int]], Asking[Losses]]]
+Losses = NDArray[np.float64]
+Pair = tuple[Ids, Ids]
+Score = Callable[[Sequence[Pair]], Losses]
+Asking = Generator[tuple[Score, Sequence[Pair]], Losses, T]
+"""Asks a scorer for the losses of pairs, and is sent them; returns what it found."""
+Referee = tuple[float, Callable[[Sequence[int]], Asking[Losses]]]
 
 MARGIN_NATS = 3e-4
 """How far two float32 passes of the same input may differ by the batch that they are

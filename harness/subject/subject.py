@@ -1,42 +1,32 @@
-"""The only door to a model: losses, gradients, tokens, and what they cost."""
+"""The only door to a model: losses, gradients, tokens, and what they cost.
+
+Plugins import this module as they are read, so it is light: torch and the networks are
+loaded when a subject is made.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
-from harness.base import CellError
-from harness.subject.causal import CausalNetwork
-from harness.subject.decoding import generate_greedily, predictions
-from harness.subject.fingerprint import fingerprint
-from harness.subject.ledger import Meter
-from harness.subject.network import network_of
-from harness.subject.passes import Passes
-from harness.subject.rounding import together, top
-from harness.subject.vocabulary import Vocabulary
+from harness import subject as room
+from harness.base import CellError, Ids
+from harness.subject.rules import TokenRules
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from harness.base import Ids
-    from harness.subject.rounding import Asking, Score
-    from harness.subject.rules import TokenRules
 
     Losses = NDArray[np.float64]
     Pair = tuple[Ids, Ids]
     References = Sequence[Ids] | Ids
     ComputeGradients = Callable[[Sequence[Ids], Sequence[Ids]], list[Tensor]]
     Transform = Callable[[Sequence[Ids], Sequence[Ids], list[Tensor]], list[Tensor]]
-
-T = TypeVar("T")
 
 
 class Subject:
@@ -64,15 +54,9 @@ class Subject:
         self.dtype = dtype
         self._tokenizer = tokenizer
         self._model = model.to(device).eval().requires_grad_(False)
-        exact = search = network_of(self._model)
-        exact.check_head()
-        if dtype != "float32":
-            search = network_of(_in_precision(self._model, getattr(torch, dtype)))
-            if isinstance(search, CausalNetwork):
-                search.hurry()
-        self._passes = Passes(exact, search, dtype, batch_size)
+        self._passes = room.Passes.of(self._model, dtype, batch_size)
         self._compute_gradients: ComputeGradients | None = None
-        self.vocabulary = Vocabulary(tokenizer, exact.rows, rules)
+        self.vocabulary = room.Vocabulary(tokenizer, self._passes.exact.rows, rules)
 
     # --- what it costs --------------------------------------------------------------
 
@@ -98,11 +82,11 @@ class Subject:
         self._passes.gradient_tokens = tokens
 
     @property
-    def ledger(self) -> Meter:
+    def ledger(self) -> room.Meter:
         """All that was spent on this subject so far."""
         return self._passes.meters.total
 
-    def metered(self) -> AbstractContextManager[Meter]:
+    def metered(self) -> AbstractContextManager[room.Meter]:
         """Meter a span: ``with subject.metered() as meter: ...; meter.cost()``."""
         return self._passes.meters.span()
 
@@ -129,12 +113,14 @@ class Subject:
         `reachable_only` it is NaN where no text encodes to the prompt.
         """
         fetch = self._passes.launched(
-            self._passes.search, self._pairs(prompts, references)
+            self._passes.search, self._passes.pairs(prompts, references)
         )
         if not reachable_only:
             return fetch()
         reachable = self.reachable(prompts)  # while the device works
-        return np.where(reachable, fetch(), np.nan)
+        losses = fetch()
+        losses[[not one for one in reachable]] = float("nan")
+        return losses
 
     def exact_losses(
         self, prompts: Sequence[Ids] | Ids, references: References
@@ -143,7 +129,7 @@ class Subject:
 
         Independent of `batch_size` and of the other pairs: this is what is recorded.
         """
-        return self._passes.lone_losses(self._pairs(prompts, references))
+        return self._passes.lone_losses(self._passes.pairs(prompts, references))
 
     def shifted_losses(self, prompt: Ids, reference: Ids, shifts: Tensor) -> Losses:
         """Return the loss [B] of one pair with its prompt's embeddings shifted.
@@ -152,7 +138,7 @@ class Subject:
         prompt's positions. In float32, in batches: what `gradients` says of such steps
         can be held against it.
         """
-        [pair] = self._pairs([prompt], [reference])
+        [pair] = self._passes.pairs([prompt], [reference])
         return self._passes.shifted_losses(pair, shifts)
 
     def token_losses(
@@ -163,23 +149,11 @@ class Subject:
         A token is predicted from those before it, so `first_scored` is at least 1 (one
         number for all sequences, or one for each). In float32, in batches.
         """
-        firsts = _one_each(first_scored, len(sequences))
-        if min(firsts, default=1) < 1:
+        if isinstance(first_scored, int):
+            first_scored = [first_scored] * len(sequences)
+        if min(first_scored, default=1) < 1:
             raise ValueError("the first token of a sequence has no prediction")
-        result: list[Losses] = [np.empty(0) for _ in sequences]
-        scored = [i for i, ids in enumerate(sequences) if len(ids) > firsts[i]]
-        for i in scored:
-            self._check_length(len(sequences[i]) - 1)
-
-        def run(batch: Sequence[int]) -> None:
-            chosen = [(sequences[i], firsts[i]) for i in batch]
-            found = self._passes.token_losses(chosen)
-            for i, losses in zip(batch, found, strict=True):
-                result[i] = losses
-
-        # Neighbours of like length waste little on padding.
-        self._passes.in_batches(sorted(scored, key=lambda i: len(sequences[i])), run)
-        return result
+        return self._passes.token_losses(sequences, first_scored)
 
     def argmax_correct(
         self, prompts: Sequence[Ids] | Ids, references: References
@@ -189,14 +163,7 @@ class Subject:
         Each token is predicted from the prompt and the reference's tokens before it,
         in float32, each pair alone; of equal logits, the lowest id is the arg-max.
         """
-        pairs = self._pairs(prompts, references)
-        found = []
-        for prompt, reference in (map(self._passes.ids, pair) for pair in pairs):
-            said = predictions(self._model, prompt, reference)
-            found.append(bool(torch.equal(said, reference)))
-        for pair in pairs:
-            self._passes.count([pair])
-        return found
+        return self._passes.argmax_correct(self._passes.pairs(prompts, references))
 
     # --- writing --------------------------------------------------------------------
 
@@ -210,23 +177,7 @@ class Subject:
         end = self._tokenizer.eos_token_id
         if end is None:
             raise CellError("the tokenizer has no end-of-text token to stop writing at")
-        for prompt in prompts:
-            self._check_length(
-                self._passes.exact.tokens_read(len(prompt), max_new_tokens)
-            )
-        written: list[Ids] = [np.empty(0, dtype=np.int64) for _ in prompts]
-
-        def run(batch: Sequence[int]) -> None:
-            chosen = [prompts[i] for i in batch]
-            found = generate_greedily(self._model, chosen, max_new_tokens, int(end))
-            for i, ids in zip(batch, found, strict=True):
-                written[i] = ids
-
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        self._passes.in_batches(order, run)
-        for pair in zip(prompts, written, strict=True):
-            self._passes.count([pair])
-        return written
+        return self._passes.generate(prompts, max_new_tokens, int(end))
 
     # --- choosing -------------------------------------------------------------------
 
@@ -257,7 +208,9 @@ class Subject:
         does the search precision, but for what it moves beyond the `rounding_margin`.
         Equal losses go to the lower index; losses that are not finite come last.
         """
-        [found] = together([self.choice(prompts, references, losses, k, lowest=lowest)])
+        [found] = room.together(
+            [self.choice(prompts, references, losses, k, lowest=lowest)]
+        )
         return found
 
     def choice(
@@ -268,29 +221,13 @@ class Subject:
         k: int,
         *,
         lowest: bool = False,
-    ) -> Asking[list[int]]:
+    ) -> room.Asking[list[int]]:
         """Find what `top` returns; many choices can be made `together`."""
-        pairs = self._pairs(prompts, references)
-        sign = -1 if lowest else 1
-        each = len(pairs) // max(1, len(losses))
-        if each * len(losses) != len(pairs):
-            raise ValueError(f"{len(losses)} losses are not of {len(pairs)} pairs")
-
-        def scored(score: Score, indices: Sequence[int]) -> Asking[Losses]:
-            own = [pair for i in indices for pair in pairs[i * each : (i + 1) * each]]
-            exacter = yield score, own
-            means: Losses = exacter.reshape(-1, each).mean(axis=1)
-            return sign * means
-
-        tokens = max(1, each) * min((len(r) for _, r in pairs), default=1)
-        referees = [
-            (m, partial(scored, score)) for m, score in self._passes.referees(tokens)
-        ]
-        return (yield from top(sign * losses, k, referees))
+        pairs = self._passes.pairs(prompts, references)
+        return self._passes.choice(pairs, losses, k, lowest=lowest)
 
     # --- gradients ------------------------------------------------------------------
 
-    @torch.inference_mode(mode=False)
     def gradients(
         self, prompts: Sequence[Ids] | Ids, references: References
     ) -> list[Tensor]:
@@ -300,10 +237,13 @@ class Subject:
         rows: what remains of a pass is filled up. So a pair's gradient depends on
         nothing but the pair, `gradient_tokens` and the device.
         """
-        pairs = self._pairs(prompts, references)
-        if self._compute_gradients is not None:
+        import torch
+
+        pairs = self._passes.pairs(prompts, references)
+        with torch.inference_mode(mode=False):
+            if self._compute_gradients is None:
+                return self._passes.gradients(pairs)
             return self._compute_gradients([p for p, _ in pairs], [r for _, r in pairs])
-        return self._passes.gradients(pairs)
 
     def with_gradients(self, transform: Transform) -> Subject:
         """Return a view whose gradients are ``transform(prompts, references, real)``.
@@ -352,8 +292,8 @@ class Subject:
         current = self._passes.ids(prompt_ids)[:, None]
         scores = gradient @ self.embedding.T
         gains = scores - scores.gather(1, current)
-        gains[:, self._forbidden] = -torch.inf
-        return gains.scatter_(1, current, -torch.inf)
+        gains[:, self._forbidden] = float("-inf")
+        return gains.scatter_(1, current, float("-inf"))
 
     # --- text -----------------------------------------------------------------------
 
@@ -374,14 +314,11 @@ class Subject:
     @property
     def settings(self) -> dict[str, Any]:
         """What changes the last bits of a search's losses, beside the batch size."""
-        found: dict[str, Any] = {
+        return {
             "search_dtype": self.dtype,
             "gradient_tokens": self.gradient_tokens,
+            **self._passes.settings,
         }
-        search = self._passes.search
-        if isinstance(search, CausalNetwork):
-            found |= {"reuses_prefixes": search.reuses, **search.settings}
-        return found
 
     def fingerprint(self) -> str:
         """Return a hash of the weights, hooks and modes that results depend on.
@@ -389,10 +326,9 @@ class Subject:
         Taken before and after a plugin is at work, it says whether that left the
         subject as it was. The weights are read twice where they lie.
         """
-        networks = (self._passes.exact, self._passes.search)
-        found = fingerprint({id(n): n.model for n in networks}.values())
+        found = self._passes.fingerprint()
         cached = vars(self).get("embedding")
-        sound = cached is None or torch.equal(cached, self._passes.exact.embeddings())
+        sound = cached is None or cached.equal(self._passes.exact.embeddings())
         return found if sound else f"{found}, but not the embedding"
 
     @property
@@ -408,8 +344,7 @@ class Subject:
     @property
     def max_positions(self) -> int | None:
         """How many tokens a pass may read; None where the model states no limit."""
-        limit = getattr(self._model.config, "max_position_embeddings", None)
-        return None if limit is None else int(limit)
+        return self._passes.max_positions
 
     def huggingface(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Return the float32 model and its tokenizer, for libraries that need them.
@@ -420,41 +355,6 @@ class Subject:
 
     # --- arrays ---------------------------------------------------------------------
 
-    def _pairs(
-        self, prompts: Sequence[Ids] | Ids, references: References
-    ) -> list[Pair]:
-        if isinstance(references, np.ndarray) and references.ndim == 1:
-            references = [references] * len(prompts)
-        pairs: list[Pair] = list(zip(prompts, references, strict=True))
-        for n, m in {(len(prompt), len(reference)) for prompt, reference in pairs}:
-            if not n or not m:
-                raise ValueError("a prompt and a reference need at least one token")
-            self._check_length(self._passes.exact.tokens_read(n, m))
-        return pairs
-
-    def _check_length(self, n_tokens: int) -> None:
-        if self.max_positions is not None and n_tokens > self.max_positions:
-            raise CellError(
-                f"a sequence of {n_tokens} tokens is too long for a model of "
-                f"{self.max_positions} positions"
-            )
-
     @cached_property
     def _forbidden(self) -> Tensor:
         return self._passes.tensor(~self.vocabulary.mask())
-
-
-def _one_each(first: int | Sequence[int], count: int) -> list[int]:
-    return [first] * count if isinstance(first, int) else list(first)
-
-
-def _in_precision(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Copy a model with its parameters in `dtype` and its buffers untouched.
-
-    Rotary frequencies are a buffer, and bfloat16 would shift every position.
-    """
-    memo: dict[int, object] = {
-        id(parameter): torch.nn.Parameter(parameter.to(dtype), requires_grad=False)
-        for parameter in model.parameters()
-    }
-    return copy.deepcopy(model, memo)

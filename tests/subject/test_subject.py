@@ -1,4 +1,6 @@
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -693,3 +695,16 @@ def test_a_view_can_count_for_another_subject(tiny_model, tiny_tokenizer):
 
     assert (spent.sequences_forward, own.sequences_forward) == (1, 0)
     assert losses == other.losses(prompts, reference)
+
+
+def test_plugins_that_name_a_subject_stay_light():
+    program = (
+        "import sys\n"
+        "from harness.base import Ids\n"
+        "from harness.subject import Subject\n"
+        "print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
