@@ -1,5 +1,9 @@
 from .decoding import decoder_inputs as decoder_inputs, text_inputs as text_inputs
-from .ledger import Meter as Meter
+from .ledger import (
+    Meter as Meter,
+    Meters as Meters,
+    reference_key as reference_key,
+)
 from .passes import Passes as Passes
 from .rounding import (
     MARGIN_NATS as MARGIN_NATS,

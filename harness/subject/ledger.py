@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
+from harness.base import Ids
 from harness.records import Cost
 
 
@@ -26,6 +28,9 @@ class Meter:
     tokens_backward: int = 0
     flops: float = 0.0
     flops_whole: float = 0.0
+    by_reference: dict[bytes, float] = field(default_factory=dict)
+    """Of `flops_whole`, what went into passes on each reference, by `reference_key`:
+    so that work on many examples at once can be told apart."""
     _started: float = field(default_factory=time.perf_counter)
     _stopped: float | None = None
     _peak: int = 0
@@ -56,6 +61,10 @@ class Meter:
         self.tokens_backward += tokens
         self.flops += flops
         self.flops_whole += flops if whole is None else whole
+
+    def attribute(self, reference: bytes, flops: float) -> None:
+        """Say on which reference some of the FLOPs were spent."""
+        self.by_reference[reference] = self.by_reference.get(reference, 0.0) + flops
 
     def observe_peak(self) -> None:
         """Take note of the peak memory before somebody resets it, or at the end."""
@@ -117,6 +126,17 @@ class Meters:
         """Add backward passes to every running meter."""
         for meter in self._running:
             meter.backward(sequences, tokens, flops, whole)
+
+    def attribute(self, reference: Ids, flops: float) -> None:
+        """Say in every running meter on which reference FLOPs were spent."""
+        key = reference_key(reference)
+        for meter in self._running:
+            meter.attribute(key, flops)
+
+
+def reference_key(reference: Ids) -> bytes:
+    """Return what stands for a reference in `Meter.by_reference`."""
+    return np.asarray(reference, dtype=np.int64).tobytes()
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -417,6 +417,10 @@ class Passes:
         self.meters.forward(count, count * n_tokens, made * flops, count * whole)
         if backward:
             self.meters.backward(count, count * n_tokens, made * back, count * back)
+        each = whole + back if backward else whole
+        references = {id(reference): reference for _, reference in pairs}
+        for key, own in Counter(id(reference) for _, reference in pairs).items():
+            self.meters.attribute(references[key], own * each)
 
     def in_batches(
         self,

@@ -1,8 +1,10 @@
 import time
 
+import numpy as np
 import pytest
 import torch
 
+from harness.subject import Subject, reference_key
 from harness.subject.ledger import Meter, Meters, peak_memory_bytes
 
 pytestmark = pytest.mark.transformers5
@@ -30,6 +32,20 @@ def test_spans_see_what_is_spent_inside_them_and_the_total_sees_all():
     assert (outer.sequences_forward, outer.sequences_backward) == (2, 3)
     assert (outer.tokens_forward, outer.tokens_backward) == (20, 30)
     assert meters.total.flops == 1000.0
+
+
+def test_what_a_batch_costs_is_told_apart_by_reference(tiny_model, tiny_tokenizer):
+    subject = Subject(tiny_model(), tiny_tokenizer)
+    prompt, short, other = np.arange(6), np.array([7, 8]), np.array([8, 7])
+    with subject.metered() as meter:
+        subject.losses([prompt] * 4, [short, other, other, other.tolist()])
+        subject.gradients([prompt], [short])
+    forward, backward = subject.pass_flops(6, 2)
+    assert meter.by_reference == {
+        reference_key(short): pytest.approx(2 * forward + backward),
+        reference_key(other): pytest.approx(3 * forward),
+    }
+    assert sum(meter.by_reference.values()) == pytest.approx(meter.flops_whole)
 
 
 def test_a_span_ends_though_its_block_fails():
