@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from tabulate import tabulate
 
 from harness.cli import options
-from harness.report import grid
 from harness.run import Survey, Unit, changes
 
 
@@ -17,7 +17,7 @@ def describe(found: Survey) -> str:
     """Return counts, a table of the units, and what changed since they were made."""
     counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
     rows = [[unit.kind, unit.id, _state(unit)] for unit in found.units]
-    table = grid([""] * 3, ["kind", "unit", "state"], rows, [False] * 3)
+    table = tabulate(rows, headers=["kind", "unit", "state"], disable_numparse=True)
     return "\n".join([f"{found.folder.root}: {counts}", "", table, *_notes(found)])
 
 

@@ -1,6 +1,5 @@
 from .building import build as build
 from .content import Report as Report
-from .formats.grid import grid as grid
 from .tables.verdicts import lines as lines
 from .writing import (
     FORMATS as FORMATS,

@@ -76,6 +76,11 @@ class Column:
     short: str = ""
     """The heading where labels are shown short."""
 
+    @property
+    def name(self) -> str:
+        """The heading in one line, its group first."""
+        return f"{self.group}: {self.title}" if self.group else self.title
+
 
 @dataclass(frozen=True)
 class Table:
@@ -93,9 +98,14 @@ class Table:
     keys: int = 1
     """How many columns name the row."""
 
-    def is_numeric(self, index: int) -> bool:
-        """Say whether a column holds numbers."""
-        return any(isinstance(row[index], Number) for row in self.rows)
+    @property
+    def alignment(self) -> list[str]:
+        """For each column ``right`` if it holds numbers, else ``left``."""
+        columns = range(len(self.columns))
+        numeric = [
+            any(isinstance(row[i], Number) for row in self.rows) for i in columns
+        ]
+        return ["right" if found else "left" for found in numeric]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, stdev
@@ -325,11 +326,8 @@ def test_text_fits_the_terminal(make_run) -> None:
 
 def test_latex_rows_read_as_in_a_paper(make_run) -> None:
     made = report.render(_build(make_run()), "latex")
-    (line,) = [
-        x for x in made.splitlines() if x.startswith(r"Pythia\_1.4B (monotone) & 1")
-    ]
-    cells = [cell.strip() for cell in line.split("&")]
-    assert cells[:2] == [r"Pythia\_1.4B (monotone)", "1.4B"]
+    rows = [[cell.strip() for cell in line.split("&")] for line in made.splitlines()]
+    (cells,) = [x for x in rows if x[:2] == [r"Pythia\_1.4B (monotone)", "1.4B"]]
     assert cells[2].startswith(r"$12.1 \pm 0.")
     assert cells[3].startswith("$+")
     assert cells[3].endswith(r"$\,\%")
@@ -350,12 +348,33 @@ def test_latex_pins_its_numbers_down_and_is_the_same_on_a_rerun(make_run) -> Non
 
 def test_latex_is_balanced(make_run) -> None:
     made = report.render(_build(make_run(failed=("monotone.s1.hotflip",))), "latex")
-    assert made.count(r"\begin{") == made.count(r"\end{")
     body = [x for x in made.splitlines() if not x.startswith("%")]
+    opened = []
+    for step, name in re.findall(r"\\(begin|end)\{(\w+)\}", "\n".join(body)):
+        if step == "begin":
+            opened.append(name)
+        else:
+            assert opened.pop() == name
+    assert not opened
     plain = "\n".join(body).replace(r"\{", "").replace(r"\}", "")
     assert plain.count("{") == plain.count("}")
     for line in body:
         assert line.replace(r"\$", "").count("$") % 2 == 0
+
+
+def test_latex_rows_are_as_wide_as_their_tabular_says(make_run) -> None:
+    made = report.render(_build(make_run()), "latex")
+    for letters, body in re.findall(
+        r"\\begin\{tabular\}\{(\w+)\}\n(.*?)\\end\{tabular\}", made, re.DOTALL
+    ):
+        rules = re.findall(r"^\\(\w+rule)$", body, re.MULTILINE)
+        assert rules == ["toprule", "midrule", "bottomrule"]
+        for line in body.splitlines():
+            if "multicolumn" in line:
+                spans = map(int, re.findall(r"multicolumn\{(\d+)\}", line))
+                assert sum(spans) == len(letters)
+            elif line.endswith(r"\\"):
+                assert line.count(" & ") == len(letters) - 1
 
 
 def test_json_holds_numbers_in_full_and_reasons_for_nulls(make_run) -> None:

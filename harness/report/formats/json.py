@@ -24,10 +24,7 @@ def render_json(report: Report) -> str:
 
 
 def _table(table: Table) -> dict[str, Any]:
-    names = [
-        f"{column.group}: {column.title}" if column.group else column.title
-        for column in table.columns
-    ]
+    names = [column.name for column in table.columns]
     return {
         "title": table.title,
         "caption": table.caption,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
+
+from tabulate import DataRow, Line, TableFormat, tabulate
 
 from harness.report.content import Cell, Column, Label, Missing, Number, Report, Table
 from harness.report.formats.numbers import show
+from harness.report.formats.text import narrower
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -47,50 +50,54 @@ def _comment(text: str) -> str:
 
 
 def _table(table: Table) -> str:
-    rows = [_line(map(_cell, row)) for row in table.rows]
     words = " ".join(escape(text) for text in (*table.notes, table.caption))
-    columns = range(len(table.columns))
-    alignment = "".join("r" if table.is_numeric(i) else "l" for i in columns)
     lines = [
         r"\begin{table}",
         r"\centering",
         f"\\caption{{{escape(table.title)}. {words}}}",
         f"\\label{{tab:{table.key}}}",
-        f"\\begin{{tabular}}{{{alignment}}}",
-        r"\toprule",
-        *_headings(table.columns),
-        r"\midrule",
-        *rows,
-        r"\bottomrule",
-        r"\end{tabular}",
+        "\n\\par\\medskip\n".join(map(_tabular, narrower(table))),
         r"\end{table}",
     ]
     return "\n".join(lines)
 
 
-def _headings(columns: Sequence[Column]) -> list[str]:
-    titles = _line(escape(column.title) for column in columns)
-    groups = [
-        (name, len(list(found)))
-        for name, found in groupby(columns, key=lambda column: column.group)
-    ]
-    if len(groups) == 1:
-        return [titles]
-    above = _line(f"\\multicolumn{{{n}}}{{c}}{{{escape(name)}}}" for name, n in groups)
-    return [above, *_rules(groups), titles]
+def _tabular(table: Table) -> str:
+    """Return a tabular; tabulate's own booktabs would escape the formulas in it."""
+    letters = "".join(word[0] for word in table.alignment)
+    begin = [f"\\begin{{tabular}}{{{letters}}}", r"\toprule", *_groups(table.columns)]
+    row = DataRow("", " & ", r" \\")
+    return tabulate(
+        [[_cell(cell) for cell in row] for row in table.rows],
+        headers=[escape(column.title) for column in table.columns],
+        tablefmt=TableFormat(
+            lineabove=Line("\n".join(begin), "", "", ""),
+            linebelowheader=Line(r"\midrule", "", "", ""),
+            linebetweenrows=None,
+            linebelow=Line("\\bottomrule\n\\end{tabular}", "", "", ""),
+            headerrow=row,
+            datarow=row,
+            padding=0,
+            with_header_hide=None,
+        ),
+        disable_numparse=True,
+        colalign=table.alignment if table.rows else None,
+    )
 
 
-def _rules(groups: Sequence[tuple[str, int]]) -> list[str]:
-    rules, start = [], 1
-    for name, n in groups:
+def _groups(columns: Sequence[Column]) -> Iterator[str]:
+    """Yield the line above the headings and its rules, if there are groups."""
+    if not any(column.group for column in columns):
+        return
+    cells, rules, start = [], [], 1
+    for name, found in groupby(columns, key=lambda column: column.group):
+        n = len(list(found))
+        cells.append(f"\\multicolumn{{{n}}}{{c}}{{{escape(name)}}}")
         if name:
             rules.append(f"\\cmidrule(lr){{{start}-{start + n - 1}}}")
         start += n
-    return ["".join(rules)]
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"{' & '.join(cells)} \\\\"
+    yield f"{' & '.join(cells)} \\\\"
+    yield "".join(rules)
 
 
 def _cell(cell: Cell) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from harness.report.content import Cell, Column, Label, Report, Table
+from tabulate import tabulate
+
+from harness.report.content import Cell, Label, Report, Table
 from harness.report.formats.text import cell_text
 
 
@@ -17,22 +19,15 @@ def render_markdown(report: Report) -> str:
 
 
 def _table(table: Table) -> str:
-    header = _line([_heading(column) for column in table.columns])
-    columns = range(len(table.columns))
-    rule = _line(["---:" if table.is_numeric(i) else "---" for i in columns])
-    rows = [_line([_cell(cell) for cell in row]) for row in table.rows]
+    lines = tabulate(
+        [[_cell(cell) for cell in row] for row in table.rows],
+        headers=[_escape(column.name) for column in table.columns],
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=table.alignment if table.rows else None,
+    )
     words = [_escape(text) for text in (*table.notes, table.caption)]
-    lines = "\n".join([header, rule, *rows])
     return "\n\n".join([f"## {_escape(table.title)}", lines, *words])
-
-
-def _heading(column: Column) -> str:
-    group = f"{column.group}: " if column.group else ""
-    return _escape(group + column.title)
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _cell(cell: Cell) -> str:

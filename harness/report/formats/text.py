@@ -1,16 +1,22 @@
-"""Reports for a terminal: no line is wider than it has to be."""
+"""Reports for a terminal: no line is wider than it."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
+from tabulate import SEPARATING_LINE, tabulate
+
 from harness.report.content import Cell, Label, Missing, Report, Table
-from harness.report.formats.grid import grid
 from harness.report.formats.numbers import show
 
 WIDTH = 100
+GAP = 2
+"""Spaces between two columns."""
+DATA_WIDTH = 40
+"""What is left beside the columns that name the row; no number is wider."""
 
 
 def render_text(report: Report) -> str:
@@ -40,8 +46,7 @@ def cell_text(cell: Cell) -> str:
 
 def _facts(report: Report) -> str:
     facts = [*report.facts, *report.provenance]
-    width = max(len(name) for name, _ in facts)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in facts)
+    return tabulate(facts, tablefmt="plain", disable_numparse=True)
 
 
 def _warnings(warnings: Iterable[str]) -> Iterator[str]:
@@ -55,40 +60,68 @@ def _filled(text: str) -> str:
 
 def _table(table: Table) -> str:
     title = f"{table.title}\n{'=' * len(table.title)}"
-    blocks = [_block(table, chosen) for chosen in _blocks(table)]
+    parts = [_printed(part) for part in narrower(table)]
     notes = [_filled(note) for note in table.notes]
     words = "\n".join([*notes, textwrap.fill(table.caption, WIDTH)])
-    return "\n\n".join([title, *blocks, words])
+    return "\n\n".join([title, *parts, words])
 
 
-def _blocks(table: Table) -> Iterator[list[int]]:
-    """Spread the columns over blocks that fit; the keys start each of them."""
+# --- tables that fit ----------------------------------------------------------------
+
+
+def narrower(table: Table) -> Iterator[Table]:
+    """Spread the columns over tables that fit; those that name the row start each.
+
+    The columns of a group stay together, unless even alone they do not fit.
+    """
     keys = list(range(table.keys))
     chosen = keys
     for group in _groups(table):
-        if chosen != keys and _width(table, [*chosen, *group]) > WIDTH:
-            yield chosen
-            chosen = keys
-        chosen = [*chosen, *group]
-    yield chosen
+        whole = _fits(table, [*keys, *group])
+        for piece in [group] if whole else [[index] for index in group]:
+            if chosen != keys and not _fits(table, [*chosen, *piece]):
+                yield _only(table, chosen)
+                chosen = keys
+            chosen = [*chosen, *piece]
+    yield _only(table, chosen)
 
 
 def _groups(table: Table) -> Iterator[list[int]]:
-    """Yield the columns that stay together: those of a group, or one alone."""
     others = range(table.keys, len(table.columns))
     for _, found in groupby(others, key=lambda i: table.columns[i].group or i):
         yield list(found)
 
 
-def _width(table: Table, chosen: Sequence[int]) -> int:
-    return max(map(len, _block(table, chosen).splitlines()))
+def _fits(table: Table, chosen: Sequence[int]) -> bool:
+    return max(map(len, _printed(_only(table, chosen)).splitlines())) <= WIDTH
 
 
-def _block(table: Table, chosen: Sequence[int]) -> str:
-    columns = [table.columns[index] for index in chosen]
-    return grid(
-        groups=[column.group for column in columns],
-        titles=[column.short or column.title for column in columns],
-        rows=[[cell_text(row[index]) for index in chosen] for row in table.rows],
-        right=[table.is_numeric(index) for index in chosen],
+def _only(table: Table, chosen: Sequence[int]) -> Table:
+    return replace(
+        table,
+        columns=[table.columns[index] for index in chosen],
+        rows=[[row[index] for index in chosen] for row in table.rows],
     )
+
+
+def _printed(table: Table) -> str:
+    columns = [_shown(table, index) for index in range(len(table.columns))]
+    first, *rest = zip(*columns, strict=True)
+    # As `headers`, the headings would make every column two characters wider.
+    return tabulate(
+        [first, SEPARATING_LINE, *rest],
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=table.alignment,
+        rowalign="bottom",
+    )
+
+
+def _shown(table: Table, index: int) -> list[str]:
+    """Return a column's heading and cells; a heading is no wider than it has to be."""
+    is_key, column = index < table.keys, table.columns[index]
+    most = (WIDTH - DATA_WIDTH) // table.keys - GAP if is_key else DATA_WIDTH
+    cells = [textwrap.fill(cell_text(row[index]), most) for row in table.rows]
+    heading = f"{column.group} {column.short or column.title}".strip()
+    words = [*heading.split(), *(line for text in cells for line in text.splitlines())]
+    return [textwrap.fill(heading, min(most, max(map(len, words)))), *cells]
