@@ -16,6 +16,7 @@ from .description import (
     OptionDescription as OptionDescription,
     describe as describe,
 )
+from .forgiving import PluginWarning as PluginWarning
 from .metrics import Metric as Metric, MetricContext as MetricContext
 from .models import (
     FFN as FFN,
@@ -36,7 +37,6 @@ from .plugin import (
 from .registry import (
     KINDS as KINDS,
     PluginInfo as PluginInfo,
-    PluginWarning as PluginWarning,
     Registry as Registry,
     load_registry as load_registry,
 )

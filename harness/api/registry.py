@@ -4,8 +4,9 @@ Three doors lead in, and all end at the same pluggy manager: the modules of the 
 `harness_plugins` (what the project ships; a new file there is found by itself), the
 entry points of the group ``harness``, and files or folders named by the user. A plugin
 that cannot be loaded is left out with a warning that holds its traceback; what would
-make a result ambiguous (two plugins of one name) or silently wrong (a misspelt hook) is
-a `PluginError`. Names are sorted, so that nothing depends on the order of discovery.
+make a result ambiguous (two plugins of one name) or silently wrong (a misspelt hook, a
+method of another signature) is a `PluginError`. Names are sorted, so that nothing
+depends on the order of discovery.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import inspect
 import os
 import pkgutil
 import sys
-import traceback
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,10 +32,12 @@ import pluggy
 from harness import __version__
 from harness.api import hookspecs
 from harness.api.attacks import Attack
+from harness.api.checking import check_plugin
 from harness.api.constraints import Constraint
+from harness.api.forgiving import FAILURES, forgive, warn
 from harness.api.metrics import Metric
 from harness.api.models import ModelAdapter
-from harness.api.plugin import Options, Plugin
+from harness.api.plugin import Plugin
 from harness.base import PluginError, UsageError, unknown_name
 
 # --- results of loading -------------------------------------------------------------
@@ -64,40 +68,15 @@ KINDS: dict[str, type[Plugin[Any]]] = {
 """The kinds of plugin, and what a plugin of each must be."""
 
 
-class PluginWarning(UserWarning):
-    """A plugin failed, and the rest went on without it."""
-
-
-class Lifecycle:
-    """Calls a lifecycle hook of all plugins: ``lifecycle.cell_started(cell_id=...)``.
-
-    Trackers are not on the way to a record: one that raises is warned of, and neither
-    the run nor the other plugins notice.
-    """
-
-    def __init__(self, manager: pluggy.PluginManager) -> None:
-        self._manager = manager
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        def call(**arguments: Any) -> None:
-            for plugin_name, plugin in sorted(self._manager.list_name_plugin()):
-                others = self._manager.get_plugins() - {plugin}
-                try:
-                    self._manager.subset_hook_caller(name, others)(**arguments)
-                except Exception:  # noqa: BLE001 - see above
-                    _warn(plugin_name, f"failed in {name}:\n{_reason()}")
-
-        return call
-
-
 class Registry:
     """The plugins of one command; `load_registry` makes it."""
 
     def __init__(
-        self, hook: Lifecycle, infos: Mapping[tuple[str, str], PluginInfo]
+        self, hook: pluggy.HookRelay, infos: Mapping[tuple[str, str], PluginInfo]
     ) -> None:
         self.hook = hook
-        """The lifecycle hooks of all plugins."""
+        """The hooks of all plugins: ``hook.cell_started(cell_id=...)`` and so on. Those
+        that raise are warned of."""
         self._infos = dict(sorted(infos.items()))
 
     def all(self, kind: str | None = None, **declared: Any) -> list[PluginInfo]:
@@ -147,35 +126,43 @@ def load_registry(paths: Sequence[Path] = ()) -> Registry:
     the entry points to load, empty for none. It limits neither what the project ships
     nor `paths`.
 
-    Raises PluginError on a misspelt hook, a clash of names, or a path that is not
-    there. Warns of, and leaves out, a plugin that cannot be loaded.
+    Raises PluginError on a misspelt hook, a class that does not fit its kind, a clash
+    of names, or a path that is not there. Warns of, and leaves out, a plugin that
+    cannot be loaded.
     """
     manager = pluggy.PluginManager("harness")
     manager.add_hookspecs(hookspecs)
-    versions: dict[str, str] = {}
-    seen: set[str] = set()
-    for found in (*_shipped(), *_entry_points(), *_named(paths)):
-        plugin = _load(found)
-        origin = getattr(plugin, "__file__", None) or found.name
-        if plugin is not None and origin not in seen:  # one file by two doors is one
-            _register(manager, plugin, found.name)
-            versions[found.name] = found.version
-            seen.add(origin)
+    for name in _shipped():
+        with _left_out(name):
+            manager.register(importlib.import_module(name), name)
+    for name in _entry_points():
+        # One call for all of them would end at the first that is broken.
+        with _left_out(name):
+            manager.load_setuptools_entrypoints(ENTRY_POINT_GROUP, name)
+    known = {getattr(plugin, "__file__", None) for plugin in manager.get_plugins()}
+    for file in _files(paths):
+        if str(file) not in known:  # one file by two doors is one plugin
+            with _left_out(str(file)):
+                manager.register(_import_file(file), str(file))
     _check_hooks(manager)
-    return Registry(Lifecycle(manager), _collect(manager, versions))
+    return Registry(manager.hook, _collect(manager))
 
 
 # --- discovery ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Found:
-    name: str
-    version: str
-    load: Callable[[], Any]
+@contextmanager
+def _left_out(name: str) -> Iterator[None]:
+    """Warn of a plugin that cannot be loaded; raise PluginError if a hook is wrong."""
+    try:
+        yield
+    except pluggy.PluginValidationError as error:
+        raise PluginError(str(error)) from error
+    except FAILURES:
+        warn(name, "cannot be loaded and is left out")
 
 
-def _shipped() -> Iterator[_Found]:
+def _shipped() -> Iterator[str]:
     for kind in KINDS:
         package = f"harness_plugins.{kind}s"
         try:
@@ -187,53 +174,32 @@ def _shipped() -> Iterator[_Found]:
             ) from error
         for module in sorted(info.name for info in pkgutil.iter_modules(folder)):
             if not module.startswith("_"):
-                name = f"{package}.{module}"
-                yield _Found(name, __version__, _importer(name))
+                yield f"{package}.{module}"
 
 
-def _importer(name: str) -> Callable[[], ModuleType]:
-    return lambda: importlib.import_module(name)
-
-
-def _entry_points() -> Iterator[_Found]:
-    points = {p.name: p for p in metadata.entry_points(group=ENTRY_POINT_GROUP)}
-    for name in sorted(_chosen(points)):
-        point = points[name]
-        version = point.dist.version if point.dist else "unknown"
-        yield _Found(name, version, point.load)
-
-
-def _chosen(known: Iterable[str]) -> Iterable[str]:
+def _entry_points() -> list[str]:
+    known = {point.name for point in metadata.entry_points(group=ENTRY_POINT_GROUP)}
     limit = os.environ.get(LIMIT_VARIABLE)
     if limit is None:
-        return known
+        return sorted(known)
     wanted = {name.strip() for name in limit.split(",") if name.strip()}
-    for name in sorted(wanted.difference(known)):
+    for name in sorted(wanted - known):
         raise PluginError(f"{LIMIT_VARIABLE}: {unknown_name('plugin', name, known)}")
-    return wanted
+    return sorted(wanted)
 
 
-def _named(paths: Iterable[Path]) -> Iterator[_Found]:
-    for path in sorted({path.resolve() for path in paths}):
-        for file in _files(path):
-            yield _Found(str(file), "unversioned", _file_importer(file))
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(file for file in path.glob("*.py") if _is_plugin_file(file))
-    if path.suffix == ".py" and path.is_file():
-        return [path]
-    raise PluginError(f"{path} is neither a Python file nor a folder of them")
-
-
-def _is_plugin_file(file: Path) -> bool:
-    """Leave out what stands beside plugins in a folder: tests and private modules."""
-    return not file.name.startswith(("_", "test_", "conftest."))
-
-
-def _file_importer(file: Path) -> Callable[[], ModuleType]:
-    return lambda: _import_file(file)
+def _files(paths: Iterable[Path]) -> list[Path]:
+    """Return the plugin files that are meant, without tests and private modules."""
+    found: set[Path] = set()
+    for path in {path.resolve() for path in paths}:
+        if path.is_dir():
+            beside = ("_", "test_", "conftest.")
+            found |= {x for x in path.glob("*.py") if not x.name.startswith(beside)}
+        elif path.suffix == ".py" and path.is_file():
+            found.add(path)
+        else:
+            raise PluginError(f"{path} is neither a Python file nor a folder of them")
+    return sorted(found)
 
 
 def _import_file(file: Path) -> ModuleType:
@@ -251,51 +217,26 @@ def _import_file(file: Path) -> ModuleType:
     return module
 
 
-# --- loading and checking -----------------------------------------------------------
-
-
-def _load(found: _Found) -> Any:
-    """Return the plugin, or None and a warning where it cannot be imported."""
-    try:
-        return found.load()
-    except (Exception, SystemExit):  # noqa: BLE001 - whatever it does, the rest load
-        _warn(found.name, f"cannot be loaded and is left out:\n{_reason()}")
-        return None
-
-
-def _warn(name: str, problem: str) -> None:
-    warnings.warn(PluginWarning(f"plugin {name} {problem}"), stacklevel=3)
-
-
-def _reason() -> str:
-    return traceback.format_exc().rstrip()
-
-
-def _register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
-    try:
-        manager.register(plugin, name)
-    except pluggy.PluginValidationError as error:
-        raise PluginError(str(error)) from error
+# --- what they offer ----------------------------------------------------------------
 
 
 def _check_hooks(manager: pluggy.PluginManager) -> None:
     """Refuse hooks that nobody calls; pluggy itself registers them silently."""
     known = [name for name in vars(hookspecs) if hasattr(manager.hook, name)]
     for name, plugin in manager.list_name_plugin():
-        callers = manager.get_hookcallers(plugin)
+        callers = manager.get_hookcallers(plugin) or []
         if not callers:
-            _warn(name, "implements no hook and is left out")
-        for caller in callers or ():
-            if not caller.has_spec():
+            warn(name, "implements no hook and is left out")
+        for caller in callers:
+            wanted = [x for x in caller.get_hookimpls() if not x.optionalhook]
+            if wanted and not caller.has_spec():
                 problem = unknown_name("hook", caller.name, known)
                 raise PluginError(f"plugin {name}: {problem}")
 
 
-def _collect(
-    manager: pluggy.PluginManager, versions: Mapping[str, str]
-) -> dict[tuple[str, str], PluginInfo]:
+def _collect(manager: pluggy.PluginManager) -> dict[tuple[str, str], PluginInfo]:
     found: dict[tuple[str, str], PluginInfo] = {}
-    for info in _offered(manager, versions):
+    for info in _offered(manager):
         other = found.setdefault((info.kind, info.name), info)
         if other is not info:
             first, second = sorted((other.source, info.source))
@@ -306,37 +247,43 @@ def _collect(
     return found
 
 
-def _offered(
-    manager: pluggy.PluginManager, versions: Mapping[str, str]
-) -> Iterator[PluginInfo]:
-    for kind in KINDS:
-        caller = getattr(manager.hook, f"register_{kind}s")
+def _offered(manager: pluggy.PluginManager) -> Iterator[PluginInfo]:
+    """Call the hooks that offer classes; check each class."""
+    origin = _forgive(manager)
+    for kind, base in KINDS.items():
+        hook = f"register_{kind}s"
+        try:
+            classes = list(chain.from_iterable(getattr(manager.hook, hook)()))
+        except TypeError as error:  # implementations return lists, see `_forgive`
+            raise PluginError(f"a wrapper of {hook} returns no lists") from error
+        for plugin in classes:
+            name = origin.get(id(plugin), "unknown (a wrapper added it)")
+            check_plugin(plugin, base, f"plugin {name}, {hook}")
+            yield _info(plugin, kind, _version(manager, name))
+
+
+def _forgive(manager: pluggy.PluginManager) -> Mapping[int, str]:
+    """Let hooks warn where they fail; return who offers which class, by its id."""
+    origin: dict[int, str] = {}
+
+    def keep(name: str, classes: Iterable[Any]) -> list[Any]:
+        found = list(classes)
+        origin.update((id(plugin), name) for plugin in found)
+        return found
+
+    for hook, caller in vars(manager.hook).items():
         for impl in caller.get_hookimpls():
-            try:
-                classes = list(impl.function())
-            except Exception:  # noqa: BLE001 - as in `_load`
-                name = impl.plugin_name
-                _warn(name, f"failed in {caller.name} and is left out:\n{_reason()}")
-                continue
-            for plugin in classes:
-                _check_class(plugin, kind, f"plugin {impl.plugin_name}, {caller.name}")
-                yield _info(plugin, kind, versions[impl.plugin_name])
+            offers = hook.startswith("register_")
+            forgive(impl, hook, partial(keep, impl.plugin_name) if offers else None)
+    return origin
 
 
-def _check_class(plugin: Any, kind: str, where: str) -> None:
-    base = KINDS[kind]
-    if not (inspect.isclass(plugin) and issubclass(plugin, base)):
-        raise PluginError(f"{where}: {plugin!r} is no subclass of {base.__name__}")
-    if inspect.isabstract(plugin):
-        missing = ", ".join(sorted(plugin.__abstractmethods__))
-        raise PluginError(f"{where}: {plugin.__name__} does not define {missing}")
-    if not isinstance(getattr(plugin, "name", None), str):
-        raise PluginError(f"{where}: {plugin.__name__} has no `name`")
-    if not (inspect.isclass(plugin.Options) and issubclass(plugin.Options, Options)):
-        raise PluginError(
-            f"{where}: {plugin.__name__}.Options is no subclass of "
-            "harness.api.plugin.Options"
-        )
+def _version(manager: pluggy.PluginManager, name: str) -> str:
+    if name.startswith("harness_plugins."):
+        return __version__
+    plugin = manager.get_plugin(name)
+    known = [dist for one, dist in manager.list_plugin_distinfo() if one is plugin]
+    return str(known[0].version) if known else "unversioned"
 
 
 def _info(plugin: type[Plugin[Any]], kind: str, version: str) -> PluginInfo:

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from harness import __version__
-from harness.api.registry import PluginWarning
+from harness.api import PluginWarning
 from harness.base import Problem, errors
 from harness.cli import COMMANDS
 

@@ -1,0 +1,125 @@
+"""What a plugin's class has to be: checked on loading, before anything trains."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, get_args, get_type_hints
+
+import pydantic
+
+from harness.api.plugin import Options, Plugin
+from harness.base import PluginError
+
+
+def check_plugin(plugin: Any, base: type[Plugin[Any]], where: str) -> None:
+    """Raise PluginError unless `plugin` is a usable class of its kind.
+
+    `base` is the class that plugins of the kind derive from; `where` names the plugin
+    and the hook that offers the class, for the message.
+    """
+    if not (inspect.isclass(plugin) and issubclass(plugin, base)):
+        raise PluginError(f"{where}: {plugin!r} is no subclass of {base.__name__}")
+    if inspect.isabstract(plugin):
+        missing = ", ".join(sorted(plugin.__abstractmethods__))
+        raise PluginError(f"{where}: {plugin.__name__} does not define {missing}")
+    if not isinstance(getattr(plugin, "name", None), str):
+        raise PluginError(f"{where}: {plugin.__name__} has no `name`")
+    if not (inspect.isclass(plugin.Options) and issubclass(plugin.Options, Options)):
+        raise PluginError(
+            f"{where}: {plugin.__name__}.Options is no subclass of harness.api.Options"
+        )
+    for fault in _faults(plugin, base):
+        raise PluginError(f"{where}: {plugin.__name__}.{fault}")
+
+
+def _faults(plugin: type[Plugin[Any]], base: type[Plugin[Any]]) -> Iterator[str]:
+    for name, wanted in _members(base).items():
+        found = getattr(plugin, name)
+        if found is wanted:
+            continue
+        if inspect.isfunction(wanted):
+            yield from _wrong_signature(plugin, name, wanted)
+        elif isinstance(wanted, property) and inspect.isroutine(found):
+            yield f"{name} is a method; it has to be a property or a value"
+    yield from _wrong_attributes(plugin, base)
+    yield from _wrong_defaults(plugin.Options)
+
+
+@lru_cache
+def _members(base: type[Plugin[Any]]) -> dict[str, Any]:
+    """Return the methods and properties that plugins of a kind may override."""
+    return {
+        name: member
+        for name, member in inspect.getmembers(base)
+        if name == "__init__" or not name.startswith("_")
+    }
+
+
+def _wrong_signature(
+    plugin: type[Plugin[Any]], name: str, wanted: Callable[..., Any]
+) -> Iterator[str]:
+    """Compare a method with the one it overrides, whose arguments come by position."""
+    method = getattr(plugin, name)
+    if not callable(method):
+        yield f"{name} is {method!r} and no method"
+        return
+    bound = isinstance(inspect.getattr_static(plugin, name), classmethod | staticmethod)
+    arguments = list(inspect.signature(wanted).parameters)[bound:]
+    found = inspect.signature(method)
+    try:
+        found.bind(*arguments)
+    except TypeError:
+        takes = f"{name}({', '.join(arguments)})"
+        yield f"{name}{_bare(found)} has to take what {takes} takes"
+
+
+def _bare(signature: inspect.Signature) -> str:
+    """Spell a signature without its annotations."""
+    parameters = signature.parameters.values()
+    bare = [p.replace(annotation=inspect.Parameter.empty) for p in parameters]
+    return str(inspect.Signature(bare))
+
+
+def _wrong_attributes(
+    plugin: type[Plugin[Any]], base: type[Plugin[Any]]
+) -> Iterator[str]:
+    """Hold the values of class attributes against the types that `base` states."""
+    for name, adapter in _attribute_types(base).items():
+        value = getattr(plugin, name)
+        if isinstance(value, property):  # it depends on the options
+            continue
+        try:
+            adapter.validate_python(value, strict=True)
+        except pydantic.ValidationError as error:
+            yield f"{name} is {value!r}: {error.errors()[0]['msg']}"
+
+
+@lru_cache
+def _attribute_types(base: type[Plugin[Any]]) -> dict[str, pydantic.TypeAdapter[Any]]:
+    shared = get_type_hints(Plugin)  # whose values are checked above
+    return {
+        name: pydantic.TypeAdapter(get_args(hint)[0])
+        for name, hint in get_type_hints(base).items()
+        if name not in shared
+    }
+
+
+def _wrong_defaults(options: type[Options]) -> Iterator[str]:
+    """Validate the defaults of options, which pydantic itself takes as they are."""
+    defaults = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in options.model_fields.items()
+        if not field.is_required()
+    }
+    try:
+        options.model_validate(defaults, strict=True)
+    except pydantic.ValidationError as error:
+        # Options that are required are missing here, and no fault; nor is it one that
+        # all defaults together say too little.
+        for fault in error.errors():
+            if fault["loc"] and fault["loc"][0] in defaults:
+                name = ".".join(map(str, fault["loc"]))
+                default = f"a wrong default, {fault['input']!r}"
+                yield f"Options.{name} has {default}: {fault['msg']}"
