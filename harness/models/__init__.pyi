@@ -31,7 +31,7 @@ from .ffn.starts import (
 )
 from .freezing import freeze as freeze, load_frozen as load_frozen
 from .matching import compare_losses as compare_losses
-from .recovery import recover as recover
+from .recovery import Recovered as Recovered, recover as recover
 from .sections import RecoverySection as RecoverySection
 from .training import (
     TrainingHooks as TrainingHooks,

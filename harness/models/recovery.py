@@ -20,15 +20,11 @@ from harness.api import Constraint, ModelAdapter
 from harness.base import CellError, Store
 from harness.data import Corpora, count_tokens, pair_blocks, token_blocks
 from harness.models.certificate import minimum_weight
+from harness.models.losses import BlockLosses
 from harness.models.sections import RecoverySection
-from harness.models.training import (
-    Line,
-    TrainingHooks,
-    TrainingPlan,
-    block_losses,
-    train,
-)
-from harness.records import Estimate, RecoverySummary, bootstrap_mean
+from harness.models.training import Line, TrainingHooks, TrainingPlan, train
+from harness.records import Cost, Estimate, RecoverySummary, bootstrap_mean
+from harness.subject import Meter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +32,16 @@ if TYPE_CHECKING:
 
     Tokens = NDArray[np.int32]
 
-_METHOD = "mean over {blocks}; bootstrap over {blocks}"
+
+@dataclass(frozen=True)
+class Recovered:
+    """What recovery training did, and what it took."""
+
+    summary: RecoverySummary
+    kept: Cost
+    """Of the steps that led to the model, evaluations included."""
+    spent: Cost
+    """Of these and of steps that an interruption threw away."""
 
 
 def recover(
@@ -55,7 +60,7 @@ def recover(
     log: Callable[[Line], None] = lambda line: None,
     report: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> RecoverySummary:
+) -> Recovered:
     """Train a constrained model in place, from the last checkpoint in `work` if any.
 
     `log` gets every line of ``training.jsonl``, after a restart again from the first;
@@ -68,26 +73,33 @@ def recover(
     pairs = bool(model.config.is_encoder_decoder)
     source = _Source(corpora, tokenizer, tokenizer_key, section.context, store, pairs)
     tokens, plan = source.training(section, seed)
-    order = training_order(len(tokens), plan.total_blocks, seed)
+    ordered = OrderedBlocks(
+        tokens, training_order(len(tokens), plan.total_blocks, seed)
+    )
+    total = section.tokens if pairs else plan.total_blocks * section.context
     evaluate = None
     if section.validation is not None:
         held_out = source.blocks(section.validation, section.evaluation_tokens)
-        evaluate = _evaluation(model, adapter, constraint, held_out, section)
-    hooks = TrainingHooks(
-        evaluate=evaluate,
-        after_step=lambda: constraint.after_step(model),
-        log=log,
-        report=_in_tokens(
-            report, section.tokens if pairs else plan.total_blocks * section.context
+        evaluate = _Evaluation(
+            model, adapter, constraint, held_out, section.micro_batch
+        )
+    training = train(
+        model,
+        ordered,
+        constraint.parameter_groups(model, section.learning_rate, section.weight_decay),
+        plan,
+        work=work,
+        device=device,
+        hooks=TrainingHooks(
+            evaluate=evaluate,
+            after_step=lambda: constraint.after_step(model),
+            log=log,
+            report=lambda done, of: report(done * total // of, total),
+            should_stop=should_stop,
         ),
-        should_stop=should_stop,
     )
-    groups = constraint.parameter_groups(
-        model, section.learning_rate, section.weight_decay
-    )
-    ordered = OrderedBlocks(tokens, order)
-    lines = train(model, ordered, groups, plan, work=work, device=device, hooks=hooks)
-    return _summary(lines, plan, ordered, pairs=pairs)
+    summary = _summary(training.lines, plan, ordered, pairs=pairs)
+    return Recovered(summary, training.kept, training.spent)
 
 
 def training_plan(
@@ -152,16 +164,18 @@ class OrderedBlocks:
 
 
 def held_out_losses(
-    model: PreTrainedModel, blocks: Tokens, batch: int
+    model: PreTrainedModel, blocks: Tokens, batch: int, meter: Meter
 ) -> NDArray[np.float64]:
     """Return the mean loss [n] of each block in nats/token, in float32."""
     model.eval()
+    losses_of = BlockLosses(model)
     losses = []
     with torch.no_grad():
         for start in range(0, len(blocks), batch):
-            ids = torch.as_tensor(blocks[start : start + batch].astype(np.int64))
-            found = block_losses(model, ids.to(model.device))
-            losses.append(found.double().mean(dim=1).cpu().numpy())
+            part = blocks[start : start + batch]
+            ids = torch.as_tensor(part.astype(np.int64)).to(model.device)
+            losses.append(losses_of(ids).double().mean(dim=1).cpu().numpy())
+            meter.forward(len(part), count_tokens(part), losses_of.flops(ids))
     return np.concatenate(losses)
 
 
@@ -202,33 +216,28 @@ class _Source:
         )
 
 
-def _evaluation(
-    model: PreTrainedModel,
-    adapter: ModelAdapter[Any],
-    constraint: Constraint[Any],
-    held_out: Tokens,
-    section: RecoverySection,
-) -> Callable[[], dict[str, float | None]]:
-    def evaluate() -> dict[str, float | None]:
-        losses = held_out_losses(model, held_out, section.micro_batch)
+@dataclass(frozen=True)
+class _Evaluation:
+    """Measures the held-out loss and the smallest constrained weight in training."""
+
+    model: PreTrainedModel
+    adapter: ModelAdapter[Any]
+    constraint: Constraint[Any]
+    held_out: Tokens
+    batch: int
+
+    def __call__(self, meter: Meter) -> dict[str, float | None]:
+        losses = held_out_losses(self.model, self.held_out, self.batch, meter)
         values: dict[str, float | None] = {"loss": float(losses.mean())}
         if np.isfinite(losses).all():
             found = bootstrap_mean(losses, unit="nats/token", over="blocks")
             if found.interval is not None:
                 values["loss_low"], values["loss_high"] = found.interval
-        values["blocks"] = len(held_out)
-        values["tokens"] = count_tokens(held_out)
-        smallest = minimum_weight(adapter.anatomy(model), constraint)
+        values["blocks"] = len(self.held_out)
+        values["tokens"] = count_tokens(self.held_out)
+        smallest = minimum_weight(self.adapter.anatomy(self.model), self.constraint)
         values["minimum_weight"] = smallest if math.isfinite(smallest) else None
         return values
-
-    return evaluate
-
-
-def _in_tokens(
-    report: Callable[[int, int], None], tokens: int
-) -> Callable[[int, int], None]:
-    return lambda done, total: report(done * tokens // total, tokens)
 
 
 def _check_context(model: PreTrainedModel, context: int) -> None:
@@ -267,7 +276,7 @@ def _estimate(line: Line, blocks: str) -> Estimate:
         value=line["loss"],
         n=line["blocks"],
         unit="nats/token",
-        method=_METHOD.format(blocks=blocks),
+        method=f"mean over {blocks}; bootstrap over {blocks}",
         interval=interval,
         reason=None if interval else f"too few {blocks} for an interval",
     )

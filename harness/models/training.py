@@ -1,53 +1,42 @@
-"""The one training loop: transformers' Trainer over blocks of tokens in a fixed order.
+"""The one training loop: blocks of tokens in a fixed order, on `accelerate`.
 
-What the Trainer would do by itself and must not is switched off here: its bars, its
-prints, its trackers, its choice of devices, its filter that hides NaN. Checkpoints
-hold the model under its own parameter names, parametrized ones included, so that
-training goes on from them as if it had never stopped.
+A checkpoint holds the model, the optimizer, the learning rate's schedule, the random
+generators and how far training is, so that it goes on as if it had never stopped.
 """
 
 from __future__ import annotations
 
+import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
-from safetensors.torch import load_model, save_model
-from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
-from transformers import (
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-    get_cosine_schedule_with_warmup,
-)
-from transformers.trainer_callback import PrinterCallback
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from transformers import get_cosine_schedule_with_warmup
 
-from harness.base import Stopped, TrainingDiverged, fixed_random_state
-from harness.data import IGNORED
-from harness.subject import decoder_inputs
+from harness.base import Stopped, TrainingDiverged, fixed_random_state, write_json
+from harness.data import count_tokens
+from harness.models.losses import BlockLosses
+from harness.records import Cost
+from harness.subject import Meter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from transformers import (
-        PreTrainedModel,
-        TrainerControl,
-        TrainerState,
-    )
+    from transformers import PreTrainedModel
 
 Line = dict[str, Any]
 
 DIVERGED_NATS = 3.0
 """A mean loss so far above both the first one and that of guessing is divergence."""
 _WINDOW_STEPS = 20
-_WEIGHTS = "model.safetensors"
-_MARK = "complete"
+_PROGRESS = "progress.json"
+_SPENT = "spent.json"
 _KEPT = 2
 
 
@@ -98,8 +87,9 @@ class TrainingPlan:
 class TrainingHooks:
     """What is called while a model is trained."""
 
-    evaluate: Callable[[], Mapping[str, float | None]] | None = None
-    """Before the first step, every `evaluate_every` steps and after the last one."""
+    evaluate: Callable[[Meter], Mapping[str, float | None]] | None = None
+    """Before the first step, every `evaluate_every` steps and after the last one. Its
+    passes count in the meter that it gets."""
     after_step: Callable[[], None] = lambda: None
     """After each optimizer step, before anything else sees the weights."""
     log: Callable[[Line], None] = lambda line: None
@@ -108,6 +98,18 @@ class TrainingHooks:
     """Gets the blocks done, and all of them."""
     should_stop: Callable[[], bool] = lambda: False
     """Asked after each step; True ends training with a checkpoint and `Stopped`."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """The course of a whole training, and what it took."""
+
+    lines: list[Line]
+    """What `TrainingHooks.log` got."""
+    kept: Cost
+    """Of the steps in `lines`, whichever process made them."""
+    spent: Cost
+    """Of these and of steps that an interruption threw away."""
 
 
 def train(
@@ -119,37 +121,23 @@ def train(
     work: Path,
     device: str,
     hooks: TrainingHooks,
-) -> list[Line]:
+) -> Training:
     """Train a language model in place; go on from a checkpoint in `work`.
 
-    `blocks` hold `plan.total_blocks` blocks at least; `groups` are AdamW's. Returns
-    the lines of the whole training: dictionaries with a ``kind`` (``train``,
-    ``evaluation``, ``resumed``) and a ``step``. The model ends on `device` in
-    evaluation mode. Global random generators are left as they were.
+    `blocks` hold `plan.total_blocks` blocks at least; `groups` are AdamW's. The lines
+    of the training are dictionaries with a ``kind`` (``train``, ``evaluation``,
+    ``resumed``), a ``step``, and what it took so far: ``seconds``, ``flops``,
+    ``peak_memory_bytes``. The model ends on `device` in evaluation mode. Global random
+    generators are left as they were.
 
     Raises TrainingDiverged and, where `hooks.should_stop` said so, Stopped.
     """
-    model.to(torch.device(device))
-    optimizer = torch.optim.AdamW([dict(group) for group in groups])
-    schedule = get_cosine_schedule_with_warmup(optimizer, plan.warmup_steps, plan.steps)
-    watcher = _Watcher(plan, hooks, work)
-    last = last_checkpoint(work)
-    with fixed_random_state(plan.seed), _visible(device):
-        trainer = _BlockTrainer(
-            model,
-            _arguments(plan, work, device),
-            train_dataset=_Batches(blocks, plan.total_blocks),
-            optimizers=(optimizer, schedule),
-            callbacks=[watcher],
-        )
-        trainer.watcher = watcher
-        trainer.model_accepts_loss_kwargs = False
-        trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-    if watcher.stopped:
-        raise Stopped("stopped while training; run the same command again to go on")
-    model.eval()
-    return watcher.lines
+    with fixed_random_state(plan.seed):
+        accelerator = _accelerator(plan, torch.device(device))
+        try:
+            return _Loop(accelerator, model, blocks, groups, plan, work, hooks).run()
+        finally:
+            accelerator.free_memory()
 
 
 def last_checkpoint(work: Path) -> Path | None:
@@ -157,282 +145,224 @@ def last_checkpoint(work: Path) -> Path | None:
     return next(reversed(_whole_checkpoints(work)), None)
 
 
-def next_token_loss(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
-    """Return the loss [batch, context - 1] of each token after the first, in nats."""
-    # The mask of ones keeps transformers from building a dense one at every call.
-    mask = torch.ones_like(ids)
-    output = model(input_ids=ids, attention_mask=mask, use_cache=False)
-    logits = output.logits[:, :-1].float()
-    losses = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-    return losses.view(len(ids), -1)
-
-
-def reference_losses(model: PreTrainedModel, pairs: torch.Tensor) -> torch.Tensor:
-    """Return the mean loss [batch] of each pair's reference, in nats/token.
-
-    Takes pairs as `harness.data.blocks` lays them out; an encoder-decoder model reads
-    the prompts, as long as the longest of them is.
-    """
-    prompts, references = (_trimmed(half) for half in pairs.chunk(2, dim=1))
-    seen, scored = prompts != IGNORED, references != IGNORED
-    logits = model(
-        input_ids=prompts.where(seen, 0),
-        attention_mask=seen.long(),
-        decoder_input_ids=decoder_inputs(model, references),
-        use_cache=False,
-    ).logits.float()
-    losses = cross_entropy(
-        logits.flatten(0, 1),
-        references.flatten(),
-        ignore_index=IGNORED,
-        reduction="none",
-    )
-    return losses.view(references.shape).sum(dim=1) / scored.sum(dim=1)
-
-
-def block_losses(model: PreTrainedModel, blocks: torch.Tensor) -> torch.Tensor:
-    """Return the losses whose mean is trained on, by rows; each row weighs the same.
-
-    Of a causal model, those of each token after the first [batch, context - 1]; of an
-    encoder-decoder model, those of the references [batch, 1].
-    """
-    if model.config.is_encoder_decoder:
-        return reference_losses(model, blocks)[:, None]
-    return next_token_loss(model, blocks)
-
-
-def _trimmed(ids: torch.Tensor) -> torch.Tensor:
-    """Leave out the last columns, where every row is over."""
-    return ids[:, : int((ids != IGNORED).sum(dim=1).max())]
-
-
-class _Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """The first `count` blocks, as the Trainer takes them."""
-
-    def __init__(self, blocks: Blocks, count: int) -> None:
-        self._blocks = blocks
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {"input_ids": torch.as_tensor(self._blocks[index].astype("int64"))}
-
-
-class _BlockTrainer(Trainer):  # type: ignore[misc]
-    """The Trainer without the parts that would touch order, names or the terminal."""
-
-    watcher: _Watcher
-
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.train_dataset, batch_size=self.args.train_batch_size)
-
-    def compute_loss(
-        self,
-        model: PreTrainedModel,
-        inputs: Mapping[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> torch.Tensor:
-        ids = inputs["input_ids"]
-        with torch.autocast(
-            ids.device.type, torch.bfloat16, enabled=self.watcher.plan.bf16
-        ):
-            loss = block_losses(model, ids).mean()
-        self.watcher.losses.append(loss.detach())
-        return loss
-
-    def log(self, logs: Mapping[str, float], start_time: float | None = None) -> None:
-        """Write nothing: the watcher does."""
-
-    def _save(
-        self, output_dir: str | None = None, state_dict: object | None = None
-    ) -> None:
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_model(self.model, str(folder / _WEIGHTS))
-
-    def _load_from_checkpoint(
-        self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
-    ) -> None:
-        load_model(self.model, str(Path(resume_from_checkpoint) / _WEIGHTS))
-
-
-@dataclass
-class _Arguments(TrainingArguments):  # type: ignore[misc]
-    """Arguments that name one device, where the Trainer would take all it sees."""
-
-    place: str = "cpu"
-
-    @property
-    def device(self) -> torch.device:
-        _ = self._setup_devices  # sets other attributes as well
-        return torch.device(self.place)
-
-    @property
-    def n_gpu(self) -> int:
-        return 0 if self.device.type == "cpu" else 1
-
-
-def _arguments(plan: TrainingPlan, work: Path, device: str) -> TrainingArguments:
-    return _Arguments(
-        place=device,
-        output_dir=str(work),
-        max_steps=plan.steps,
-        per_device_train_batch_size=plan.forward_blocks,
+def _accelerator(plan: TrainingPlan, device: torch.device) -> Accelerator:
+    # accelerate remembers for the whole process what it is told first, and would take
+    # the first of several GPUs.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    on_cpu = device.type == "cpu"
+    PartialState(cpu=on_cpu).device = device
+    return Accelerator(
+        cpu=on_cpu,
+        mixed_precision="bf16" if plan.bf16 else "no",
         gradient_accumulation_steps=plan.blocks_per_step // plan.forward_blocks,
-        max_grad_norm=0.0,  # the watcher clips, and looks at the norm
-        save_strategy="steps" if plan.checkpoint_every else "no",
-        save_steps=plan.checkpoint_every or 1,
-        logging_strategy="no",
-        logging_nan_inf_filter=False,
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        seed=plan.seed,
-        use_cpu=torch.device(device).type == "cpu",
+        step_scheduler_with_optimizer=False,
     )
 
 
-@contextmanager
-def _visible(device: str) -> Iterator[None]:
-    """Make accelerate, which would take the first GPU, take the one that is named."""
-    name = "ACCELERATE_TORCH_DEVICE"
-    if torch.device(device).index is None or name in os.environ:
-        yield
-        return
-    os.environ[name] = device
-    try:
-        yield
-    finally:
-        del os.environ[name]
+class _Loop:
+    """One training, step by step."""
 
-
-class _Watcher(TrainerCallback):  # type: ignore[misc]
-    """Clips, checks, evaluates, logs and stops, at the steps where each is due."""
-
-    def __init__(self, plan: TrainingPlan, hooks: TrainingHooks, work: Path) -> None:
-        self.plan = plan
-        self.losses: list[torch.Tensor] = []
-        self.lines: list[Line] = []
-        self.stopped = False
-        self._hooks = hooks
-        self._work = work
-        self._values: dict[str, float] = {}
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: PreTrainedModel,
+        blocks: Blocks,
+        groups: Sequence[dict[str, Any]],
+        plan: TrainingPlan,
+        work: Path,
+        hooks: TrainingHooks,
+    ) -> None:
+        self._accelerator, self._model, self._blocks = accelerator, model, blocks
+        self._plan, self._work, self._hooks = plan, work, hooks
+        losses = BlockLosses(model.to(accelerator.device))
+        self._pass_flops = losses.flops
+        optimizer = torch.optim.AdamW([dict(group) for group in groups])
+        schedule = get_cosine_schedule_with_warmup(
+            optimizer, plan.warmup_steps, plan.steps
+        )
+        self._losses, self._optimizer, self._schedule = accelerator.prepare(
+            losses, optimizer, schedule
+        )
+        self._step = 0
+        self._lines: list[Line] = []
         self._course: list[float] = []
+        self._meter = Meter(accelerator.device)
+        self._kept_before, self._spent_before = Cost(), _read_cost(work / _SPENT)
 
-    def on_train_begin(
-        self, args: object, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        # The state's history is part of each checkpoint, and so survives a restart.
-        self.lines = state.log_history
-        for line in self.lines:
-            self._hooks.log(line)
-        self._course = [line["loss"] for line in self.lines if line["kind"] == "train"]
-        if state.global_step:
-            self._add({"kind": "resumed", "step": state.global_step})
-        else:
-            self._evaluate(0)
-        self._report(state.global_step)
+    def run(self) -> Training:
+        """Train to the end, from the last checkpoint if there is one."""
+        self._begin()
+        while self._step < self._plan.steps:
+            values = self._take_step()
+            self._hooks.after_step()
+            self._step += 1
+            self._add("train", values)
+            self._course.append(values["loss"])
+            self._check_course()
+            if self._is_due(self._plan.evaluate_every):
+                self._evaluate()
+            self._report()
+            self._save_or_stop()
+        self._model.eval()
+        return Training(self._lines, self._kept(), self._note_spent())
 
-    def on_pre_optimizer_step(
-        self,
-        args: object,
-        state: TrainerState,
-        control: TrainerControl,
-        *,
-        model: PreTrainedModel,
-        optimizer: torch.optim.Optimizer,
-        **_: Any,
-    ) -> None:
-        step = state.global_step + 1
-        loss = torch.stack(self.losses).mean().item()
-        self.losses.clear()
-        norm = torch.nn.utils.clip_grad_norm_(
-            model.parameters(), self.plan.max_grad_norm
-        ).item()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise self._diverged(
-                step, f"the loss is {loss}, its gradient's norm {norm}"
-            )
-        rate = optimizer.param_groups[0]["lr"]
-        self._values = {"loss": loss, "grad_norm": norm, "learning_rate": rate}
+    # --- steps ----------------------------------------------------------------------
 
-    def on_optimizer_step(
-        self, args: object, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self._hooks.after_step()
+    def _take_step(self) -> dict[str, float]:
+        """Make an optimizer step of several passes; return what its line says."""
+        self._losses.train()
+        losses = []
+        before = self._meter.cost()
+        for blocks in self._passes():
+            with self._accelerator.accumulate(self._losses):
+                losses.append(self._losses(blocks).mean())
+                self._accelerator.backward(losses[-1])
+        norm = self._accelerator.clip_grad_norm_(
+            self._losses.parameters(), self._plan.max_grad_norm
+        )
+        values = {
+            "loss": torch.stack(losses).detach().mean().item(),
+            "grad_norm": norm.item(),
+            "learning_rate": self._optimizer.param_groups[0]["lr"],
+        }
+        self._check_finite(values)
+        self._optimizer.step()
+        self._schedule.step()
+        self._optimizer.zero_grad()
+        return {**values, "tokens_per_s": self._tokens_per_s(before)}
 
-    def on_step_end(
-        self,
-        args: object,
-        state: TrainerState,
-        control: TrainerControl,
-        *,
-        model: PreTrainedModel,
-        **_: Any,
-    ) -> None:
-        step = state.global_step
-        self._add({"kind": "train", "step": step, **self._values})
-        self._course.append(self._values["loss"])
-        self._check_course(step, model.config.vocab_size)
-        if self._is_due(step):
-            self._evaluate(step)
-        self._report(step)
-        if step < self.plan.steps and self._hooks.should_stop():
-            self.stopped = control.should_save = control.should_training_stop = True
+    def _passes(self) -> Iterator[torch.Tensor]:
+        """Yield the blocks [n, width] of each forward pass of the next step."""
+        size, first = self._plan.forward_blocks, self._step * self._plan.blocks_per_step
+        for start in range(first, first + self._plan.blocks_per_step, size):
+            blocks = np.stack([self._blocks[i] for i in range(start, start + size)])
+            ids = torch.as_tensor(blocks.astype(np.int64)).to(self._accelerator.device)
+            tokens, flops = count_tokens(blocks), self._pass_flops(ids)
+            self._meter.forward(size, tokens, flops)
+            self._meter.backward(size, tokens, 2 * flops)
+            yield ids
 
-    def on_save(
-        self, args: object, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        (self._work / f"checkpoint-{state.global_step}" / _MARK).touch()
-        for old in _whole_checkpoints(self._work)[:-_KEPT]:
-            shutil.rmtree(old)
-
-    def _add(self, line: Line) -> None:
-        self.lines.append(line)
-        self._hooks.log(line)
-
-    def _report(self, step: int) -> None:
-        self._hooks.report(step * self.plan.blocks_per_step, self.plan.total_blocks)
-
-    def _evaluate(self, step: int) -> None:
+    def _evaluate(self) -> None:
         if self._hooks.evaluate is None:
             return
-        values = dict(self._hooks.evaluate())
+        before = self._meter.cost()
+        values = dict(self._hooks.evaluate(self._meter))
         for name, value in values.items():
             if value is not None and not math.isfinite(value):
-                raise self._diverged(step, f"the held-out {name} is {value}")
-        self._add({"kind": "evaluation", "step": step, **values})
+                raise self._diverged(self._step, f"the held-out {name} is {value}")
+        self._add("evaluation", {**values, "tokens_per_s": self._tokens_per_s(before)})
 
-    def _is_due(self, step: int) -> bool:
-        every = self.plan.evaluate_every
-        return step == self.plan.steps or (every is not None and step % every == 0)
+    def _check_finite(self, values: Mapping[str, float]) -> None:
+        loss, norm = values["loss"], values["grad_norm"]
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            message = f"the loss is {loss}, its gradient's norm {norm}"
+            raise self._diverged(self._step + 1, message)
 
-    def _check_course(self, step: int, vocabulary: int) -> None:
-        if len(self._course) < 2 * _WINDOW_STEPS:
+    def _check_course(self) -> None:
+        course = self._course
+        if len(course) < 2 * _WINDOW_STEPS:
             return
-        first = _mean(self._course[:_WINDOW_STEPS])
-        last = _mean(self._course[-_WINDOW_STEPS:])
-        if last > max(first, math.log(vocabulary)) + DIVERGED_NATS:
+        first, last = _mean(course[:_WINDOW_STEPS]), _mean(course[-_WINDOW_STEPS:])
+        guessing = math.log(self._model.config.vocab_size)
+        if last > max(first, guessing) + DIVERGED_NATS:
             message = f"the loss ran away, from {first:.2f} to {last:.2f} nats/token"
-            raise self._diverged(step, message)
+            raise self._diverged(self._step, message)
 
     def _diverged(self, step: int, what: str) -> TrainingDiverged:
         last = last_checkpoint(self._work)
         good = f"last good checkpoint: {last}" if last else "no checkpoint before it"
         return TrainingDiverged(f"training diverged at step {step}: {what}; {good}")
 
+    def _is_due(self, every: int | None) -> bool:
+        """Say whether something is, every so many steps and after the last one."""
+        last = self._step == self._plan.steps
+        return last or (every is not None and self._step % every == 0)
+
+    # --- lines ----------------------------------------------------------------------
+
+    def _add(self, kind: str, values: Mapping[str, float | None]) -> None:
+        cost = self._kept()
+        line: Line = {"kind": kind, "step": self._step, **values}
+        line["seconds"] = round(cost.seconds, 3)
+        line["flops"] = cost.flops
+        line["peak_memory_bytes"] = cost.peak_memory_bytes
+        self._lines.append(line)
+        self._note_spent()
+        self._hooks.log(line)
+
+    def _report(self) -> None:
+        done = self._step * self._plan.blocks_per_step
+        self._hooks.report(done, self._plan.total_blocks)
+
+    def _tokens_per_s(self, before: Cost) -> float:
+        tokens = self._meter.tokens_forward - before.tokens_forward
+        return round(tokens / (self._meter.seconds - before.seconds), 1)
+
+    def _kept(self) -> Cost:
+        return self._kept_before + self._meter.cost()
+
+    def _note_spent(self) -> Cost:
+        """Write down what was spent, for a process that goes on after this one."""
+        spent = self._spent_before + self._meter.cost()
+        beside = self._work / f"{_SPENT}.new"
+        beside.write_text(spent.model_dump_json())
+        beside.replace(self._work / _SPENT)
+        return spent
+
+    # --- checkpoints ----------------------------------------------------------------
+
+    def _begin(self) -> None:
+        checkpoint = last_checkpoint(self._work)
+        if checkpoint is None:
+            self._work.mkdir(parents=True, exist_ok=True)
+            self._evaluate()
+        else:
+            self._resume(checkpoint)
+        self._report()
+
+    def _resume(self, checkpoint: Path) -> None:
+        self._accelerator.load_state(str(checkpoint))
+        progress = json.loads((checkpoint / _PROGRESS).read_text())
+        self._step, self._lines = progress["step"], progress["lines"]
+        self._kept_before = Cost.model_validate(progress["cost"])
+        self._course = [x["loss"] for x in self._lines if x["kind"] == "train"]
+        for line in self._lines:
+            self._hooks.log(line)
+        self._add("resumed", {})
+
+    def _save_or_stop(self) -> None:
+        stopping = self._step < self._plan.steps and self._hooks.should_stop()
+        every = self._plan.checkpoint_every
+        if stopping or (every and self._is_due(every)):
+            self._save()
+        if stopping:
+            raise Stopped("stopped while training; run the same command again to go on")
+
+    def _save(self) -> None:
+        checkpoint = self._work / f"checkpoint-{self._step}"
+        shutil.rmtree(checkpoint, ignore_errors=True)  # was not written to its end
+        # Not as safetensors, for which accelerate warns of each tied weight.
+        self._accelerator.save_state(str(checkpoint), safe_serialization=False)
+        cost = self._kept().model_dump(mode="json")
+        progress = {"step": self._step, "lines": self._lines, "cost": cost}
+        self._note_spent()
+        write_json(checkpoint / _PROGRESS, progress)  # last: now it is whole
+        for old in _whole_checkpoints(self._work)[:-_KEPT]:
+            shutil.rmtree(old)
+
 
 def _whole_checkpoints(work: Path) -> list[Path]:
     """Return the checkpoints that were written to their end, oldest first."""
-    whole = [mark.parent for mark in work.glob(f"checkpoint-*/{_MARK}")]
+    whole = [progress.parent for progress in work.glob(f"checkpoint-*/{_PROGRESS}")]
     return sorted(whole, key=_step_of)
 
 
 def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
+
+
+def _read_cost(path: Path) -> Cost:
+    return Cost.model_validate_json(path.read_text()) if path.exists() else Cost()
 
 
 def _mean(values: Sequence[float]) -> float:

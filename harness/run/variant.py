@@ -184,7 +184,7 @@ class _Making:
             run.progress(f"{plan.id}: recovery", "tokens") as progress,
             run.stop.deferred() as should_stop,
         ):
-            summary = recover(
+            recovered = recover(
                 model,
                 self._adapter,
                 self._constraint,
@@ -201,7 +201,7 @@ class _Making:
                 should_stop=should_stop,
             )
         shutil.copyfile(log.path, log_file)
-        return summary
+        return recovered.summary
 
 
 class TrainingLog:

@@ -1,4 +1,5 @@
 from .decoding import decoder_inputs as decoder_inputs, text_inputs as text_inputs
+from .flops import PassFlops as PassFlops, Seq2SeqFlops as Seq2SeqFlops
 from .ledger import (
     Meter as Meter,
     Meters as Meters,
@@ -15,6 +16,7 @@ from .rules import (
     TokenRules as TokenRules,
     TokensSection as TokensSection,
 )
+from .seq2seq import head_scale as head_scale
 from .subject import Subject as Subject
 from .vocabulary import Vocabulary as Vocabulary
 from .writing import write_text_once as write_text_once, write_texts as write_texts

@@ -31,7 +31,7 @@ class Seq2SeqNetwork:
         self._encoder: torch.nn.Module = model.get_encoder()
         self._decoder: torch.nn.Module = model.get_decoder()
         self._head: torch.nn.Module = model.get_output_embeddings()
-        self._scale = _head_scale(model)
+        self._scale = head_scale(model)
         self._flops = Seq2SeqFlops.of(model)
 
     @property
@@ -139,7 +139,7 @@ class Seq2SeqNetwork:
         return cast("Tensor", self._head.weight).shape[0]
 
 
-def _head_scale(model: PreTrainedModel) -> float:
+def head_scale(model: PreTrainedModel) -> float:
     """Return what T5 multiplies hidden states by before a tied head."""
     config = model.config
     if config.model_type != "t5":

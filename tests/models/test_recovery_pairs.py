@@ -12,9 +12,10 @@ from harness.data.blocks import IGNORED, count_tokens, pair_blocks
 from harness.data.corpora import Corpora
 from harness.data.sections import CorpusSection
 from harness.models.checkpoints import CheckpointOptions
+from harness.models.losses import reference_losses
 from harness.models.recovery import held_out_losses, recover
 from harness.models.sections import RecoverySection
-from harness.models.training import reference_losses
+from harness.subject import Meter
 from harness.testing import TEXT, tiny_model, tiny_tokenizer
 from harness_plugins.constraints.none import Unconstrained
 from harness_plugins.constraints.softplus import Softplus, SoftplusOptions
@@ -22,6 +23,7 @@ from harness_plugins.models.t5 import T5Models
 
 pytestmark = pytest.mark.transformers5
 
+METER = Meter(torch.device("cpu"))
 ADAPTER = T5Models(CheckpointOptions(path="unused"))
 SECTION = RecoverySection(
     corpus="train",
@@ -63,7 +65,7 @@ def place(tmp_path, corpora):
     def run(constraint, work="work", section=SECTION, **callbacks):
         model = tiny_model("t5")
         constraint.apply(ADAPTER, model, 3)
-        summary = recover(
+        recovered = recover(
             model,
             ADAPTER,
             constraint,
@@ -77,7 +79,7 @@ def place(tmp_path, corpora):
             device="cpu",
             **callbacks,
         )
-        return model, summary
+        return model, recovered.summary
 
     return run
 
@@ -105,7 +107,7 @@ def test_the_loss_of_a_pair_is_that_of_plain_transformers(corpora, tmp_path):
     model = tiny_model("t5")
     blocks = np.array(blocks_of(corpora, tmp_path)[:6])
     together = reference_losses(model, torch.as_tensor(blocks.astype(np.int64)))
-    found = held_out_losses(model, blocks, batch=4)
+    found = held_out_losses(model, blocks, 4, METER)
     for block, one, other in zip(blocks, together.tolist(), found, strict=True):
         halves = (half[half != IGNORED][None] for half in np.split(block, 2))
         prompt, reference = (torch.as_tensor(half).long() for half in halves)
