@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
+from harness import run
 from harness.cli import options
 
 
@@ -37,8 +39,46 @@ def command(
     completeness against the resolved suite. Exits with 0 where nothing is found, 1 for
     findings in records or a run, 2 for an invalid suite.
     """
-    from harness.run import render, validate
-
-    validation = validate(paths, plugins)
-    click.echo(render(validation, "json" if as_json else style))
+    validation = run.validate(paths, plugins)
+    click.echo(PRINTED["json" if as_json else style](validation))
     return validation.exit_code
+
+
+def _text(validation: run.Validation) -> str:
+    lines = [
+        str(problem)
+        if problem.severity == "error"
+        else f"{problem.severity}: {problem}"
+        for problem in validation.problems
+    ]
+    return "\n".join([*lines, _summary(validation)])
+
+
+def _json(validation: run.Validation) -> str:
+    document = {
+        "valid": not validation.errors,
+        "checked": validation.checked,
+        "findings": [problem.as_json() for problem in validation.problems],
+    }
+    return json.dumps(document, indent=1)
+
+
+def _github(validation: run.Validation) -> str:
+    annotations = [problem.as_annotation() for problem in validation.problems]
+    return "\n".join([*annotations, _summary(validation)])
+
+
+def _summary(validation: run.Validation) -> str:
+    checked, count = ", ".join(validation.checked), len(validation.problems)
+    several = "s" if count > 1 else ""
+    if validation.errors:
+        return f"{count} finding{several} in {checked}"
+    return (
+        f"valid, with {count} warning{several}: {checked}"
+        if count
+        else f"valid: {checked}"
+    )
+
+
+PRINTED = {"text": _text, "json": _json, "github": _github}
+"""What to print of a validation, by style."""

@@ -1,11 +1,11 @@
 from .estimate import Estimate as Estimate
 from .files import (
-    faults as faults,
-    read_document as read_document,
+    parse_record as parse_record,
     read_record as read_record,
     write_record as write_record,
 )
 from .record import (
+    BUDGET_TOLERANCE as BUDGET_TOLERANCE,
     SCHEMA_VERSION as SCHEMA_VERSION,
     ArmRef as ArmRef,
     AttackRef as AttackRef,
@@ -37,6 +37,7 @@ from .samples import (
     parse_samples as parse_samples,
     read_samples as read_samples,
 )
+from .schemas import violations as violations
 from .statistics import (
     across_seeds as across_seeds,
     bootstrap_mean as bootstrap_mean,
@@ -47,7 +48,7 @@ from .statistics import (
     paired_p as paired_p,
     wilson as wilson,
 )
-from .strict_json import Fault as Fault, parse_json as parse_json
+from .strict_json import parse_json as parse_json
 from .summary import (
     exceeds as exceeds,
     lost_answers as lost_answers,

@@ -7,17 +7,15 @@ read is. Numbers are finite or null, and a null estimate says why.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import pydantic
 
 from harness.base import Strict
-from harness.records.estimate import _NULL, _OBJECT, Estimate, Sha256, _when
+from harness.records.estimate import Amount, Count, Estimate, Sha256
+from harness.records.rules import GIVEN, Ruled, When
 
 SCHEMA_VERSION: Final = 1
-
-Count = Annotated[int, pydantic.Field(ge=0)]
-Amount = Annotated[float, pydantic.Field(ge=0)]
 
 
 class SuiteRef(Strict):
@@ -141,6 +139,9 @@ Phase = Literal["load", "train", "certify", "freeze", "metrics", "attack", "resc
 constraint included), certifying, freezing, and measuring (diagnostics included). Of a
 cell: the attack's search, and scoring its results from scratch."""
 
+BUDGET_TOLERANCE = 0.10
+"""How far, relative to the attack's FLOPs, those of a control may be from them."""
+
 
 class Ledger(Strict):
     """The compute of a unit, phase by phase; a phase that did not happen is absent."""
@@ -213,14 +214,10 @@ class RecoverySummary(Strict):
     """How often training went on from a checkpoint."""
 
 
-class Derivation(Strict):
+class Derivation(Ruled):
     """What came of making a subject from another one."""
 
-    model_config = pydantic.ConfigDict(
-        json_schema_extra=_when(
-            "achieved", False, reason={"type": "string", "minLength": 1}
-        )
-    )
+    rules = (When("achieved", False, reason=GIVEN),)
 
     achieved: bool
     """Whether the subject is what its arm was to make of it."""
@@ -319,22 +316,12 @@ DiagnosticId = Literal[
 DiagnosticStatus = Literal["pass", "warn", "fail", "not_applicable"]
 
 
-class Diagnostic(Strict):
+class Diagnostic(Ruled):
     """The answer to one question: does a result mean what it seems to mean."""
 
-    model_config = pydantic.ConfigDict(
-        json_schema_extra={
-            "if": {
-                "anyOf": [
-                    {"properties": {"value": _NULL}},
-                    {"properties": {"status": {"const": "not_applicable"}}},
-                ]
-            },
-            "then": {
-                "properties": {"reason": {"type": "string", "minLength": 1}},
-                "required": ["reason"],
-            },
-        }
+    rules = (
+        When("value", None, reason=GIVEN),
+        When("status", "not_applicable", reason=GIVEN),
     )
 
     id: DiagnosticId
@@ -357,24 +344,14 @@ class Diagnostic(Strict):
     measured: dict[str, Any] = {}
     """Further numbers behind it."""
 
-    @pydantic.model_validator(mode="after")
-    def _what_is_missing_has_a_reason(self) -> Diagnostic:
-        if not self.reason and (self.value is None or self.status == "not_applicable"):
-            raise ValueError("a null value, or what is not applicable, needs a reason")
-        return self
 
-
-class Record(Strict):
+class Record(Ruled):
     """What happened to one variant or one cell."""
 
-    model_config = pydantic.ConfigDict(
-        json_schema_extra={
-            "allOf": [
-                _when("status", "complete", samples=_OBJECT),
-                _when("status", "failed", error=_OBJECT),
-                _when("kind", "cell", attack=_OBJECT),
-            ]
-        }
+    rules = (
+        When("status", "complete", samples=GIVEN),
+        When("status", "failed", error=GIVEN),
+        When("kind", "cell", attack=GIVEN),
     )
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -417,3 +394,12 @@ class Record(Strict):
     """With what, where and when."""
     error: ErrorInfo | None = None
     """Why it failed; null where it is complete."""
+
+    @pydantic.field_validator("schema_version", mode="before")
+    @classmethod
+    def _is_known(cls, version: Any) -> Any:
+        # A literal 1 alone would let 1.0 and true pass.
+        if type(version) is not int or version != SCHEMA_VERSION:
+            known = f"this harness reads version {SCHEMA_VERSION}"
+            raise ValueError(f"schema version {version}; {known}")
+        return version

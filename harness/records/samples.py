@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import pydantic
 
-from harness.base import RecordError, Strict
-from harness.records.strict_json import parse_json, readable_errors
+from harness.base import Problem, RecordError, Strict
+from harness.records.rules import GIVEN, Ruled, When
+from harness.records.strict_json import parse_model, unreadable
 
 
 class ChoiceRow(Strict):
@@ -27,28 +28,20 @@ class ChoiceRow(Strict):
     """The same after the attacked prompt."""
 
 
-class SampleRow(Strict):
+class SampleRow(Ruled):
     """One line of a cell's ``samples.jsonl``: what an attack did to one example."""
 
-    model_config = pydantic.ConfigDict(
-        json_schema_extra={
-            "if": {"properties": {"status": {"const": "error"}}},
-            "then": {
-                "properties": {
-                    "delta_loss": {"const": 0},
-                    "error": {"type": "string"},
-                },
-                "required": ["error"],
-            },
-            "else": {
-                "properties": {
-                    "adversarial_prompt_ids": {"type": "array"},
-                    "clean_loss": {"type": "number"},
-                    "adversarial_loss": {"type": "number"},
-                    "text_reachable": {"type": "boolean"},
-                }
-            },
-        },
+    rules = (
+        When("status", "error", error=GIVEN, delta_loss=0),
+        When(
+            "status",
+            "attacked",
+            "unchanged",
+            adversarial_prompt_ids=GIVEN,
+            clean_loss=GIVEN,
+            adversarial_loss=GIVEN,
+            text_reachable=GIVEN,
+        ),
     )
 
     example_id: str
@@ -97,46 +90,28 @@ class SampleRow(Strict):
     rouge_adversarial: float | None = None
     """ROUGE-L F1 of the summary after the attack."""
 
-    @pydantic.model_validator(mode="after")
-    def _only_errors_lack_numbers(self) -> SampleRow:
-        needed = ("adversarial_prompt_ids", "clean_loss", "adversarial_loss")
-        lacking = [x for x in (*needed, "text_reachable") if getattr(self, x) is None]
-        if self.status != "error" and lacking:
-            raise ValueError(f"{lacking[0]} is null though the status is no error")
-        if self.status == "error" and (self.error is None or self.delta_loss):
-            raise ValueError("an error needs its sentence and a delta_loss of 0")
-        return self
-
 
 def read_samples(path: Path) -> list[SampleRow]:
-    """Read a cell's rows; the first fault raises RecordError with file and line."""
+    """Read a cell's rows; the first problem raises RecordError with file and line."""
     rows = []
-    for number, row, faults in parse_samples(path):
+    for row, problems in parse_samples(path):
         if row is None:
-            raise RecordError(f"{path}:{number}: {'; '.join(faults)}")
+            raise RecordError("; ".join(map(str, problems)))
         rows.append(row)
     return rows
 
 
-def parse_samples(path: Path) -> Iterator[tuple[int, SampleRow | None, list[str]]]:
-    """Yield line number, row, and what is wrong with it (then the row is None)."""
-    for number, line in enumerate(_lines(path), 1):
-        try:
-            row = SampleRow.model_validate(parse_json(line), strict=True)
-        except pydantic.ValidationError as error:
-            yield number, None, readable_errors(error)
-        except ValueError as error:
-            yield number, None, [str(error)]
-        else:
-            yield number, row, []
+def parse_samples(path: Path) -> Iterator[tuple[SampleRow | None, list[Problem]]]:
+    """Yield the row of each line, or None and what is wrong with the line.
 
-
-def _lines(path: Path) -> Iterator[str]:
+    Raises RecordError where the file cannot be read.
+    """
     try:
         with path.open(encoding="utf-8") as file:
-            yield from file
+            for number, line in enumerate(file, 1):
+                yield parse_model(SampleRow, line, path, number)
     except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: cannot be read: {error}") from error
+        raise RecordError(str(unreadable(path, error))) from error
 
 
 ROUGE_DROP = 0.10

@@ -6,12 +6,23 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pydantic
+
+from harness.base import Problem, write_json
+from harness.records.record import Record
+from harness.records.samples import SampleRow
+from harness.records.verdicts import Verdicts
+
 if TYPE_CHECKING:
-    import pydantic
+    from jsonschema import Draft202012Validator
+
+Keys = tuple[str | int, ...]
 
 FOLDER = Path(__file__).parent / "published"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -31,12 +42,22 @@ def load(kind: str) -> dict[str, Any]:
     return schema
 
 
+def violations(kind: str, document: Any, file: Path) -> Iterator[Problem]:
+    """Hold JSON values against a published schema; numbers must be finite, too."""
+    from jsonschema.exceptions import best_match
+
+    validator = _validator(kind)
+    errors = sorted(validator.iter_errors(document), key=lambda e: [*map(str, e.path)])
+    for error in errors:
+        closest = best_match([error]) or error
+        path = tuple(closest.absolute_path)
+        yield Problem(str(file), path, _shortened(closest.message))
+    for path, number in _not_finite(document):
+        yield Problem(str(file), path, f"{number} is not finite")
+
+
 def generate(kind: str) -> dict[str, Any]:
     """Return the schema as the models define it now."""
-    from harness.records.record import Record
-    from harness.records.samples import SampleRow
-    from harness.records.verdicts import Verdicts
-
     models: dict[str, type[pydantic.BaseModel]] = {
         "record": Record,
         "sample": SampleRow,
@@ -44,6 +65,26 @@ def generate(kind: str) -> dict[str, Any]:
     }
     schema = models[kind].model_json_schema()
     return {"$schema": DIALECT, **_without_titles(schema)}
+
+
+@cache
+def _validator(kind: str) -> Draft202012Validator:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(load(kind))
+
+
+def _shortened(message: str, length: int = 200) -> str:
+    return message if len(message) <= length else f"{message[: length - 3]}..."
+
+
+def _not_finite(value: Any, path: Keys = ()) -> Iterator[tuple[Keys, float]]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield path, value
+    elif isinstance(value, dict | list):
+        entries = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in entries:
+            yield from _not_finite(item, (*path, key))
 
 
 def _without_titles(node: Any) -> Any:
@@ -60,7 +101,5 @@ def _without_titles(node: Any) -> Any:
 
 
 if __name__ == "__main__":
-    from harness.base import write_json
-
     for kind, file in KINDS.items():
         write_json(FOLDER / file, generate(kind))

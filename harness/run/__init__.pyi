@@ -18,5 +18,4 @@ from .surveying import (
     changes as changes,
     survey as survey,
 )
-from .validation.findings import render as render
-from .validation.validate import validate as validate
+from .validation.validate import Validation as Validation, validate as validate

@@ -109,5 +109,5 @@ def test_validate_annotates_pull_requests(cli: Cli, make_run: MakeRun) -> None:
         for n, line in enumerate(path.read_text().splitlines(), 1)
         if '"seed": "50%"' in line
     ]
-    told = "seed: '50%25' is not of type 'integer'"
+    told = 'seed: Input should be a valid integer, not "50%25"'
     assert lines[0] == f"::error file={path},line={number}::{told}"

@@ -2,73 +2,97 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.base import RecordError
-from harness.records import Fault, Record, faults, read_document
-from harness.run.validation.findings import Finding, at_fault
+from harness.base import Problem
+from harness.records import Record, parse_record, violations
+from harness.run.validation.cells import CleanRows
 from harness.run.validation.samples import Metrics, check_samples
-from harness.suite import content_hash
+from harness.suite import Place, content_hash, parse
 
-SUBJECT_KEYS = ("schema_version", "model", "arm", "recovery", "seed")
-"""The part of an identity that the frozen weights depend on."""
+ROUNDING = 1e-9
+"""Relative, of sums that were added up in another order."""
 
 
-def check_record(path: Path, metrics: Metrics) -> tuple[Record | None, list[Finding]]:
+def check_record(
+    path: Path, metrics: Metrics, clean: CleanRows
+) -> tuple[Record | None, list[Problem]]:
     """Check one record and its samples; return it unless it cannot be read.
 
     The results of a variant are recomputed with `metrics`, by label; those that are not
-    there stay unchecked.
+    there stay unchecked. `clean` has the clean rows of the cells checked so far.
     """
-    try:
-        document = read_document(path)
-    except RecordError as error:
-        line = getattr(error.__cause__, "lineno", 1)
-        return None, [Finding(str(path), "", _reason(error, path), line)]
-    broken = faults(document)
-    if broken:
-        return None, [at_fault(path, fault) for fault in broken]
-    record = Record.model_validate(document)
-    found = [*_id_faults(path, record), *_identity_faults(record)]
-    findings = [at_fault(path, fault) for fault in found]
-    if record.samples is not None:
-        findings += check_samples(path, record, metrics)
-    return record, findings
+    record, problems = parse_record(path)
+    if record is not None:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        problems += violations("record", document, path)
+        problems += _id_problems(path, record)
+        problems += _identity_problems(record)
+        problems += _ledger_problems(record)
+        if record.samples is not None:
+            problems += check_samples(path, record, metrics, clean)
+    return record, [_located(path, problem) for problem in problems]
 
 
-def subject_key(record: Record) -> str:
-    """Return what identifies the subject of a variant or a cell: how it was made."""
-    made = {key: record.identity.get(key) for key in SUBJECT_KEYS}
-    return content_hash(made)
+def _located(path: Path, problem: Problem) -> Problem:
+    """Fill in the file and line of a problem of the record at `path`."""
+    if problem.file not in ("", str(path)):
+        return problem
+    line = _line_of(path, problem.path) if problem.path else problem.line
+    return replace(problem, file=str(path), line=line)
 
 
-def _reason(error: RecordError, path: Path) -> str:
-    return str(error).removeprefix(f"{path}: ")
+def _line_of(file: Path, path: Sequence[str | int]) -> int | None:
+    # JSON is YAML, and the reader of YAML remembers lines.
+    text = file.read_text(encoding="utf-8")
+    node, _ = parse(text, Place(str(file), 1, file.parent), []).find(path)
+    return node.place.line
+
+
+def _ledger_problems(record: Record) -> Iterator[Problem]:
+    """Find what the results are said to cost beyond what was spent in all."""
+    for phase, kept in record.ledger.kept.items():
+        spent = record.ledger.spent.get(phase)
+        if spent is None:
+            message = "the phase is missing in what was spent in all"
+            yield Problem("", ("ledger", "kept", phase), message)
+            continue
+        for name, part in kept:
+            whole = getattr(spent, name)
+            if None not in (part, whole) and part > whole * (1 + ROUNDING):
+                message = f"{part} was kept, but {whole} was spent in all"
+                yield Problem("", ("ledger", "kept", phase, name), message)
 
 
 # --- identity -----------------------------------------------------------------------
 
 
-def _id_faults(path: Path, record: Record) -> Iterator[Fault]:
+def _id_problems(path: Path, record: Record) -> Iterator[Problem]:
     readable = f"{record.model.label}.{record.arm.label}.s{record.seed}"
     variant_prefix = f"{readable}-"
     if record.attack is not None:
         readable += f".{record.attack.label}"
     expected = f"{readable}-{content_hash(record.identity)[:8]}"
     if record.id != expected:
-        yield Fault(("id",), f"{record.id!r}, but labels and identity give {expected}")
+        yield Problem(
+            "", ("id",), f"{record.id!r}, but labels and identity give {expected}"
+        )
     if path.parent.name != record.id:
-        yield Fault(("id",), f"{record.id!r} lies in the folder {path.parent.name}")
+        yield Problem(
+            "", ("id",), f"{record.id!r} lies in the folder {path.parent.name}"
+        )
     own = record.variant == record.id
     if own if record.kind == "cell" else not own:
-        yield Fault(("variant",), f"{record.variant!r} cannot be its variant")
+        yield Problem("", ("variant",), f"{record.variant!r} cannot be its variant")
     elif not record.variant.startswith(variant_prefix):
-        yield Fault(("variant",), f"{record.variant!r} has other labels or seed")
+        yield Problem("", ("variant",), f"{record.variant!r} has other labels or seed")
 
 
-def _identity_faults(record: Record) -> Iterator[Fault]:
+def _identity_problems(record: Record) -> Iterator[Problem]:
     """Compare what the id is computed from with what the record shows."""
     for path, shown in _shown(record):
         hashed = _at(record.identity, path)
@@ -125,6 +149,6 @@ def _same_option(shown: Any, hashed: Any) -> bool:
     return bool(shown == hashed)
 
 
-def _disagreement(path: tuple[str, ...], hashed: Any, shown: Any) -> Fault:
+def _disagreement(path: tuple[str, ...], hashed: Any, shown: Any) -> Problem:
     message = f"{hashed!r}, but elsewhere the record says {shown!r}"
-    return Fault(("identity", *path), message)
+    return Problem("", ("identity", *path), message)

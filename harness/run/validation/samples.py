@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.api import Metric
-from harness.base import RecordError
+from harness.base import Problem, RecordError
 from harness.records import (
     ROUGE_DROP,
     Diagnostic,
     Estimate,
-    Fault,
     Record,
     SampleRow,
     parse_json,
@@ -24,7 +23,7 @@ from harness.records import (
 from harness.run.answers import chosen
 from harness.run.diagnostics.rows import examine_rows
 from harness.run.folder import samples_fault
-from harness.run.validation.findings import Finding, at_fault
+from harness.run.validation.cells import CleanRows
 
 Metrics = Mapping[str, Metric[Any]]
 """Metrics by the labels that results are stored under."""
@@ -37,39 +36,48 @@ INTERVAL_TOLERANCE = 1e-6
 """Relative, of a recomputed bound."""
 
 
-def check_samples(path: Path, record: Record, metrics: Metrics) -> list[Finding]:
-    """Check the samples of the record at `path`, and recompute its results."""
+def check_samples(
+    path: Path, record: Record, metrics: Metrics, clean: CleanRows
+) -> list[Problem]:
+    """Check the samples of the record at `path`, and recompute its results.
+
+    Problems of the record itself name no file yet.
+    """
     assert record.samples is not None
     fault = samples_fault(path, record.samples)
-    findings = [at_fault(path, Fault(("samples",), fault))] if fault else []
+    problems = [Problem("", ("samples",), fault)] if fault else []
     file = path.parent / record.samples.path
     if not file.is_file():
-        return findings
+        return problems
     try:
         if record.kind == "cell":
-            return findings + _check_cell(path, record, file)
-        return findings + _check_variant(path, record, file, metrics)
+            return problems + _check_cell(record, file, clean)
+        return problems + _check_variant(record, file, metrics)
     except RecordError as error:
-        return [*findings, Finding(str(file), "", str(error))]
+        return [*problems, Problem(str(file), (), str(error))]
 
 
 # --- cells --------------------------------------------------------------------------
 
 
-def _check_cell(path: Path, record: Record, file: Path) -> list[Finding]:
+def _check_cell(record: Record, file: Path, clean: CleanRows) -> list[Problem]:
     rows: list[SampleRow] = []
-    findings: list[Finding] = []
+    problems: list[Problem] = []
     seen: set[str] = set()
-    for line, row, complaints in parse_samples(file):
+    for line, (row, unreadable) in enumerate(parse_samples(file), 1):
+        problems += unreadable
         if row is not None:
-            complaints = list(_row_complaints(row, seen))
+            complaints = _row_complaints(row, seen)
+            problems += [Problem(str(file), (), text, line) for text in complaints]
             seen.add(row.example_id)
             rows.append(row)
-        findings += [Finding(str(file), "", text, line) for text in complaints]
-    if not findings:
-        found = (*_count_faults(record, len(rows)), *_cell_faults(record, rows))
-        findings += [at_fault(path, fault) for fault in found]
-    return findings
+    if problems:
+        return problems
+    return [
+        *clean.compare(file, record, rows),
+        *_count_problems(record, len(rows)),
+        *_cell_problems(record, rows),
+    ]
 
 
 def _row_complaints(row: SampleRow, seen: set[str]) -> Iterator[str]:
@@ -111,7 +119,7 @@ def _rouge_complaints(row: SampleRow) -> Iterator[str]:
             yield f"rouge_{when} is {stated}, but its summary gives {found['rougeL']}"
 
 
-def _count_faults(record: Record, rows: int) -> Iterator[Fault]:
+def _count_problems(record: Record, rows: int) -> Iterator[Problem]:
     """Compare the rows with the examples that the suite asks for: errors count too."""
     assert record.attack is not None
     count = record.attack.examples.get("test", {}).get("count")
@@ -119,24 +127,28 @@ def _count_faults(record: Record, rows: int) -> Iterator[Fault]:
         expected = min(count, record.suite.limit or count)
         if rows != expected:
             message = f"{rows} examples, but the suite asks for {expected}"
-            yield Fault(("samples", "rows"), message)
+            yield Problem("", ("samples", "rows"), message)
 
 
-def _cell_faults(record: Record, rows: Sequence[SampleRow]) -> Iterator[Fault]:
+def _cell_problems(record: Record, rows: Sequence[SampleRow]) -> Iterator[Problem]:
     threshold = record.results.get("attack", {}).get("threshold")
     if threshold is None or threshold.value is None:
-        yield Fault(("results",), "the success threshold (attack.threshold) is missing")
+        yield Problem(
+            "", ("results",), "the success threshold (attack.threshold) is missing"
+        )
         return
     found = record.results["attack"]
     stated = found.get("rouge_threshold", threshold).value
     expected = summarise_attack(rows, threshold.value, stated or ROUGE_DROP)
     yield from _differences("attack", found, expected)
-    yield from _diagnostic_faults(record, rows)
+    yield from _diagnostic_problems(record, rows)
     for label in record.results.keys() - {"attack"}:
-        yield Fault(("results", label), "a cell has results of its attack alone")
+        yield Problem("", ("results", label), "a cell has results of its attack alone")
 
 
-def _diagnostic_faults(record: Record, rows: Sequence[SampleRow]) -> Iterator[Fault]:
+def _diagnostic_problems(
+    record: Record, rows: Sequence[SampleRow]
+) -> Iterator[Problem]:
     """Compare the diagnostics with those of the rows; a suite may ask for none."""
     if not record.diagnostics:
         return
@@ -145,38 +157,35 @@ def _diagnostic_faults(record: Record, rows: Sequence[SampleRow]) -> Iterator[Fa
     for name in sorted(found.keys() | expected.keys()):
         if name not in found or name not in expected:
             verb = "is missing" if name in expected else "is not of a cell's rows"
-            yield Fault(("diagnostics",), f"{name} {verb}")
+            yield Problem("", ("diagnostics",), f"{name} {verb}")
         elif not _same_diagnostic(found[name], expected[name]):
             message = f"{_answer(found[name])}, but the samples give "
-            yield Fault(("diagnostics", name), message + _answer(expected[name]))
+            yield Problem("", ("diagnostics", name), message + _answer(expected[name]))
 
 
 # --- variants -----------------------------------------------------------------------
 
 
-def _check_variant(
-    path: Path, record: Record, file: Path, metrics: Metrics
-) -> list[Finding]:
+def _check_variant(record: Record, file: Path, metrics: Metrics) -> list[Problem]:
     rows: dict[str, list[dict[str, Any]]] = {}
-    findings = []
+    problems = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         try:
             row = parse_json(line)
             rows.setdefault(row.pop("metric"), []).append(row)
         except (ValueError, KeyError, AttributeError) as error:
             message = f"is no row of a metric: {error!r}"
-            findings.append(Finding(str(file), "", message, number))
-    if findings:
-        return findings
-    found = _variant_faults(record, rows, metrics)
-    return [at_fault(path, fault) for fault in found]
+            problems.append(Problem(str(file), (), message, number))
+    return problems or list(_variant_problems(record, rows, metrics))
 
 
-def _variant_faults(
+def _variant_problems(
     record: Record, rows: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Metrics
-) -> Iterator[Fault]:
+) -> Iterator[Problem]:
     for label in sorted(rows.keys() - record.results.keys()):
-        yield Fault(("results",), f"there are samples of {label!r}, but no results")
+        yield Problem(
+            "", ("results",), f"there are samples of {label!r}, but no results"
+        )
     for label, found in record.results.items():
         if label not in metrics:
             continue
@@ -184,7 +193,7 @@ def _variant_faults(
             expected = metrics[label].summarise(rows.get(label, []))
         except Exception as error:  # noqa: BLE001 - whatever a plugin makes of bad rows
             message = f"cannot be computed from the samples: {error!r}"
-            yield Fault(("results", label), message)
+            yield Problem("", ("results", label), message)
             continue
         yield from _differences(label, found, expected)
 
@@ -194,16 +203,16 @@ def _variant_faults(
 
 def _differences(
     label: str, found: Mapping[str, Estimate], expected: Mapping[str, Estimate]
-) -> Iterator[Fault]:
+) -> Iterator[Problem]:
     for name in sorted(found.keys() | expected.keys()):
         path = ("results", label, name)
         if name not in found:
-            yield Fault(("results", label), f"{name} is missing")
+            yield Problem("", ("results", label), f"{name} is missing")
         elif name not in expected:
-            yield Fault(path, "cannot be computed from the samples")
+            yield Problem("", path, "cannot be computed from the samples")
         elif not _agree(found[name], expected[name]):
             message = f"{_shown(found[name])}, but the samples give "
-            yield Fault(path, message + _shown(expected[name]))
+            yield Problem("", path, message + _shown(expected[name]))
 
 
 def _agree(first: Estimate | Diagnostic, second: Estimate | Diagnostic) -> bool:

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from harness.base import HarnessError, SuiteError, UsageError
+from harness.base import HarnessError, Problem, SuiteError, UsageError
 from harness.records import Record
 from harness.run.folder import RunFolder
 from harness.run.surveying import Survey, Unit, survey
-from harness.run.validation.findings import Finding, Validation, of_suite
-from harness.run.validation.records import check_record, subject_key
+from harness.run.validation.cells import CleanRows, compare_budgets, subject_key
+from harness.run.validation.records import check_record
 from harness.run.validation.samples import Metrics
 from harness.suite import load_experiment, validate_suite
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What was checked, and what was found."""
+
+    checked: tuple[str, ...]
+    """The files and folders."""
+    problems: tuple[Problem, ...]
+    """What is wrong with them."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 where there is no error, 1 for records, 2 for suites."""
+        return max((problem.exit_code for problem in self.errors), default=0)
+
+    @property
+    def errors(self) -> list[Problem]:
+        """Problems that are more than a warning."""
+        return [problem for problem in self.problems if problem.severity == "error"]
 
 
 def validate(paths: Sequence[Path], plugins: Sequence[Path] = ()) -> Validation:
@@ -21,55 +42,53 @@ def validate(paths: Sequence[Path], plugins: Sequence[Path] = ()) -> Validation:
     `plugins` are files or folders that suites may use besides those they name. Raises
     UsageError for a path that is none of these.
     """
-    findings = [finding for path in paths for finding in _check(path, plugins)]
-    return Validation(tuple(map(str, paths)), tuple(findings))
+    problems = [problem for path in paths for problem in _check(path, plugins)]
+    return Validation(tuple(map(str, paths)), tuple(problems))
 
 
-def _check(path: Path, plugins: Sequence[Path]) -> Iterable[Finding]:
+def _check(path: Path, plugins: Sequence[Path]) -> Iterable[Problem]:
     if path.is_dir():
         return _check_run(RunFolder(path))
     if path.suffix in (".yaml", ".yml"):
-        return _check_suite(path, plugins)
+        return validate_suite(path, plugins=plugins)
     if path.suffix == ".json":
-        return check_record(path, _metrics_beside(path))[1]
+        return check_record(path, _metrics_beside(path), CleanRows())[1]
     raise UsageError(f"{path} is neither a suite (YAML), a record (JSON) nor a folder")
-
-
-def _check_suite(path: Path, plugins: Sequence[Path]) -> list[Finding]:
-    return [of_suite(problem) for problem in validate_suite(path, plugins=plugins)]
 
 
 # --- run folders --------------------------------------------------------------------
 
 
-def _check_run(folder: RunFolder) -> list[Finding]:
+def _check_run(folder: RunFolder) -> list[Problem]:
     if not folder.suite_file.is_file():
         raise UsageError(
             f"{folder.root} is no run folder: it has no {folder.suite_file.name}"
         )
-    planned, findings = _survey(folder)
+    planned, problems = _survey(folder)
     metrics: Metrics = planned.plan.experiment.metrics if planned else {}
     records: list[tuple[Path, Record]] = []
+    clean = CleanRows()
     for path in (*folder.records("variant"), *folder.records("cell")):
-        record, found = check_record(path, metrics)
-        findings += found
+        record, found = check_record(path, metrics, clean)
+        problems += found
         if record is not None:
             records.append((path, record))
-    findings += _reference_findings(records)
+    problems += _reference_problems(records)
+    problems += compare_budgets(records)
     if planned is not None:
-        findings += _completeness_findings(planned)
-    return findings
+        problems += _completeness_problems(planned)
+    return problems
 
 
-def _survey(folder: RunFolder) -> tuple[Survey | None, list[Finding]]:
+def _survey(folder: RunFolder) -> tuple[Survey | None, list[Problem]]:
     """Plan the run's own suite; without it, records are still checked."""
     try:
         return survey(folder.root), []
     except SuiteError as error:
-        return None, [of_suite(problem) for problem in error.problems]
+        return None, error.problems
     except HarnessError as error:
         message = f"the plan cannot be made: {error}"
-        return None, [Finding(str(folder.suite_file), "", message, exit_code=2)]
+        return None, [Problem(str(folder.suite_file), (), message, exit_code=2)]
 
 
 def _metrics_beside(path: Path) -> Metrics:
@@ -83,7 +102,7 @@ def _metrics_beside(path: Path) -> Metrics:
         return {}
 
 
-def _reference_findings(records: Sequence[tuple[Path, Record]]) -> Iterator[Finding]:
+def _reference_problems(records: Sequence[tuple[Path, Record]]) -> Iterator[Problem]:
     """Find cells whose variant is not there."""
     variants = {r.id: subject_key(r) for _, r in records if r.kind == "variant"}
     for path, record in records:
@@ -97,17 +116,17 @@ def _reference_findings(records: Sequence[tuple[Path, Record]]) -> Iterator[Find
             continue  # measured with other metrics since: the same subject
         else:
             message = f"there is no record of the variant {record.variant!r}"
-        yield Finding(str(path), "variant", message)
+        yield Problem(str(path), ("variant",), message)
 
 
-def _completeness_findings(planned: Survey) -> Iterator[Finding]:
+def _completeness_problems(planned: Survey) -> Iterator[Problem]:
     for unit in planned.units:
         if unit.state.status == "missing":
             message = f"the {unit.kind} {unit.id} is missing"
-            yield Finding(str(planned.folder.suite_file), "", message)
+            yield Problem(str(planned.folder.suite_file), (), message)
         elif unit.state.status == "failed":
             message = f"the {unit.kind} failed: {unit.state.reason}"
-            yield Finding(str(_record_file(planned, unit)), "error", message)
+            yield Problem(str(_record_file(planned, unit)), ("error",), message)
 
 
 def _record_file(planned: Survey, unit: Unit) -> Path:

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from harness.base.errors import UsageError
+from harness.base import Problem, UsageError
 from harness.run.folder import RunFolder
-from harness.run.validation.findings import Finding
 from harness.run.validation.validate import validate
 from harness.suite.plan import content_hash
 
@@ -25,8 +24,8 @@ def run(make_run: Callable[..., Path]) -> Path:
     return make_run(seeds=[1])
 
 
-def _findings(run: Path) -> list[Finding]:
-    return list(validate([run]).findings)
+def _problems(run: Path) -> list[Problem]:
+    return list(validate([run]).problems)
 
 
 def _file(run: Path, part: str, name: str = "record.json") -> Path:
@@ -54,16 +53,16 @@ def _edit_row(run: Path, part: str, number: int, **changes: Any) -> None:
 
 
 def test_a_whole_run_is_valid(run: Path) -> None:
-    assert _findings(run) == []
+    assert _problems(run) == []
     assert validate([run]).exit_code == 0
 
 
 def test_errors_of_examples_are_valid(make_run: Callable[..., Path]) -> None:
-    assert _findings(make_run(seeds=[1], errors=3)) == []
+    assert _problems(make_run(seeds=[1], errors=3)) == []
 
 
 def test_a_limited_run_is_valid(make_run: Callable[..., Path]) -> None:
-    assert _findings(make_run(seeds=[1], more="limit: 7")) == []
+    assert _problems(make_run(seeds=[1], more="limit: 7")) == []
 
 
 # --- one corruption each ------------------------------------------------------------
@@ -72,7 +71,7 @@ def test_a_limited_run_is_valid(make_run: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("keys", "value", "told"),
     [
-        (("seed",), "1", "is not of type 'integer'"),
+        (("seed",), "1", "a valid integer"),
         (("id",), "Pythia_1.4B.baseline.s1.hotflip-00000000", "labels and identity"),
         (("arm", "label"), "monotone", "labels and identity give"),
         (("identity", "options", "flips"), 99, "labels and identity give"),
@@ -91,6 +90,9 @@ def test_a_limited_run_is_valid(make_run: Callable[..., Path]) -> None:
         (("results", "attack", "delta_loss", "interval"), [0, 9], "the samples give"),
         (("results", "attack", "threshold", "value"), 0.9, "but the samples give"),
         (("results", "attack"), {}, "threshold) is missing"),
+        (("ledger", "spent", "attack", "flops"), 1.0, "but 1.0 was spent in all"),
+        (("ledger", "kept", "attack", "tokens_forward"), 1, "1 was kept, but 0"),
+        (("ledger", "spent"), {}, "missing in what was spent"),
     ],
 )
 def test_a_changed_value_of_a_cell_is_found(
@@ -98,7 +100,7 @@ def test_a_changed_value_of_a_cell_is_found(
 ) -> None:
     file = _file(run, HOTFLIP)
     _edit(file, *keys, value=value)
-    found = [f for f in _findings(run) if told in f.message]
+    found = [f for f in _problems(run) if told in f.message]
     assert found
     assert {f.file for f in found} == {str(file)}
     assert validate([run]).exit_code == 1
@@ -107,28 +109,28 @@ def test_a_changed_value_of_a_cell_is_found(
 def test_a_finding_names_the_line_of_the_value(run: Path) -> None:
     file = _file(run, HOTFLIP)
     _edit(file, "results", "attack", "success", "value", value=0.999)
-    (finding,) = _findings(run)
+    (finding,) = _problems(run)
     line = file.read_text().splitlines()[finding.line - 1]
-    assert finding.path == "results.attack.success"
+    assert finding.key == "results.attack.success"
     assert '"success": {' in line
 
 
 def test_changed_results_of_a_variant_are_found(run: Path) -> None:
     _edit(_file(run, VARIANT), "results", "perplexity", "loss", "value", value=1.0)
-    (finding,) = _findings(run)
-    assert finding.path == "results.perplexity.loss"
+    (finding,) = _problems(run)
+    assert finding.key == "results.perplexity.loss"
     assert "but the samples give" in finding.message
 
 
 def test_changed_rows_of_a_variant_are_found(run: Path) -> None:
     _edit_row(run, VARIANT, 3, nats=1.0)
-    paths = {finding.path for finding in _findings(run)}
+    paths = {finding.key for finding in _problems(run)}
     assert {"results.perplexity.loss", "results.perplexity.bits_per_byte"} <= paths
 
 
 def test_rows_that_a_metric_cannot_read_are_found(run: Path) -> None:
     _edit_row(run, VARIANT, 3, nats="many")
-    (finding,) = _findings(run)
+    (finding,) = _problems(run)
     assert "cannot be computed from the samples" in finding.message
 
 
@@ -140,7 +142,7 @@ def test_rows_that_a_metric_cannot_read_are_found(run: Path) -> None:
         ({"example_id": "test/1"}, "stands in an earlier line"),
         ({"reference_ids": []}, "nothing is scored"),
         ({"status": "unchanged"}, "but the ids differ"),
-        ({"adversarial_loss": None}, "is null though the status is no error"),
+        ({"adversarial_loss": None}, "must be given where status is 'attacked'"),
         ({"text_reachable": "yes"}, "valid boolean"),
     ],
 )
@@ -148,14 +150,70 @@ def test_a_changed_row_of_a_cell_is_found(
     run: Path, changes: dict[str, Any], told: str
 ) -> None:
     _edit_row(run, HOTFLIP, 3, **changes)
-    (finding,) = [f for f in _findings(run) if told in f.message]
+    (finding,) = [f for f in _problems(run) if told in f.message]
     assert (finding.line, Path(finding.file).name) == (4, "samples.jsonl")
 
 
 def test_a_row_of_other_losses_changes_the_results(run: Path) -> None:
     _edit_row(run, HOTFLIP, 3, clean_loss=2.0, adversarial_loss=9.0, delta_loss=7.0)
-    paths = {finding.path for finding in _findings(run)}
+    paths = {finding.key for finding in _problems(run)}
     assert {"results.attack.delta_loss", "results.attack.clean_loss"} <= paths
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"clean_prompt_ids": [7] * 8}, "clean_prompt_ids differ"),
+        ({"reference_ids": [7]}, "reference_ids differ"),
+        (
+            {"clean_loss": 9.0, "adversarial_loss": 9.5, "delta_loss": 0.5},
+            "is 9.0, and",
+        ),
+    ],
+)
+def test_clean_rows_are_the_same_in_all_cells_of_a_variant(run, changes, told) -> None:
+    first, second = "monotone.s1.hotflip", "monotone.s1.random"
+    for number in (3, 5):
+        _edit_row(run, second, number, **changes)
+    (found,) = [p for p in _problems(run) if told in p.message]
+    assert f"in the cell {_file(run, first).parent.name} (and 1 more rows)" in str(
+        found
+    )
+    assert found.file == str(_file(run, second, "samples.jsonl"))
+    assert found.line == 4
+
+
+def test_rounding_of_clean_losses_is_no_problem(run: Path) -> None:
+    samples = _file(run, HOTFLIP, "samples.jsonl")
+    row = json.loads(samples.read_text().splitlines()[3])
+    losses = {k: row[k] + 1e-5 for k in ("clean_loss", "adversarial_loss")}
+    _edit_row(run, HOTFLIP, 3, **losses, delta_loss=row["delta_loss"])
+    assert not [p for p in _problems(run) if "in the cell" in p.message]
+
+
+def test_examples_without_a_clean_loss_are_compared_by_their_ids(make_run) -> None:
+    run = make_run(seeds=[1], errors=3)
+    _edit_row(run, "monotone.s1.random", 1, clean_loss=None)
+    assert not [p for p in _problems(run) if "in the cell" in p.message]
+    _edit_row(run, "monotone.s1.random", 1, reference_ids=[7])
+    assert [p for p in _problems(run) if "reference_ids differ" in p.message]
+
+
+@pytest.mark.parametrize(
+    ("factor", "warnings"), [(1.09, 0), (0.91, 0), (1.2, 2), (0.8, 2)]
+)
+def test_a_control_off_its_budget_is_a_warning(make_run, factor, warnings) -> None:
+    found = validate([make_run(seeds=[1], control_flops=factor)])
+    assert found.exit_code == 0
+    assert len(found.problems) == warnings
+    for problem in found.problems:
+        assert (problem.severity, problem.key) == ("warning", "ledger.kept.attack")
+        assert "FLOPs per example, but 1.02e+12 in Pythia_1.4B." in problem.message
+        assert ".hotflip-" in problem.message
+
+
+def test_controls_with_failed_examples_are_not_compared(make_run) -> None:
+    assert _problems(make_run(seeds=[1], control_flops=0.5, errors=1)) == []
 
 
 def test_a_lost_row_is_found_though_hash_and_count_fit(run: Path) -> None:
@@ -164,46 +222,38 @@ def test_a_lost_row_is_found_though_hash_and_count_fit(run: Path) -> None:
     record = samples.with_name("record.json")
     digest = hashlib.sha256(samples.read_bytes()).hexdigest()
     _edit(record, "samples", value={"path": samples.name, "rows": 39, "sha256": digest})
-    messages = [finding.message for finding in _findings(run)]
+    messages = [finding.message for finding in _problems(run)]
     assert "39 examples, but the suite asks for 40" in messages
 
 
 def test_lost_samples_are_found(run: Path) -> None:
     _file(run, HOTFLIP, "samples.jsonl").unlink()
-    (finding,) = _findings(run)
+    (finding,) = _problems(run)
     assert finding.message == "samples.jsonl is missing"
-
-
-def test_a_torn_record_is_found(run: Path) -> None:
-    file = _file(run, HOTFLIP)
-    file.write_text(file.read_text()[:300])
-    (finding,) = _findings(run)
-    assert "cannot be read" in finding.message
-    assert finding.line == len(file.read_text().splitlines())
 
 
 def test_a_record_in_another_folder_is_found(run: Path) -> None:
     folder = _file(run, HOTFLIP).parent
     shutil.copytree(folder, folder.with_name("copy"))
-    (finding,) = _findings(run)
+    (finding,) = _problems(run)
     assert "lies in the folder copy" in finding.message
 
 
 def test_a_missing_unit_is_found(run: Path) -> None:
     folder = _file(run, HOTFLIP).parent
     shutil.rmtree(folder)
-    (finding,) = _findings(run)
+    (finding,) = _problems(run)
     assert finding.message == f"the cell {folder.name} is missing"
 
 
 def test_a_failed_unit_is_found(make_run: Callable[..., Path]) -> None:
-    (finding,) = _findings(make_run(seeds=[1], failed=(HOTFLIP,)))
+    (finding,) = _problems(make_run(seeds=[1], failed=(HOTFLIP,)))
     assert finding.message == "the cell failed: out of paper"
 
 
 def test_a_missing_variant_leaves_its_cells_without_reference(run: Path) -> None:
     shutil.rmtree(_file(run, VARIANT).parent)
-    messages = [finding.message for finding in _findings(run)]
+    messages = [finding.message for finding in _problems(run)]
     assert sum("there is no record of the variant" in m for m in messages) == 2
 
 
@@ -216,7 +266,7 @@ def test_the_same_subject_measured_anew_is_reference_enough(run: Path) -> None:
     document["id"] = document["variant"] = f"{folder.name.rpartition('-')[0]}-{digest}"
     (folder / "record.json").write_text(json.dumps(document))
     folder.rename(folder.with_name(document["id"]))
-    (finding,) = _findings(run)  # the plan's own variant is missing, and that is all
+    (finding,) = _problems(run)  # the plan's own variant is missing, and that is all
     assert finding.message == f"the variant {folder.name} is missing"
 
 
@@ -225,8 +275,8 @@ def test_records_are_checked_though_the_suite_is_broken(run: Path) -> None:
     suite.write_text(suite.read_text() + "surprise: 1\n")
     _edit(_file(run, HOTFLIP), "seed", value=2)
     found = validate([run])
-    assert any("surprise" in f.path + f.message for f in found.findings)
-    assert any("elsewhere the record says 2" in f.message for f in found.findings)
+    assert any("surprise" in f.key + f.message for f in found.problems)
+    assert any("elsewhere the record says 2" in f.message for f in found.problems)
     assert found.exit_code == 2
 
 
@@ -235,10 +285,10 @@ def test_records_are_checked_though_the_suite_is_broken(run: Path) -> None:
 
 def test_a_record_alone_is_checked(run: Path) -> None:
     file = _file(run, VARIANT)
-    assert validate([file]).findings == ()
+    assert validate([file]).problems == ()
     _edit(file, "results", "perplexity", "loss", "value", value=1.0)
-    (finding,) = validate([file]).findings
-    assert finding.path == "results.perplexity.loss"
+    (finding,) = validate([file]).problems
+    assert finding.key == "results.perplexity.loss"
 
 
 def test_a_record_without_its_run_is_checked_as_far_as_possible(
@@ -247,7 +297,7 @@ def test_a_record_without_its_run_is_checked_as_far_as_possible(
     folder = _file(run, HOTFLIP).parent
     copy = tmp_path / "elsewhere" / folder.name
     shutil.copytree(folder, copy)
-    assert validate([copy / "record.json"]).findings == ()
+    assert validate([copy / "record.json"]).problems == ()
 
 
 def test_faults_of_a_suite_are_told_with_their_lines(tmp_path: Path) -> None:
@@ -255,8 +305,8 @@ def test_faults_of_a_suite_are_told_with_their_lines(tmp_path: Path) -> None:
     suite.write_text("name: mine\nseeds: []\nmodel: {}\n")
     found = validate([suite])
     assert found.exit_code == 2
-    assert {finding.file for finding in found.findings} == {str(suite)}
-    assert {2, 3} <= {finding.line for finding in found.findings}
+    assert {finding.file for finding in found.problems} == {str(suite)}
+    assert {2, 3} <= {finding.line for finding in found.problems}
 
 
 def test_a_folder_without_a_run_is_wrong_usage(tmp_path: Path) -> None:
