@@ -104,6 +104,22 @@ def merging_tokenizer() -> "PreTrainedTokenizerBase":
     )
 
 
+@pytest.fixture(scope="session")
+def float32_error() -> "Callable[[PreTrainedModel, float, int], float]":
+    """Return what bounds float32's error of a model's mean loss, in nats/token.
+
+    A sum of n products is off by n units of rounding at most, relatively, and a token's
+    loss by those of all sums on its way; the errors of tokens have no common sign.
+    """
+
+    def bound(model: "PreTrainedModel", loss: float, tokens: int) -> float:
+        matrices = (p for p in model.parameters() if p.ndim == 2)
+        products = sum(matrix.shape[1] for matrix in matrices)  # [out, in]
+        return loss * products * 2.0**-24 / tokens**0.5
+
+    return bound
+
+
 @pytest.fixture
 def toy_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Go to a folder with the suite ``base.yaml`` and its plugins; return the suite."""
