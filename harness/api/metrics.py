@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from harness.api.plugin import OptionsT, Plugin
@@ -28,6 +29,21 @@ class MetricContext:
     """First so many examples of a task only; marked in every record."""
     report: Callable[[int, int], None] = lambda done, total: None
     """Tell the progress display how many of how many units are done."""
+
+    def batches(
+        self, corpus: str, size: int, limit: int | None = None
+    ) -> Iterator[list[Document]]:
+        """Yield the documents of a corpus, the first `limit`, in lists of `size`.
+
+        A list is reported as done when the next one is asked for.
+        """
+        documents = islice(self.documents(corpus), limit)
+        limits = [n for n in (limit, self.limit) if n is not None]
+        done = 0
+        while batch := list(islice(documents, size)):
+            yield batch
+            done += len(batch)
+            self.report(done, max(done, min(limits, default=0)))
 
 
 class Metric(Plugin[OptionsT]):

@@ -9,27 +9,29 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import numpy as np
 import pydantic
 
+import harness.subject
 from harness import hookimpl
 from harness.api import LocalPath, Metric, MetricContext, Options
-from harness.base import CellError, MissingResource, Positive, UsageError
-
-if TYPE_CHECKING:
-    from harness.records import Estimate
-    from harness.subject import Subject
+from harness.base import (
+    CellError,
+    MissingResource,
+    Positive,
+    UsageError,
+    fixed_random_state,
+    offline,
+    silenced,
+)
+from harness.records import Estimate, bootstrap_mean, bootstrap_ratio, wilson
 
 Rows = Sequence[Mapping[str, Any]]
 
 _SEED = 1234
 """What lm-eval seeds its few-shot samplers with."""
-
-_AGGREGATIONS = (
-    *("mean", "nanmean", "median", "perplexity", "weighted_perplexity"),
-    *("bits_per_byte", "f1", "matthews_corrcoef", "bleu", "chrf", "ter", "brier_score"),
-)
 
 
 class LmEvalOptions(Options):
@@ -60,7 +62,7 @@ class LmEval(Metric[LmEvalOptions]):
     Options = LmEvalOptions
 
     def measure(
-        self, subject: Subject, context: MetricContext
+        self, subject: harness.subject.Subject, context: MetricContext
     ) -> Iterator[Mapping[str, Any]]:
         """Yield a row for each example, task and filter, with its scores."""
         if subject.encoder_decoder:
@@ -68,10 +70,11 @@ class LmEval(Metric[LmEvalOptions]):
                 "lm_eval scores the continuation of a text; measure an encoder-decoder "
                 "model with `perplexity` or `rouge` on a corpus of pairs"
             )
-        limits = [self.options.limit, context.limit]
-        limit = min((n for n in limits if n is not None), default=None)
-        with _contained(), _offline():
-            tasks, samples = self._evaluate(subject, limit, context.report)
+        limits = [n for n in (self.options.limit, context.limit) if n is not None]
+        with _contained(), offline():
+            tasks, samples = self._evaluate(
+                subject, min(limits, default=None), context.report
+            )
         for name, examples in samples.items():
             aggregations = _aggregations(tasks[name])
             for example in examples:
@@ -93,7 +96,7 @@ class LmEval(Metric[LmEvalOptions]):
 
     def missing(self) -> list[str]:
         """Say which tasks are unknown, and whose datasets are not here."""
-        with _contained(), _offline():
+        with _contained(), offline():
             return list(self._faults())
 
     def fetch(self) -> None:
@@ -116,7 +119,7 @@ class LmEval(Metric[LmEvalOptions]):
 
     def _evaluate(
         self,
-        subject: Subject,
+        subject: harness.subject.Subject,
         limit: int | None,
         report: Callable[[int, int], None],
     ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
@@ -129,15 +132,17 @@ class LmEval(Metric[LmEvalOptions]):
             loaded = _load(manager, self.options.tasks)
             self._prepare(loaded["tasks"].values())
             with contextlib.suppress(torch.OutOfMemoryError):
-                samples = _samples(
-                    _language_model(subject, batch_size, report), loaded, limit
-                )
-                return loaded["tasks"], samples
+                model = _language_model(subject, batch_size, report)
+                return loaded["tasks"], _samples(model, loaded, limit)
             if batch_size == 1:
                 raise CellError("a single sequence does not fit the device's memory")
             batch_size //= 2
 
     def _prepare(self, tasks: Any) -> None:
+        """Do what lm-eval's `simple_evaluate` does before it evaluates.
+
+        That itself would also ask git, pip and the driver about this machine.
+        """
         for task in tasks:
             stated = task.get_config("num_fewshot")
             # A task that states 0 works with no other number, lm-eval holds.
@@ -161,16 +166,8 @@ def _contained() -> Iterator[None]:
     import lm_eval.evaluator
     import lm_eval.models.huggingface  # noqa: F401 (what is imported can be silenced)
 
-    from harness.base import fixed_random_state, silenced
-
     with fixed_random_state(_SEED), silenced("lm_eval"):
         yield
-
-
-def _offline() -> contextlib.AbstractContextManager[None]:
-    from harness.base import offline
-
-    return offline()
 
 
 def _task_manager(names: Sequence[str], include_path: str | None) -> Any:
@@ -179,23 +176,20 @@ def _task_manager(names: Sequence[str], include_path: str | None) -> Any:
     lm-eval's own index of some 14,000 tasks takes seconds. Where the folders that are
     called like the start of a task's name hold all of the tasks, they suffice.
     """
-    import lm_eval.tasks
+    from lm_eval import tasks
 
     if include_path is not None and not Path(include_path).is_dir():
         raise MissingResource(f"include_path: there is no folder {include_path}")
     own = [] if include_path is None else [Path(include_path)]
-    root = Path(lm_eval.tasks.__file__).parent
     near = [
         folder
-        for folder in sorted(root.iterdir())
+        for folder in sorted(Path(tasks.__file__).parent.iterdir())
         if folder.is_dir() and any(name.startswith(folder.name) for name in names)
     ]
-    manager = lm_eval.tasks.TaskManager(
-        include_path=[*near, *own], include_defaults=False
-    )
+    manager = tasks.TaskManager(include_path=[*near, *own], include_defaults=False)
     if set(names) <= set(manager.all_subtasks):
         return manager
-    return lm_eval.tasks.TaskManager(include_path=own or None)
+    return tasks.TaskManager(include_path=own or None)
 
 
 def _load(manager: Any, names: Sequence[str]) -> Any:
@@ -215,7 +209,7 @@ def _load(manager: Any, names: Sequence[str]) -> Any:
         ) from error
 
 
-def _samples(lm: Any, loaded: Any, limit: int | None) -> dict[str, list[Any]]:
+def _samples(model: Any, loaded: Any, limit: int | None) -> dict[str, list[Any]]:
     from lm_eval.evaluator import evaluate
 
     originals = {task: task.aggregation for task in loaded["tasks"].values()}
@@ -223,7 +217,7 @@ def _samples(lm: Any, loaded: Any, limit: int | None) -> dict[str, list[Any]]:
         # Theirs end in math.exp, which overflows for broken models. We use none.
         task.aggregation = lambda: defaultdict(lambda: len)
     results = evaluate(
-        lm=lm, task_dict=loaded, limit=limit, bootstrap_iters=0, log_samples=True
+        lm=model, task_dict=loaded, limit=limit, bootstrap_iters=0, log_samples=True
     )
     for task, original in originals.items():
         task.aggregation = original
@@ -231,7 +225,9 @@ def _samples(lm: Any, loaded: Any, limit: int | None) -> dict[str, list[Any]]:
 
 
 def _language_model(
-    subject: Subject, batch_size: int, report: Callable[[int, int], None]
+    subject: harness.subject.Subject,
+    batch_size: int,
+    report: Callable[[int, int], None],
 ) -> Any:
     """Wrap the subject's model for lm-eval; report requests as they are answered."""
     from lm_eval.models.huggingface import HFLM
@@ -266,9 +262,9 @@ def _language_model(
 
 def _aggregations(task: Any) -> dict[str, str]:
     """Name the aggregation of each score of a task; empty for one of its own."""
-    from lm_eval.api.registry import get_aggregation
+    from lm_eval.api.registry import AGGREGATION_REGISTRY, get_aggregation
 
-    names = {get_aggregation(name): name for name in _AGGREGATIONS}
+    names = {get_aggregation(name): name for name in AGGREGATION_REGISTRY}
     return {
         score: names.get(function, "") for score, function in task.aggregation().items()
     }
@@ -277,16 +273,14 @@ def _aggregations(task: Any) -> dict[str, str]:
 def _row(
     task: str, example: Mapping[str, Any], aggregations: Mapping[str, str]
 ) -> dict[str, Any]:
+    hashes = ("doc_hash", "prompt_hash", "target_hash")
+    scores = example["metrics"]
     return {
         "task": task,
-        "doc_id": example["doc_id"],
-        "filter": example["filter"],
-        **{key: example[key] for key in ("doc_hash", "prompt_hash", "target_hash")},
-        "scores": {name: _plain(example[name]) for name in example["metrics"]},
+        **{key: example[key] for key in ("doc_id", "filter", *hashes)},
+        "scores": {name: _plain(example[name]) for name in scores},
         # lm-eval takes the mean of scores that the task says nothing about.
-        "aggregations": {
-            name: aggregations.get(name, "mean") for name in example["metrics"]
-        },
+        "aggregations": {name: aggregations.get(name, "mean") for name in scores},
     }
 
 
@@ -307,67 +301,48 @@ def _plain(value: Any) -> Any:
 
 
 def _estimate(values: Sequence[Any], aggregation: str) -> Estimate:
-    n = len(values)
     broken = sum(_incomplete(value) for value in values)
     if broken:
-        return _null(n, f"the score of {broken} of {n} examples is not finite")
+        reason = f"the score of {broken} of {len(values)} examples is not finite"
+        return _null(values, reason)
     if aggregation == "mean":
         return _mean(values)
     if aggregation == "perplexity":
-        return _perplexity([(value, 1) for value in values])
+        return _ratio([(value, 1) for value in values], 1, "perplexity")
     if aggregation == "weighted_perplexity":
-        return _perplexity(values)
+        return _ratio(values, 1, "perplexity")
     if aggregation == "bits_per_byte":
-        return _bits_per_byte(values)
+        return _ratio(values, math.log(2), "bits/byte")
     return _by_lm_eval(values, aggregation)
 
 
 def _mean(values: Sequence[Any]) -> Estimate:
-    from harness.records import bootstrap_mean, wilson
-
     if not all(isinstance(value, int | float) for value in values):
-        return _null(len(values), "the scores are no numbers")
+        return _null(values, "the scores are no numbers")
     if set(values) <= {0, 1}:
         return wilson(int(sum(values)), len(values))
     return bootstrap_mean(values, unit="score", over="examples")
 
 
-def _perplexity(pairs: Sequence[Sequence[float]]) -> Estimate:
-    """Estimate it from (log-likelihood, weight) of each example."""
-    import numpy as np
-
-    from harness.records import bootstrap_ratio
-
+def _ratio(pairs: Sequence[Sequence[float]], nats: float, unit: str) -> Estimate:
+    """Estimate from (log-likelihood, weight) of each example, in units of `nats`."""
     logs, weights = np.array(pairs, dtype=np.float64).T
-    return bootstrap_ratio(-logs, weights, np.exp, unit="perplexity", over="examples")
-
-
-def _bits_per_byte(pairs: Sequence[Sequence[float]]) -> Estimate:
-    """Estimate them from (log-likelihood, bytes) of each example."""
-    import numpy as np
-
-    from harness.records import bootstrap_ratio
-
-    logs, weights = np.array(pairs, dtype=np.float64).T
-    return bootstrap_ratio(
-        -logs / math.log(2), weights, unit="bits/byte", over="examples"
-    )
+    transform = np.exp if unit == "perplexity" else None
+    return bootstrap_ratio(-logs / nats, weights, transform, unit=unit, over="examples")
 
 
 def _by_lm_eval(values: Sequence[Any], aggregation: str) -> Estimate:
     """Aggregate as lm-eval does, without an interval."""
-    from harness.records import Estimate
-
     if not aggregation:
-        return _null(len(values), "the task aggregates by a function of its own")
+        return _null(values, "the task aggregates by a function of its own")
     from lm_eval.api.registry import get_aggregation
 
     try:
         value = float(get_aggregation(aggregation)(list(values)))
     except (ArithmeticError, TypeError, ValueError) as error:
-        return _null(len(values), f"lm-eval's {aggregation} failed: {error}")
+        return _null(values, f"lm-eval's {aggregation} failed: {error}")
     if not math.isfinite(value):
-        return _null(len(values), f"lm-eval's {aggregation} is not finite")
+        return _null(values, f"lm-eval's {aggregation} is not finite")
     return Estimate(
         value=value,
         n=len(values),
@@ -377,10 +352,10 @@ def _by_lm_eval(values: Sequence[Any], aggregation: str) -> Estimate:
     )
 
 
-def _null(n: int, reason: str) -> Estimate:
-    from harness.records import Estimate
-
-    return Estimate(value=None, n=n, unit="score", method="none", reason=reason)
+def _null(values: Sequence[Any], reason: str) -> Estimate:
+    return Estimate(
+        value=None, n=len(values), unit="score", method="none", reason=reason
+    )
 
 
 def _incomplete(value: Any) -> bool:

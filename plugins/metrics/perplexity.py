@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pydantic
 
+import harness.subject
 from harness import hookimpl
 from harness.api import CorpusName, Metric, MetricContext, Options
-from harness.base import CellError, Positive, UsageError
-from harness.data import Document
-
-if TYPE_CHECKING:
-    from harness.base import Ids
-    from harness.records import Estimate
-    from harness.subject import Subject
-
+from harness.base import CellError, Ids, Positive, UsageError
+from harness.data import Document, TextEncoder
+from harness.records import Estimate, bootstrap_ratio
 
 _DOCUMENTS_AT_ONCE = 32
 _CONTEXT = 2048
@@ -65,28 +61,21 @@ class Perplexity(Metric[PerplexityOptions]):
     Options = PerplexityOptions
 
     def measure(
-        self, subject: Subject, context: MetricContext
+        self, subject: harness.subject.Subject, context: MetricContext
     ) -> Iterator[Mapping[str, Any]]:
         """Yield a row for each document: tokens, words, bytes, and nats of them all."""
-        documents = islice(
-            context.documents(self.options.corpus), self.options.max_documents
-        )
-        totals = [self.options.max_documents, context.limit]
-        total = min((n for n in totals if n is not None), default=0)
-        done = tokens = 0
-        for batch in _batches(documents):
+        options, tokens = self.options, 0
+        for batch in context.batches(
+            options.corpus, _DOCUMENTS_AT_ONCE, options.max_documents
+        ):
             for row in self._score(subject, batch):
                 yield row
                 tokens += row["tokens"]
-                if tokens >= (self.options.max_tokens or math.inf):
+                if tokens >= (options.max_tokens or math.inf):
                     return
-            done += len(batch)
-            context.report(done, max(done, total))
 
     def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
         """Compute perplexities and losses from sums over documents."""
-        import numpy as np
-
         return {
             "loss": _ratio(rows, "tokens", None, "nats/token"),
             "token_perplexity": _ratio(rows, "tokens", np.exp, "perplexity"),
@@ -98,7 +87,7 @@ class Perplexity(Metric[PerplexityOptions]):
         }
 
     def _score(
-        self, subject: Subject, documents: Sequence[Document]
+        self, subject: harness.subject.Subject, documents: Sequence[Document]
     ) -> Iterator[dict[str, Any]]:
         pairs = [d for d in documents if d.reference is not None]
         texts = [d for d in documents if d.reference is None]
@@ -108,12 +97,8 @@ class Perplexity(Metric[PerplexityOptions]):
             yield from self._score_pairs(subject, pairs)
 
     def _score_pairs(
-        self, subject: Subject, documents: Sequence[Document]
+        self, subject: harness.subject.Subject, documents: Sequence[Document]
     ) -> Iterator[dict[str, Any]]:
-        import numpy as np
-
-        from harness.data import TextEncoder
-
         model, tokenizer = subject.huggingface()
         apart = bool(model.config.is_encoder_decoder)
         encoder = TextEncoder(tokenizer, encoder_decoder=apart)
@@ -133,7 +118,7 @@ class Perplexity(Metric[PerplexityOptions]):
             )
 
     def _score_texts(
-        self, subject: Subject, documents: Sequence[Document]
+        self, subject: harness.subject.Subject, documents: Sequence[Document]
     ) -> Iterator[dict[str, Any]]:
         encoded = [_encode(subject, document.text) for document in documents]
         context, stride = self._window(subject)
@@ -152,7 +137,7 @@ class Perplexity(Metric[PerplexityOptions]):
             if len(ids) > 1:
                 yield _row(document.id, document.text, len(ids) - 1, loss)
 
-    def _window(self, subject: Subject) -> tuple[int, int]:
+    def _window(self, subject: harness.subject.Subject) -> tuple[int, int]:
         longest = subject.max_positions or _CONTEXT
         context = self.options.context or longest
         stride = self.options.stride or context
@@ -174,16 +159,8 @@ def register_metrics() -> list[type[Metric[Any]]]:
     return [Perplexity]
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    iterator = iter(documents)
-    while batch := list(islice(iterator, _DOCUMENTS_AT_ONCE)):
-        yield batch
-
-
-def _encode(subject: Subject, text: str) -> Ids:
+def _encode(subject: harness.subject.Subject, text: str) -> Ids:
     """Return the ids of a text after the token that its first one is predicted from."""
-    import numpy as np
-
     _, tokenizer = subject.huggingface()
     start = tokenizer.bos_token_id
     if start is None:
@@ -223,8 +200,6 @@ def _row(name: str, text: str, tokens: int, nats: float) -> dict[str, Any]:
 def _ratio(
     rows: Sequence[Mapping[str, Any]], denominator: str, transform: Any, unit: str
 ) -> Estimate:
-    from harness.records import Estimate, bootstrap_ratio
-
     broken = sum(row["nats"] is None for row in rows)
     if broken:
         return Estimate(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
+
+import harness.subject
 from harness import hookimpl
 from harness.api import CorpusName, Metric, MetricContext, Options
 from harness.base import Positive, UsageError
-from harness.data import Document
-
-if TYPE_CHECKING:
-    from harness.records import Estimate
-    from harness.subject import Subject
-
+from harness.data import Document, TextEncoder
+from harness.records import KINDS, Estimate, bootstrap_mean, rouge, wilson
 
 _DOCUMENTS_AT_ONCE = 64
 
@@ -46,23 +44,17 @@ class Rouge(Metric[RougeOptions]):
     Options = RougeOptions
 
     def measure(
-        self, subject: Subject, context: MetricContext
+        self, subject: harness.subject.Subject, context: MetricContext
     ) -> Iterator[Mapping[str, Any]]:
         """Yield a row for each pair: what was written, how long it is, its scores."""
-        corpus = self.options.corpus
-        documents = islice(context.documents(corpus), self.options.max_documents)
-        totals = [self.options.max_documents, context.limit]
-        total = min((n for n in totals if n is not None), default=0)
-        done = 0
-        for batch in _batches(documents):
+        options = self.options
+        for batch in context.batches(
+            options.corpus, _DOCUMENTS_AT_ONCE, options.max_documents
+        ):
             yield from self._rows(subject, batch)
-            done += len(batch)
-            context.report(done, max(done, total))
 
     def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
         """Compute the means over documents."""
-        from harness.records import KINDS, bootstrap_mean, wilson
-
         documents = [row["document_id"] for row in rows]
         means = {
             kind: bootstrap_mean([row[kind] for row in rows], documents, unit="F1")
@@ -76,14 +68,8 @@ class Rouge(Metric[RougeOptions]):
         }
 
     def _rows(
-        self, subject: Subject, documents: Sequence[Document]
+        self, subject: harness.subject.Subject, documents: Sequence[Document]
     ) -> Iterator[dict[str, Any]]:
-        import numpy as np
-
-        from harness.data import TextEncoder
-        from harness.records import rouge
-        from harness.subject import write_texts
-
         model, tokenizer = subject.huggingface()
         encoder_decoder = bool(model.config.is_encoder_decoder)
         encoder = TextEncoder(tokenizer, encoder_decoder=encoder_decoder)
@@ -92,7 +78,9 @@ class Rouge(Metric[RougeOptions]):
             np.array(encoder.prompt(encoder.encode(d.text), 0, limit).ids, np.int64)
             for d in documents
         ]
-        written = write_texts(subject, prompts, self.options.summary_tokens)
+        written = harness.subject.write_texts(
+            subject, prompts, self.options.summary_tokens
+        )
         for document, (text, tokens, finished) in zip(documents, written, strict=True):
             yield {
                 "document_id": document.id,
@@ -116,9 +104,3 @@ class Rouge(Metric[RougeOptions]):
 def register_metrics() -> list[type[Metric[Any]]]:
     """Offer rouge."""
     return [Rouge]
-
-
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    iterator = iter(documents)
-    while batch := list(islice(iterator, _DOCUMENTS_AT_ONCE)):
-        yield batch
