@@ -36,8 +36,7 @@ from harness.run.context import RunContext
 from harness.run.folder import RunFolder
 from harness.run.scored import failed_row, scored_row
 from harness.run.unit import write_samples
-from harness.suite.experiment import dump_suite, load_experiment
-from harness.suite.plan import CellPlan, VariantPlan, make_plan
+from harness.suite import CellPlan, VariantPlan, dump_suite, load_experiment, make_plan
 
 SUITE = """
 name: rehearsal

@@ -12,10 +12,7 @@ from abc import ABC
 from typing import Annotated, ClassVar, Generic, TypeVar
 
 from harness.base import Strict
-
-CORPUS = "corpus-name"
-CorpusName = Annotated[str, CORPUS]
-"""The type of an option that names a corpus of the suite; suites are checked for it."""
+from harness.data import CORPUS as CORPUS, CorpusName as CorpusName
 
 ATTACK = "attack-label"
 AttackLabel = Annotated[str, ATTACK]

@@ -14,10 +14,13 @@ from .document import (
 )
 from .encoding import TextEncoder as TextEncoder
 from .examples import build_examples as build_examples
+from .overlap import shared_documents as shared_documents
 from .sections import (
+    CORPUS as CORPUS,
     FINGERPRINT as FINGERPRINT,
     SLICE as SLICE,
     SPLIT as SPLIT,
+    CorpusName as CorpusName,
     CorpusSection as CorpusSection,
     ExampleSet as ExampleSet,
     ExamplesSection as ExamplesSection,

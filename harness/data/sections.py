@@ -13,6 +13,9 @@ SPLIT = r"^[A-Za-z0-9_.-]+$"
 FINGERPRINT = r"^(sha256:[0-9a-f]{64}|hub:.+@.+)$"
 Fingerprint = Annotated[str, pydantic.Field(pattern=FINGERPRINT)]
 
+CORPUS = "corpus-name"
+CorpusName = Annotated[str, CORPUS]
+"""The type of what names a corpus of the suite; suites are checked for it."""
 
 _PAIR_FIELDS = ("prompt", "reference", "prefix", "choices", "gold")
 
@@ -91,7 +94,7 @@ class CorpusSection(Strict):
 class ExampleSet(Strict):
     """Where one set of examples comes from."""
 
-    corpus: str
+    corpus: CorpusName
     """The corpus whose documents give the examples, one from each."""
     count: Positive
     """How many."""

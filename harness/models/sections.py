@@ -7,14 +7,15 @@ from typing import Annotated, Literal
 import pydantic
 
 from harness.base import Positive, Strict
+from harness.data import CorpusName
 
 
 class RecoverySection(Strict):
     """Recovery training: the same tokens in the same order for every arm."""
 
-    corpus: str
+    corpus: CorpusName
     """The corpus to train on."""
-    validation: str | None = None
+    validation: CorpusName | None = None
     """The held-out corpus of the evaluations while training; none without it."""
     tokens: Positive
     """Training tokens; rounded up to whole optimizer steps."""

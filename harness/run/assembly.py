@@ -6,7 +6,7 @@ import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.api import Plugin
+from harness.api import ATTACK, Plugin
 from harness.base import HarnessError, code_state, hardware, library_versions
 from harness.records import (
     ArmRef,
@@ -27,7 +27,7 @@ from harness.records import (
     TokensRef,
 )
 from harness.run.context import RunContext
-from harness.suite import CellPlan, VariantPlan, named_attacks
+from harness.suite import CellPlan, VariantPlan, named_by
 
 Unit = VariantPlan | CellPlan
 
@@ -165,7 +165,7 @@ def _attacks_at_work(run: RunContext, label: str) -> list[str]:
     """Return the plugins of an attack, of what it controls, and of what it names."""
     match, attacks = run.suite.attacks[label].match, run.experiment.attacks
     labels = [label, *([match] if match else [])]
-    labels += [named for one in labels for named in named_attacks(attacks[one])]
+    labels += [named for one in labels for named in named_by(attacks[one], ATTACK)]
     return list(dict.fromkeys(attacks[one].name for one in labels))
 
 

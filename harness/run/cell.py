@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.api import Adversarial, Attack, AttackContext, CellKey, Peers, Scene
-from harness.base import CellError
+from harness.base import CellError, content_hash
 from harness.data import ExampleSets
 from harness.records import Cost, SampleRow, read_samples
 from harness.run.context import RunContext
 from harness.run.scored import Rescorer
 from harness.subject import Subject
-from harness.suite import CellPlan, VariantPlan, content_hash
+from harness.suite import CellPlan, VariantPlan
 
 PARTIAL = "samples.partial.jsonl"
 

@@ -1,16 +1,16 @@
-from .experiment import (
-    Experiment as Experiment,
+from .experiment import Experiment as Experiment
+from .identity import EXAMINED as EXAMINED
+from .loading import (
     dump_suite as dump_suite,
     load_experiment as load_experiment,
     validate_suite as validate_suite,
 )
-from .identity import EXAMINED as EXAMINED, named_attacks as named_attacks
+from .marks import named_by as named_by
 from .model import Suite as Suite
 from .plan import (
     CellPlan as CellPlan,
     Plan as Plan,
     VariantPlan as VariantPlan,
-    content_hash as content_hash,
     make_plan as make_plan,
 )
 from .resources import (

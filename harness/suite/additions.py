@@ -9,240 +9,197 @@ for something: no controls, no replays, no cells of other diagnostics.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, cast
 
-from harness.api import Attack, Constraint, Options, Registry
+from harness.api import Attack, Options, Registry
 from harness.base import UsageError
-from harness.suite.model import ArmSection, AttackSection, Suite
-from harness.suite.scenes import scene_of
+from harness.suite.experiment import Experiment
+from harness.suite.model import BASELINE, ArmSection, AttackSection
 
-Attacks = dict[str, Attack[Any]]
-Role = Literal["unbounded", "longer"]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Why an entry cannot be added."""
-
-    label: str
-    """The attack of the suite that the entry would go with."""
-    message: str
+Addition = tuple[str, AttackSection]
+"""A label and its entry."""
 
 
-@dataclass(frozen=True)
-class _Addition:
-    label: str
-    section: AttackSection
-    attack: Attack[Any]
+def expand(experiment: Experiment) -> Experiment:
+    """Add the entries that a valid suite did not state, and build their plugins.
 
-
-def expand(
-    suite: Suite, attacks: Mapping[str, Attack[Any]], registry: Registry
-) -> tuple[Suite, Attacks, list[Fault]]:
-    """Return a valid suite and its attacks with the entries it did not state.
-
-    Each new entry stands after the attack that it belongs to.
+    Complains, in the experiment's layer, of what is in the way of one.
     """
+    return _with_arms(_with_attacks(experiment))
+
+
+def _with_attacks(experiment: Experiment) -> Experiment:
+    """Add attacks, each after the one that it belongs to."""
     sections: dict[str, AttackSection] = {}
-    built: Attacks = {}
-    faults: list[Fault] = []
-    for label, section in suite.attacks.items():
-        sections[label], built[label] = section, attacks[label]
+    for label, section in experiment.suite.attacks.items():
+        sections[label] = section
         try:
-            additions = list(_additions(suite, label, attacks, registry))
+            sections |= _additions(experiment, label)
         except UsageError as error:
-            faults.append(Fault(label, str(error)))
-            continue
-        for addition in additions:
-            sections[addition.label] = addition.section
-            built[addition.label] = addition.attack
-    for addition in _replays(suite, attacks, registry):
-        sections[addition.label] = addition.section
-        built[addition.label] = addition.attack
-    return suite.model_copy(update={"attacks": sections}), built, faults
+            experiment.layer.complain(("attacks", label), str(error))
+    sections |= _replays(experiment)
+    attacks = {
+        label: experiment.attacks.get(label)
+        or _create(experiment.registry, section.attack or label, section.options)
+        for label, section in sections.items()
+    }
+    suite = experiment.suite.model_copy(update={"attacks": sections})
+    return replace(experiment, suite=suite, attacks=attacks)
 
 
-def _controls(
-    suite: Suite, label: str, attack: Attack[Any], registry: Registry
-) -> tuple[str, ...]:
-    """Return the names of the controls that an entry of a suite is to have.
-
-    Those that a suite lists have to fit; of those that an attack asks for, only those
-    that do are meant.
-    """
-    section = suite.attacks[label]
-    if section.match is not None or section.role is not None:
-        return ()
-    wanted = suite.controls if section.controls is None else section.controls
-    if wanted == "none":
-        return ()
-    if wanted != "auto":
-        return tuple(wanted)
-    if attack.controls is not None:
-        return attack.controls
-    return tuple(info.name for info in registry.all("attack", shows="search"))
+def _with_arms(experiment: Experiment) -> Experiment:
+    """Add the arms that full diagnostics need; those that are stated stay."""
+    suite, registry = experiment.suite, experiment.registry
+    # Those of the suite come first, and are what counts.
+    sections = suite.arms | dict(_derived_arms(experiment)) | suite.arms
+    arms = {
+        label: experiment.arms.get(label)
+        or cast(Any, registry.create("constraint", section.constraint, {}))
+        for label, section in sections.items()
+    }
+    suite = suite.model_copy(update={"arms": sections})
+    return replace(experiment, suite=suite, arms=arms)
 
 
-def _additions(
-    suite: Suite,
-    label: str,
-    attacks: Mapping[str, Attack[Any]],
-    registry: Registry,
-) -> Iterator[_Addition]:
-    attack = attacks[label]
-    listed = isinstance(suite.attacks[label].controls, tuple)
-    for name in _controls(suite, label, attack, registry):
-        control = cast("Attack[Any]", registry.create("attack", name, {}))
-        reason = control.unfit(attack)
-        if reason and listed:
-            raise UsageError(f"{name!r} cannot be its control: {reason}")
-        if not reason and not _has_control(suite, label, name):
-            section = AttackSection(attack=name, match=label)
-            free = _free_label(suite, f"{label}-{name}", section)
-            yield _Addition(free, section, control)
-    if suite.diagnostics == "full":
-        yield from _roles(suite, label, attack)
+def _create(registry: Registry, name: str, options: dict[str, Any]) -> Attack[Any]:
+    return cast("Attack[Any]", registry.create("attack", name, options))
 
 
 # --- controls -----------------------------------------------------------------------
 
 
-def _has_control(suite: Suite, label: str, name: str) -> bool:
+def _additions(experiment: Experiment, label: str) -> Iterator[Addition]:
+    """Yield the entries that go with an attack; UsageError where one cannot be."""
+    section = experiment.suite.attacks[label]
+    if section.match is None and section.role is None:
+        yield from _controls(experiment, label)
+        if experiment.suite.diagnostics == "full":
+            yield from _roles(experiment, label)
+
+
+def _controls(experiment: Experiment, label: str) -> Iterator[Addition]:
+    """Yield the controls of an attack.
+
+    Those that a suite lists have to fit; of those that an attack asks for, only those
+    that do are meant.
+    """
+    attack, stated = experiment.attacks[label], experiment.suite.attacks[label].controls
+    for name in _names_of_controls(experiment, label):
+        reason = _create(experiment.registry, name, {}).unfit(attack)
+        if reason and isinstance(stated, tuple):
+            raise UsageError(f"{name!r} cannot be its control: {reason}")
+        if not reason and not _has_control(experiment, label, name):
+            section = AttackSection(attack=name, match=label)
+            yield _free(experiment, f"{label}-{name}", section)
+
+
+def _names_of_controls(experiment: Experiment, label: str) -> tuple[str, ...]:
+    suite, attack = experiment.suite, experiment.attacks[label]
+    wanted = suite.attacks[label].controls or suite.controls
+    if wanted == "none":
+        return ()
+    if wanted != "auto":
+        return wanted
+    if attack.controls is not None:
+        return attack.controls
+    return tuple(x.name for x in experiment.registry.all("attack", shows="search"))
+
+
+def _has_control(experiment: Experiment, label: str, name: str) -> bool:
     return any(
-        (section.attack or other) == name and section.match == label
-        for other, section in suite.attacks.items()
+        experiment.attacks[other].name == name and section.match == label
+        for other, section in experiment.suite.attacks.items()
     )
 
 
-def _free_label(suite: Suite, label: str, section: AttackSection) -> str:
-    if label in suite.attacks:
+def _free(experiment: Experiment, label: str, section: AttackSection) -> Addition:
+    if label in experiment.suite.attacks:
         raise UsageError(
             f"its {section.attack} would be called {label!r}, like another entry; "
             "give that one another label"
         )
-    return label
+    return label, section
 
 
 # --- full diagnostics ---------------------------------------------------------------
 
 
-def _roles(suite: Suite, label: str, attack: Attack[Any]) -> Iterator[_Addition]:
-    section = suite.attacks[label]
-    if section.match is not None or section.role is not None or suite.examples is None:
+def _roles(experiment: Experiment, label: str) -> Iterator[Addition]:
+    """Yield the attack without its limits, and with twice the work."""
+    suite, attack = experiment.suite, experiment.attacks[label]
+    if suite.examples is None:
         return
-    found: tuple[tuple[Role, Options | None], ...] = (
-        ("unbounded", attack.unbounded(suite.examples.prompt_tokens)),
-        ("longer", attack.longer()),
-    )
-    for role, options in found:
+    found: dict[str, Options | None] = {
+        "unbounded": attack.unbounded(suite.examples.prompt_tokens),
+        "longer": attack.longer(),
+    }
+    for role, options in found.items():
         stated = suite.attacks.get(f"{label}-{role}")
-        if options is None or (stated is not None and stated.role == role):
-            continue
-        entry = AttackSection.model_validate(
-            {"attack": attack.name, "role": role, **_stated(options)}
-        )
-        made = type(attack)(options)
-        yield _Addition(_free_label(suite, f"{label}-{role}", entry), entry, made)
+        if options is not None and not (stated and stated.role == role):
+            values = options.model_dump(mode="json", exclude_none=True)
+            section = {"attack": attack.name, "role": role, **values}
+            entry = AttackSection.model_validate(section)
+            yield _free(experiment, f"{label}-{role}", entry)
 
 
-def _stated(options: Options) -> dict[str, Any]:
-    values = options.model_dump(mode="json")
-    return {key: value for key, value in values.items() if value is not None}
-
-
-def _replays(
-    suite: Suite, attacks: Mapping[str, Attack[Any]], registry: Registry
-) -> Iterator[_Addition]:
-    """Return what shows how far adversarial inputs carry, if the suite lacks it."""
-    if suite.diagnostics != "full" or not attacks:
+def _replays(experiment: Experiment) -> Iterator[Addition]:
+    """Yield what shows how far adversarial inputs carry, if the suite lacks it."""
+    suite, registry = experiment.suite, experiment.registry
+    if suite.diagnostics != "full" or not suite.attacks:
         return
-    shown = {attack.shows for attack in attacks.values()}
-    scenes = [scene_of(suite, attacks, arm) for arm in suite.arms]
+    shown = {None, *(attack.shows for attack in experiment.attacks.values())}
+    scenes = [experiment.scene(arm) for arm in suite.arms]
     for info in registry.all("attack", replays=True):
-        name, shows = info.name, cast("type[Attack[Any]]", info.plugin).shows
-        if shows is None or shows in shown or name in suite.attacks:
-            continue
-        attack = _create(registry, name)
-        if any(attack.reads(scene) for scene in scenes):
-            yield _Addition(name, AttackSection(attack=name), attack)
+        attack = _create(registry, info.name, {})
+        lacks = attack.shows not in shown and info.name not in suite.attacks
+        if lacks and any(attack.reads(scene) for scene in scenes):
+            yield info.name, AttackSection(attack=info.name)
 
 
-def _create(registry: Registry, name: str) -> Attack[Any]:
-    return cast("Attack[Any]", registry.create("attack", name, {}))
+def _derived_arms(experiment: Experiment) -> Iterator[tuple[str, ArmSection]]:
+    """Yield a match for each arm but the baseline, and a planted copy of each.
 
-
-Arms = dict[str, Constraint[Any]]
-BASELINE = "baseline"
-MATCHED = "matched"
-PLANTED = "planted"
-
-
-def add_derived_arms(
-    suite: Suite,
-    arms: Mapping[str, Constraint[Any]],
-    attacks: Mapping[str, Attack[Any]],
-    registry: Registry,
-) -> tuple[Suite, Arms]:
-    """Return a valid suite and its arms with those that full diagnostics need.
-
-    ``<arm>-matched`` for each arm but the baseline, ``<arm>-planted`` for each; for
-    none that is derived itself, and none where the suite has one of that name. Without
-    attacks, or without texts to match losses on, nothing is added.
+    There is none for an arm that is derived itself. Without attacks, or without texts
+    to match losses on, nothing is added.
     """
-    sections, built = dict(suite.arms), dict(arms)
-    searching = searching_attacks(suite, attacks)
-    for label, section in _arm_additions(suite, searching, registry):
-        if label not in sections:
-            sections[label] = section
-            built[label] = cast(
-                "Constraint[Any]",
-                registry.create("constraint", section.constraint, {}),
+    suite, registry = experiment.suite, experiment.registry
+    attacks = _searching_attacks(experiment)
+    if suite.diagnostics != "full" or not attacks or not _has_validation(experiment):
+        return
+    treated = [arm for arm, section in suite.arms.items() if not section.derive_from]
+    for arm in treated:
+        if arm != BASELINE:
+            yield (
+                f"{arm}-matched",
+                ArmSection(
+                    constraint=registry.only("constraint", role="match").name,
+                    derive_from=BASELINE,
+                    match_loss_of=arm,
+                    attacks=attacks,
+                ),
             )
-    return suite.model_copy(update={"arms": sections}), built
+    for arm in treated:
+        plant = registry.only("constraint", role="plant").name
+        planted = ArmSection(constraint=plant, derive_from=arm, attacks=attacks)
+        yield f"{arm}-planted", planted
 
 
-def searching_attacks(
-    suite: Suite, attacks: Mapping[str, Attack[Any]]
-) -> tuple[str, ...]:
+def _searching_attacks(experiment: Experiment) -> tuple[str, ...]:
     """Return the entries that look for something by themselves."""
+    attacks = experiment.attacks
     return tuple(
         label
-        for label, section in suite.attacks.items()
+        for label, section in experiment.suite.attacks.items()
         if section.match is None
         and section.role is None
         and not (attacks[label].replays or attacks[label].needs_peers)
     )
 
 
-def _arm_additions(
-    suite: Suite, attacks: tuple[str, ...], registry: Registry
-) -> Iterator[tuple[str, ArmSection]]:
-    if suite.diagnostics != "full" or not attacks or not _has_validation(suite):
-        return
-    treated = [arm for arm, section in suite.arms.items() if not section.derive_from]
-    for arm in treated:
-        if arm != BASELINE:
-            match = ArmSection(
-                constraint=registry.only("constraint", role="match").name,
-                derive_from=BASELINE,
-                match_loss_of=arm,
-                attacks=attacks,
-            )
-            yield f"{arm}-{MATCHED}", match
-    for arm in treated:
-        planted = ArmSection(
-            constraint=registry.only("constraint", role="plant").name,
-            derive_from=arm,
-            attacks=attacks,
-        )
-        yield f"{arm}-{PLANTED}", planted
-
-
-def _has_validation(suite: Suite) -> bool:
-    examples, recovery = suite.examples, suite.recovery
+def _has_validation(experiment: Experiment) -> bool:
+    examples, recovery = experiment.suite.examples, experiment.suite.recovery
     if examples is None:
         return False
-    held_out = recovery is not None and recovery.validation is not None
-    return examples.validation is not None or held_out
+    return bool(examples.validation or (recovery and recovery.validation))

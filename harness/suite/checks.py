@@ -1,99 +1,137 @@
 """What must hold across a suite: references lead somewhere, texts are apart.
 
-The checks read the merged tree rather than a finished `Suite`, so that a fault in one
-section hides none in another.
+Checks see what is valid of a suite as typed sections, so that a fault in one hides none
+in another. What is absent is looked up in the merged layers: there, a section that is
+wrong is still there.
 """
 
 from __future__ import annotations
 
-import fnmatch
-import glob
-import math
-import os
-from collections.abc import Iterator
+import graphlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from itertools import combinations
+from typing import Any, TypeVar
 
-from harness.api import CORPUS, Attack, Constraint, Plugin, Registry
-from harness.base import Problem, unknown_name
-from harness.data import CorpusSection
+from harness.api import ATTACK, CORPUS, Attack, CellKey, Constraint, Registry
+from harness.base import unknown_name
+from harness.data import shared_documents
 from harness.suite import complaints
-from harness.suite.model import Suite
-from harness.suite.plugin_options import Plugins, build_plugins, entries_of, marked
-from harness.suite.scenes import scene_of
-from harness.suite.yaml import Node
+from harness.suite.experiment import Experiment
+from harness.suite.marks import Marked, marked
+from harness.suite.model import (
+    ARM,
+    BASELINE,
+    ArmSection,
+    AttackSection,
+    ModelSection,
+    Suite,
+)
+from harness.suite.plugin_options import Plugins, build_plugins
+from harness.suite.yaml import Keys, Layer
+
+T = TypeVar("T")
+Fault = tuple[Keys, str]
+"""A path, and what is wrong there."""
 
 
-def check(
-    tree: Node, registry: Registry
-) -> tuple[Suite | None, Plugins, list[Problem]]:
-    """Validate a merged tree: the suite, its plugins, and all that is wrong."""
-    suite, problems = complaints.validate(Suite, tree)
-    plugins = build_plugins(tree, registry, problems)
-    uses = list(_corpus_uses(tree, plugins))
-    problems += _arms_problems(tree, plugins)
-    problems += _seed_problems(tree)
-    problems += _attack_problems(tree, plugins)
-    problems += _unknown_corpora(tree, uses)
-    problems += _overlaps(tree, uses)
-    return suite, plugins, problems
+def check(layer: Layer, registry: Registry) -> tuple[Suite, Plugins]:
+    """Return a suite and its plugins, as far as they are valid.
+
+    What is wrong is complained of in `layer`.
+    """
+    suite: Suite | None = complaints.validate(Suite, layer.value, layer)
+    plugins = build_plugins(layer, registry)
+    if suite is None:
+        suite = complaints.valid_part(_PartialSuite, layer.value)
+    draft = _Draft(layer, suite, plugins)
+    for rule in _RULES:
+        for keys, message in rule(draft):
+            layer.complain(keys, message)
+    return suite, plugins
+
+
+def check_placement(experiment: Experiment) -> None:
+    """Complain of attacks that name what the suite lacks, or else read each other."""
+    faults = [
+        (("attacks", label, option), message)
+        for label, attack in experiment.attacks.items()
+        for option, message in attack.faults(experiment.scene())
+    ]
+    for keys, message in faults or _mutual_reads(experiment):
+        experiment.layer.complain(keys, message)
+
+
+def _mutual_reads(experiment: Experiment) -> Iterator[Fault]:
+    reads = {
+        CellKey(arm, label, seed): experiment.attacks[label].reads(scene)
+        for arm in experiment.suite.arms
+        for seed in experiment.suite.seeds
+        for scene in [experiment.scene(arm, seed)]
+        for label in scene.gets[arm]
+    }
+    for circle in _circles(reads):
+        names = [f"{key.attack!r} on {key.arm!r}" for key in (*circle, circle[0])]
+        message = f"waits for its own result: {' reads '.join(names)}"
+        yield ("attacks", circle[0].attack), message
+
+
+class _PartialSuite(Suite):
+    """A suite that may lack what a suite must have."""
+
+    name: str = ""
+    models: dict[str, ModelSection] = {}
+    arms: dict[str, ArmSection] = {}
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A suite that may be wrong."""
+
+    layer: Layer
+    """All of it, as it is stated."""
+    suite: Suite
+    """What is valid of it."""
+    plugins: Plugins
+    """Those whose options are right."""
+
+    @property
+    def attacks(self) -> Iterator[tuple[str, Attack[Any]]]:
+        """The attacks by label."""
+        for label, attack in self.plugins["attacks"].items():
+            assert isinstance(attack, Attack)
+            yield label, attack
+
+    @cached_property
+    def references(self) -> list[Marked]:
+        """All that the suite, or an option of its plugins, names."""
+        found = list(marked(Suite, self.layer.value))
+        for section, plugins in self.plugins.items():
+            for label, plugin in plugins.items():
+                options = self.layer.get(section, label)
+                for mark, text, keys in marked(type(plugin.options), options):
+                    if mark == CORPUS:  # attacks may name those that are added later
+                        found.append(Marked(mark, text, (section, label, *keys)))
+        return found
 
 
 # --- references ---------------------------------------------------------------------
 
-
-@dataclass(frozen=True)
-class _Use:
-    """A place of the suite that names a corpus."""
-
-    path: str
-    node: Node
-    role: str
-    """training, search, validation, test or measured."""
-
-
-def _corpus_uses(tree: Node, plugins: Plugins) -> Iterator[_Use]:
-    fixed = (
-        ("recovery", "corpus", "training"),
-        ("recovery", "validation", "measured"),
-        ("examples.test", "corpus", "test"),
-        ("examples.search", "corpus", "search"),
-        ("examples.validation", "corpus", "validation"),
-    )
-    for section, key, role in fixed:
-        path = (*section.split("."), key)
-        node, followed = tree.find(path)
-        if len(followed) == len(path) and isinstance(node.value, str):
-            yield _Use(".".join(path), node, role)
-    for section, label, plugin in _all_plugins(plugins):
-        for key in marked(type(plugin.options), CORPUS):
-            node, followed = tree.find((section, label, key))
-            if followed[2:]:
-                yield from _named(f"{section}.{label}.{key}", node)
-
-
-def _all_plugins(plugins: Plugins) -> Iterator[tuple[str, str, Plugin[Any]]]:
-    for section, built in plugins.items():
-        for label, plugin in built.items():
-            yield section, label, plugin
-
-
-def _named(path: str, node: Node) -> Iterator[_Use]:
-    if isinstance(node.value, str):
-        yield _Use(path, node, "measured")
-    for index, item in enumerate(node.value if isinstance(node.value, list) else []):
-        yield from _named(f"{path}.{index}", item)
-
-
-def _unknown_corpora(tree: Node, uses: list[_Use]) -> Iterator[Problem]:
-    corpora = tree.child("corpora")
-    known = corpora.value if corpora and isinstance(corpora.value, dict) else {}
-    for use in uses:
-        if use.node.value not in known:
-            message = unknown_name("corpus", use.node.value, known)
-            yield use.node.place.problem(use.path, message)
-
-
+_NAMED = {
+    CORPUS: ("corpus", "corpora"),
+    ATTACK: ("attack", "attacks"),
+    ARM: ("arm", "arms"),
+}
+"""What a mark stands for, and the section whose labels it names."""
+_ROLES: dict[Keys, str] = {
+    ("recovery", "corpus"): "training",
+    ("examples", "test", "corpus"): "test",
+    ("examples", "search", "corpus"): "search",
+    ("examples", "validation", "corpus"): "validation",
+}
+"""What a corpus serves for; all others are measured on."""
 _APART = {
     frozenset(pair)
     for pair in (
@@ -107,302 +145,152 @@ _APART = {
 """Roles that must not share a document."""
 
 
-def _overlaps(tree: Node, uses: list[_Use]) -> Iterator[Problem]:
-    sources = _sources(tree)
-    for index, second in enumerate(uses):
-        for first in uses[:index]:
-            if frozenset((first.role, second.role)) not in _APART:
-                continue
-            one, other = (sources.get(use.node.value) for use in (first, second))
-            shared = overlap(one, other) if one and other else None
+def _unknown_names(draft: _Draft) -> Iterator[Fault]:
+    for mark, text, keys in draft.references:
+        kind, section = _NAMED[mark]
+        known = draft.layer.mapping(section)
+        if text not in known:
+            yield keys, unknown_name(kind, text, known)
+
+
+def _texts_apart(draft: _Draft) -> Iterator[Fault]:
+    corpora = draft.suite.corpora
+    uses = [
+        use for use in draft.references if use.mark == CORPUS and use.text in corpora
+    ]
+    for first, second in combinations(uses, 2):
+        roles = (_ROLES.get(use.keys, "measured") for use in (first, second))
+        if frozenset(roles) in _APART:
+            shared = shared_documents(corpora[first.text], corpora[second.text])
             if shared:
-                message = f"{shared} with {first.path}; give them disjoint slices"
-                yield second.node.place.problem(second.path, message)
+                where = ".".join(map(str, first.keys))
+                yield second.keys, f"{shared} with {where}; give them disjoint slices"
 
 
-def _sources(tree: Node) -> dict[str, Source]:
-    sources = {}
-    for label, node in entries_of(tree, "corpora").items():
-        section, _ = complaints.validate(CorpusSection, node)
-        if section is not None:
-            sources[label] = Source.of(section)
-    return sources
+# --- arms ---------------------------------------------------------------------------
 
 
-SOURCE_KEYS = ("derive_from", "match_loss_of")
-"""The keys of an arm that name other arms."""
-
-
-# --- rules --------------------------------------------------------------------------
-
-
-def _arms_problems(tree: Node, plugins: Plugins) -> Iterator[Problem]:
-    arms = tree.child("arms")
-    if arms is None or not isinstance(arms.value, dict) or not arms.value:
-        return
-    if "baseline" not in arms.value:
-        message = "needs an arm called 'baseline', which all others are compared with"
-        yield arms.place.problem("arms", message)
-    for label, node in entries_of(tree, "arms").items():
-        yield from _source_problems(label, node, arms.value)
-        yield from _unknown_attacks(label, node, tree)
-        constraint = plugins["arms"].get(label)
-        if isinstance(constraint, Constraint):
-            yield from _need_problems(label, node, constraint, tree)
-
-
-def _source_problems(
-    label: str, node: Node, arms: dict[str, Node]
-) -> Iterator[Problem]:
-    """Check the arms that an arm is made from: they are known, and no circle."""
-    for key in SOURCE_KEYS:
-        source = node.child(key)
-        if source is None or not isinstance(source.value, str):
-            continue
-        path, message = f"arms.{label}.{key}", None
-        if source.value not in arms:
-            message = unknown_name("arm", source.value, arms)
-        elif label == "baseline":
+def _baseline(draft: _Draft) -> Iterator[Fault]:
+    arms = draft.layer.mapping("arms")
+    if arms and BASELINE not in arms:
+        yield (
+            ("arms",),
+            "needs an arm called 'baseline', which all others are compared with",
+        )
+    baseline = draft.suite.arms.get(BASELINE, ArmSection())
+    for key, source in baseline.sources.items():
+        if source in arms:
             message = "the baseline is what others are compared with: it has no source"
-        elif label in _made_from(source.value, arms) and _is_first(label, arms):
-            message = f"{label!r} would be made from itself"
-        if message:
-            yield source.place.problem(path, message)
+            yield ("arms", BASELINE, key), message
 
 
-def _made_from(arm: str, arms: dict[str, Node]) -> set[str]:
-    """Return an arm and all that it is made from, in a tree that may have circles."""
-    found: set[str] = set()
-    waiting = [arm]
-    while waiting:
-        name = waiting.pop()
-        if name in found or name not in arms:
-            continue
-        found.add(name)
-        stated = [arms[name].child(key) for key in SOURCE_KEYS]
-        waiting += [n.value for n in stated if n and isinstance(n.value, str)]
-    return found
+def _sources(draft: _Draft) -> Iterator[Fault]:
+    """Find arms that would be made from themselves."""
+    arms = draft.suite.arms
+    graph = {label: arms[label].sources.values() for label in arms if label != BASELINE}
+    for circle in _circles(graph):
+        sources = arms[circle[0]].sources.items()
+        key = next(key for key, arm in sources if arm in circle)
+        yield ("arms", circle[0], key), f"{circle[0]!r} would be made from itself"
 
 
-def _is_first(label: str, arms: dict[str, Node]) -> bool:
-    """Say whether no arm before this one is in a circle with it: one is enough."""
-    before = list(arms)[: list(arms).index(label)]
-    own = _made_from(label, arms)
-    return not any(arm in own and label in _made_from(arm, arms) for arm in before)
+def _circles(graph: Mapping[T, Iterable[T]]) -> Iterator[list[T]]:
+    """Yield circles, each from its first node in the graph's order."""
+    graph = {node: [x for x in after if x in graph] for node, after in graph.items()}
+    while True:
+        try:
+            graphlib.TopologicalSorter(graph).prepare()
+        except graphlib.CycleError as error:
+            circle = error.args[1][:0:-1]  # it ends with its start, and comes reversed
+            start = min(range(len(circle)), key=lambda i: list(graph).index(circle[i]))
+            yield [*circle[start:], *circle[:start]]
+            graph[circle[start]] = []
+        else:
+            return
 
 
-def _unknown_attacks(label: str, node: Node, tree: Node) -> Iterator[Problem]:
-    attacks, stated = tree.child("attacks"), node.child("attacks")
-    known = attacks.value if attacks and isinstance(attacks.value, dict) else {}
-    for item in stated.value if stated and isinstance(stated.value, list) else []:
-        if isinstance(item.value, str) and item.value not in known:
-            message = unknown_name("attack", item.value, known)
-            yield item.place.problem(f"arms.{label}.attacks", message)
-
-
-def _need_problems(
-    label: str, node: Node, constraint: Constraint[Any], tree: Node
-) -> Iterator[Problem]:
+def _constraints(draft: _Draft) -> Iterator[Fault]:
     """Check what a constraint needs besides its options."""
-    match, path = node.child("match_loss_of"), f"arms.{label}"
-    stated = match is not None and match.value is not None
-    if stated and not constraint.matches_loss:
-        message = f"{constraint.name!r} as stated here matches no loss"
-        yield node.place.problem(f"{path}.match_loss_of", message)
-    if constraint.matches_loss and not stated:
-        message = "needs `match_loss_of`: the arm whose clean loss it is to have"
-        yield node.place.problem(path, message)
-    if constraint.uses_examples and not _has(tree, "examples"):
-        yield node.place.problem(path, "needs examples: state `examples.test`")
-    elif constraint.uses_examples and not (
-        _has(tree, "examples", "validation") or _has(tree, "recovery", "validation")
+    for label, constraint in draft.plugins["arms"].items():
+        arm, path = draft.suite.arms.get(label), ("arms", label)
+        assert isinstance(constraint, Constraint)
+        if arm is None:
+            continue
+        if arm.match_loss_of is not None and not constraint.matches_loss:
+            message = f"{constraint.name!r} as stated here matches no loss"
+            yield (*path, "match_loss_of"), message
+        if constraint.matches_loss and arm.match_loss_of is None:
+            yield path, "needs `match_loss_of`: the arm whose clean loss it is to have"
+        if constraint.uses_examples:
+            yield from ((path, message) for message in _lacking_examples(draft.layer))
+
+
+def _lacking_examples(layer: Layer) -> Iterator[str]:
+    if layer.get("examples") is None:
+        yield "needs examples: state `examples.test`"
+    elif not (
+        layer.get("examples", "validation") or layer.get("recovery", "validation")
     ):
-        message = "needs `examples.validation`, or `recovery.validation` to cut some of"
-        yield node.place.problem(path, message)
+        yield "needs `examples.validation`, or `recovery.validation` to cut some of"
 
 
-def _has(tree: Node, *path: str) -> bool:
-    node, followed = tree.find(path)
-    return len(followed) == len(path) and node.value is not None
+# --- attacks and seeds --------------------------------------------------------------
 
 
-def _seed_problems(tree: Node) -> Iterator[Problem]:
-    seeds = tree.child("seeds")
-    seen = set()
-    for node in seeds.value if seeds and isinstance(seeds.value, list) else []:
-        if isinstance(node.value, int) and node.value in seen:
-            yield node.place.problem("seeds", f"{node.value} is stated twice")
-        seen.add(node.value if isinstance(node.value, int) else None)
-
-
-def _attack_problems(tree: Node, plugins: Plugins) -> Iterator[Problem]:
-    attacks = tree.child("attacks")
-    labels = attacks.value if attacks and isinstance(attacks.value, dict) else {}
-    examples = tree.child("examples")
-    if attacks and labels and (examples is None or examples.value is None):
-        message = "attacks need examples: state `examples.test`"
-        yield attacks.place.problem("attacks", message)
-    for label, node in entries_of(tree, "attacks").items():
-        yield from _match_problems(label, node, labels)
-        attack = plugins["attacks"].get(label)
-        if isinstance(attack, Attack):
-            yield from _control_problems(label, node, attack, plugins["attacks"])
-        if examples and isinstance(attack, Attack) and attack.uses_search_examples:
-            yield from _search_problems(label, node, examples)
-
-
-def _match_problems(
-    label: str, node: Node, labels: dict[str, Node]
-) -> Iterator[Problem]:
-    match = node.child("match")
-    if match is None or not isinstance(match.value, str):
+def _examples(draft: _Draft) -> Iterator[Fault]:
+    """Check that there are the examples that attacks need."""
+    layer = draft.layer
+    if layer.mapping("attacks") and layer.get("examples") is None:
+        yield ("attacks",), "attacks need examples: state `examples.test`"
         return
-    target = labels.get(match.value)
-    message = None
-    if target is None:
-        message = unknown_name("attack", match.value, labels)
-    elif match.value == label:
-        message = "an attack cannot be its own control"
-    elif target.child("match") is not None:
-        message = f"{match.value!r} is a control itself; match an attack"
-    if message:
-        yield match.place.problem(f"attacks.{label}.match", message)
+    for label, attack in draft.attacks:
+        if attack.uses_search_examples:
+            for name in ("search", "validation"):
+                if not layer.get("examples", name):
+                    message = f"needs `examples.{name}`, apart from the test examples"
+                    yield ("attacks", label), message
 
 
-def _control_problems(
-    label: str, node: Node, attack: Attack[Any], attacks: dict[str, Plugin[Any]]
-) -> Iterator[Problem]:
+def _controls(draft: _Draft) -> Iterator[Fault]:
     """Say where an attack cannot be the control it is to be, or not be without one."""
-    match = node.child("match")
-    matched: Attack[Any] | None = None
-    if match is not None and match.value is not None:
-        found = attacks.get(match.value)
-        if not isinstance(found, Attack):  # said above, or of its own options
-            return
-        matched = found
-        if matched.replays:
-            message = f"{match.value!r} replays what others found; match an attack"
-            yield match.place.problem(f"attacks.{label}.match", message)
-            return
-    reason = attack.unfit(matched)
-    if reason:
-        place = (match or node).place
-        yield place.problem(f"attacks.{label}", reason)
+    attacks = dict(draft.attacks)
+    for label, section in draft.suite.attacks.items():
+        reason = _unfit(label, draft.suite.attacks, attacks)
+        if reason:
+            match = () if section.match is None else ("match",)
+            yield ("attacks", label, *match), reason
 
 
-def placement_problems(
-    suite: Suite, attacks: dict[str, Attack[Any]], tree: Node
-) -> Iterator[Problem]:
-    """Say which options of attacks name an attack or an arm that the suite lacks."""
-    for label, attack in attacks.items():
-        for option, message in attack.faults(scene_of(suite, attacks)):
-            path = ("attacks", label, option)
-            place = tree.find(path)[0].place
-            yield place.problem(".".join(path), message)
+def _unfit(
+    label: str, sections: dict[str, AttackSection], attacks: dict[str, Attack[Any]]
+) -> str | None:
+    attack, match = attacks.get(label), sections[label].match
+    matched = None if match is None else attacks.get(match)
+    if match == label:
+        return "an attack cannot be its own control"
+    if match in sections and sections[match].match is not None:
+        return f"{match!r} is a control itself; match an attack"
+    if matched is not None and matched.replays:
+        return f"{match!r} replays what others found; match an attack"
+    if attack is None or (match is not None and matched is None):
+        return None  # what is wrong there is said there
+    return attack.unfit(matched)
 
 
-def _search_problems(label: str, node: Node, examples: Node) -> Iterator[Problem]:
-    for name in ("search", "validation"):
-        stated = examples.child(name)
-        if isinstance(examples.value, dict) and (stated is None or not stated.value):
-            message = f"needs `examples.{name}`, apart from the test examples"
-            yield node.place.problem(f"attacks.{label}", message)
+def _seeds(draft: _Draft) -> Iterator[Fault]:
+    seeds = draft.layer.get("seeds")
+    for index, seed in enumerate(seeds if isinstance(seeds, list) else []):
+        if seed in seeds[:index]:
+            yield ("seeds", index), f"{seed} is stated twice"
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a corpus takes its documents from, and which."""
-
-    kind: str
-    """``path``, ``dataset`` or ``builtin``."""
-    name: str
-    files: str
-    """What of a dataset: its files, or else its split."""
-    slice: str
-
-    @classmethod
-    def of(cls, corpus: CorpusSection) -> Source:
-        """Return the source of a corpus."""
-        if corpus.path is not None:
-            return cls("path", corpus.path, "", corpus.slice)
-        if corpus.dataset is not None:
-            files = corpus.files or f"split {corpus.split}"
-            return cls("dataset", corpus.dataset, files, corpus.slice)
-        return cls("builtin", str(corpus.builtin), "", corpus.slice)
-
-
-def overlap(first: Source, second: Source) -> str | None:
-    """Say how two sources share documents, as the head of a sentence; None if not.
-
-    Slices in different units cannot be told apart without reading the text, so they
-    count as overlapping unless one of them is empty.
-    """
-    if not _same_text(first, second):
-        return None
-    if _same_files(first, second):
-        a, b = _bounds(first.slice), _bounds(second.slice)
-        if _empty(a) or _empty(b) or _disjoint(a, b):
-            return None
-        if not _comparable(a, b):
-            return f"cannot be shown to share no document ({_slices(first, second)})"
-    return f"shares documents of {first.name} ({_slices(first, second)})"
-
-
-def _same_text(first: Source, second: Source) -> bool:
-    if first.kind != second.kind:
-        return False
-    if first.kind == "path":
-        return bool(_expand(first.name) & _expand(second.name))
-    one, other = first.files, second.files
-    globs = fnmatch.fnmatch(one, other) or fnmatch.fnmatch(other, one)
-    return first.name == second.name and globs
-
-
-def _same_files(first: Source, second: Source) -> bool:
-    """Tell whether slices of the two count the same documents."""
-    if first.kind == "path":
-        return _expand(first.name) == _expand(second.name)
-    return first.files == second.files
-
-
-def _expand(pattern: str) -> set[str]:
-    found = [] if os.path.exists(pattern) else glob.glob(pattern)  # noqa: PTH110,PTH207
-    return {os.path.realpath(path) for path in found or [pattern]}
-
-
-_Bound = tuple[float, str]
-"""A number and its unit: ``%``, ``n``, or empty for an open end."""
-
-
-def _bounds(text: str) -> tuple[_Bound, _Bound]:
-    start, stop = text.split(":")
-    return _bound(start, 0.0), _bound(stop, math.inf)
-
-
-def _bound(text: str, default: float) -> _Bound:
-    if not text or float(text.rstrip("%")) == 0:
-        return (0.0 if text else default), ""
-    if text == "100%":
-        return math.inf, ""
-    return float(text.rstrip("%")), "%" if text.endswith("%") else "n"
-
-
-def _comparable(a: tuple[_Bound, _Bound], b: tuple[_Bound, _Bound]) -> bool:
-    return len({unit for _, unit in (*a, *b) if unit}) <= 1
-
-
-def _empty(a: tuple[_Bound, _Bound]) -> bool:
-    return _comparable(a, a) and a[0][0] >= a[1][0]
-
-
-def _disjoint(a: tuple[_Bound, _Bound], b: tuple[_Bound, _Bound]) -> bool:
-    """Compare one end with the other's start, where both have the same unit."""
-    return _before(a[1], b[0]) or _before(b[1], a[0])
-
-
-def _before(stop: _Bound, start: _Bound) -> bool:
-    return stop[1] == start[1] and stop[0] <= start[0]
-
-
-def _slices(first: Source, second: Source) -> str:
-    return f"slices {second.slice!r} and {first.slice!r}"
+_RULES: tuple[Callable[[_Draft], Iterator[Fault]], ...] = (
+    _unknown_names,
+    _texts_apart,
+    _baseline,
+    _sources,
+    _constraints,
+    _examples,
+    _controls,
+    _seeds,
+)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, get_args
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, get_args
 
 import pydantic
 
-from harness.base import Problem, unknown_name
+from harness.base import unknown_name
 from harness.data import FINGERPRINT, SLICE, SPLIT
 from harness.suite.model import DEVICE, LABEL
-from harness.suite.yaml import Node
+from harness.suite.yaml import Keys, Layer
+
+ModelT = TypeVar("ModelT", bound=pydantic.BaseModel)
 
 _PATTERNS = {
     LABEL: "a name of letters, digits, '.', '_' and '-'",
@@ -23,80 +27,103 @@ _PATTERNS = {
     FINGERPRINT: "sha256:HASH or hub:ID@COMMIT",
 }
 
-_EXPECTED: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "bool_type": lambda _: "true or false",
-    "int_type": lambda _: "a whole number",
-    "int_from_float": lambda _: "a whole number",
-    "float_type": lambda _: "a number",
-    "finite_number": lambda _: "a finite number",
-    "string_type": lambda _: "a string",
-    "dict_type": lambda _: "a mapping",
-    "model_type": lambda _: "a mapping",
-    "list_type": lambda _: "a list",
-    "tuple_type": lambda _: "a list",
-    "none_required": lambda _: "null",
-    "greater_than": lambda c: f"a number above {c['gt']}",
-    "greater_than_equal": lambda c: f"a number of at least {c['ge']}",
-    "less_than": lambda c: f"a number below {c['lt']}",
-    "less_than_equal": lambda c: f"a number of at most {c['le']}",
-    "multiple_of": lambda c: f"a multiple of {c['multiple_of']}",
-    "literal_error": lambda c: str(c["expected"]),
-    "enum": lambda c: str(c["expected"]),
-    "too_short": lambda c: f"at least {_entries(c['min_length'])}",
-    "too_long": lambda c: f"at most {_entries(c['max_length'])}",
-    "string_too_short": lambda c: f"at least {c['min_length']} characters",
-    "string_pattern_mismatch": lambda c: _PATTERNS.get(
-        c["pattern"], f"text that matches {c['pattern']}"
-    ),
+_EXPECTED = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "a string",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "none_required": "null",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "multiple_of": "a multiple of {multiple_of}",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
+    "string_too_short": "at least {min_length} characters",
 }
+"""What would have been right, by pydantic's name of the error."""
 
 
 def validate(
-    model: type[pydantic.BaseModel],
-    node: Node,
+    model: type[ModelT],
+    value: Any,
+    layer: Layer,
     path: tuple[str, ...] = (),
     *,
     key: str = "key",
     also_known: Iterable[str] = (),
-) -> tuple[Any, list[Problem]]:
-    """Build `model` from a node; return it, or None and all that is wrong.
+) -> ModelT | None:
+    """Build `model`, or complain in `layer` of all that is wrong and return None.
 
     Types are checked strictly: a quoted number is a string, and 1.0 no whole number.
-    `path` is the node's own; an unknown key is called a `key`, and looked for among
+    `path` is the value's own; an unknown key is called a `key`, and looked for among
     the model's fields and what is `also_known`.
     """
     try:
-        text = json.dumps(node.plain())
-        return model.model_validate_json(text, strict=True), []
+        return _strict(model, value)
     except pydantic.ValidationError as error:
-        faults = [_Fault(model, node, details) for details in error.errors()]
-        return None, [f.problem(path, key, also_known) for f in _merged(faults)]
+        faults = [_Fault(model, path, layer, e) for e in error.errors()]
+        for fault in _merged(faults):
+            layer.complain(fault.path, fault.sentence(key, also_known))
+        return None
+
+
+def valid_part(model: type[ModelT], value: dict[str, Any]) -> ModelT:
+    """Build `model`, whose fields all have defaults, from what is valid of a value.
+
+    What is wrong is left out of it, and what cannot be without it.
+    """
+    kept = Layer(copy.deepcopy(value), {})
+    while True:
+        try:
+            return _strict(model, kept.value)
+        except pydantic.ValidationError as error:
+            for details in error.errors():
+                _leave_out(kept, details["loc"])
+
+
+def _strict(model: type[ModelT], value: Any) -> ModelT:
+    return model.model_validate_json(json.dumps(value), strict=True)
+
+
+def _leave_out(kept: Layer, loc: tuple[str | int, ...]) -> None:
+    """Remove the value at a path, or the list that it is in; or what lacks a value."""
+    found = kept.follow(loc)
+    keys = list(itertools.takewhile(lambda step: isinstance(step, str), found))
+    kept.mapping(*keys[:-1]).pop(str(keys[-1]), None)
 
 
 class _Fault:
     """One or more of pydantic's errors about one value."""
 
-    def __init__(self, model: type[pydantic.BaseModel], node: Node, error: Any) -> None:
+    def __init__(
+        self,
+        model: type[pydantic.BaseModel],
+        path: tuple[str, ...],
+        layer: Layer,
+        error: Any,
+    ) -> None:
         self.model = model
         self.type: str = error["type"]
-        self.loc: tuple[Any, ...] = error["loc"]
-        self.node, path = node.find(self.loc)
+        self.loc: Keys = error["loc"]
+        self.path = layer.follow((*path, *self.loc))
         if self.type == "missing":
-            path = [*path, self.loc[-1]]
-        self.path = tuple(map(str, path))
+            self.path = (*self.path, self.loc[-1])
         self.value = error["input"]
         context: Mapping[str, Any] = error.get("ctx") or {}
-        known = _EXPECTED.get(self.type)
-        self.expected = [known(context)] if known else []
+        known = _expected(self.type, context)
+        self.expected = [known] if known else []
         self.message = str(context.get("error") or error["msg"])
 
-    def problem(
-        self, prefix: tuple[str, ...], key: str, also_known: Iterable[str]
-    ) -> Problem:
-        path = ".".join((*prefix, *self.path))
-        return self.node.place.problem(path, self._sentence(key, also_known))
-
-    def _sentence(self, key: str, also_known: Iterable[str]) -> str:
+    def sentence(self, key: str, also_known: Iterable[str]) -> str:
+        """Say what is wrong; see `validate`."""
         if self.type == "extra_forbidden":
             known = {*_fields_at(self.model, self.loc[:-1]), *also_known}
             return unknown_name(key, str(self.loc[-1]), known)
@@ -108,10 +135,10 @@ class _Fault:
         return f"expected {wanted}, got {shown(self.value)}{self._hint()}"
 
     def _hint(self) -> str:
-        names = re.findall(r"'([^']*)'", " ".join(self.expected))
         if isinstance(self.value, str) and "number" in self.expected[0]:
             return "; write numbers without quotes" if _numeric(self.value) else ""
         if isinstance(self.value, str) and self.type in ("literal_error", "enum"):
+            names = re.findall(r"'([^']*)'", " ".join(self.expected))
             near = difflib.get_close_matches(self.value, names, n=1)
             return f"; did you mean {near[0]!r}?" if near else ""
         if self.expected == ["a string"] and isinstance(self.value, int | float):
@@ -119,9 +146,20 @@ class _Fault:
         return ""
 
 
+def _expected(type_: str, context: Mapping[str, Any]) -> str | None:
+    if type_ == "string_pattern_mismatch":
+        pattern = context["pattern"]
+        return _PATTERNS.get(pattern, f"text that matches {pattern}")
+    if type_ == "too_short":
+        return f"at least {_entries(context['min_length'])}"
+    if type_ == "too_long":
+        return f"at most {_entries(context['max_length'])}"
+    return _EXPECTED[type_].format(**context) if type_ in _EXPECTED else None
+
+
 def _merged(faults: Iterable[_Fault]) -> list[_Fault]:
     """Join the branches of a union; what went wrong deepest inside says it best."""
-    by_path: dict[tuple[str, ...], _Fault] = {}
+    by_path: dict[Keys, _Fault] = {}
     for fault in faults:
         first = by_path.setdefault(fault.path, fault)
         first.expected += [e for e in fault.expected if e not in first.expected]

@@ -1,37 +1,36 @@
-"""What identifies a unit: all that can change its results, and nothing else."""
+"""What identifies a unit: all that can change its results, and nothing else.
+
+Labels, the device and the batch size are not in it, nor is the threshold, because
+success is derived from the recorded losses.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.api import ATTACK, CORPUS, LOCAL_PATH, Attack, Plugin, Scene
+from harness.api import ATTACK, CORPUS, LOCAL_PATH, Attack, CellKey, Plugin, Scene
 from harness.base import content_hash
-from harness.data import ExampleSet
 from harness.records import SCHEMA_VERSION
 from harness.suite.experiment import Experiment
+from harness.suite.marks import marked, named_by
 from harness.suite.model import Suite
-from harness.suite.plugin_options import marked
+from harness.suite.yaml import put
 
 Identity = dict[str, Any]
 """JSON values."""
+EXAMINED = 8
+"""How many test examples, the first ones, a subject alone is examined on."""
+_MEASURED = ("metrics", "diagnostics")
+"""What is asked of a variant, and changes nothing for its cells."""
 
 
-def _diagnostics(suite: Suite) -> Identity | None:
-    """Describe what is asked of a subject alone: the same, standard or full."""
-    examples = _examples(suite, searches=False)
-    if suite.diagnostics == "none" or examples is None:
-        return None
-    count = min(examples["test"]["count"], EXAMINED)
-    examples = {**examples, "test": {**examples["test"], "count": count}}
-    return {"examples": examples, **_tokens(suite)}
-
-
-def _subject_identity(
+def subject_identity(
     experiment: Experiment, model: str, arm: str, seed: int
 ) -> Identity:
+    """Describe how a subject is made: what its frozen weights depend on."""
     adapter, constraint = experiment.models[model], experiment.arms[arm]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -44,30 +43,67 @@ def _subject_identity(
         "arm": {
             "constraint": constraint.name,
             "options": _options(experiment, constraint),
-            **_derivation(experiment, model, arm, seed),
+            **_sources(experiment, model, arm, seed),
         },
         "recovery": _recovery(experiment.suite, arm),
         "seed": seed,
     }
 
 
-def _derivation(experiment: Experiment, model: str, arm: str, seed: int) -> Identity:
-    """Describe what else an arm is made from; nothing for most."""
-    suite, section = experiment.suite, experiment.suite.arms[arm]
-    sources = {
-        "derive_from": section.derive_from,
-        "match_loss_of": section.match_loss_of,
+def variant_identity(experiment: Experiment, subject: Identity) -> Identity:
+    """Describe a variant: its subject, and what is measured on it."""
+    metrics = {
+        label: {"metric": metric.name, "options": _options(experiment, metric)}
+        for label, metric in experiment.metrics.items()
     }
+    return {
+        **subject,
+        "limit": experiment.suite.limit,
+        "metrics": metrics,
+        "diagnostics": _diagnostics(experiment.suite),
+    }
+
+
+def cell_identity(
+    experiment: Experiment,
+    variant: Identity,
+    label: str,
+    scene: Scene,
+    reads: Mapping[CellKey, Identity],
+    borrows: Mapping[str, str],
+) -> Identity:
+    """Describe a cell: its variant's subject, the attack, and what it uses of others.
+
+    `reads` are the identities of the cells whose rows it uses; `borrows` the keys of
+    the subjects that it uses besides its own, by arm.
+    """
+    suite, attack = experiment.suite, experiment.attacks[label]
+    match = suite.attacks[label].match
+    matched = None if match is None else experiment.attacks[match]
+    return {
+        **{key: value for key, value in variant.items() if key not in _MEASURED},
+        **_attack(experiment, attack),
+        "match": None if matched is None else _matched(experiment, matched, scene),
+        "examples": _examples(suite, _searches(experiment, attack, matched)),
+        **_tokens(suite),
+        **_neighbours(reads, borrows),
+    }
+
+
+# --- what a subject is made of ------------------------------------------------------
+
+
+def _sources(experiment: Experiment, model: str, arm: str, seed: int) -> Identity:
+    """Describe what else an arm is made from; nothing for most."""
+    suite = experiment.suite
     identity: Identity = {
-        key: _subject_identity(experiment, model, source, seed)
-        for key, source in sources.items()
-        if source is not None
+        key: subject_identity(experiment, model, source, seed)
+        for key, source in suite.arms[arm].sources.items()
     }
     if experiment.arms[arm].uses_examples:
         identity["examples"] = _examples(suite, searches=True)
         if suite.recovery is not None and suite.recovery.validation is not None:
-            corpus = suite.recovery.validation
-            identity["held_out"] = corpus_identity(suite, corpus)
+            identity["held_out"] = _corpus(suite, suite.recovery.validation)
     return identity
 
 
@@ -77,30 +113,27 @@ def _recovery(suite: Suite, arm: str) -> Identity | None:
         return None
     # How often it is saved changes nothing about what is trained.
     identity = section.model_dump(mode="json", exclude={"checkpoint_every"})
-    identity["corpus"] = corpus_identity(suite, section.corpus)
+    identity["corpus"] = _corpus(suite, section.corpus)
     if section.validation is not None:
-        identity["validation"] = corpus_identity(suite, section.validation)
+        identity["validation"] = _corpus(suite, section.validation)
     return identity
 
 
-def _searches(experiment: Experiment, attacks: Iterable[Attack[Any] | None]) -> bool:
-    """Say whether attacks, or others that they name, see the examples to search on."""
-    for attack in attacks:
-        if attack is not None:
-            named = [experiment.attacks[label] for label in named_attacks(attack)]
-            if any(one.uses_search_examples for one in (attack, *named)):
-                return True
-    return False
+# --- what is done with it -----------------------------------------------------------
 
 
-def named_attacks(attack: Attack[Any]) -> list[str]:
-    """Return the labels of the attacks that the options of one name."""
-    found: list[str] = []
-    for name in marked(type(attack.options), ATTACK):
-        value = getattr(attack.options, name)
-        if value is not None:
-            found += [value] if isinstance(value, str) else value
-    return found
+def _diagnostics(suite: Suite) -> Identity | None:
+    """Describe what is asked of a subject alone: the same, standard or full."""
+    examples = _examples(suite, searches=False)
+    if suite.diagnostics == "none" or examples is None:
+        return None
+    count = min(examples["test"]["count"], EXAMINED)
+    examples = {**examples, "test": {**examples["test"], "count": count}}
+    return {"examples": examples, **_tokens(suite)}
+
+
+def _attack(experiment: Experiment, attack: Attack[Any]) -> Identity:
+    return {"attack": attack.name, "options": _options(experiment, attack)}
 
 
 def _matched(experiment: Experiment, attack: Attack[Any], scene: Scene) -> Identity:
@@ -110,8 +143,15 @@ def _matched(experiment: Experiment, attack: Attack[Any], scene: Scene) -> Ident
     return {**_attack(experiment, attack), **extra}
 
 
-def _attack(experiment: Experiment, attack: Attack[Any]) -> Identity:
-    return {"attack": attack.name, "options": _options(experiment, attack)}
+def _searches(experiment: Experiment, *attacks: Attack[Any] | None) -> bool:
+    """Say whether attacks, or others that they name, see the examples to search on."""
+    return any(
+        one.uses_search_examples
+        for attack in attacks
+        if attack is not None
+        for one in (attack, *map(experiment.attacks.get, named_by(attack, ATTACK)))
+        if one is not None
+    )
 
 
 def _examples(suite: Suite, searches: bool) -> Identity | None:
@@ -126,7 +166,10 @@ def _examples(suite: Suite, searches: bool) -> Identity | None:
         "prompt_tokens": section.prompt_tokens,
         "reference_tokens": section.reference_tokens,
         **section.beyond_loss,
-        **{name: _example_set(suite, part) for name, part in sets.items()},
+        **{
+            name: {"corpus": _corpus(suite, part.corpus), "count": part.count}
+            for name, part in sets.items()
+        },
     }
 
 
@@ -136,50 +179,47 @@ def _tokens(suite: Suite) -> Identity:
     return {"tokens": stated} if stated else {}
 
 
-def _example_set(suite: Suite, part: ExampleSet) -> Identity:
-    return {"corpus": corpus_identity(suite, part.corpus), "count": part.count}
+def _neighbours(
+    reads: Mapping[CellKey, Identity], borrows: Mapping[str, str]
+) -> Identity:
+    """Describe what a cell uses of others; labels too, because its rows hold them."""
+    found: Identity = {}
+    if reads:
+        found["reads"] = [
+            {**key._asdict(), "cell": content_hash(cell)} for key, cell in reads.items()
+        ]
+    if borrows:
+        found["borrows"] = dict(borrows)
+    return found
 
 
-def corpus_identity(suite: Suite, name: str) -> Identity:
-    """Return what defines the documents of a corpus of a resolved suite."""
-    return suite.corpora[name].definition
+# --- options ------------------------------------------------------------------------
 
 
 def _options(
     experiment: Experiment, plugin: Plugin[Any], without: str | None = None
 ) -> Identity:
-    """Describe options, defaults filled in: corpora and files by their contents.
+    """Describe options, defaults filled in: corpora, attacks and files by contents.
 
     Null options are left out, so that a plugin can gain one without new ids.
     """
-    options = plugin.options
-    described = {
-        name: value
-        for name, value in options.model_dump(mode="json").items()
-        if value is not None
+    describe: dict[str, Callable[[str], Any]] = {
+        LOCAL_PATH: _contents,
+        ATTACK: lambda label: _attack(experiment, experiment.attacks[label]),
+        CORPUS: lambda label: _corpus(experiment.suite, label),
     }
-    for name in marked(type(options), LOCAL_PATH):
-        if without == LOCAL_PATH:
-            described.pop(name, None)
-        elif name in described:
-            described[name] = _map(described[name], _contents)
-    for name in marked(type(options), ATTACK):
-        if name in described:
-            described[name] = _map(
-                described[name], lambda a: _attack(experiment, experiment.attacks[a])
-            )
-    for name in marked(type(options), CORPUS):
-        if name in described:
-            described[name] = _map(
-                described[name], lambda c: corpus_identity(experiment.suite, c)
-            )
-    return described
+    options = plugin.options.model_dump(mode="json")
+    for mark, text, keys in list(marked(type(plugin.options), options)):
+        if mark == without:
+            options.pop(str(keys[0]), None)
+        elif mark in describe:
+            put(options, keys, describe[mark](text))
+    return {name: value for name, value in options.items() if value is not None}
 
 
-def _map(value: Any, describe: Any) -> Any:
-    if isinstance(value, list):
-        return [describe(item) for item in value]
-    return describe(value)
+def _corpus(suite: Suite, label: str) -> Identity:
+    """Describe the documents of a corpus of a resolved suite."""
+    return suite.corpora[label].definition
 
 
 def _contents(text: str) -> str:
@@ -195,11 +235,3 @@ def _contents(text: str) -> str:
             content = hashlib.sha256(file.read_bytes()).hexdigest()
             digest.update(f"{name}\0{content}\n".encode())
     return f"sha256:{digest.hexdigest()}"
-
-
-def _unit_id(stem: str, identity: Identity) -> str:
-    return f"{stem}-{content_hash(identity)[:8]}"
-
-
-EXAMINED = 8
-"""How many test examples, the first ones, a subject alone is examined on."""

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from harness.api import AttackLabel
 from harness.base import Positive, Strict
 from harness.data import CorpusSection, ExamplesSection
 from harness.models import RecoverySection
@@ -23,6 +24,12 @@ LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 
 Label = Annotated[str, pydantic.Field(pattern=LABEL)]
+
+BASELINE = "baseline"
+"""The arm that all others are compared with."""
+ARM = "arm-label"
+ArmLabel = Annotated[Label, ARM]
+"""The type of what names an arm of the suite, by its label."""
 
 
 class _PluginSection(Strict):
@@ -53,12 +60,12 @@ class ArmSection(_PluginSection):
     recovery: bool | None = None
     """Whether this arm gets the suite's recovery training; by default, where it is not
     derived from another arm."""
-    derive_from: Label | None = None
+    derive_from: ArmLabel | None = None
     """The arm whose frozen subject it starts from, of the same model and seed; by
     default it starts from the model as loaded."""
-    match_loss_of: Label | None = None
+    match_loss_of: ArmLabel | None = None
     """The arm whose clean loss it is to have; of constraints that match losses only."""
-    attacks: tuple[Label, ...] | None = None
+    attacks: tuple[AttackLabel, ...] | None = None
     """The attacks that it gets, by their labels; by default all."""
 
     @property
@@ -67,10 +74,11 @@ class ArmSection(_PluginSection):
         return self.derive_from is None if self.recovery is None else self.recovery
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        """The arms that it is made from, each once."""
-        stated = (self.derive_from, self.match_loss_of)
-        return tuple(dict.fromkeys(arm for arm in stated if arm is not None))
+    def sources(self) -> dict[str, str]:
+        """The arms that it is made from, by the keys that name them."""
+        return self.model_dump(
+            include={"derive_from", "match_loss_of"}, exclude_none=True
+        )
 
 
 class MetricSection(_PluginSection):
@@ -85,7 +93,7 @@ class AttackSection(_PluginSection):
 
     attack: str | None = None
     """The attack plugin; by default the one called like this entry."""
-    match: str | None = None
+    match: AttackLabel | None = None
     """For a control: the label of the attack whose budget it gets."""
     controls: Literal["auto", "none"] | tuple[str, ...] | None = None
     """The controls that it gets: `none`, attack plugins by name, or `auto`, those that

@@ -1,13 +1,11 @@
-"""Plans: the variants and cells of an experiment, and what identifies each.
+"""Plans: the variants and cells of an experiment, each with its id.
 
-An id is made of the labels and a short hash of the unit's identity: all that can
-change its results, and nothing else. Labels, the device and the batch size are not in
-it, nor is the threshold, because success is derived from the recorded losses.
+An id is made of the labels and a short hash of the unit's identity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.api import CellKey, Scene
@@ -15,23 +13,12 @@ from harness.base import NothingMatched, UsageError, content_hash, unknown_name
 from harness.suite.experiment import Experiment
 from harness.suite.identity import (
     Identity,
-    _attack,
-    _diagnostics,
-    _examples,
-    _matched,
-    _options,
-    _searches,
-    _subject_identity,
-    _tokens,
-    _unit_id,
+    cell_identity,
+    subject_identity,
+    variant_identity,
 )
 from harness.suite.model import Suite
-from harness.suite.scenes import attacks_of, scene_of
-
-__all__ = ["CellPlan", "Plan", "VariantPlan", "content_hash", "make_plan"]
-_SELECTABLE = ("model", "arm", "seed", "attack")
-_MEASURED = ("metrics", "diagnostics")
-"""What is asked of a variant, and changes nothing for its cells."""
+from harness.suite.scenes import attacks_of
 
 
 @dataclass(frozen=True)
@@ -99,12 +86,11 @@ def make_plan(
     """
     suite = experiment.suite
     chosen = _chosen(suite, only or {})
-    arms = _with_sources(suite, chosen["arm"])
     planner = _Planner(experiment)
     variants = tuple(
         planner.variant(model, arm, int(seed))
         for model in chosen["model"]
-        for arm in arms
+        for arm in _with_sources(suite, chosen["arm"])
         for seed in chosen["seed"]
     )
     cells = tuple(
@@ -138,22 +124,17 @@ def _chosen(suite: Suite, only: Mapping[str, Sequence[str]]) -> dict[str, list[s
     }
 
 
-def _with_sources(suite: Suite, arms: Sequence[str]) -> list[str]:
-    """Put before each arm those that it is made from; a valid suite has no cycles."""
+def _with_sources(suite: Suite, arms: Iterable[str]) -> list[str]:
+    """Put before each arm those that it is made from; a valid suite has no circles."""
     found: dict[str, None] = {}
-
-    def add(arm: str) -> None:
-        for source in suite.arms[arm].sources:
-            add(source)
-        found[arm] = None
-
     for arm in arms:
-        add(arm)
+        sources = suite.arms[arm].sources.values()
+        found |= dict.fromkeys([*_with_sources(suite, sources), arm])
     return list(found)
 
 
 class _Planner:
-    """Makes the units of an experiment, each once: cells may read each other."""
+    """Makes the units of an experiment, each once."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
@@ -163,7 +144,7 @@ class _Planner:
     def variant(self, model: str, arm: str, seed: int) -> VariantPlan:
         key = model, arm, seed
         if key not in self._variants:
-            self._variants[key] = _variant(self._experiment, model, arm, seed)
+            self._variants[key] = self._variant(model, arm, seed)
         return self._variants[key]
 
     def cell(self, variant: VariantPlan, label: str) -> CellPlan:
@@ -172,67 +153,48 @@ class _Planner:
             self._cells[key] = self._cell(variant, label)
         return self._cells[key]
 
+    def _variant(self, model: str, arm: str, seed: int) -> VariantPlan:
+        experiment = self._experiment
+        subject = subject_identity(experiment, model, arm, seed)
+        identity = variant_identity(experiment, subject)
+        sources = dict.fromkeys(experiment.suite.arms[arm].sources.values())
+        return VariantPlan(
+            id=_unit_id(f"{model}.{arm}.s{seed}", identity),
+            model=model,
+            arm=arm,
+            seed=seed,
+            identity=identity,
+            subject_key=content_hash(subject),
+            sources=tuple(self.variant(model, source, seed) for source in sources),
+        )
+
     def _cell(self, variant: VariantPlan, label: str) -> CellPlan:
-        experiment, suite = self._experiment, self._experiment.suite
-        scene = scene_of(suite, experiment.attacks, variant.arm, variant.seed)
-        attack, match = experiment.attacks[label], suite.attacks[label].match
-        matched = experiment.attacks[match] if match is not None else None
-        reads = {key: self._read(variant, key) for key in attack.reads(scene)}
-        borrows = {
-            arm: self.variant(variant.model, arm, variant.seed)
-            for arm in attack.borrows(scene)
+        model, seed = variant.model, variant.seed
+        scene = self._experiment.scene(variant.arm, seed)
+        attack = self._experiment.attacks[label]
+        reads = {
+            key: self.cell(self.variant(model, key.arm, key.seed), key.attack)
+            for key in attack.reads(scene)
         }
-        identity = {
-            **{k: v for k, v in variant.identity.items() if k not in _MEASURED},
-            **_attack(experiment, attack),
-            "match": None if matched is None else _matched(experiment, matched, scene),
-            "examples": _examples(suite, _searches(experiment, (attack, matched))),
-            **_tokens(suite),
-            **_neighbours(reads, borrows),
-        }
-        stem = f"{variant.model}.{variant.arm}.s{variant.seed}.{label}"
-        unit_id = _unit_id(stem, identity)
-        ids = {key: cell.id for key, cell in reads.items()}
-        return CellPlan(unit_id, variant, label, identity, scene, ids, borrows)
-
-    def _read(self, variant: VariantPlan, key: CellKey) -> CellPlan:
-        return self.cell(self.variant(variant.model, key.arm, key.seed), key.attack)
-
-
-# --- identities ---------------------------------------------------------------------
-
-
-def _variant(experiment: Experiment, model: str, arm: str, seed: int) -> VariantPlan:
-    weights = _subject_identity(experiment, model, arm, seed)
-    metrics = {
-        label: {"metric": metric.name, "options": _options(experiment, metric)}
-        for label, metric in experiment.metrics.items()
-    }
-    identity = {
-        **weights,
-        "limit": experiment.suite.limit,
-        "metrics": metrics,
-        "diagnostics": _diagnostics(experiment.suite),
-    }
-    unit_id = _unit_id(f"{model}.{arm}.s{seed}", identity)
-    key = content_hash(weights)
-    sources = tuple(
-        _variant(experiment, model, source, seed)
-        for source in experiment.suite.arms[arm].sources
-    )
-    return VariantPlan(unit_id, model, arm, seed, identity, key, sources)
+        borrows = {arm: self.variant(model, arm, seed) for arm in attack.borrows(scene)}
+        identity = cell_identity(
+            self._experiment,
+            variant.identity,
+            label,
+            scene,
+            {key: cell.identity for key, cell in reads.items()},
+            {arm: borrowed.subject_key for arm, borrowed in borrows.items()},
+        )
+        return CellPlan(
+            id=_unit_id(f"{model}.{variant.arm}.s{seed}.{label}", identity),
+            variant=variant,
+            attack=label,
+            identity=identity,
+            scene=scene,
+            reads={key: cell.id for key, cell in reads.items()},
+            borrows=borrows,
+        )
 
 
-def _neighbours(
-    reads: Mapping[CellKey, CellPlan], borrows: Mapping[str, VariantPlan]
-) -> Identity:
-    """Describe what a cell uses of others; labels too, because its rows hold them."""
-    found: Identity = {}
-    if reads:
-        found["reads"] = [
-            {**key._asdict(), "cell": content_hash(cell.identity)}
-            for key, cell in reads.items()
-        ]
-    if borrows:
-        found["borrows"] = {arm: v.subject_key for arm, v in borrows.items()}
-    return found
+def _unit_id(stem: str, identity: Identity) -> str:
+    return f"{stem}-{content_hash(identity)[:8]}"

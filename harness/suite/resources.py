@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness.api import CORPUS, Attack, Metric, Plugin
-from harness.base import HarnessError, MissingResource, SuiteError
-from harness.data import CorpusSection
-from harness.suite.model import ModelSection
-from harness.suite.plugin_options import marked
+import pydantic
 
-if TYPE_CHECKING:
-    from harness.data import Corpora
-    from harness.suite.experiment import Experiment
+from harness import data
+from harness.api import Plugin
+from harness.base import HarnessError, MissingResource, Store, SuiteError
+from harness.suite.experiment import Experiment
 
 
 def resolve(experiment: Experiment, store_root: Path) -> Experiment:
@@ -43,18 +41,17 @@ def identify(experiment: Experiment, store_root: Path) -> Experiment:
     corpora = _corpora(experiment, store_root)
     models = {k: m.fingerprint(store_root) for k, m in experiment.models.items()}
     texts = {label: corpora.fingerprint(label) for label in experiment.used_corpora}
-    return with_fingerprints(_with_defaults(experiment), models, texts)
+    return with_fingerprints(with_defaults(experiment), models, texts)
 
 
 def missing(experiment: Experiment, store_root: Path) -> list[str]:
     """Say what the suite needs and this machine lacks, a sentence for each."""
-    measured_and_attacked: dict[str, Mapping[str, Metric[Any] | Attack[Any]]] = {
-        "metrics": experiment.metrics,
-        "attacks": experiment.attacks,
-    }
     absent = [
         f"{section}.{label}: {sentence}"
-        for section, plugins in measured_and_attacked.items()
+        for section, plugins in (
+            ("metrics", experiment.metrics),
+            ("attacks", experiment.attacks),
+        )
         for label, plugin in plugins.items()
         for sentence in plugin.missing()
     ]
@@ -73,6 +70,25 @@ def missing_sources(experiment: Experiment, store_root: Path) -> list[str]:
     return [*models, *texts]
 
 
+def prefetch(
+    experiment: Experiment, store_root: Path, say: Callable[[str], None]
+) -> None:
+    """Fetch models, corpora and tasks; one that fails does not stop the others.
+
+    Raises MissingResource with all that is not there in the end.
+    """
+    failures = []
+    for name, fetch in _fetches(experiment, store_root):
+        say(f"fetching {name}")
+        try:
+            fetch()
+        except HarnessError as error:
+            failures.append(f"{name}: {error}")
+    lacking = failures or missing(experiment, store_root)
+    if lacking:
+        raise MissingResource("still not on this machine:\n  " + "\n  ".join(lacking))
+
+
 def with_fingerprints(
     experiment: Experiment, models: Mapping[str, str], corpora: Mapping[str, str]
 ) -> Experiment:
@@ -86,115 +102,67 @@ def with_fingerprints(
         for label, value in fingerprints.items():
             stated = getattr(suite, section)[label].fingerprint
             if stated not in (None, value):
-                path = (section, label, "fingerprint")
-                message = f"expected {stated}, found {value}"
-                place = experiment.tree.find(path)[0].place
-                problems.append(place.problem(".".join(path), message))
+                keys = (section, label, "fingerprint")
+                place = experiment.layer.place(keys)
+                problems.append(
+                    place.problem(keys, f"expected {stated}, found {value}")
+                )
     if problems:
         raise SuiteError(problems)
-    update = {
-        section: _fingerprinted(getattr(suite, section), fingerprints)
+    changes = {
+        section: {
+            label: {"fingerprint": value} for label, value in fingerprints.items()
+        }
         for section, fingerprints in found.items()
     }
-    return replace(experiment, suite=suite.model_copy(update=update))
+    return _changed(experiment, changes)
 
 
-# --- resolving ----------------------------------------------------------------------
-
-
-def _corpora(experiment: Experiment, store_root: Path) -> Corpora:
-    from harness.base import Store
-    from harness.data import Corpora
-
-    return Corpora(experiment.suite.corpora, Store(store_root))
-
-
-def _used_corpora(experiment: Experiment) -> Iterator[str]:
-    suite = experiment.suite
-    arms_read_examples = any(c.uses_examples for c in experiment.arms.values())
-    trained = any(arm.recovers for arm in suite.arms.values())
-    if suite.recovery and (trained or arms_read_examples):
-        yield suite.recovery.corpus
-        if suite.recovery.validation:
-            yield suite.recovery.validation
-    if suite.examples and (suite.attacks or arms_read_examples):
-        sets = suite.examples.test, suite.examples.search, suite.examples.validation
-        yield from (part.corpus for part in sets if part is not None)
-    for plugins in experiment.plugins.values():
-        for plugin in plugins.values():
-            yield from _named_corpora(plugin)
-
-
-def _named_corpora(plugin: Plugin[Any]) -> Iterator[str]:
-    for name in marked(type(plugin.options), CORPUS):
-        value = getattr(plugin.options, name)
-        if value is not None:
-            yield from [value] if isinstance(value, str) else value
-
-
-def _with_defaults(experiment: Experiment) -> Experiment:
+def with_defaults(experiment: Experiment) -> Experiment:
     """State every option, so that the suite outlives a change of a default."""
-    update = {
-        section: {
-            label: entry.model_copy(update=_all_options(plugins[label]))
-            for label, entry in getattr(experiment.suite, section).items()
-        }
+    changes = {
+        section: {label: _all_options(plugin) for label, plugin in plugins.items()}
         for section, plugins in experiment.plugins.items()
     }
-    return replace(experiment, suite=experiment.suite.model_copy(update=update))
+    return _changed(experiment, changes)
 
 
 def _all_options(plugin: Plugin[Any]) -> dict[str, Any]:
-    options = plugin.options
-    values = options.model_dump(mode="json")
-    fields = type(options).model_fields
+    values = plugin.options.model_dump(mode="json")
+    fields = type(plugin.options).model_fields
     # A null that is the default anyway would only be noise in the file.
     unset = {k for k, v in values.items() if v is None and fields[k].default is None}
     return {key: value for key, value in values.items() if key not in unset}
 
 
-def _fingerprinted(
-    sections: Mapping[str, ModelSection | CorpusSection], found: Mapping[str, str]
-) -> dict[str, Any]:
-    return {
-        label: section.model_copy(update={"fingerprint": found[label]})
-        if label in found
-        else section
-        for label, section in sections.items()
-    }
+def _changed(
+    experiment: Experiment, changes: Mapping[str, Mapping[str, dict[str, Any]]]
+) -> Experiment:
+    """Change entries of the suite: by section and label, the keys that are new."""
+    update = {}
+    for section, by_label in changes.items():
+        entries: Mapping[str, pydantic.BaseModel] = getattr(experiment.suite, section)
+        update[section] = {
+            label: entry.model_copy(update=by_label.get(label, {}))
+            for label, entry in entries.items()
+        }
+    return replace(experiment, suite=experiment.suite.model_copy(update=update))
 
 
-def prefetch(
-    experiment: Experiment, store_root: Path, say: Callable[[str], None]
-) -> None:
-    """Fetch models, corpora and tasks; one that fails does not stop the others.
+# --- models and texts ---------------------------------------------------------------
 
-    Raises MissingResource with all that is not there in the end.
-    """
-    pass
 
-    failures = []
-    for name, fetch in _fetches(experiment, store_root):
-        say(f"fetching {name}")
-        try:
-            fetch()
-        except HarnessError as error:
-            failures.append(f"{name}: {error}")
-    lacking = failures or missing(experiment, store_root)
-    if lacking:
-        raise MissingResource("still not on this machine:\n  " + "\n  ".join(lacking))
+def _corpora(experiment: Experiment, store_root: Path) -> data.Corpora:
+    return data.Corpora(experiment.suite.corpora, Store(store_root))
 
 
 def _fetches(
     experiment: Experiment, store_root: Path
-) -> Iterator[tuple[str, Callable[[], None]]]:
-    from harness.base import Store
-    from harness.data import Corpora
-
+) -> Iterator[tuple[str, Callable[[], object]]]:
     for label, adapter in experiment.models.items():
         yield f"models.{label}", adapter.fetch
-    corpora = Corpora(experiment.suite.corpora, Store(store_root))
+    corpora = _corpora(experiment, store_root)
     for name in experiment.used_corpora:
-        yield f"corpora.{name}", lambda name=name: corpora.fetch(name)  # type: ignore[misc]
+        yield f"corpora.{name}", partial(corpora.fetch, name)
     for label, metric in experiment.metrics.items():
         yield f"metrics.{label}", metric.fetch

@@ -7,7 +7,7 @@ import pytest
 
 from harness.api.registry import load_registry
 from harness.records import schemas
-from harness.suite.schema import suite_schema
+from harness.suite import suite_schema
 
 
 def test_suites(cli):

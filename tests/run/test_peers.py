@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
+from harness.base import content_hash
 from harness.cli import main
 from harness.run.suite_run import units_of
-from harness.suite.experiment import load_experiment
-from harness.suite.plan import content_hash, make_plan
+from harness.suite import load_experiment, make_plan
 from harness.testing import TEXT, tiny_model, tiny_tokenizer
 
 SUITE = """

@@ -14,9 +14,7 @@ from harness.run.context import RunContext
 from harness.run.folder import RunFolder
 from harness.run.previewing import preview, summary
 from harness.run.unit import write_samples
-from harness.suite.experiment import load_experiment
-from harness.suite.plan import make_plan
-from harness.suite.resources import identify
+from harness.suite import identify, load_experiment, make_plan
 
 
 @pytest.fixture

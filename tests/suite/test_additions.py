@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import SuiteError
-from harness.suite.experiment import dump_suite, load_experiment
+from harness.suite import dump_suite, load_experiment
 
 BASE = """
 plugins: [toys.py, {example}]
@@ -181,7 +181,7 @@ WRONG = {
     "attacks: {hotflip: {controls: [randem]}}": "attacks.hotflip: unknown attack 'randem'; did you mean 'random'?",
     "attacks: {hotflip: {controls: [transfer]}}": "attacks.hotflip: 'transfer' cannot be its control: transfer is made of other attacks, and takes no budget",
     "attacks: {permuted: {}}": "attacks.permuted: permuted is a control: state `match`, the attack it accompanies",
-    "attacks: {random: {}, permuted: {match: random}}": "attacks.permuted: random takes no gradients, so there are none to shuffle",
+    "attacks: {random: {}, permuted: {match: random}}": "attacks.permuted.match: random takes no gradients, so there are none to shuffle",
     "attacks: {hotflip: {}, transfer: {}, random: {match: transfer}}": "attacks.random.match: 'transfer' replays what others found; match an attack",
     "attacks: {hotflip: {}, transfer: {of: hotflop}}": "attacks.transfer.of: unknown attack 'hotflop'; did you mean 'hotflip'?",
     "attacks: {hotflip: {}, worst_case: {}, transfer: {of: [hotflip, worst_case]}}": "attacks.transfer.of: 'worst_case' replays attacks itself; name those",
@@ -190,6 +190,46 @@ WRONG = {
     "attacks: {random: {}, adaptive: {of: random}}": "attacks.adaptive.of: 'random' takes no gradients, so there is nothing to steer",
     "attacks: {hotflip: {}, adaptive: {of: hotflip, through: others}}": "attacks.adaptive.through: unknown arm 'others'; did you mean 'other'?",
 }
+
+
+MUTUAL = '''
+from harness import hookimpl
+from harness.api import AttackLabel, CellKey, Options
+from harness.search import Replay
+
+
+class Echo(Replay):
+    """Reads another attack, whichever."""
+
+    name = "echo"
+
+    class Options(Options):
+        of: AttackLabel
+        """The other."""
+
+    def reads(self, scene):
+        return [CellKey(scene.arm, self.options.of, scene.seed)]
+
+
+@hookimpl
+def register_attacks():
+    return [Echo]
+'''
+
+
+def test_attacks_that_would_wait_for_each_other_are_refused(load):
+    Path("mutual.py").write_text(MUTUAL, encoding="utf-8")
+    lines = "attacks: {b: {attack: echo, of: a}, a: {attack: echo, of: b}}"
+    with pytest.raises(SuiteError) as raised:
+        load(lines, plugin="mutual.py", arms="{baseline: {}}")
+    assert str(raised.value) == (
+        "s.yaml:14: attacks.b: waits for its own result: 'b' on 'baseline' reads "
+        "'a' on 'baseline' reads 'b' on 'baseline'"
+    )
+    lines = lines.replace("of: b", "of: flip, ").replace(
+        "attacks: {", "attacks: {flip: {attack: toy_flip}, "
+    )
+    assert list(load(lines, plugin="mutual.py").attacks) == ["flip", "b", "a"]
 
 
 @pytest.mark.parametrize("lines", WRONG)

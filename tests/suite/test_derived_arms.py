@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.suite.experiment import dump_suite, load_experiment
-from harness.suite.plan import make_plan
+from harness.suite import dump_suite, load_experiment, make_plan
 
 FULL = """
 extends: base.yaml

@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import MissingResource, PluginError, SuiteError
-from harness.suite.experiment import dump_suite, load_experiment, validate_suite
-from harness.suite.plan import make_plan
-from harness.suite.resources import missing, resolve
+from harness.suite import (
+    dump_suite,
+    load_experiment,
+    make_plan,
+    missing,
+    resolve,
+    validate_suite,
+)
 
 TEXT = "{builtin: python-topics, slice: '%s'}"
 
@@ -43,7 +48,7 @@ WRONG = {
     "arms:\n  a: {derive_from: baseline, match_loss_of: monotone}": "s.yaml:3: arms.a.match_loss_of: 'none' as stated here matches no loss",
     "arms:\n  a: {derive_from: baseline, constraint: noise}": "s.yaml:3: arms.a: needs `match_loss_of`: the arm whose clean loss it is to have",
     "arms:\n  a: {match_loss_of: monotone, constraint: noise}\nrecovery: {validation: null}": "s.yaml:3: arms.a: needs `examples.validation`, or `recovery.validation` to cut some of",
-    "arms:\n  a: {attacks: [flop]}": "s.yaml:3: arms.a.attacks: unknown attack 'flop'; did you mean 'flip'? (known: control, flip)",
+    "arms:\n  a: {attacks: [flop]}": "s.yaml:3: arms.a.attacks.0: unknown attack 'flop'; did you mean 'flip'? (known: control, flip)",
     "arms: {baseline: null}": "s.yaml:2: arms: needs an arm called 'baseline', which all others are compared with",
     "models: {toy-1.5b: null}": "s.yaml:2: models: expected at least 1 entry, got an empty mapping",
     # --- types
@@ -60,7 +65,7 @@ WRONG = {
     "arms:\n  monotone: {layers: some}": "s.yaml:3: arms.monotone.layers: expected a list or 'all', got 'some'",
     # --- values
     "seeds: []": "s.yaml:2: seeds: expected at least 1 entry, got an empty list",
-    "seeds: [7, 8, 7]": "s.yaml:2: seeds: 7 is stated twice",
+    "seeds: [7, 8, 7]": "s.yaml:2: seeds.2: 7 is stated twice",
     "seeds:\n  - 1\n  - -2": "s.yaml:4: seeds.1: expected a number of at least 0, got -2",
     "attacks:\n  flip:\n    flips: -1": "s.yaml:4: attacks.flip.flips: expected a number above 0, got -1",
     "success: {threshold: .nan}": "s.yaml:2: success.threshold: expected a finite number, got NaN",
@@ -92,7 +97,7 @@ WRONG = {
     "recovery: {validation: train}": "s.yaml:2: recovery.validation: shares documents of python-topics (slices ':50%' and ':50%') with recovery.corpus; give them disjoint slices",
     "metrics: {toy_metric: {corpus: train}}": "s.yaml:2: metrics.toy_metric.corpus: shares documents of python-topics (slices ':50%' and ':50%') with recovery.corpus; give them disjoint slices",
     # --- plugins
-    "plugins: [toys.py, toy.py]": "s.yaml:2: plugins: no such file or folder: HERE/toy.py",
+    "plugins: [toys.py, toy.py]": "s.yaml:2: plugins.1: no such file or folder: HERE/toy.py",
 }
 
 
@@ -110,7 +115,7 @@ def test_all_problems_are_said_at_once_in_the_order_of_the_file(toy_suite):
     found = problems(
         "seeds: []\narms:\n  monotone: {start: ab}\n  other: {constraint: sofplus}\n"
         "recovery: {tokens: -1, corpus: no}\nbatch_size: 1\nbatch_size: x\n"
-        "attacks: {flip: {flips: 0}}"
+        "attacks: {flip: {flips: 0}}\nexamples: {test: {corpus: tset, count: 0}}"
     )
     places = [line.split(": ")[:2] for line in found]
     assert places == [
@@ -121,6 +126,8 @@ def test_all_problems_are_said_at_once_in_the_order_of_the_file(toy_suite):
         ["s.yaml:6", "recovery.corpus"],
         ["s.yaml:8", "batch_size"],
         ["s.yaml:9", "attacks.flip.flips"],
+        ["s.yaml:10", "examples.test.count"],
+        ["s.yaml:10", "examples.test.corpus"],
     ]
 
 
@@ -144,7 +151,7 @@ def test_validation_looks_into_every_profile(toy_suite):
         "  b: {seeds: []}\n"
     )
     assert [str(problem) for problem in validate_suite(Path("s.yaml"))] == [
-        "s.yaml:2: seeds: 1 is stated twice",
+        "s.yaml:2: seeds.1: 1 is stated twice",
         "s.yaml:4: batch_size: expected a number above 0, got 0",
         "s.yaml:5: seeds: expected at least 1 entry, got an empty list",
     ]
@@ -321,8 +328,8 @@ def test_nothing_heavy_is_imported_to_read_a_suite(toy_suite):
 
     script = (
         "import sys; from pathlib import Path\n"
-        "from harness.suite.plan import make_plan\n"
-        "from harness.suite.experiment import load_experiment\n"
+        "from harness.suite import make_plan\n"
+        "from harness.suite import load_experiment\n"
         "load_experiment(Path('base.yaml'))\n"
         "heavy = {'torch', 'transformers', 'datasets', 'lm_eval', 'scipy', 'numpy'}\n"
         "print(sorted(heavy & set(sys.modules)))"

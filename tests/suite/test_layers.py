@@ -13,9 +13,8 @@ def read(text, *, files=(), **layers):
     for name, content in {**dict(files), "suite.yaml": text}.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(content, encoding="utf-8")
-    problems = []
-    tree = read_layers(Path("suite.yaml"), problems, **layers)
-    return tree, [str(problem) for problem in problems]
+    suite = read_layers(Path("suite.yaml"), **layers)
+    return suite, [str(problem) for problem in suite.problems]
 
 
 @pytest.fixture(autouse=True)
@@ -28,40 +27,40 @@ def test_layers_win_in_their_order():
     text = (
         "extends: base.yaml\nb: 2\nc: 2\nd: 2\ne: 2\nprofiles:\n  p: {c: 3, d: 3, e: 3}"
     )
-    tree, problems = read(
+    suite, problems = read(
         text, files=files, profile="p", overrides=["d=4", "e=4"], flags={"e": 5}
     )
     assert problems == []
-    found = tree.plain()
+    found = suite.value
     assert [found[key] for key in "abcde"] == [1, 2, 3, 4, 5]
 
 
 def test_every_value_names_the_layer_it_came_from():
     files = {"sub/base.yaml": "a: 1\nmodels:\n  m: {x: 1}\n"}
-    tree, _ = read(
+    suite, _ = read(
         "extends: sub/base.yaml\nb: 2\nprofiles:\n  p:\n    c: 3\n",
         files=files,
         profile="p",
         overrides=["models.m.x=2"],
         flags={"batch_size": 5},
     )
-    places = {key: str(tree.child(key).place) for key in ("a", "b", "c", "batch_size")}
+    places = {key: str(suite.place([key])) for key in ("a", "b", "c", "batch_size")}
     assert places == {
         "a": "sub/base.yaml:1",
         "b": "suite.yaml:2",
         "c": "suite.yaml:5",
         "batch_size": "--batch-size",
     }
-    assert str(tree.find(("models", "m", "x"))[0].place) == "--set models.m.x"
+    assert str(suite.place(("models", "m", "x"))) == "--set models.m.x"
 
 
 def test_paths_are_relative_to_the_layer_that_states_them():
-    tree, _ = read(
+    suite, _ = read(
         "extends: sub/base.yaml\nb: 2\n",
         files={"sub/base.yaml": "a: 1\n"},
         overrides=["c=1"],
     )
-    bases = [tree.child(key).place.base for key in "abc"]
+    bases = [suite.place([key]).base for key in "abc"]
     assert bases == [Path("sub"), Path(), Path.cwd()]
 
 
@@ -70,64 +69,64 @@ def test_a_suite_extends_a_suite_that_extends_a_suite():
         "one/a.yaml": "x: 1\ny: 1\nz: 1\n",
         "two/b.yaml": "extends: ../one/a.yaml\ny: 2\nz: 2\n",
     }
-    tree, problems = read("extends: two/b.yaml\nz: 3\n", files=files)
+    suite, problems = read("extends: two/b.yaml\nz: 3\n", files=files)
     assert problems == []
-    assert tree.plain() == {"name": "suite", "x": 1, "y": 2, "z": 3}
+    assert suite.value == {"name": "suite", "x": 1, "y": 2, "z": 3}
 
 
 def test_the_name_is_the_files_own():
     files = {"base.yaml": "name: base\n"}
-    assert read("extends: base.yaml\n", files=files)[0].plain()["name"] == "suite"
+    assert read("extends: base.yaml\n", files=files)[0].value["name"] == "suite"
     named = read("extends: base.yaml\nname: other\n", files=files)[0]
-    assert named.plain()["name"] == "other"
+    assert named.value["name"] == "other"
 
 
 def test_null_removes_an_entry():
     text = "extends: base.yaml\nattacks:\n  b: null\n"
     files = {"base.yaml": "attacks:\n  a: {}\n  b: {}\n"}
-    tree, problems = read(text, files=files)
+    suite, problems = read(text, files=files)
     assert problems == []
-    assert tree.plain()["attacks"] == {"a": {}}
+    assert suite.value["attacks"] == {"a": {}}
 
 
 def test_null_in_an_option_is_a_value():
-    tree, _ = read("attacks:\n  a: {stop: null}\n")
-    assert tree.plain()["attacks"] == {"a": {"stop": None}}
+    suite, _ = read("attacks:\n  a: {stop: null}\n")
+    assert suite.value["attacks"] == {"a": {"stop": None}}
 
 
 def test_what_is_removed_stays_removed_in_inherited_profiles():
     base = "metrics:\n  a: {}\n  b: {}\nprofiles:\n  p:\n    metrics: {b: {n: 1}}\n"
     text = "extends: base.yaml\nmetrics: {b: null}\n"
-    tree, problems = read(text, files={"base.yaml": base}, profile="p")
+    suite, problems = read(text, files={"base.yaml": base}, profile="p")
     assert problems == []
-    assert tree.plain()["metrics"] == {"a": {}}
+    assert suite.value["metrics"] == {"a": {}}
 
 
 def test_an_own_profile_can_bring_back_what_was_removed():
     text = "extends: base.yaml\nmetrics: {b: null}\nprofiles: {p: {metrics: {b: {}}}}"
-    tree, _ = read(text, files={"base.yaml": "metrics: {b: {n: 1}}"}, profile="p")
-    assert tree.plain()["metrics"] == {"b": {}}
+    suite, _ = read(text, files={"base.yaml": "metrics: {b: {n: 1}}"}, profile="p")
+    assert suite.value["metrics"] == {"b": {}}
 
 
 def test_an_empty_section_is_no_section():
-    tree, problems = read("attacks:\nmetrics:\nrecovery:\n")
+    suite, problems = read("attacks:\nmetrics:\nrecovery:\n")
     assert problems == []
-    assert tree.plain() == {"name": "suite", "recovery": None}
+    assert suite.value == {"name": "suite", "recovery": None}
 
 
 def test_a_source_of_text_replaces_a_source_of_another_kind():
     text = "corpora: {c: {dataset: d/e, files: x, revision: r, text: t, slice: ':9'}}"
-    tree, _ = read(text, overrides=["corpora.c.path=f.jsonl"])
-    corpus = tree.plain()["corpora"]["c"]
+    suite, _ = read(text, overrides=["corpora.c.path=f.jsonl"])
+    corpus = suite.value["corpora"]["c"]
     assert corpus == {"text": "t", "slice": ":9", "path": "f.jsonl"}
 
 
 def test_a_path_replaces_the_revision_of_the_path_below_it():
     text = "models: {m: {path: a/b, revision: step3, dtype: x}}"
     elsewhere, _ = read(text, overrides=["models.m.path=./c"])
-    assert elsewhere.plain()["models"]["m"] == {"dtype": "x", "path": "./c"}
+    assert elsewhere.value["models"]["m"] == {"dtype": "x", "path": "./c"}
     newer, _ = read(text, overrides=["models.m={path: a/c, revision: step4}"])
-    assert newer.plain()["models"]["m"]["revision"] == "step4"
+    assert newer.value["models"]["m"]["revision"] == "step4"
 
 
 @pytest.mark.parametrize(
@@ -146,33 +145,32 @@ def test_an_override_takes_the_longest_key_that_is_there(override, path):
         "models: {pythia-1: {}, pythia-1.4b: {path: x}}\n"
         "arms: {a: {}, a.b: {}}\nrecovery: null\n"
     )
-    tree, problems = read(text, overrides=[override])
+    suite, problems = read(text, overrides=[override])
     assert problems == []
-    node, followed = tree.find(path)
-    assert (node.value, followed) == (3, list(path))
+    assert (suite.get(*path), suite.follow(path)) == (3, path)
 
 
 def test_an_override_may_bring_a_whole_new_entry_with_a_dotted_label():
-    tree, problems = read("arms: {a: {}}", overrides=["arms.b-0.5={start: abs}"])
+    suite, problems = read("arms: {a: {}}", overrides=["arms.b-0.5={start: abs}"])
     assert problems == []
-    assert tree.plain()["arms"] == {"a": {}, "b-0.5": {"start": "abs"}}
+    assert suite.value["arms"] == {"a": {}, "b-0.5": {"start": "abs"}}
 
 
 def test_overrides_are_yaml():
-    tree, _ = read("a: 1", overrides=["a=[1e-3, on, {b: 'x=y'}]", "c=", "d=null"])
+    suite, _ = read("a: 1", overrides=["a=[1e-3, on, {b: 'x=y'}]", "c=", "d=null"])
     expected = {"a": [0.001, "on", {"b": "x=y"}], "c": None, "d": None}
-    assert tree.plain() == {"name": "suite", **expected}
+    assert suite.value == {"name": "suite", **expected}
 
 
 def test_an_override_that_ends_in_a_colon_is_a_slice():
-    tree, _ = read("a: 1", overrides=["a=60%:", "b={60%: }"])
-    assert (tree.plain()["a"], tree.plain()["b"]) == ("60%:", {"60%": None})
+    suite, _ = read("a: 1", overrides=["a=60%:", "b={60%: }"])
+    assert (suite.value["a"], suite.value["b"]) == ("60%:", {"60%": None})
 
 
 def test_plugins_of_the_command_line_add_to_the_suites():
-    tree, _ = read("plugins: [a.py]", flags={"plugins": ["/b.py"], "seeds": [3]})
-    assert tree.plain()["plugins"] == ["a.py", "/b.py"]
-    assert tree.plain()["seeds"] == [3]
+    suite, _ = read("plugins: [a.py]", flags={"plugins": ["/b.py"], "seeds": [3]})
+    assert suite.value["plugins"] == ["a.py", "/b.py"]
+    assert suite.value["seeds"] == [3]
 
 
 @pytest.mark.parametrize(
@@ -257,16 +255,14 @@ def test_what_is_wrong_is_said_with_its_layer(text, layers, message):
 
 
 def test_text_that_is_not_utf8_is_named():
-    Path("suite.yaml").write_bytes(b"a: \xff\n")
-    problems = []
-    read_layers(Path("suite.yaml"), problems)
-    assert str(problems[0]) == "suite.yaml: is not UTF-8 text (byte 3)"
+    Path("wrong.yaml").write_bytes(b"a: \xff\n")
+    assert read("extends: wrong.yaml")[1] == ["wrong.yaml: is not UTF-8 text (byte 3)"]
 
 
 def test_a_file_that_is_not_there_is_a_usage_error():
     Path("pythia.yaml").touch()
     with pytest.raises(UsageError, match=r"no such suite: pythi\.yaml; did you mean"):
-        read_layers(Path("pythi.yaml"), [])
+        read_layers(Path("pythi.yaml"))
 
 
 def test_profiles_of_what_is_extended_count():

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.base import content_hash
 from harness.base.errors import UsageError
-from harness.suite.experiment import load_experiment
-from harness.suite.plan import content_hash, make_plan
-from harness.suite.resources import resolve
+from harness.suite import load_experiment, make_plan, resolve
 
 
 @pytest.fixture

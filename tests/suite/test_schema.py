@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from harness.api.registry import load_registry
-from harness.suite.schema import suite_schema
+from harness.suite import suite_schema
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.suite.experiment import load_experiment, validate_suite
-from harness.suite.plan import make_plan
+from harness.suite import load_experiment, make_plan, validate_suite
 
 SUITES = Path(__file__).parents[2] / "suites"
 MISSION = SUITES / "pythia_1p4b.yaml"

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.suite.yaml import Place, locate, merge, parse
+from harness.suite.yaml import Layer, Place, merge, parse
 
 START = Place("s.yaml", 1, Path())
 
 
 def read(text):
-    problems = []
-    node = parse(text, START, problems)
-    return node, [str(problem) for problem in problems]
+    document = parse(text, START)
+    return document, [str(problem) for problem in document.problems]
 
 
 @pytest.mark.parametrize(
@@ -47,39 +46,37 @@ def read(text):
     ],
 )
 def test_scalars_mean_what_they_mean_in_yaml_1_2(text, value):
-    node, problems = read(f"key: {text}\n")
+    document, problems = read(f"key: {text}\n")
     assert problems == []
-    found = node.plain()["key"]
+    found = document.get("key")
     assert found == value
     assert type(found) is type(value)
 
 
 def test_whole_numbers_and_others_keep_their_types():
-    found = read("[1, 1.0, 1e3, 1.5e3, .nan]")[0].plain()
+    found = read("[1, 1.0, 1e3, 1.5e3, .nan]")[0].value
     assert [type(value) for value in found] == [int, float, int, float, float]
     assert math.isnan(found[4])
 
 
 def test_every_value_knows_its_line():
-    node, _ = read("a:\n  b: 1\n  c:\n    - x\n    - y: 2\nd: 3\n")
-    lines = {
-        path: node.find(path)[0].place.line
-        for path in [("a",), ("a", "b"), ("a", "c", 1), ("a", "c", 1, "y"), ("d",)]
-    }
-    assert list(lines.values()) == [1, 2, 5, 5, 6]
+    document, _ = read("a:\n  b: 1\n  c:\n    - x\n    - y: 2\nd: 3\n")
+    paths = [("a",), ("a", "b"), ("a", "c", 1), ("a", "c", 1, "y"), ("d",)]
+    assert [document.place(path).line for path in paths] == [1, 2, 5, 5, 6]
+    assert document.place(("a", "c", 7)).line == 3  # what it would be in
 
 
 def test_an_alias_is_placed_where_it_is_used():
-    node, problems = read("a: &x {p: 1}\nb: *x\n")
+    document, problems = read("a: &x {p: 1}\nb: *x\n")
     assert problems == []
-    assert node.plain() == {"a": {"p": 1}, "b": {"p": 1}}
-    assert node.child("b").place.line == 2
+    assert document.value == {"a": {"p": 1}, "b": {"p": 1}}
+    assert document.place(("b",)).line == 2
 
 
 def test_steps_that_lead_nowhere_are_passed_over():
-    node, _ = read("a:\n  b: [1, 2]\n")
-    found, followed = node.find(["a", "dict[str,int]", "b", 1, "int"])
-    assert (found.value, followed) == (2, ["a", "b", 1])
+    document, _ = read("a:\n  b: [1, 2]\n")
+    followed = document.follow(["a", "dict[str,int]", "b", 1, "int"])
+    assert (document.get(*followed), followed) == (2, ("a", "b", 1))
 
 
 @pytest.mark.parametrize(
@@ -101,6 +98,7 @@ def test_steps_that_lead_nowhere_are_passed_over():
         ),
         ("? [1]\n: 2\n", "s.yaml:1: a key must be plain text"),
         ("a: !ruby x\n", "s.yaml:1: a: the tag !ruby means nothing here"),
+        ("a: 1\nb: !!int many\n", "s.yaml:2: b: is no int"),
         ("a: &x {b: *x}\n", "s.yaml:1: a.b: refers to itself"),
         (
             "a: \x01\n",
@@ -114,18 +112,26 @@ def test_what_is_wrong_is_said_with_its_line(text, message):
 
 
 def test_duplicates_are_all_found_and_the_first_one_counts():
-    node, problems = read("a: 1\na: 2\nb: 3\nb: 4\n")
+    document, problems = read("a: 1\na: 2\nb: 3\nb: 4\n")
     assert len(problems) == 2
-    assert node.plain() == {"a": 1, "b": 3}
+    assert document.value == {"a": 1, "b": 3}
 
 
 def test_mappings_merge_and_all_else_replaces():
-    below = locate({"a": {"x": 1, "y": [1, 2]}, "b": {"z": 1}}, START)
-    above = locate({"a": {"y": [3]}, "b": 5}, START)
-    assert merge(below, above).plain() == {"a": {"x": 1, "y": [3]}, "b": 5}
+    flag = Place("--set a", None, Path())
+    below = Layer.at(START, {"a": {"x": 1, "y": [1, 2]}, "b": {"z": 1}})
+    above = Layer.at(flag, {"a": {"y": [3]}, "b": 5})
+    merged = merge(below, above)
+    assert merged.value == {"a": {"x": 1, "y": [3]}, "b": 5}
+    assert merged.place(("a", "x")) == START
+    # What was replaced has no place of its own left.
+    replaced = [("a", "y"), ("a", "y", 0), ("a", "y", 1), ("b", "z")]
+    assert {merged.place(path) for path in replaced} == {flag}
 
 
 def test_a_problem_of_a_flag_names_the_key_once():
     flag = Place("--set a.b", None, Path())
-    assert str(flag.problem("a.b", "is wrong")) == "--set a.b: is wrong"
-    assert str(flag.problem("a.b.c", "is wrong")) == "--set a.b: a.b.c: is wrong"
+    assert str(flag.problem(("a", "b"), "is wrong")) == "--set a.b: is wrong"
+    assert (
+        str(flag.problem(("a", "b", "c"), "is wrong")) == "--set a.b: a.b.c: is wrong"
+    )

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.base import Problem
+from harness.base import Problem, content_hash
 from harness.records import BUDGET_TOLERANCE, Record, SampleRow
 from harness.subject import MARGIN_NATS
-from harness.suite import content_hash
 
 SUBJECT_KEYS = ("schema_version", "model", "arm", "recovery", "seed")
 """The part of an identity that the frozen weights depend on."""

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.base import Problem
+from harness.base import Problem, content_hash
 from harness.records import Record, parse_record, violations
 from harness.run.validation.cells import CleanRows
 from harness.run.validation.samples import Metrics, check_samples
-from harness.suite import Place, content_hash, parse
+from harness.suite import Place, parse
 
 ROUNDING = 1e-9
 """Relative, of sums that were added up in another order."""
@@ -49,8 +49,8 @@ def _located(path: Path, problem: Problem) -> Problem:
 def _line_of(file: Path, path: Sequence[str | int]) -> int | None:
     # JSON is YAML, and the reader of YAML remembers lines.
     text = file.read_text(encoding="utf-8")
-    node, _ = parse(text, Place(str(file), 1, file.parent), []).find(path)
-    return node.place.line
+    place = parse(text, Place(str(file), 1, file.parent)).place(path)
+    return place.line
 
 
 def _ledger_problems(record: Record) -> Iterator[Problem]:

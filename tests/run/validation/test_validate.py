@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from harness.base import Problem, UsageError
+from harness.base import Problem, UsageError, content_hash
 from harness.run.folder import RunFolder
 from harness.run.validation.validate import validate
-from harness.suite.plan import content_hash
 
 HOTFLIP, VARIANT = "baseline.s1.hotflip", "baseline.s1-"
 

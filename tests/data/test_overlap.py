@@ -4,8 +4,7 @@ import itertools
 
 import pytest
 
-from harness.data.sections import CorpusSection
-from harness.suite.checks import Source, overlap
+from harness.data import CorpusSection, shared_documents
 
 SIZE = 400
 SLICES = [":", "0:", ":0", ":100", "100:", "50:150", "100:100", ":400", "399:"]
@@ -22,28 +21,28 @@ def documents(text):
 
 def source(text="", **stated):
     stated = stated or {"builtin": "python-topics"}
-    return Source.of(CorpusSection(**stated, slice=text or ":"))
+    return CorpusSection(**stated, slice=text or ":")
 
 
 @pytest.mark.parametrize("units", [SLICES, SHARES], ids=["documents", "percent"])
 def test_slices_in_one_unit_overlap_where_their_documents_do(units):
     for one, other in itertools.product(units, repeat=2):
-        found = overlap(source(one), source(other))
+        found = shared_documents(source(one), source(other))
         assert bool(found) == bool(documents(one) & documents(other)), (one, other)
 
 
 def test_slices_in_two_units_overlap_unless_one_is_empty():
     for one, other in itertools.product(SLICES, SHARES):
-        found = overlap(source(one), source(other))
+        found = shared_documents(source(one), source(other))
         if documents(one) & documents(other):
             assert found, (one, other)
-    assert overlap(source("200:"), source(":10%")) == (
+    assert shared_documents(source("200:"), source(":10%")) == (
         "cannot be shown to share no document (slices ':10%' and '200:')"
     )
 
 
 def test_mixed_slices_are_told_apart_by_the_ends_that_are_alike():
-    assert overlap(source("10:80%"), source("80%:")) is None
+    assert shared_documents(source("10:80%"), source("80%:")) is None
 
 
 @pytest.mark.parametrize(
@@ -61,8 +60,8 @@ def test_mixed_slices_are_told_apart_by_the_ends_that_are_alike():
     ],
 )
 def test_what_counts_as_one_text(one, other, shared):
-    assert bool(overlap(source(**one), source(**other))) == shared
-    assert bool(overlap(source(**other), source(**one))) == shared
+    assert bool(shared_documents(source(**one), source(**other))) == shared
+    assert bool(shared_documents(source(**other), source(**one))) == shared
 
 
 def test_patterns_and_links_are_followed_to_files(tmp_path):
@@ -73,9 +72,9 @@ def test_patterns_and_links_are_followed_to_files(tmp_path):
         source(path=str(tmp_path / name))
         for name in ("[ab].jsonl", "a.jsonl", "b.jsonl", "link.jsonl")
     )
-    assert overlap(both, a)
-    assert overlap(a, link)
-    assert overlap(a, b) is None
+    assert shared_documents(both, a)
+    assert shared_documents(a, link)
+    assert shared_documents(a, b) is None
 
 
 def test_slices_of_different_patterns_count_different_documents(tmp_path):
@@ -83,4 +82,4 @@ def test_slices_of_different_patterns_count_different_documents(tmp_path):
         (tmp_path / name).touch()
     both = source(":10", path=str(tmp_path / "*.jsonl"))
     one = source("10:20", path=str(tmp_path / "b.jsonl"))
-    assert overlap(both, one).startswith(f"shares documents of {tmp_path}")
+    assert shared_documents(both, one).startswith(f"shares documents of {tmp_path}")

@@ -1,0 +1,127 @@
+"""Suite files: read, checked and built into an `Experiment`; written."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pydantic
+from ruamel.yaml import YAML
+
+from harness.api import load_registry
+from harness.base import Problem, SuiteError
+from harness.suite.additions import expand
+from harness.suite.checks import check, check_placement
+from harness.suite.experiment import Experiment
+from harness.suite.layers import profile_names, read_layers
+from harness.suite.model import Suite
+from harness.suite.plugin_options import make_absolute, settle
+from harness.suite.yaml import Layer
+
+_NOT_DUMPED = {"extends", "profiles"}
+
+
+def load_experiment(
+    path: Path,
+    *,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    limit: int | None = None,
+    plugins: Sequence[Path] = (),
+    device: str | None = None,
+    batch_size: int | None = None,
+) -> Experiment:
+    """Read a suite file; `overrides` are texts such as ``recovery.tokens=3e6``.
+
+    What comes later wins: what the file extends, the file, the profile, the overrides,
+    the other arguments.
+
+    Raises SuiteError with all that is wrong, UsageError if there is no such file and
+    PluginError if plugins cannot be told apart.
+    """
+    flags = {
+        "seeds": None if seeds is None else list(seeds),
+        "limit": limit,
+        "plugins": [os.fspath(Path(p).absolute()) for p in plugins] or None,
+        "device": device,
+        "batch_size": batch_size,
+    }
+    given = {key: value for key, value in flags.items() if value is not None}
+    layer = read_layers(path, profile=profile, overrides=overrides, flags=given)
+    registry = load_registry(_plugin_paths(layer))
+    settle(layer, registry)
+    suite, built = check(layer, registry)
+    _refuse(layer)
+    experiment = Experiment(
+        suite, path.parent, path, profile, registry, **cast(Any, built), layer=layer
+    )
+    experiment = expand(experiment)
+    _refuse(layer)
+    check_placement(experiment)
+    _refuse(layer)
+    return experiment
+
+
+def validate_suite(path: Path, *, plugins: Sequence[Path] = ()) -> list[Problem]:
+    """Return all that is wrong with a suite file, with each of its profiles too."""
+    found: list[Problem] = []
+    for profile in (None, *profile_names(path)):
+        known = {(problem.file, problem.line, problem.path) for problem in found}
+        try:
+            load_experiment(path, profile=profile, plugins=plugins)
+        except SuiteError as error:
+            found += [
+                p for p in error.problems if (p.file, p.line, p.path) not in known
+            ]
+    return SuiteError(found).problems
+
+
+def dump_suite(suite: Suite) -> str:
+    """Return a suite as YAML: a file that can be run by itself."""
+    stream = io.StringIO()
+    yaml = YAML(pure=True)
+    yaml.default_flow_style = False
+    yaml.width = 88
+    yaml.dump(_plain(suite), stream)
+    return stream.getvalue()
+
+
+def _plugin_paths(layer: Layer) -> list[Path]:
+    """Make plugin paths absolute, and complain of those that lead nowhere."""
+    stated = layer.get("plugins")
+    paths = []
+    for index, text in enumerate(stated if isinstance(stated, list) else []):
+        keys = ("plugins", index)
+        make_absolute(layer, keys, hub=False)
+        path = layer.get(*keys)
+        if isinstance(text, str) and Path(path).exists():
+            paths.append(Path(path))
+        elif isinstance(text, str):
+            layer.complain(keys, f"no such file or folder: {path}")
+    return paths
+
+
+def _refuse(layer: Layer) -> None:
+    if layer.problems:
+        raise SuiteError(layer.problems)
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON values; null and empty ones only where the user stated an option."""
+    if isinstance(value, pydantic.BaseModel):
+        stated = {name: getattr(value, name) for name in type(value).model_fields}
+        kept = {
+            name: _plain(part)
+            for name, part in stated.items()
+            if part not in (None, {}, ()) and name not in _NOT_DUMPED
+        }
+        return kept | dict(value.__pydantic_extra__ or {})
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return value
