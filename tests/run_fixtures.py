@@ -33,9 +33,8 @@ from harness.records.statistics import bootstrap_mean
 from harness.records.summary import summarise_attack
 from harness.run.assembly import Outcome, assemble
 from harness.run.context import RunContext
-from harness.run.folder import RunFolder
+from harness.run.folder import RunFolder, write_samples
 from harness.run.scored import failed_row, scored_row
-from harness.run.unit import write_samples
 from harness.suite import CellPlan, VariantPlan, dump_suite, load_experiment, make_plan
 
 SUITE = """

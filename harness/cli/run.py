@@ -55,7 +55,7 @@ def _run(
     choice: SuiteChoice, *, rerun: bool, fail_fast: bool
 ) -> tuple[RunFolder, Tally]:
     from harness.base import Store, default_store_root, stop_on_signals
-    from harness.run import LocalExecutor, RunFolder, run_plan
+    from harness.run import RunFolder, run_plan
     from harness.suite import make_plan, resolve
 
     experiment = choice.experiment()
@@ -67,7 +67,6 @@ def _run(
             plan,
             folder,
             store,
-            LocalExecutor(),
             stop,
             rerun=rerun,
             fail_fast=fail_fast,

@@ -10,7 +10,7 @@ import click
 from tabulate import tabulate
 
 from harness.cli import options
-from harness.run import Survey, Unit, changes
+from harness.run import Survey, SurveyedUnit, changes
 
 
 def describe(found: Survey) -> str:
@@ -44,7 +44,7 @@ def document(found: Survey) -> dict[str, Any]:
     }
 
 
-def _state(unit: Unit) -> str:
+def _state(unit: SurveyedUnit) -> str:
     first_line = unit.state.reason.partition("\n")[0]
     return f"{unit.state.status}: {first_line}" if first_line else unit.state.status
 
@@ -65,7 +65,7 @@ def _notes(found: Survey) -> Iterator[str]:
         yield f"  {path}"
 
 
-def _changes(found: Survey, unit: Unit) -> list[str]:
+def _changes(found: Survey, unit: SurveyedUnit) -> list[str]:
     if unit.state.record is None:
         return []
     registry = found.plan.experiment.registry

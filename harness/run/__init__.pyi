@@ -7,14 +7,13 @@ from .previewing import (
     summary as summary,
 )
 from .suite_run import (
-    LocalExecutor as LocalExecutor,
     Tally as Tally,
     run_plan as run_plan,
 )
 from .surveying import (
     STATES as STATES,
     Survey as Survey,
-    Unit as Unit,
+    SurveyedUnit as SurveyedUnit,
     changes as changes,
     survey as survey,
 )

@@ -27,51 +27,57 @@ from harness.records import (
     TokensRef,
 )
 from harness.run.context import RunContext
-from harness.suite import CellPlan, VariantPlan, named_by
-
-Unit = VariantPlan | CellPlan
+from harness.suite import Unit, VariantPlan, named_by
 
 
 @dataclass
 class Outcome:
-    """What came out of a unit; as it is built, what a failure would leave."""
+    """The part of a record that a run fills, as far as it came.
+
+    What stands under the name of a field of `Record` becomes that field.
+    """
 
     results: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     samples: Samples | None = None
-    parameters: int | None = None
     recovery: RecoverySummary | None = None
     certificate: Certificates | None = None
-    diagnostics: list[Diagnostic] = field(default_factory=list)
     derivation: Derivation | None = None
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    error: ErrorInfo | None = None
+    parameters: int | None = None
+    """Of the loaded model."""
     allowed: dict[str, Any] = field(default_factory=dict)
     """Number and hash of the tokens that an attack may write."""
     batch_size: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     restarts: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    error: ErrorInfo | None = None
+
+    def fail(self, error: BaseException) -> None:
+        """Turn into the outcome of a unit that failed: no results, and why."""
+        self.results, self.samples, self.error = {}, None, error_info(error)
+        self.ledger = Ledger(spent=self.ledger.spent)
 
 
-def error_info(error: Exception) -> ErrorInfo:
+def error_info(error: BaseException) -> ErrorInfo:
     """Describe a failure; the traceback only where it is not the user's matter."""
     expected = isinstance(error, HarnessError)
     trace = None if expected else "".join(traceback.format_exception(error))
-    return ErrorInfo(
-        type=type(error).__name__, message=str(error) or repr(error), traceback=trace
-    )
+    message = str(error) or repr(error)
+    if isinstance(error, SystemExit):
+        message = f"a plugin called sys.exit({error.code!r})"
+    return ErrorInfo(type=type(error).__name__, message=message, traceback=trace)
 
 
 def assemble(
     run: RunContext, unit: Unit, outcome: Outcome, started: str, finished: str
 ) -> Record:
     """Return the record of a unit."""
-    cell = unit if isinstance(unit, CellPlan) else None
-    variant = unit.variant if isinstance(unit, CellPlan) else unit
+    filled = {k: v for k, v in vars(outcome).items() if k in Record.model_fields}
     return Record(
-        kind="cell" if cell else "variant",
+        kind=unit.kind,
         id=unit.id,
-        variant=variant.id,
+        variant=unit.variant.id,
         status="failed" if outcome.error else "complete",
         suite=SuiteRef(
             name=run.suite.name,
@@ -79,20 +85,13 @@ def assemble(
             profile=run.experiment.profile,
             limit=run.suite.limit,
         ),
-        model=_model(run, variant, outcome.parameters),
-        arm=_arm(run, variant),
-        seed=variant.seed,
-        attack=_attack(run, cell, outcome) if cell else None,
+        model=_model(run, unit.variant, outcome.parameters),
+        arm=_arm(run, unit.variant),
+        seed=unit.variant.seed,
+        attack=_attack(run, unit, unit.attack, outcome) if unit.attack else None,
         identity=unit.identity,
-        results=outcome.results,
-        ledger=outcome.ledger,
-        recovery=outcome.recovery,
-        certificate=outcome.certificate,
-        diagnostics=outcome.diagnostics,
-        derivation=outcome.derivation,
-        samples=outcome.samples,
         provenance=_provenance(run, unit, outcome, started, finished),
-        error=outcome.error,
+        **filled,
     )
 
 
@@ -119,15 +118,15 @@ def _arm(run: RunContext, plan: VariantPlan) -> ArmRef:
     )
 
 
-def _attack(run: RunContext, plan: CellPlan, outcome: Outcome) -> AttackRef:
-    section = run.suite.attacks[plan.attack]
+def _attack(run: RunContext, unit: Unit, label: str, outcome: Outcome) -> AttackRef:
+    section = run.suite.attacks[label]
     return AttackRef(
-        label=plan.attack,
-        attack=section.attack or plan.attack,
-        **_options(run.experiment.attacks[plan.attack]),
+        label=label,
+        attack=section.attack or label,
+        **_options(run.experiment.attacks[label]),
         match=section.match,
-        examples=plan.identity["examples"],
-        tokens=TokensRef(rules=plan.identity.get("tokens", {}), **outcome.allowed),
+        examples=unit.identity["examples"],
+        tokens=TokensRef(rules=unit.identity.get("tokens", {}), **outcome.allowed),
     )
 
 
@@ -143,7 +142,6 @@ def _options(plugin: Plugin[Any]) -> dict[str, Any]:
 def _provenance(
     run: RunContext, unit: Unit, outcome: Outcome, started: str, finished: str
 ) -> Provenance:
-    variant = unit.variant if isinstance(unit, CellPlan) else unit
     commit, dirty = code_state()
     return Provenance(
         versions=library_versions(),
@@ -151,12 +149,12 @@ def _provenance(
         commit=commit,
         dirty=dirty,
         hardware=hardware(run.device),
-        dtype=run.experiment.models[variant.model].dtype,
+        dtype=run.experiment.models[unit.variant.model].dtype,
         batch_size=outcome.batch_size or run.suite.batch_size,
         settings=outcome.settings,
         started=started,
         finished=finished,
-        seconds=outcome.seconds,
+        seconds={p: round(c.seconds, 3) for p, c in outcome.ledger.spent.items()},
         restarts=outcome.restarts,
     )
 
@@ -171,12 +169,12 @@ def _attacks_at_work(run: RunContext, label: str) -> list[str]:
 
 def _plugins(run: RunContext, unit: Unit) -> list[PluginRef]:
     suite, registry = run.suite, run.experiment.registry
-    variant = unit.variant if isinstance(unit, CellPlan) else unit
+    variant = unit.variant
     used = [
         ("model", suite.models[variant.model].adapter),
         ("constraint", suite.arms[variant.arm].constraint),
     ]
-    if isinstance(unit, CellPlan):
+    if unit.attack:
         used += [("attack", name) for name in _attacks_at_work(run, unit.attack)]
     else:
         used += [("metric", m.metric or label) for label, m in suite.metrics.items()]

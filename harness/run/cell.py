@@ -2,54 +2,59 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.api import Adversarial, Attack, AttackContext, CellKey, Peers, Scene
-from harness.base import CellError, content_hash
+from harness.api import Adversarial, Attack, AttackContext, CellKey, Scene
+from harness.base import CellError, content_hash, fixed_random_state
 from harness.data import ExampleSets
-from harness.records import Cost, SampleRow, read_samples
+from harness.records import SampleRow, read_samples, summarise_attack
 from harness.run.context import RunContext
+from harness.run.diagnostics.rows import examine_rows
+from harness.run.folder import write_samples
 from harness.run.scored import Rescorer
-from harness.subject import Subject
+from harness.run.workbench import Work
+from harness.subject import Meter, Subject, reference_key
 from harness.suite import CellPlan, VariantPlan
 
-PARTIAL = "samples.partial.jsonl"
+logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class CellResult:
-    """The rows of a cell, one for each test example, and what the attack spent."""
+def run_cell(
+    work: Work[CellPlan],
+    samples: Mapping[CellKey, Path],
+    load: Callable[[VariantPlan], Subject],
+) -> None:
+    """Attack every test example that no earlier attempt has finished; sum it all up.
 
-    rows: list[SampleRow]
-    cost: Cost
-    restarts: int
+    `samples` are the files of the cells that it reads; `load` loads others' subjects.
+    """
+    run, plan, outcome = work.run, work.plan, work.outcome
+    subject = work.bench.subject(plan.variant, work.journal)
+    examples = work.bench.examples(plan.variant, subject)
+    outcome.parameters, outcome.allowed = subject.n_parameters, _allowed(subject)
 
+    peers = CellPeers(plan, subject, samples, load)
+    attack = f"the attack {run.experiment.attacks[plan.attack].name!r}"
+    with (
+        work.bench.lent(plan.variant, attack, undo=work.journal.void),
+        fixed_random_state(plan.variant.seed),
+    ):
+        rows = _rows(work, subject, examples, peers)
 
-def attack_cell(
-    run: RunContext,
-    plan: CellPlan,
-    subject: Subject,
-    examples: ExampleSets,
-    peers: Peers | None = None,
-) -> CellResult:
-    """Attack every test example that no earlier try of this cell has finished."""
-    folder = run.folder.unit_dir("cell", plan.id)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = PartialRows(folder / PARTIAL)
-    left = [x for x in examples.test if x.id not in partial.rows]
-    rescorer = Rescorer(subject, _rouge_tokens(run))
-    if left:
-        _attack(run, plan, rescorer, replace(examples, test=left), partial, peers)
-    for example in examples.test:
-        if example.id not in partial.rows:
-            reason = "the attack returned nothing for this example"
-            partial.add(rescorer.failed(example, reason), Cost())
-    rows = [partial.rows[example.id] for example in examples.test]
-    return CellResult(rows, partial.cost, partial.restarts)
+    success = run.suite.success
+    found = summarise_attack(rows, success.threshold, success.rouge_drop)
+    outcome.results = {"attack": found}
+    if run.suite.diagnostics != "none":
+        outcome.diagnostics = examine_rows(rows)
+    outcome.samples = write_samples(
+        run.folder.unit_dir(plan.kind, plan.id),
+        (row.model_dump(mode="json") for row in rows),
+    )
+    outcome.batch_size, outcome.settings = subject.batch_size, subject.settings
 
 
 def matched_attack(run: RunContext, plan: CellPlan) -> Attack[Any] | None:
@@ -58,84 +63,88 @@ def matched_attack(run: RunContext, plan: CellPlan) -> Attack[Any] | None:
     return run.experiment.attacks[match].placed(plan.scene) if match else None
 
 
-def _rouge_tokens(run: RunContext) -> int | None:
-    section = run.suite.examples
-    return None if section is None else section.rouge_tokens
+def _allowed(subject: Subject) -> dict[str, Any]:
+    vocabulary = subject.vocabulary
+    return {"allowed": len(vocabulary.allowed), "sha256": vocabulary.sha256}
+
+
+def _rows(
+    work: Work[CellPlan], subject: Subject, examples: ExampleSets, peers: CellPeers
+) -> list[SampleRow]:
+    """Return a row for each test example, in their order."""
+    section = work.run.suite.examples
+    rescorer = Rescorer(subject, section.rouge_tokens if section else None)
+    done = work.journal.rows
+    if done:
+        logger.info("%d examples were finished before", len(done))
+    left = [example for example in examples.test if example.id not in done]
+    if left:
+        _attack(work, rescorer, replace(examples, test=left), peers)
+    for example in left:
+        if example.id not in done:
+            reason = "the attack returned nothing for this example"
+            with subject.metered() as meter:
+                row = rescorer.failed(example, reason)
+            work.journal.note({"rescore": meter.cost()}, row)
+    return [done[example.id] for example in examples.test]
 
 
 def _attack(
-    run: RunContext,
-    plan: CellPlan,
-    rescorer: Rescorer,
-    examples: ExampleSets,
-    partial: PartialRows,
-    peers: Peers | None,
+    work: Work[CellPlan], rescorer: Rescorer, examples: ExampleSets, peers: CellPeers
 ) -> None:
-    subject = rescorer.subject
+    """Attack examples; score and note each result as it comes."""
+    run, plan, journal = work.run, work.plan, work.journal
     attack = run.experiment.attacks[plan.attack].placed(plan.scene)
     matched = matched_attack(run, plan)
-    total = len(partial.rows) + len(examples.test)
+    total = len(journal.rows) + len(examples.test)
+    context = AttackContext(
+        seed_key=content_hash(plan.identity),
+        budget=matched.budget(total) if matched else None,
+        matched=matched,
+        peers=peers,
+    )
+    by_id = {example.id: example for example in examples.test}
+    own_flops: dict[bytes, float] = {}
     with run.progress(plan.id, "examples") as progress:
-        context = AttackContext(
-            seed_key=content_hash(plan.identity),
-            budget=matched.budget(total) if matched else None,
-            matched=matched,
-            peers=peers,
-        )
-        by_id = {example.id: example for example in examples.test}
-        results = attack.run(subject, examples, context)
-        for found, spent in _metered(subject, results):
+        results = attack.run(rescorer.subject, examples, context)
+        for found, spent in _metered(work, rescorer.subject, results):
             if found.example_id not in by_id:
                 raise CellError(f"the attack returned {found.example_id!r} unasked")
-            partial.add(rescorer.scored(by_id[found.example_id], found), spent)
-            progress.update(len(partial.rows), total)
+            example = by_id[found.example_id]
+            for key, flops in spent.by_reference.items():
+                own_flops[key] = own_flops.get(key, 0.0) + flops
+            with rescorer.subject.metered() as scoring:
+                row = rescorer.scored(example, found)
+            journal.note(
+                {"attack": spent.cost(), "rescore": scoring.cost()},
+                row,
+                own_flops.pop(reference_key(example.reference_ids), 0.0),
+            )
+            logger.info(
+                "%d/%d %s: %s, dL %.4g nats/token",
+                *(len(journal.rows), total, row.example_id, row.status, row.delta_loss),
+            )
+            progress.update(len(journal.rows), total)
 
 
 def _metered(
-    subject: Subject, results: Iterator[Adversarial]
-) -> Iterator[tuple[Adversarial, Cost]]:
-    """Yield each result with what was spent on it, our own scoring left out."""
+    work: Work[CellPlan], subject: Subject, results: Iterator[Adversarial]
+) -> Iterator[tuple[Adversarial, Meter]]:
+    """Yield each result with what was spent on it, our own scoring left out.
+
+    What is spent after the last one, or until something ends the attack, is noted.
+    """
     while True:
+        found = None
         with subject.metered() as meter:
-            found = next(results, None)
+            try:
+                found = next(results, None)
+            finally:
+                if found is None:
+                    work.journal.note({"attack": meter.cost()})
         if found is None:
             return
-        yield found, meter.cost()
-
-
-class PartialRows:
-    """The finished examples of a cell in progress: one flushed line for each.
-
-    A crash costs the examples under way and no other. A torn last line is dropped.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: dict[str, SampleRow] = {}
-        self.cost = Cost()
-        self.restarts = int(path.exists())
-        for line in self._lines():
-            self._take(line)
-
-    def add(self, row: SampleRow, spent: Cost) -> None:
-        """Remember one row, on disk first."""
-        line = {"row": row.model_dump(mode="json"), "cost": spent.model_dump()}
-        with self.path.open("a") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._take(line)
-
-    def _take(self, line: dict[str, Any]) -> None:
-        row = SampleRow.model_validate(line["row"])
-        self.rows[row.example_id] = row
-        self.cost += Cost.model_validate(line["cost"])
-
-    def _lines(self) -> list[dict[str, Any]]:
-        if not self.path.exists():
-            return []
-        whole, _, torn = self.path.read_text().rpartition("\n")
-        if torn:
-            self.path.write_text(whole + "\n" if whole else "")
-        return [json.loads(line) for line in whole.splitlines()]
+        yield found, meter
 
 
 class CellPeers:

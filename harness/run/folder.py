@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from harness.base import RecordError
+from harness.base import RecordError, sha256_file, write_atomic
 from harness.records import Record, Samples, read_record
+from harness.suite import UnitKind
 
-Kind = Literal["variant", "cell"]
 Status = Literal["complete", "failed", "missing", "invalid"]
 
 
@@ -40,19 +42,19 @@ class RunFolder:
         """Where reports are written."""
         return self.root / "report"
 
-    def unit_dir(self, kind: Kind, unit_id: str) -> Path:
+    def unit_dir(self, kind: UnitKind, unit_id: str) -> Path:
         """The folder of one variant or cell."""
         return self.root / f"{kind}s" / unit_id
 
-    def record_path(self, kind: Kind, unit_id: str) -> Path:
+    def record_path(self, kind: UnitKind, unit_id: str) -> Path:
         """The record of one variant or cell."""
         return self.unit_dir(kind, unit_id) / "record.json"
 
-    def records(self, kind: Kind) -> list[Path]:
+    def records(self, kind: UnitKind) -> list[Path]:
         """All records of a kind that lie in the folder, by name."""
         return sorted((self.root / f"{kind}s").glob("*/record.json"))
 
-    def state(self, kind: Kind, unit_id: str) -> UnitState:
+    def state(self, kind: UnitKind, unit_id: str) -> UnitState:
         """Say whether a unit is done: a valid record whose samples hash matches."""
         path = self.record_path(kind, unit_id)
         if not path.exists():
@@ -73,6 +75,14 @@ def state_of(record: Record) -> UnitState:
         message = record.error.message if record.error else "no error given"
         return UnitState("failed", message, record)
     return UnitState("complete", "", record)
+
+
+def write_samples(folder: Path, rows: Iterable[Mapping[str, Any]]) -> Samples:
+    """Write the rows as JSON lines, atomically; return what the record says of them."""
+    lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows]
+    path = folder / "samples.jsonl"
+    write_atomic(path, "".join(lines))
+    return Samples(path=path.name, rows=len(lines), sha256=sha256_file(path))
 
 
 def samples_fault(record_path: Path, samples: Samples) -> str | None:

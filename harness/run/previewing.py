@@ -10,8 +10,8 @@ from typing import Any
 
 from harness.base import RecordError
 from harness.records import read_record
-from harness.run.folder import Kind, RunFolder
-from harness.suite import CellPlan, Plan, VariantPlan
+from harness.run.folder import RunFolder
+from harness.suite import Plan, Unit, UnitKind
 
 _WORDS = {
     "complete": "complete",
@@ -29,7 +29,7 @@ _SHOWN_CHANGES = 3
 class UnitPreview:
     """One variant or cell, and what a run would do about it."""
 
-    kind: Kind
+    kind: UnitKind
     id: str
     state: str
     """One of `STATES`."""
@@ -47,13 +47,10 @@ def preview(plan: Plan, folder: RunFolder) -> list[UnitPreview]:
 
     Ids of a plan that is not resolved lack the hash, which is not known yet.
     """
+    units: list[Unit] = [*plan.variants, *plan.cells]
     if not plan.experiment.resolved:
-        return [
-            *(_blocked("variant", unit.id) for unit in plan.variants),
-            *(_blocked("cell", unit.id) for unit in plan.cells),
-        ]
-    variants = [_preview("variant", unit, folder) for unit in plan.variants]
-    return variants + [_preview("cell", unit, folder) for unit in plan.cells]
+        return [UnitPreview(x.kind, _stem(x.id), _BLOCKED, "") for x in units]
+    return [_preview(unit, folder) for unit in units]
 
 
 def summary(units: list[UnitPreview]) -> str:
@@ -64,28 +61,22 @@ def summary(units: list[UnitPreview]) -> str:
     return f"{kinds['variant']} variants, {kinds['cell']} cells: {counts}"
 
 
-def _blocked(kind: Kind, unit_id: str) -> UnitPreview:
-    return UnitPreview(kind, _stem(unit_id), _BLOCKED, "")
-
-
 def _stem(unit_id: str) -> str:
     return unit_id.rpartition("-")[0]
 
 
-def _preview(
-    kind: Kind, unit: VariantPlan | CellPlan, folder: RunFolder
-) -> UnitPreview:
-    found = folder.state(kind, unit.id)
+def _preview(unit: Unit, folder: RunFolder) -> UnitPreview:
+    found = folder.state(unit.kind, unit.id)
     reason = found.reason
     if found.status == "missing":
-        reason = _since(kind, unit, folder) or ""
-    return UnitPreview(kind, unit.id, _WORDS[found.status], reason)
+        reason = _since(unit, folder) or ""
+    return UnitPreview(unit.kind, unit.id, _WORDS[found.status], reason)
 
 
-def _since(kind: Kind, unit: VariantPlan | CellPlan, folder: RunFolder) -> str | None:
+def _since(unit: Unit, folder: RunFolder) -> str | None:
     """Say what changed since the last record of a unit with these labels."""
     stem = _stem(unit.id)
-    records = [p for p in folder.records(kind) if _stem(p.parent.name) == stem]
+    records = [p for p in folder.records(unit.kind) if _stem(p.parent.name) == stem]
     for path in sorted(records, key=_modified, reverse=True):
         try:
             record = read_record(path)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
-
-import filelock
 
 from harness.base import HarnessError, StopSignals, Store, write_atomic
 from harness.data import Corpora
 from harness.records import Estimate, Record
-from harness.run.assembly import Unit
 from harness.run.context import RunContext
 from harness.run.diagnostics.replay import replay_run
-from harness.run.folder import Kind, RunFolder
-from harness.run.unit import Runner, kind_of
-from harness.suite import CellPlan, Plan, dump_suite
+from harness.run.executing import Executor, RunUnit, held, run_here
+from harness.run.folder import RunFolder
+from harness.run.unit import Runner
+from harness.suite import CellPlan, Plan, Unit, dump_suite
 
 
 @dataclass
@@ -52,9 +48,9 @@ def run_plan(
     plan: Plan,
     folder: RunFolder,
     store: Store,
-    executor: Executor,
     stop: StopSignals,
     *,
+    execute: Executor = run_here,
     rerun: bool = False,
     fail_fast: bool = False,
     say: Callable[[str], None] = lambda line: None,
@@ -85,7 +81,7 @@ def run_plan(
     units, left = _within_reach(run, units_of(plan))
     tally = Tally(left=[cell.id for cell in left])
     run_unit = _unit_runner(run, units, tally, rerun)
-    for record in executor.execute(units, run_unit):
+    for record in execute(units, run_unit):
         (tally.failed if record.error else tally.complete).append(record.id)
         if record.error and fail_fast:
             raise HarnessError(f"{record.id} failed, and --fail-fast is set")
@@ -119,33 +115,25 @@ def _after_what_they_need(cells: list[CellPlan]) -> list[CellPlan]:
     left = cells
     while left:
         ids = {cell.id for cell in left}
-        ready = [cell for cell in left if not ids.intersection(cell.needs)]
+        ready = [cell for cell in left if ids.isdisjoint(x.id for x in cell.needs)]
         assert ready, "cells read each other in a circle"  # suites are checked for it
         ordered += ready
         left = [cell for cell in left if cell not in ready]
     return ordered
 
 
-def _within_reach(
-    run: RunContext, units: list[Unit]
-) -> tuple[list[Unit], list[CellPlan]]:
+def _within_reach(run: RunContext, units: list[Unit]) -> tuple[list[Unit], list[Unit]]:
     """Split units by whether what they need was selected with them, or is there."""
     reached: list[Unit] = []
-    left: list[CellPlan] = []
+    left: list[Unit] = []
     known: dict[str, bool] = {}  # whether a unit is there or will be
     for unit in units:
-        if isinstance(unit, CellPlan):
-            variants = {unit.variant.id, *(v.id for v in unit.borrows.values())}
-            for need in unit.needs:
-                if need not in known:
-                    kind: Kind = "variant" if need in variants else "cell"
-                    known[need] = run.folder.record_path(kind, need).exists()
-            if not all(known[need] for need in unit.needs):
-                left.append(unit)
-                known[unit.id] = False
-                continue
-        reached.append(unit)
-        known[unit.id] = True
+        for need in unit.needs if unit.attack else ():
+            if need.id not in known:
+                path = run.folder.record_path(need.kind, need.id)
+                known[need.id] = path.exists()
+        known[unit.id] = not unit.attack or all(known[x.id] for x in unit.needs)
+        (reached if known[unit.id] else left).append(unit)
     return reached, left
 
 
@@ -166,12 +154,12 @@ def _unit_runner(
     runner = Runner(run, done)
 
     def run_unit(unit: Unit) -> Record | None:
-        if any(need in planned and need not in done for need in unit.needs):
+        if any(x.id in planned and x.id not in done for x in unit.needs):
             return None  # another process is at work on it
-        with _held(run.folder, unit) as mine:
+        with held(run.folder.root, unit) as mine:
             if not mine:
                 return None
-            state = run.folder.state(kind_of(unit), unit.id)
+            state = run.folder.state(unit.kind, unit.id)
             if state.record and state.status == "complete" and not rerun:
                 tally.found += 1
                 record = state.record
@@ -206,54 +194,3 @@ def _spelt(estimate: Estimate) -> str:
     if estimate.unit == "fraction":
         return f"{estimate.value:.0%}"
     return f"{estimate.value:.4g} {estimate.unit}"
-
-
-@contextmanager
-def _held(folder: RunFolder, unit: Unit) -> Iterator[bool]:
-    """Hold a unit for this process; False where another one holds it."""
-    path = folder.root / ".locks" / f"{kind_of(unit)}.{unit.id}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
-
-
-RunUnit = Callable[[Unit], Record | None]
-"""Run a unit; None where another process holds it, so that it is for later."""
-
-
-class Executor(Protocol):
-    """Runs units and yields their records."""
-
-    def execute(self, units: Sequence[Unit], run_unit: RunUnit) -> Iterator[Record]:
-        """Yield the record of every unit, as each becomes known."""
-
-
-WAIT_SECONDS = 2.0
-"""Between two looks at units that other processes hold."""
-
-
-class LocalExecutor:
-    """The executor for one machine."""
-
-    def execute(self, units: Sequence[Unit], run_unit: RunUnit) -> Iterator[Record]:
-        """Yield the records, units held by others last."""
-        waiting = list(units)
-        while waiting:
-            held = []
-            for unit in waiting:
-                record = run_unit(unit)
-                if record is None:
-                    held.append(unit)
-                else:
-                    yield record
-            if len(held) == len(waiting):
-                time.sleep(WAIT_SECONDS)
-            waiting = held

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,18 +10,18 @@ from pathlib import Path
 from harness.api import Registry
 from harness.base import UsageError, code_state, library_versions
 from harness.records import PluginRef, Provenance
-from harness.run.folder import Kind, RunFolder, Status, UnitState
-from harness.suite import Plan, VariantPlan, load_experiment, make_plan
+from harness.run.folder import RunFolder, Status, UnitState
+from harness.suite import Plan, Unit, UnitKind, load_experiment, make_plan
 
 STATES: tuple[Status, ...] = ("complete", "failed", "missing", "invalid")
 """What a unit can be, as `UnitState.status` says."""
 
 
 @dataclass(frozen=True)
-class Unit:
+class SurveyedUnit:
     """A planned variant or cell, and what became of it."""
 
-    kind: Kind
+    kind: UnitKind
     id: str
     model: str
     arm: str
@@ -38,7 +37,7 @@ class Survey:
 
     folder: RunFolder
     plan: Plan
-    units: tuple[Unit, ...]
+    units: tuple[SurveyedUnit, ...]
     """In the order of the plan, variants first."""
 
     @property
@@ -51,7 +50,7 @@ class Survey:
     def strays(self) -> list[Path]:
         """The folders of units that are not, or no longer, part of the plan."""
         planned = {self.folder.unit_dir(unit.kind, unit.id) for unit in self.units}
-        kinds: tuple[Kind, ...] = ("variant", "cell")
+        kinds: tuple[UnitKind, ...] = ("variant", "cell")
         found = [path.parent for kind in kinds for path in self.folder.records(kind)]
         return [path for path in found if path not in planned]
 
@@ -62,7 +61,8 @@ def survey(root: Path) -> Survey:
     if not folder.suite_file.is_file():
         raise UsageError(f"{root} is no run folder: it has no {folder.suite_file.name}")
     plan = make_plan(load_experiment(folder.suite_file))
-    return Survey(folder, plan, tuple(_units(folder, plan)))
+    planned: list[Unit] = [*plan.variants, *plan.cells]
+    return Survey(folder, plan, tuple(_surveyed(folder, unit) for unit in planned))
 
 
 def changes(provenance: Provenance, registry: Registry) -> list[str]:
@@ -71,28 +71,15 @@ def changes(provenance: Provenance, registry: Registry) -> list[str]:
     return [change for change in (*plugins, _code_change(provenance)) if change]
 
 
-def _units(folder: RunFolder, plan: Plan) -> Iterator[Unit]:
-    for variant in plan.variants:
-        yield _unit(folder, "variant", variant.id, variant, None)
-    for cell in plan.cells:
-        yield _unit(folder, "cell", cell.id, cell.variant, cell.attack)
-
-
-def _unit(
-    folder: RunFolder,
-    kind: Kind,
-    unit_id: str,
-    variant: VariantPlan,
-    attack: str | None,
-) -> Unit:
-    return Unit(
-        kind=kind,
-        id=unit_id,
-        model=variant.model,
-        arm=variant.arm,
-        seed=variant.seed,
-        attack=attack,
-        state=folder.state(kind, unit_id),
+def _surveyed(folder: RunFolder, unit: Unit) -> SurveyedUnit:
+    return SurveyedUnit(
+        kind=unit.kind,
+        id=unit.id,
+        model=unit.variant.model,
+        arm=unit.variant.arm,
+        seed=unit.variant.seed,
+        attack=unit.attack,
+        state=folder.state(unit.kind, unit.id),
     )
 
 

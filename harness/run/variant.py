@@ -1,8 +1,14 @@
-"""One variant: load, constrain, certify, recover, certify, freeze; then measure."""
+"""One variant, from its checkpoint to what is measured on the frozen subject.
+
+Top to bottom: load, constrain, certify, recover, freeze, certify what was frozen; then
+metrics and diagnostics.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,43 +16,64 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from harness.api import MetricContext
-from harness.base import fixed_random_state, write_json
+from harness.api import Constraint, MetricContext, ModelAdapter
+from harness.base import Strict, fixed_random_state, write_json
 from harness.data import Document
 from harness.models import certify, freeze, load_frozen, recover
 from harness.records import (
     Certificate,
     Certificates,
     Derivation,
-    Estimate,
+    Diagnostic,
+    Ledger,
     RecoverySummary,
 )
 from harness.run.arm_context import arm_context
 from harness.run.context import RunContext
+from harness.run.diagnostics.subject import examine
+from harness.run.folder import write_samples
+from harness.run.journal import Journal, spent_so_far
+from harness.run.workbench import Work
 from harness.subject import Subject, TokenRules
-from harness.suite import VariantPlan
+from harness.suite import EXAMINED, VariantPlan
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 TRAINING = "training.jsonl"
 CERTIFICATE_DOCUMENTS = 8
 CERTIFICATE_TOKENS = 128
 
 
-def subject_folder(run: RunContext, plan: VariantPlan) -> Path:
-    """Return the store's folder of the frozen subject, made if it is not there."""
-    folder = run.store.folder("subjects", plan.subject_key, _Making(run, plan).into)
-    run.store.discard_work("subjects", plan.subject_key)  # not needed any more
-    return folder
+def run_variant(work: Work[VariantPlan]) -> None:
+    """Make the frozen subject of a variant, unless the store has it, and measure it."""
+    run, plan, outcome = work.run, work.plan, work.outcome
+    try:
+        folder = subject_folder(run, plan)
+    except Exception:
+        outcome.ledger = spent_so_far(_making_journal(run, plan))
+        raise
+    made = Made.model_validate_json((folder / MADE).read_text())
+    outcome.certificate, outcome.recovery = made.certificate, made.recovery
+    outcome.derivation, outcome.parameters = made.derivation, made.parameters
+    outcome.ledger = made.ledger
+    _link(folder, run.folder.unit_dir(plan.kind, plan.id))
+
+    subject = work.bench.subject(plan, work.journal)
+    rows = _measure(work, subject)
+    outcome.diagnostics = _diagnose(work, subject)
+    outcome.samples = write_samples(run.folder.unit_dir(plan.kind, plan.id), rows)
+    outcome.batch_size, outcome.settings = subject.batch_size, subject.settings
 
 
 def load_subject(run: RunContext, plan: VariantPlan) -> Subject:
-    """Load the frozen subject of a variant that has been made."""
+    """Load the frozen subject of a variant, made first if the store lacks it."""
     model, tokenizer = load_frozen(subject_folder(run, plan) / "model")
     return Subject(
         model,
@@ -58,89 +85,82 @@ def load_subject(run: RunContext, plan: VariantPlan) -> Subject:
     )
 
 
-@dataclass(frozen=True)
-class Making:
-    """What is known of how a subject was made."""
+# --- making a subject ---------------------------------------------------------------
+
+
+MADE = "made.json"
+
+
+class Made(Strict):
+    """How a subject was made: the file ``made.json`` in its folder."""
 
     certificate: Certificates
     recovery: RecoverySummary
-    derivation: Derivation | None
+    derivation: Derivation | None = None
     parameters: int
+    ledger: Ledger = Ledger()
+    """What making it cost; empty where it was made before that was noted."""
 
 
-def read_making(folder: Path) -> Making:
-    """Return what the folder of a subject says of how it was made."""
-    made = json.loads((folder / "made.json").read_text())
-    derivation = made.get("derivation")
-    return Making(
-        certificate=Certificates.model_validate(made["certificate"]),
-        recovery=RecoverySummary.model_validate(made["recovery"]),
-        derivation=derivation and Derivation.model_validate(derivation),
-        parameters=int(made["parameters"]),
-    )
+def subject_folder(run: RunContext, plan: VariantPlan) -> Path:
+    """Return the store's folder of the frozen subject, made if it is not there."""
+    folder = run.store.folder("subjects", plan.subject_key, _Making(run, plan).into)
+    run.store.discard_work("subjects", plan.subject_key)  # not needed any more
+    return folder
 
 
-def measure(
-    run: RunContext, plan: VariantPlan, subject: Subject
-) -> tuple[list[dict[str, Any]], dict[str, dict[str, Estimate]]]:
-    """Run every metric; return the rows of all, and the estimates by metric label."""
-    rows: list[dict[str, Any]] = []
-    results: dict[str, dict[str, Estimate]] = {}
-    for label, metric in run.experiment.metrics.items():
-        with run.progress(f"{plan.id}: {label}", "units") as progress:
-            context = MetricContext(
-                documents=run.corpora.documents,
-                limit=run.suite.limit,
-                report=progress.update,
-            )
-            with fixed_random_state(plan.seed):
-                own = [dict(row) for row in metric.measure(subject, context)]
-        results[label] = metric.summarise(own)
-        rows += [{"metric": label, **row} for row in own]
-    return rows, results
+def _making_journal(run: RunContext, plan: VariantPlan) -> Path:
+    return run.store.work("subjects", plan.subject_key) / "journal.jsonl"
 
 
+@dataclass
 class _Making:
     """The way of one subject from a checkpoint to a frozen folder."""
 
-    def __init__(self, run: RunContext, plan: VariantPlan) -> None:
-        self._run, self._plan = run, plan
-        self._adapter = run.experiment.models[plan.model]
-        self._constraint = run.experiment.arms[plan.arm]
+    run: RunContext
+    plan: VariantPlan
 
     def into(self, folder: Path) -> None:
         """Make the subject: its model, how it was trained, what is known of it."""
-        with fixed_random_state(self._plan.seed):
-            model, tokenizer = self._start()
-            inputs = certificate_inputs(self._run, tokenizer)
-            derivation = self._install(model, tokenizer)
-            before = self._certify(model, inputs)
-            summary = self._recover(model, tokenizer, folder / TRAINING)
-            freeze(model, tokenizer, folder / "model")
-            frozen, _ = load_frozen(folder / "model")
-            after = self._certify(frozen, inputs)
-        both = Certificates(before=before, after=after)
-        made = {
-            "certificate": both.model_dump(mode="json"),
-            "recovery": summary.model_dump(mode="json"),
-            "derivation": derivation and derivation.model_dump(mode="json"),
-            "parameters": sum(p.numel() for p in frozen.parameters()),
-        }
-        write_json(folder / "made.json", made)
+        journal = Journal(_making_journal(self.run, self.plan), self.run.device)
+        stage = journal.stage
+        with fixed_random_state(self.plan.seed):
+            with stage("load", "load"):
+                model, tokenizer = self._load()
+                inputs = _certificate_inputs(self.run, tokenizer)
+            with stage("constrain", "train"):
+                derivation = self._constrain(model, tokenizer)
+            with stage("certify the constrained model", "certify"):
+                before = self._certify(model, inputs)
+            with stage("recover", "train"):
+                recovery = self._recover(model, tokenizer, folder / TRAINING)
+            with stage("freeze", "freeze"):
+                freeze(model, tokenizer, folder / "model")
+                frozen, _ = load_frozen(folder / "model")
+            with stage("certify the frozen model", "certify"):
+                after = self._certify(frozen, inputs)
+        made = Made(
+            certificate=Certificates(before=before, after=after),
+            recovery=recovery,
+            derivation=derivation,
+            parameters=sum(p.numel() for p in frozen.parameters()),
+            ledger=journal.ledger(),
+        )
+        write_json(folder / MADE, made.model_dump(mode="json"))
 
-    def _start(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def _load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load what the arm begins with: the model, or another arm's subject."""
-        source = self._run.suite.arms[self._plan.arm].derive_from
+        source = self.run.suite.arms[self.plan.arm].derive_from
         if source is None:
-            return self._adapter.load(self._run.store.root)
+            return self._adapter.load(self.run.store.root)
         model, tokenizer = load_frozen(self._frozen(source))
         model.requires_grad_(True)
         return model, tokenizer
 
-    def _install(
+    def _constrain(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ) -> Derivation | None:
-        run, plan = self._run, self._plan
+        run, plan = self.run, self.plan
         match = run.suite.arms[plan.arm].match_loss_of
         matched = None
         if match is not None:
@@ -158,15 +178,10 @@ class _Making:
             )
             return self._constraint.install(self._adapter, model, context)
 
-    def _frozen(self, arm: str) -> Path:
-        """Return the folder of the frozen model of an arm among the sources."""
-        plan = next(source for source in self._plan.sources if source.arm == arm)
-        return subject_folder(self._run, plan) / "model"
-
     def _certify(
         self, model: PreTrainedModel, inputs: list[NDArray[np.int64]]
     ) -> Certificate:
-        model.to(torch.device(self._run.device))
+        model.to(torch.device(self.run.device))
         return certify(self._adapter, model, self._constraint, inputs)
 
     def _recover(
@@ -175,7 +190,7 @@ class _Making:
         tokenizer: PreTrainedTokenizerBase,
         log_file: Path,
     ) -> RecoverySummary:
-        run, plan = self._run, self._plan
+        run, plan = self.run, self.plan
         section = run.suite.recovery
         if section is None or not run.suite.arms[plan.arm].recovers:
             return RecoverySummary(status="none", steps=0, tokens=0)
@@ -203,13 +218,26 @@ class _Making:
         shutil.copyfile(log.path, log_file)
         return recovered.summary
 
+    @property
+    def _adapter(self) -> ModelAdapter[Any]:
+        return self.run.experiment.models[self.plan.model]
+
+    @property
+    def _constraint(self) -> Constraint[Any]:
+        return self.run.experiment.arms[self.plan.arm]
+
+    def _frozen(self, arm: str) -> Path:
+        """Return the folder of the frozen model of an arm among the sources."""
+        plan = next(source for source in self.plan.sources if source.arm == arm)
+        return subject_folder(self.run, plan) / "model"
+
 
 class TrainingLog:
     """Writes ``training.jsonl`` line by line, and tells the plugins."""
 
     def __init__(self, run: RunContext, plan: VariantPlan) -> None:
         self._run, self._plan = run, plan
-        self.path = run.folder.unit_dir("variant", plan.id) / TRAINING
+        self.path = run.folder.unit_dir(plan.kind, plan.id) / TRAINING
         self.path.unlink(missing_ok=True)
 
     def __call__(self, line: Mapping[str, Any]) -> None:
@@ -222,17 +250,14 @@ class TrainingLog:
         )
 
 
-def certificate_inputs(
+def _certificate_inputs(
     run: RunContext, tokenizer: PreTrainedTokenizerBase
 ) -> list[NDArray[np.int64]]:
     """Return token ids of real text [<= 128] for the checks that need inputs."""
-    import numpy as np
-
     documents = islice(_certificate_documents(run), CERTIFICATE_DOCUMENTS)
-    texts = [document.text for document in documents]
     encoded = [
-        tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        for text in texts
+        tokenizer(document.text, add_special_tokens=False, verbose=False)["input_ids"]
+        for document in documents
     ]
     return [np.array(ids[:CERTIFICATE_TOKENS]) for ids in encoded if ids]
 
@@ -242,3 +267,46 @@ def _certificate_documents(run: RunContext) -> Iterator[Document]:
         yield from run.corpora.all_documents(run.suite.examples.test.corpus)
     for name in sorted(run.suite.corpora):
         yield from run.corpora.all_documents(name)
+
+
+def _link(made: Path, folder: Path) -> None:
+    """Link the frozen subject from the store, and copy its training log beside it."""
+    link = folder / "model"
+    link.unlink(missing_ok=True)
+    link.symlink_to(os.path.relpath(made / "model", folder.resolve()))
+    if (made / TRAINING).exists():
+        shutil.copyfile(made / TRAINING, folder / TRAINING)
+
+
+# --- measuring it -------------------------------------------------------------------
+
+
+def _measure(work: Work[VariantPlan], subject: Subject) -> list[dict[str, Any]]:
+    """Run every metric and fill in its estimates; return the rows of all."""
+    run, plan = work.run, work.plan
+    rows: list[dict[str, Any]] = []
+    for label, metric in run.experiment.metrics.items():
+        with (
+            work.journal.stage(f"metric {label}", "metrics", subject),
+            work.bench.lent(plan, f"the metric {metric.name!r}"),
+            run.progress(f"{plan.id}: {label}", "units") as progress,
+        ):
+            context = MetricContext(
+                documents=run.corpora.documents,
+                limit=run.suite.limit,
+                report=progress.update,
+            )
+            with fixed_random_state(plan.seed):
+                own = [dict(row) for row in metric.measure(subject, context)]
+        work.outcome.results[label] = metric.summarise(own)
+        rows += [{"metric": label, **row} for row in own]
+    return rows
+
+
+def _diagnose(work: Work[VariantPlan], subject: Subject) -> list[Diagnostic]:
+    """Ask of the subject alone whether results on it can be trusted."""
+    if work.plan.identity["diagnostics"] is None:
+        return []
+    examples = work.bench.examples(work.plan, subject)
+    with work.journal.stage("diagnostics", "metrics", subject):
+        return examine(subject, examples.test[:EXAMINED])

@@ -10,6 +10,8 @@ from .model import Suite as Suite
 from .plan import (
     CellPlan as CellPlan,
     Plan as Plan,
+    Unit as Unit,
+    UnitKind as UnitKind,
     VariantPlan as VariantPlan,
     make_plan as make_plan,
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol
 
 from harness.api import CellKey, Scene
 from harness.base import NothingMatched, UsageError, content_hash, unknown_name
@@ -20,11 +21,43 @@ from harness.suite.identity import (
 from harness.suite.model import Suite
 from harness.suite.scenes import attacks_of
 
+UnitKind = Literal["variant", "cell"]
+
+
+class Unit(Protocol):
+    """What a plan is made of: a variant or a cell, each with a record of its own."""
+
+    @property
+    def kind(self) -> UnitKind:
+        """Which of the two it is."""
+
+    @property
+    def id(self) -> str:
+        """Readable labels, and a hash of its identity."""
+
+    @property
+    def identity(self) -> Identity:
+        """What its hash is computed from."""
+
+    @property
+    def variant(self) -> VariantPlan:
+        """The variant: that of a cell, or itself."""
+
+    @property
+    def attack(self) -> str | None:
+        """The label of a cell's attack; None for a variant."""
+
+    @property
+    def needs(self) -> tuple[Unit, ...]:
+        """The units that come before it."""
+
 
 @dataclass(frozen=True)
 class VariantPlan:
     """One trained subject: model, arm and seed."""
 
+    kind: ClassVar[UnitKind] = "variant"
+    attack: ClassVar[None] = None
     id: str
     model: str
     arm: str
@@ -37,15 +70,21 @@ class VariantPlan:
     """The variants that it is made from: those of the arms that its arm names."""
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        """The ids of the units that come before it."""
-        return tuple(source.id for source in self.sources)
+    def variant(self) -> VariantPlan:
+        """Itself, as a unit."""
+        return self
+
+    @property
+    def needs(self) -> tuple[Unit, ...]:
+        """The units that come before it."""
+        return self.sources
 
 
 @dataclass(frozen=True)
 class CellPlan:
     """One attack on one variant."""
 
+    kind: ClassVar[UnitKind] = "cell"
     id: str
     variant: VariantPlan
     attack: str
@@ -53,16 +92,15 @@ class CellPlan:
     """What its hash is computed from."""
     scene: Scene = field(repr=False)
     """What stands around it in the suite, whatever was selected of it."""
-    reads: Mapping[CellKey, str] = field(default_factory=dict, repr=False)
-    """The ids of the cells whose rows it uses."""
+    reads: Mapping[CellKey, CellPlan] = field(default_factory=dict, repr=False)
+    """The cells whose rows it uses."""
     borrows: Mapping[str, VariantPlan] = field(default_factory=dict, repr=False)
     """The variants whose subjects it uses besides its own, by arm."""
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        """The ids of the units that come before it."""
-        others = (variant.id for variant in self.borrows.values())
-        return (self.variant.id, *others, *self.reads.values())
+    def needs(self) -> tuple[Unit, ...]:
+        """The units that come before it."""
+        return (self.variant, *self.borrows.values(), *self.reads.values())
 
 
 @dataclass(frozen=True)
@@ -191,7 +229,7 @@ class _Planner:
             attack=label,
             identity=identity,
             scene=scene,
-            reads={key: cell.id for key, cell in reads.items()},
+            reads=reads,
             borrows=borrows,
         )
 

@@ -250,7 +250,7 @@ def test_every_unit_stands_after_what_it_needs(plan):
     assert len(units) == 6 + 6 * 7
     places = {unit.id: i for i, unit in enumerate(units)}
     for unit in units:
-        assert all(places[need] < places[unit.id] for need in unit.needs)
+        assert all(places[need.id] < places[unit.id] for need in unit.needs)
 
 
 def hashes(made):
@@ -365,10 +365,8 @@ def test_a_replay_goes_on_where_it_was_cut(cli, place, done, tmp_path):
     (folder / "samples.jsonl").unlink()
     first = json.loads(whole.splitlines()[0])
     first["adversarial_text"] = "as it was"
-    line = {
-        "row": first,
-        "cost": record(done, "abs", "none")["ledger"]["kept"]["attack"],
-    }
+    spent = record(done, "abs", "none")["ledger"]["spent"]
+    line = {"attempt": 1, "row": first, "spent": spent}
     (folder / "samples.partial.jsonl").write_text(json.dumps(line) + "\n")
 
     assert run_here(cli, place, out).code == 0

@@ -11,9 +11,8 @@ from harness.data.corpora import Corpora
 from harness.records.files import write_record
 from harness.run.assembly import Outcome, assemble, error_info
 from harness.run.context import RunContext
-from harness.run.folder import RunFolder
+from harness.run.folder import RunFolder, write_samples
 from harness.run.previewing import preview, summary
-from harness.run.unit import write_samples
 from harness.suite import identify, load_experiment, make_plan
 
 

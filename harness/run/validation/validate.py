@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.base import HarnessError, Problem, SuiteError, UsageError
 from harness.records import Record
 from harness.run.folder import RunFolder
-from harness.run.surveying import Survey, Unit, survey
+from harness.run.surveying import Survey, SurveyedUnit, survey
 from harness.run.validation.cells import CleanRows, compare_budgets, subject_key
 from harness.run.validation.records import check_record
 from harness.run.validation.samples import Metrics
@@ -129,5 +129,5 @@ def _completeness_problems(planned: Survey) -> Iterator[Problem]:
             yield Problem(str(_record_file(planned, unit)), ("error",), message)
 
 
-def _record_file(planned: Survey, unit: Unit) -> Path:
+def _record_file(planned: Survey, unit: SurveyedUnit) -> Path:
     return planned.folder.record_path(unit.kind, unit.id)

@@ -1,9 +1,8 @@
-from harness.run import suite_run as local
-from harness.run.suite_run import LocalExecutor
+from harness.run import executing
 
 
 def test_units_that_others_hold_come_last_and_none_is_lost(monkeypatch):
-    monkeypatch.setattr(local, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(executing, "WAIT_SECONDS", 0)
     held = {"b": 2, "c": 4}
     asked = []
 
@@ -12,5 +11,5 @@ def test_units_that_others_hold_come_last_and_none_is_lost(monkeypatch):
         held[unit] = held.get(unit, 0) - 1
         return None if held[unit] >= 0 else unit
 
-    assert list(LocalExecutor().execute(["a", "b", "c", "d"], run)) == list("adbc")
+    assert list(executing.run_here(["a", "b", "c", "d"], run)) == list("adbc")
     assert asked == list("abcdbcbccc")[: len(asked)]

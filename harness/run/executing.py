@@ -1,0 +1,60 @@
+"""Who runs the units of a plan: today this process, beside others of its kind.
+
+Units are claimed through files in the run folder, so that any number of processes, on
+one machine or many, share one plan. An executor for a cluster starts such processes, a
+job for each variant and its cells; nothing else here would change.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+
+from harness.records import Record
+from harness.suite import Unit
+
+RunUnit = Callable[[Unit], Record | None]
+"""Run a unit; None where it is for later: another process holds it or what it needs."""
+
+Executor = Callable[[Sequence[Unit], RunUnit], Iterator[Record]]
+"""Yield the record of every unit, as each becomes known."""
+
+WAIT_SECONDS = 2.0
+"""Between two looks at units that other processes hold."""
+
+
+def run_here(units: Sequence[Unit], run_unit: RunUnit) -> Iterator[Record]:
+    """Run units in this process, in order; those that others hold come last."""
+    waiting = list(units)
+    while waiting:
+        later = []
+        for unit in waiting:
+            record = run_unit(unit)
+            if record is None:
+                later.append(unit)
+            else:
+                yield record
+        if len(later) == len(waiting):
+            time.sleep(WAIT_SECONDS)
+        waiting = later
+
+
+@contextmanager
+def held(root: Path, unit: Unit) -> Iterator[bool]:
+    """Hold a unit of a run folder for this process; False where another holds it."""
+    path = root / ".locks" / f"{unit.kind}.{unit.id}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

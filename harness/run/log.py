@@ -1,0 +1,83 @@
+"""The log of a unit: what happened, when, and what libraries had to say about it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TextIO
+
+_OURS = logging.getLogger("harness")
+_PRINTED = logging.getLogger("harness.printed")
+_LIBRARIES = ("accelerate", "datasets", "huggingface_hub", "torch", "transformers")
+"""Loggers that keep their messages from the root's handlers once they are imported."""
+
+
+@contextmanager
+def unit_log(path: Path) -> Iterator[None]:
+    """Append to a file what the block logs, warns of and prints, with the time.
+
+    Messages of libraries are included from WARNING on, our own from INFO on. A warning
+    is written once for each place and unit. Printed text goes on to where it went.
+    """
+    handler = _OnceHandler(path, encoding="utf-8")
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    )
+    level = _OURS.level
+    with ExitStack() as stack:
+        stack.callback(handler.close)
+        for logger in _loggers():
+            logger.addHandler(handler)
+            stack.callback(logger.removeHandler, handler)
+        _OURS.setLevel(logging.INFO)
+        stack.callback(_OURS.setLevel, level)
+        stack.enter_context(warnings.catch_warnings())  # those seen before count anew
+        logging.captureWarnings(True)
+        stack.callback(logging.captureWarnings, False)
+        stack.enter_context(redirect_stdout(_Printed(sys.stdout)))
+        yield
+
+
+def _loggers() -> list[logging.Logger]:
+    """Return the root, and the loggers that do not hand their messages on to it."""
+    known = logging.root.manager.loggerDict.items()
+    apart = {
+        name for name, x in known if isinstance(x, logging.Logger) and not x.propagate
+    }
+    return [logging.root, *map(logging.getLogger, sorted(apart.union(_LIBRARIES)))]
+
+
+class _OnceHandler(logging.FileHandler):
+    """Writes a message once, though it comes by its own logger and by the root."""
+
+    _last: logging.LogRecord | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record is not self._last:
+            self._last = record
+            super().emit(record)
+
+
+class _Printed(io.TextIOBase):
+    """Logs what is printed, line by line, and prints it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._line = stream, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            if line.strip():
+                _PRINTED.info("%s", line.rpartition("\r")[2])
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()

@@ -1,0 +1,152 @@
+"""What plugins work on in turn, and whether they leave it as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from harness.base import CellError, Ids
+from harness.data import Example, ExampleSets, build_examples
+from harness.run.assembly import Outcome
+from harness.run.context import RunContext
+from harness.run.journal import Journal
+from harness.subject import Subject
+from harness.suite import Unit, VariantPlan
+
+logger = logging.getLogger(__name__)
+
+UnitT = TypeVar("UnitT", bound=Unit)
+
+
+class Workbench:
+    """Keeps the subject that was loaded last, and the examples of each model.
+
+    They are lent to one plugin after another. One that wrote into them would falsify
+    all results after its own: so arrays are read-only, weights are compared, and what
+    was written into is dropped, to be made again for the next plugin.
+    """
+
+    def __init__(
+        self, run: RunContext, load: Callable[[RunContext, VariantPlan], Subject]
+    ) -> None:
+        """Take over a run; `load` loads the frozen subject of a variant."""
+        self._run, self._load = run, load
+        self._loaded: tuple[str, Subject, str] | None = None
+        self._examples: dict[str, tuple[ExampleSets, str]] = {}
+
+    def subject(self, plan: VariantPlan, journal: Journal) -> Subject:
+        """Return the frozen subject of a variant, loaded unless it is at hand."""
+        if self._loaded is None or self._loaded[0] != plan.subject_key:
+            self._loaded = None  # free the last one first
+            with journal.stage("load the frozen subject", "load"):
+                subject = self._load(self._run, plan)
+                self._loaded = plan.subject_key, subject, subject.fingerprint()
+        return self._loaded[1]
+
+    def examples(self, plan: VariantPlan, subject: Subject) -> ExampleSets:
+        """Return the suite's examples in the tokens of the variant's model.
+
+        They are cut once: all variants of a model share its tokenizer.
+        """
+        if plan.model not in self._examples:
+            section = self._run.suite.examples
+            assert section is not None  # a suite with attacks has examples
+            network, tokenizer = subject.huggingface()
+            cut = build_examples(
+                section,
+                self._run.corpora,
+                tokenizer,
+                self._run.suite.limit,
+                encoder_decoder=bool(network.config.is_encoder_decoder),
+            )
+            sets = read_only(cut)
+            self._examples[plan.model] = sets, _hash(sets)
+        return self._examples[plan.model][0]
+
+    @contextmanager
+    def lent(
+        self, plan: VariantPlan, to: str, undo: Callable[[], None] = lambda: None
+    ) -> Iterator[None]:
+        """Let a plugin work on the subject and the examples of a variant.
+
+        Raises CellError, after `undo`, where it wrote into them; `to` names it.
+        """
+        try:
+            yield
+        finally:
+            fault = self._fault(plan)
+            if fault:
+                undo()
+                message = (
+                    f"{to} changed {fault}, which other attacks and metrics use after "
+                    "it: its results are void, and what it changed is loaded again"
+                )
+                logger.error("%s", message)
+                ended = sys.exc_info()[0]
+                if ended is None or issubclass(ended, (Exception, SystemExit)):
+                    raise CellError(message)
+
+    def _fault(self, plan: VariantPlan) -> str:
+        """Say what is no longer as it was, and drop it."""
+        found = []
+        if self._loaded and self._loaded[1].fingerprint() != self._loaded[2]:
+            self._loaded = None
+            found.append("the weights of the subject")
+        sets, before = self._examples.get(plan.model, (None, ""))
+        if sets is not None and _hash(sets) != before:
+            del self._examples[plan.model]
+            found.append("the examples")
+        return " and ".join(found)
+
+
+@dataclass
+class Work(Generic[UnitT]):
+    """One unit at work: with what, and what has come of it so far."""
+
+    run: RunContext
+    bench: Workbench
+    plan: UnitT
+    journal: Journal
+    outcome: Outcome
+
+
+def read_only(sets: ExampleSets) -> ExampleSets:
+    """Return the same examples so that writing into them raises an error."""
+    return ExampleSets(
+        *(_sealed(part) for part in (sets.test, sets.search, sets.validation))
+    )
+
+
+def _sealed(examples: Sequence[Example]) -> tuple[Example, ...]:
+    return tuple(
+        replace(
+            example,
+            prompt_ids=_frozen(example.prompt_ids),
+            reference_ids=_frozen(example.reference_ids),
+            choices=tuple(
+                replace(
+                    choice,
+                    tail_ids=_frozen(choice.tail_ids),
+                    answer_ids=_frozen(choice.answer_ids),
+                )
+                for choice in example.choices
+            ),
+        )
+        for example in examples
+    )
+
+
+def _frozen(ids: Ids) -> Ids:
+    own: Ids = ids.copy()
+    own.flags.writeable = False
+    return own
+
+
+def _hash(sets: ExampleSets) -> str:
+    return hashlib.sha256(pickle.dumps(sets)).hexdigest()

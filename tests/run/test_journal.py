@@ -1,0 +1,123 @@
+"""Journals: what survives an interruption, and what its results are said to cost."""
+
+import json
+
+import numpy as np
+import pytest
+
+from harness.data import Example
+from harness.records import Cost
+from harness.run.journal import Journal, spent_so_far
+from harness.run.scored import failed_row
+
+
+def row(name):
+    example = Example(name, name, np.array([1, 2]), np.array([3]))
+    return failed_row(example, clean_loss=None, error="nothing came back")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "journal.jsonl"
+
+
+def journal(path):
+    return Journal(path, "cpu")
+
+
+def attack(flops, **more):
+    return {"attack": Cost(flops=flops, flops_whole=flops, **more)}
+
+
+def test_rows_and_what_they_cost_survive_a_restart(path):
+    first = journal(path)
+    first.note(attack(1.5, sequences_forward=3, seconds=0.5), row("a"), 1.5)
+    first.note(attack(2.0, sequences_forward=4, seconds=0.25), row("b"), 2.0)
+
+    again = journal(path)
+
+    assert list(again.rows) == ["a", "b"]
+    total = Cost(sequences_forward=7, flops=3.5, flops_whole=3.5, seconds=0.75)
+    assert again.ledger().kept == again.ledger().spent == {"attack": total}
+    assert (first.restarts, again.restarts) == (0, 1)
+    assert journal(path).restarts == 2
+
+
+def test_work_that_was_done_again_is_spent_but_not_kept(path):
+    first = journal(path)
+    # A search on 32 examples at once, cut after the first of them.
+    first.note(attack(32.0, sequences_forward=320, peak_memory_bytes=9), row("a"), 1.0)
+    first.note(attack(3.0, sequences_forward=30))
+    second = journal(path)
+    for number in range(31):
+        second.note(attack(1.0, sequences_forward=10), row(f"b{number}"), 1.0)
+
+    ledger = journal(path).ledger()
+
+    assert ledger.spent["attack"].flops == 66.0
+    assert ledger.kept["attack"].flops_whole == pytest.approx(32.0)
+    assert ledger.kept["attack"].sequences_forward == 320
+    assert ledger.kept["attack"].peak_memory_bytes == 9
+
+
+def test_a_search_that_examples_share_is_kept_once(path):
+    journal(path).note(attack(100.0), row("a"), 0.0)  # all of it was for the trigger
+    journal(path).note(attack(100.0), row("b"), 0.0)
+    ledger = journal(path).ledger()
+    assert ledger.spent["attack"].flops == 200.0
+    assert ledger.kept["attack"].flops == 100.0
+
+
+def test_each_row_keeps_what_its_scoring_cost(path):
+    for name in "ab":
+        journal(path).note({"rescore": Cost(flops=2.0), "load": Cost()}, row(name))
+    ledger = journal(path).ledger()
+    assert ledger.kept["rescore"].flops == ledger.spent["rescore"].flops == 4.0
+
+
+def test_without_examples_the_last_attempt_is_kept(path):
+    for flops in (1.0, 2.0):
+        made = journal(path)
+        made.note({"train": Cost(flops=flops)})
+    assert made.ledger().kept["train"].flops == 2.0
+    assert made.ledger().spent["train"].flops == 3.0
+    assert spent_so_far(path).spent == made.ledger().spent
+
+
+def test_a_stage_is_noted_though_it_fails(path):
+    with pytest.raises(ZeroDivisionError), journal(path).stage("divide", "train"):
+        _ = 1 / 0
+    assert spent_so_far(path).spent["train"].seconds > 0
+
+
+def test_rows_that_are_void_are_forgotten_but_not_what_they_cost(path):
+    journal(path).note(attack(1.0), row("a"), 1.0)
+    second = journal(path)
+    second.note(attack(2.0), row("b"), 2.0)
+    second.void()
+    for made in (second, journal(path)):
+        assert list(made.rows) == ["a"]
+        assert made.ledger().spent["attack"].flops == 3.0
+
+
+def test_a_torn_last_line_is_dropped_and_the_file_goes_on(path):
+    journal(path).note({}, row("a"))
+    with path.open("a") as file:
+        file.write('{"row": {"example_id": "b"')  # the machine went away here
+
+    again = journal(path)
+    again.note({}, row("c"))
+
+    assert list(again.rows) == ["a", "c"]
+    assert list(journal(path).rows) == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"row": {"exam', json.dumps({"row": {}, "ledger": {}}) + "\n"]
+)
+def test_a_file_that_cannot_be_read_starts_afresh(path, text):
+    path.write_text(text)
+    again = journal(path)
+    assert again.rows == {}
+    assert again.restarts == 0
+    assert journal(path).restarts == 1
