@@ -34,10 +34,11 @@ def command(
 ) -> int:
     """Check suites, records and whole run folders.
 
-    Of records: schema, ids recomputed, samples' hash and row count, results recomputed
-    from the samples. Of run folders besides: references between records, and
-    completeness against the resolved suite. Exits with 0 where nothing is found, 1 for
-    findings in records or a run, 2 for an invalid suite.
+    Of records: the schema, ids recomputed, hash and number of the samples, results
+    recomputed from the samples. Of run folders besides: references between records,
+    the same clean rows in all cells of a variant, budgets of controls (a warning), and
+    completeness against the resolved suite. Exits with 0 where there is no error, 1 for
+    errors in records or a run, 2 for an invalid suite.
     """
     validation = run.validate(paths, plugins)
     click.echo(PRINTED["json" if as_json else style](validation))

@@ -1,8 +1,7 @@
 """Records: what happened to a variant or a cell, as JSON with a published schema.
 
-The models below are the one source: the published schema is generated from them (a
-test compares the two), and what is written is validated against that file, as what is
-read is. Numbers are finite or null, and a null estimate says why.
+The published schema is generated from the models below, their docstrings included (a
+test compares the two). Numbers are finite or null, and a null estimate says why.
 """
 
 from __future__ import annotations
@@ -19,86 +18,99 @@ SCHEMA_VERSION: Final = 1
 
 
 class SuiteRef(Strict):
-    """Which suite this record belongs to."""
+    """The suite that the record belongs to."""
 
     name: str
     """The suite's name."""
     sha256: Sha256
-    """Of the resolved suite."""
+    """SHA-256 of the resolved suite."""
     profile: str | None = None
-    """The profile that was chosen."""
+    """The suite's profile that was run; null for none."""
     limit: int | None = None
-    """Set where only the first examples were used: not for real numbers."""
+    """How many examples were used at most; a run with a limit is a trial run."""
 
 
 class ModelRef(Strict):
-    """Which model."""
+    """The model, before any treatment."""
 
     label: str
-    """What the suite calls it."""
+    """Its name in the suite."""
     adapter: str
     """The model plugin."""
     options: dict[str, Any]
-    """The adapter's options, defaults filled in."""
+    """All options of the plugin, defaults included."""
     given: list[str] = []
-    """The options that the suite states; the others are defaults."""
+    """The options that the suite sets; the others have their defaults."""
     fingerprint: str
-    """What identifies the weights."""
+    """Identifies the weights: a hash of the files, or a revision on the hub."""
     parameters: int | None = None
-    """Number of parameters of the loaded model, embeddings included."""
+    """Number of parameters, embeddings included; null where it was not loaded."""
 
 
 class ArmRef(Strict):
-    """Which treatment."""
+    """The arm: how the model was treated."""
 
     label: str
-    """What the suite calls it."""
+    """Its name in the suite."""
     constraint: str
     """The constraint plugin."""
+    role: str | None = None
+    """What full diagnostics use the constraint for, as the plugin declares: ``match``
+    (brings the clean loss to that of another arm) or ``plant`` (trains in a weakness
+    that attacks have to find); null for a treatment."""
     options: dict[str, Any]
-    """The constraint's options, defaults filled in."""
+    """All options of the plugin, defaults included."""
     given: list[str] = []
-    """The options that the suite states; the others are defaults."""
+    """The options that the suite sets; the others have their defaults."""
     recovery: dict[str, Any] | None
-    """The recovery training that this arm gets, resolved; null for none."""
+    """The settings of recovery training; null where the arm gets none."""
     derive_from: str | None = None
     """The arm whose frozen subject it starts from; null for the model as loaded."""
     match_loss_of: str | None = None
-    """The arm whose clean loss it is brought to."""
+    """The arm whose clean loss it was trained or perturbed to have; null for none."""
 
 
 class TokensRef(Strict):
-    """Which tokens an attack may write."""
+    """The tokens that an attack may write."""
 
     rules: dict[str, Any] = {}
-    """The suite's token rules that are not the default."""
+    """The suite's token rules, where they differ from the defaults."""
     allowed: int | None = None
-    """How many tokens may be written; null where the attack did not begin."""
+    """How many tokens of the vocabulary are allowed; null if the attack never began."""
     sha256: Sha256 | None = None
-    """Of their ids, as decimal numbers joined by commas."""
+    """SHA-256 of their ids, written in decimal and joined by commas."""
 
 
 class AttackRef(Strict):
-    """Which attack, on which examples."""
+    """The attack, and the examples that it was run on."""
 
     label: str
-    """What the suite calls it."""
+    """Its name in the suite."""
     attack: str
     """The attack plugin."""
     options: dict[str, Any]
-    """The attack's options, defaults filled in."""
+    """All options of the plugin, defaults included."""
     given: list[str] = []
-    """The options that the suite states; the others are defaults."""
+    """The options that the suite sets; the others have their defaults."""
     match: str | None = None
-    """For a control: the label of the attack whose budget it gets."""
+    """Of a control: the label of the attack whose budget it gets; null for others."""
+    role: str | None = None
+    """Why full diagnostics added it: ``unbounded`` (every token may change) or
+    ``longer`` (twice the steps and restarts); null for an attack in its own right."""
+    shows: str | None = None
+    """What its results are evidence of besides its own strength, as the plugin says: of
+    a control ``search``, ``gradient`` or ``text``, of a replay ``transferability`` or
+    ``worst``; null for nothing."""
+    replays: bool = False
+    """Whether it runs no search, but scores the prompts that other cells found."""
     examples: dict[str, Any]
-    """Where the examples come from, resolved."""
+    """Where the examples come from, and how they were cut."""
     tokens: TokensRef = TokensRef()
-    """Which tokens it may write."""
+    """The tokens that it may write."""
 
 
 class Cost(Strict):
-    """The compute of one phase; costs add up."""
+    """The compute of one phase."""
 
     sequences_forward: Count = 0
     """Sequences that went through a forward pass."""
@@ -135,53 +147,56 @@ class Cost(Strict):
 
 
 Phase = Literal["load", "train", "certify", "freeze", "metrics", "attack", "rescore"]
-"""What compute is spent on. Of a variant: loading the model, training (installing the
-constraint included), certifying, freezing, and measuring (diagnostics included). Of a
-cell: the attack's search, and scoring its results from scratch."""
+"""What compute is spent on; `Ledger` says what belongs to each."""
 
 BUDGET_TOLERANCE = 0.10
 """How far, relative to the attack's FLOPs, those of a control may be from them."""
 
 
 class Ledger(Strict):
-    """The compute of a unit, phase by phase; a phase that did not happen is absent."""
+    """The compute of a unit, phase by phase; phases that did not take place are absent.
+
+    Of a variant: ``load`` the model, ``train`` (installing the constraint included),
+    ``certify``, ``freeze``, and ``metrics`` (diagnostics included). Of a cell:
+    ``attack``, the search for prompts, and ``rescore``, measuring them in float32.
+    """
 
     kept: dict[Phase, Cost] = {}
     """What the results in this record cost. Attack budgets are compared by it."""
     spent: dict[Phase, Cost] = {}
-    """What was spent in all: with the work that was lost to interruptions."""
+    """What was spent in all, work lost to interruptions included."""
 
 
 class CertificateCheck(Strict):
     """One check of a certificate."""
 
     name: str
-    """As ``weights_non_negative``."""
+    """The property that was checked, as ``weights_non_negative``."""
     status: Literal["pass", "fail", "not_promised", "not_applicable"]
-    """`fail` only where the arm promises what was not found."""
+    """`fail` only where the arm promises the property and does not have it."""
     measured: dict[str, Any]
     """The numbers behind the status."""
 
 
 class Certificate(Strict):
-    """What is known of a model's feed-forward networks, and what is not."""
+    """What was proved of a model's feed-forward networks, and what was not."""
 
     status: Literal["pass", "fail", "nothing_promised"]
-    """`fail` if any check failed, or if some matrix was to be examined and was not."""
+    """`fail` if a check failed, or if a matrix that had to be examined was not."""
     weights_non_negative: bool
-    """True where every promised matrix was examined and has no negative entry."""
+    """True if every matrix that the arm promises was examined and has no entry < 0."""
     ffn_monotone: bool
-    """True where both projections are >= 0 and the activation is non-decreasing."""
+    """True if both projections are >= 0 and the activation is non-decreasing."""
     reason: str | None = None
-    """Why the networks are not known to be monotone; null where they are."""
+    """Why the networks are not proved monotone; null where they are."""
     activation: str
-    """The activation's name."""
+    """The name of the activation function."""
     end_to_end: Literal["none"] = "none"
-    """Nothing follows for the whole model: residuals, norms, attention."""
+    """No guarantee holds for the whole model: it has residuals, norms and attention."""
     examined: Count
     """How many matrices were examined."""
     expected: Count
-    """How many had to be."""
+    """How many matrices had to be examined."""
     checks: list[CertificateCheck]
     """The checks, one by one."""
 
@@ -190,7 +205,7 @@ class Certificates(Strict):
     """The certificate before and after recovery."""
 
     before: Certificate
-    """As constrained, untrained."""
+    """Of the constrained model, before the first training step."""
     after: Certificate
     """Of the frozen subject."""
 
@@ -203,94 +218,94 @@ class RecoverySummary(Strict):
     steps: int
     """Optimizer steps."""
     tokens: int
-    """Training tokens seen."""
+    """Training tokens."""
     data_sha256: str | None = None
-    """Of the token ids in training order: equal for arms with equal budgets."""
+    """SHA-256 of the token ids in training order: equal for arms with equal budgets."""
     loss_before: Estimate | None = None
-    """Held-out loss as constrained, before the first step."""
+    """Held-out loss of the constrained model, before the first step."""
     loss_after: Estimate | None = None
     """Held-out loss of the frozen subject."""
     restarts: int = 0
-    """How often training went on from a checkpoint."""
+    """How often training was resumed from a checkpoint."""
 
 
 class Derivation(Ruled):
-    """What came of making a subject from another one."""
+    """How a subject made from another one turned out."""
 
     rules = (When("achieved", False, reason=GIVEN),)
 
     achieved: bool
-    """Whether the subject is what its arm was to make of it."""
+    """Whether the aim was reached, as a clean loss equal to that of another arm."""
     reason: str | None = None
-    """Why it is not."""
+    """Why the aim was not reached."""
     results: dict[str, Estimate]
-    """What was found, as the clean losses of both arms."""
+    """The numbers it was judged by, as the clean losses of both arms."""
     measured: dict[str, Any] = {}
-    """How it was made, as the scale of the noise."""
+    """Further numbers about how it was made, as the scale of the noise."""
 
 
 class Samples(Strict):
-    """The file with the rows behind the results."""
+    """The file of samples that the results were computed from."""
 
     path: str
-    """Relative to the record."""
+    """Relative to the folder of the record."""
     rows: Count
     """How many lines it has."""
     sha256: Sha256
-    """Of its bytes."""
+    """SHA-256 of the file."""
 
 
 class PluginRef(Strict):
-    """A plugin that took part."""
+    """A plugin that was used."""
 
     kind: str
-    """model, constraint, metric or attack."""
+    """``model``, ``constraint``, ``metric`` or ``attack``."""
     name: str
     """Its name."""
     version: str
-    """Of the distribution that ships it."""
+    """The version of the package that it is part of."""
     sha256: str
-    """Of its source file."""
+    """SHA-256 of its source file."""
 
 
 class Provenance(Strict):
-    """With what, where and when."""
+    """With what code, on what machine and when the record was made."""
 
     versions: dict[str, str]
-    """Of Python, the harness and the libraries."""
+    """Versions of Python, the harness and the libraries."""
     plugins: list[PluginRef]
-    """The plugins that took part."""
+    """The plugins that were used."""
     commit: str | None
-    """The code's git commit."""
+    """The git commit of the harness; null where it is not a git checkout."""
     dirty: bool | None
-    """True where the work tree differed from it."""
+    """Whether the checkout had uncommitted changes."""
     hardware: dict[str, Any]
     """Host, device, cores, memory."""
     dtype: str
-    """What attacks searched in; results are always scored in float32."""
+    """The number format of the search; results are always scored in float32."""
     batch_size: int
-    """Sequences in one forward pass, as really used."""
+    """Sequences in one forward pass, after any reduction for lack of memory."""
     settings: dict[str, Any] = {}
-    """What else changes the last bits of a search's losses."""
+    """Further settings of the passes that change losses within rounding."""
     started: str
-    """UTC, ISO 8601."""
+    """When it was started: UTC, ISO 8601."""
     finished: str
-    """UTC, ISO 8601."""
+    """When it was finished: UTC, ISO 8601."""
     seconds: dict[str, float]
-    """Wall-clock time by stage."""
+    """Wall-clock time, by phase."""
     restarts: int = 0
-    """How often this unit was begun before."""
+    """How many earlier attempts at this unit were interrupted."""
 
 
 class ErrorInfo(Strict):
     """Why a unit failed."""
 
     type: str
-    """The exception's class."""
+    """The class of the exception."""
     message: str
-    """Its sentence."""
+    """The message of the exception."""
     traceback: str | None = None
-    """Only for what is not the user's matter."""
+    """The traceback, unless the message says what the user has to change."""
 
 
 DiagnosticId = Literal[
@@ -311,13 +326,13 @@ DiagnosticId = Literal[
     "replay",
     "completeness",
 ]
-"""What is asked of a number before it is believed; docs/rigour.md has one row each."""
+"""The checks on whether results can be trusted; docs/rigour.md has one row each."""
 
 DiagnosticStatus = Literal["pass", "warn", "fail", "not_applicable"]
 
 
 class Diagnostic(Ruled):
-    """The answer to one question: does a result mean what it seems to mean."""
+    """The outcome of one check on whether results can be trusted."""
 
     rules = (
         When("value", None, reason=GIVEN),
@@ -325,24 +340,24 @@ class Diagnostic(Ruled):
     )
 
     id: DiagnosticId
-    """Which question."""
+    """Which check."""
     status: DiagnosticStatus
-    """`fail` where it fires; `warn` where it cannot be decided or needs another record;
-    `not_applicable`, with the reason, where something that it needs is not there."""
+    """`fail` where results cannot be trusted; `warn` where that cannot be decided;
+    `not_applicable`, with the reason, where something that it needs is missing."""
     value: float | None
-    """The number that was compared; null only with a reason."""
+    """The number that was compared with the threshold; null only with a reason."""
     interval: tuple[float, float] | None = None
-    """Its 95 % interval; null where there is none."""
+    """95 % confidence interval of `value`; null where there is none."""
     n: Count
     """How many measurements (passes, flips, examples, units) it rests on."""
     threshold: float | None = None
-    """What `value` was held against; null where that stands in another record."""
+    """What `value` is compared with; null where that is in another record."""
     unit: str
-    """Of value, interval and threshold."""
+    """The unit of value, interval and threshold."""
     reason: str | None = None
-    """In a sentence, why the status is what it is; needed for a null value."""
+    """In a sentence, why the status is what it is; never null where `value` is."""
     measured: dict[str, Any] = {}
-    """Further numbers behind it."""
+    """Further numbers that were measured."""
 
 
 class Record(Ruled):
@@ -359,41 +374,41 @@ class Record(Ruled):
     kind: Literal["variant", "cell"]
     """A trained subject, or an attack on one."""
     id: str
-    """Readable parts and a hash of `identity`."""
+    """Labels and seed, and the first digits of the hash of `identity`."""
     variant: str
-    """The id of the variant: a cell's, or its own."""
+    """The id of the variant: of a cell, the one that was attacked."""
     status: Literal["complete", "failed"]
-    """Whether the unit was finished."""
+    """Whether there are results, or an error."""
     suite: SuiteRef
-    """Which suite."""
+    """The suite that was run."""
     model: ModelRef
-    """Which model."""
+    """The model."""
     arm: ArmRef
-    """Which treatment."""
+    """The arm: how the model was treated."""
     seed: int
-    """Which seed."""
+    """The seed of training order, random starts and the attack."""
     attack: AttackRef | None = None
-    """Which attack; null for a variant."""
+    """The attack; null for a variant."""
     identity: dict[str, Any]
-    """What the id's hash is computed from."""
+    """Everything that can change the results; `id` has its hash."""
     results: dict[str, dict[str, Estimate]]
-    """Estimates by metric label; a cell's are under ``attack``."""
+    """Estimates by the label of the metric; those of a cell are under ``attack``."""
     ledger: Ledger
-    """What it spent."""
+    """The compute, phase by phase."""
     recovery: RecoverySummary | None = None
-    """What training did; null for a cell."""
+    """What recovery training did; null for a cell."""
     certificate: Certificates | None = None
-    """What is known of the feed-forward networks; null for a cell."""
+    """What was proved of the feed-forward networks; null for a cell."""
     derivation: Derivation | None = None
-    """What came of making a variant from another one; null where nothing is to say."""
+    """How the variant turned out, if it was made from that of another arm."""
     diagnostics: list[Diagnostic] = []
-    """What says whether the results can be trusted."""
+    """Checks on whether the results can be trusted."""
     samples: Samples | None
-    """The rows behind the results; null for a failed unit."""
+    """The samples that the results were computed from; null for a failed unit."""
     provenance: Provenance
-    """With what, where and when."""
+    """With what code, on what machine and when the record was made."""
     error: ErrorInfo | None = None
-    """Why it failed; null where it is complete."""
+    """Why the unit failed; null for a complete one."""
 
     @pydantic.field_validator("schema_version", mode="before")
     @classmethod

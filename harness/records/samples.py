@@ -1,4 +1,4 @@
-"""Results of attacks: the rows behind a cell, and the estimates made from them."""
+"""Samples of a cell: one row for each example, as a line of JSON."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from harness.records.strict_json import parse_model, unreadable
 
 
 class ChoiceRow(Strict):
-    """One of the answers that a multiple-choice task offers."""
+    """One of the answers of a multiple-choice task."""
 
     tail_ids: list[int]
-    """Token ids at the prompt's end, in the place of those of the right answer."""
+    """Token ids that end the prompt for this answer, in place of those of the right
+    answer."""
     answer_ids: list[int]
     """Token ids of the answer."""
     characters: int = pydantic.Field(gt=0)
-    """Characters of the answer's text."""
+    """Length of the answer's text in characters."""
     clean_score: float | None
-    """Log-likelihood in nats/character after the clean prompt; null if not finite."""
+    """Log-likelihood after the clean prompt, in nats/character; null if not finite."""
     adversarial_score: float | None
-    """The same after the attacked prompt."""
+    """Log-likelihood after the adversarial prompt, in nats/character; null if not
+    finite."""
 
 
 class SampleRow(Ruled):
@@ -45,50 +47,55 @@ class SampleRow(Ruled):
     )
 
     example_id: str
-    """The example: its corpus and its document's id."""
+    """Identifies the example: corpus and document."""
     document_id: str
-    """What intervals are clustered by."""
+    """Identifies the document; confidence intervals resample whole documents."""
     status: Literal["attacked", "unchanged", "error"]
-    """`unchanged` where the attack returned the clean prompt; an error stays in
-    every denominator, with a dL of 0."""
+    """`unchanged` if the attack returned the clean prompt; `error` if it returned no
+    valid prompt: the example still counts in every denominator, with a dL of 0."""
     clean_prompt_ids: list[int]
-    """Token ids before the attack."""
+    """Token ids of the prompt before the attack."""
     adversarial_prompt_ids: list[int] | None
-    """Token ids after it, a trigger included; null for an error."""
+    """Token ids of the prompt after the attack, with any trigger; null for an error."""
     reference_ids: list[int]
-    """Token ids that are scored, and that no attack changes."""
+    """Token ids whose loss is measured; no attack may change them."""
     clean_loss: float | None
-    """Nats/token of the reference after the clean prompt; null only for an error."""
+    """Loss of the reference after the clean prompt, in nats/token, from a fresh float32
+    forward pass; null only for an error."""
     adversarial_loss: float | None
-    """The same after the attacked prompt, from a fresh float32 forward pass."""
+    """Loss of the reference after the adversarial prompt, in nats/token, from a fresh
+    float32 forward pass; null only for an error."""
     delta_loss: float
-    """`adversarial_loss` - `clean_loss`, in nats/token."""
+    """dL: `adversarial_loss` - `clean_loss`, in nats/token."""
     text_reachable: bool | None
-    """Whether the attacked prompt, decoded and encoded again, is itself."""
+    """Whether decoding and encoding the adversarial prompt gives the same token ids."""
     adversarial_text: str | None
-    """The attacked prompt, decoded."""
+    """The adversarial prompt, decoded."""
     trace: list[dict[str, Any]]
-    """The attack's steps: ``step``, ``position``, ``token``, ``loss`` and more."""
+    """The steps of the attack: ``step``, ``position``, ``token``, ``loss`` and more."""
     error: str | None = None
-    """Why there is no attacked prompt; null unless the status is ``error``."""
+    """Why there is no adversarial prompt; null unless the status is ``error``."""
     answer_correct_clean: bool | None = None
-    """Whether the answer was right after the clean prompt; null where none is asked."""
+    """Whether the answer after the clean prompt is right; null if the task asks for no
+    answer."""
     answer_correct_adversarial: bool | None = None
-    """The same after the attacked prompt; of an error, the clean one."""
+    """Whether the answer after the adversarial prompt is right; for an error, after the
+    clean prompt."""
     choices: list[ChoiceRow] | None = None
-    """The answers to choose from; null where the answer is a last word, or none is."""
+    """The answers to choose from; null if the task is not multiple choice."""
     gold: int | None = None
-    """Which of the choices is right, and is the reference."""
+    """Index of the right answer in `choices`; its tokens are the reference."""
     reference_text: str | None = None
-    """The text that summaries are compared with; null where none are written."""
+    """The summary that the subject's are compared with; null if none are written."""
     clean_summary: str | None = None
     """What the subject writes after the clean prompt."""
     adversarial_summary: str | None = None
-    """What it writes after the attacked prompt; of an error, the clean one."""
+    """What the subject writes after the adversarial prompt; for an error, after the
+    clean prompt."""
     rouge_clean: float | None = None
-    """ROUGE-L F1 of the clean summary, 0 to 1."""
+    """ROUGE-L F1 of `clean_summary` against `reference_text`, from 0 to 1."""
     rouge_adversarial: float | None = None
-    """ROUGE-L F1 of the summary after the attack."""
+    """ROUGE-L F1 of `adversarial_summary` against `reference_text`, from 0 to 1."""
 
 
 def read_samples(path: Path) -> list[SampleRow]:
@@ -115,4 +122,4 @@ def parse_samples(path: Path) -> Iterator[tuple[SampleRow | None, list[Problem]]
 
 
 ROUGE_DROP = 0.10
-"""The relative fall of ROUGE-L from which a summary counts as spoilt, by default."""
+"""By how much of itself ROUGE-L must fall for a summary to count as spoilt."""

@@ -1,4 +1,4 @@
-"""What is judged of a run, in the form that ``report/verdicts.json`` has."""
+"""The verdicts of a run, as ``report/verdicts.json`` has them."""
 
 from __future__ import annotations
 
@@ -18,54 +18,59 @@ Word = Literal[
     "attack invalid",
     "inconclusive",
 ]
-"""What an arm is called; `reference` is a baseline arm with nothing against it."""
+"""What an arm is found to be; `reference`: a baseline arm that passed its checks."""
 
 VERDICTS_VERSION: Final = 1
 
+Probability = Annotated[float, pydantic.Field(ge=0, le=1)]
+
 
 class Judged(Diagnostic):
-    """The answer to a question about an arm, over all of its seeds."""
+    """The outcome of one check of an arm, over all of its seeds."""
 
     attack: str | None = None
-    """The attack that it is about, by its label; null where it is about the arm."""
+    """The label of the attack that was checked; null for a check of the arm."""
     against: str | None = None
-    """The attack or arm that it was compared with, by its label."""
+    """The label of the attack or arm that it was compared with; null for none."""
 
 
 class ArmVerdict(Strict):
-    """What is to be thought of one arm of one model."""
+    """The verdict on one arm of one model."""
 
     model: str
     """The model's label."""
     arm: str
     """The arm's label."""
     verdict: Word
-    """By the rule in docs/rigour.md."""
+    """The verdict, by the rule in docs/rigour.md."""
     reasons: list[str] = pydantic.Field(min_length=1)
-    """Why, in sentences."""
+    """The reasons for it, in sentences."""
     decided_by: list[DiagnosticId]
-    """The diagnostics that decided; empty where the difference alone did."""
+    """The diagnostics that decided it; empty where the difference alone did."""
     clean_loss: float | None
     """Mean clean loss on the attacked examples, in nats/token; null without cells."""
     attacked_baseline: float | None
     """Mean loss of the baseline arm under its strongest attacks, in nats/token, on the
     same examples; null for a baseline arm."""
     worst_case: Estimate | None
-    """Mean dL of the strongest attack on each example; null without cells."""
+    """Mean over examples of the highest dL of any attack; null without cells."""
     difference: Estimate | None
-    """Of worst-case dL, arm minus baseline, paired; null for a baseline arm."""
-    p: Annotated[float, pydantic.Field(ge=0, le=1)] | None
-    """That the difference is not below 0: one-sided, Holm over the arms."""
+    """Worst-case dL of the arm minus that of the baseline arm, paired by example; null
+    for a baseline arm."""
+    p: Probability | None
+    """One-sided p-value for `difference` < 0, Holm-adjusted over the arms; null for a
+    baseline arm."""
     match_difference: Estimate | None
-    """The same against a baseline of equal clean loss; null where there is none."""
-    match_p: Annotated[float, pydantic.Field(ge=0, le=1)] | None
-    """Of that difference."""
+    """As `difference`, but against a baseline arm of equal clean loss; null where there
+    is none."""
+    match_p: Probability | None
+    """The p-value of `match_difference`."""
     diagnostics: list[Judged]
-    """All answers, of the arm and of its attacks."""
+    """The outcome of all checks, of the arm and of its attacks."""
 
     @property
     def broken(self) -> bool:
-        """Whether the arm, let alone, is worse than the baseline arm under attack."""
+        """Whether the arm, not attacked, loses more than the attacked baseline arm."""
         clean, attacked = self.clean_loss, self.attacked_baseline
         return clean is not None and attacked is not None and clean > attacked
 
@@ -78,8 +83,8 @@ class Verdicts(Strict):
     suite: str
     """The suite's name."""
     diagnostics: Literal["standard", "full", "none"]
-    """What the suite asks for."""
+    """Which diagnostics the suite asks for."""
     threshold: float
-    """Success is exp(dL) > 1 + threshold."""
+    """An attack succeeds on an example where exp(dL) > 1 + threshold."""
     arms: list[ArmVerdict]
-    """In the order of the report, those derived from other arms left out."""
+    """The verdicts in the order of the report; arms derived from others have none."""

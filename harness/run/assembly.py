@@ -111,6 +111,7 @@ def _arm(run: RunContext, plan: VariantPlan) -> ArmRef:
     return ArmRef(
         label=plan.arm,
         constraint=section.constraint,
+        role=run.experiment.arms[plan.arm].role,
         **_options(run.experiment.arms[plan.arm]),
         recovery=plan.identity["recovery"],
         derive_from=section.derive_from,
@@ -119,12 +120,15 @@ def _arm(run: RunContext, plan: VariantPlan) -> ArmRef:
 
 
 def _attack(run: RunContext, unit: Unit, label: str, outcome: Outcome) -> AttackRef:
-    section = run.suite.attacks[label]
+    section, plugin = run.suite.attacks[label], run.experiment.attacks[label]
     return AttackRef(
         label=label,
         attack=section.attack or label,
-        **_options(run.experiment.attacks[label]),
+        **_options(plugin),
         match=section.match,
+        role=section.role,
+        shows=plugin.shows,
+        replays=plugin.replays,
         examples=unit.identity["examples"],
         tokens=TokensRef(rules=unit.identity.get("tokens", {}), **outcome.allowed),
     )

@@ -1,4 +1,4 @@
-"""Records: what may be written and read, and what readers are told."""
+"""Records: what may be written, and what they say."""
 
 from __future__ import annotations
 
@@ -6,50 +6,85 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 
-from harness.base.errors import RecordError
-from harness.records import files, schemas
-from harness.records.record import Cost, Diagnostic
-from harness.run.folder import RunFolder
+from harness.base import RecordError
+from harness.records import Cost, Diagnostic, Record, read_record, schemas, write_record
+from harness.run import RunFolder
 from tests.run_fixtures import read_all
+
+STORY = {
+    "seeds": [1],
+    "failed": ("monotone.s1.random",),
+    "arms": "  match: {constraint: noise, derive_from: baseline, "
+    "match_loss_of: monotone}",
+    "clean_loss": {"baseline": 2.4, "monotone": 2.5, "match": 2.5},
+    "delta_loss": {
+        (arm, attack): 0.5
+        for arm in ("baseline", "monotone", "match")
+        for attack in ("hotflip", "random")
+    },
+}
 
 
 @pytest.fixture
-def record_file(make_run: Callable[..., Path]) -> Path:
-    return RunFolder(make_run(seeds=[1])).records("cell")[0]
+def records(make_run: Callable[..., Path]) -> list[Record]:
+    return read_all(make_run(**STORY))
 
 
-def test_what_is_written_is_read_back_equal(make_run, tmp_path: Path) -> None:
-    for record in read_all(make_run(seeds=[1], failed=("monotone.s1.random",))):
+def test_what_is_written_is_read_back_equal(records, tmp_path: Path) -> None:
+    for record in records:
         path = tmp_path / record.id / "record.json"
-        files.write_record(path, record)
-        assert files.read_record(path) == record
+        write_record(path, record)
+        assert read_record(path) == record
 
 
-@pytest.mark.parametrize("number", [math.nan, math.inf])
-def test_numbers_that_are_not_finite_cannot_be_written(record_file, number) -> None:
-    record = files.read_record(record_file)
-    told = Diagnostic.model_construct(
-        id="determinism", status="pass", value=number, n=1, unit="nats/token"
-    )
-    hidden = record.model_copy(update={"diagnostics": [told]})
-    before = record_file.read_bytes()
-    with pytest.raises(RecordError, match=r"diagnostics\.0\.value: .* is not finite"):
-        files.write_record(record_file, hidden)
-    assert record_file.read_bytes() == before
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"value": math.nan}, r"diagnostics\.0\.value: nan is not finite"),
+        ({"value": -math.inf}, r"diagnostics\.0\.value: -inf is not finite"),
+        ({"measured": {"x": [math.inf]}}, r"0\.measured\.x\.0: inf is not finite"),
+        ({"value": "0.5"}, r"diagnostics\.0\.value: '0.5' is not "),
+        ({"value": None}, r"diagnostics\.0\.reason: None should not be valid"),
+        ({"status": "done"}, r"diagnostics\.0\.status: 'done' is not one of"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_what_breaks_the_schema_is_not_written(
+    make_run: Callable[..., Path], wrong: dict[str, Any], told: str
+) -> None:
+    file = RunFolder(make_run(seeds=[1])).records("cell")[0]
+    good = {"id": "determinism", "status": "pass", "value": 1.0, "n": 1, "unit": "x"}
+    hidden = [Diagnostic.model_construct(**{**good, **wrong})]
+    record = read_record(file).model_copy(update={"diagnostics": hidden})
+    before = file.read_bytes()
+    with pytest.raises(RecordError, match=told) as caught:
+        write_record(file, record)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert file.read_bytes() == before
 
 
-def test_the_published_schema_alone_accepts_what_is_written(make_run) -> None:
+def test_the_published_schema_alone_accepts_what_is_written(records) -> None:
     """Others validate with the file, not with our models."""
-    file = schemas.FOLDER / "record.v1.json"
-    schema = json.loads(file.read_text())
+    schema = json.loads((schemas.FOLDER / "record.v1.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
-    for record in read_all(make_run(seeds=[1])):
+    for record in records:
         document = json.loads(record.model_dump_json())
         jsonschema.validate(document, schema, jsonschema.Draft202012Validator)
+
+
+def test_a_record_says_what_its_plugins_are(records) -> None:
+    """So that reports can judge without them."""
+    roles = {record.arm.label: record.arm.role for record in records}
+    assert roles == {"baseline": None, "monotone": None, "match": "match"}
+    attacks = {x.attack.label: x.attack for x in records if x.attack is not None}
+    assert attacks["random"].shows == "search"
+    assert attacks["hotflip"].shows is None
+    assert not any(attack.replays or attack.role for attack in attacks.values())
 
 
 def test_costs_add_up_but_for_peak_memory() -> None:
