@@ -14,13 +14,6 @@ if TYPE_CHECKING:
     from harness.run import RunFolder, Tally
 
 FAILED = 1
-REPORTS = {
-    "text": "report.txt",
-    "markdown": "report.md",
-    "latex": "report.tex",
-    "json": "report.json",
-}
-"""The files in the run's folder ``report``."""
 
 
 @click.command()
@@ -78,15 +71,11 @@ def _run(
 def _report(folder: RunFolder) -> tuple[str, Sequence[str]]:
     """Write the reports; return the one for a terminal, and a line for each arm."""
     from harness import report
-    from harness.base import write_atomic
-    from harness.report import lines
     from harness.run import survey
 
     made = report.build(survey(folder.root))
-    for style, name in REPORTS.items():
-        write_atomic(folder.report_dir / name, report.render(made, style))
-    report.write_verdicts(made, folder.report_dir)
-    verdicts = lines(made.verdicts) if made.verdicts else ()
+    report.write_reports(made, folder.report_dir)
+    verdicts = report.lines(made.verdicts) if made.verdicts else ()
     return report.render(made, "text"), verdicts
 
 

@@ -1,9 +1,4 @@
 from .building import build as build
 from .content import Report as Report
 from .tables.verdicts import lines as lines
-from .writing import (
-    FORMATS as FORMATS,
-    render as render,
-    write_reports as write_reports,
-    write_verdicts as write_verdicts,
-)
+from .writing import render as render, write_reports as write_reports

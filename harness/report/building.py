@@ -9,7 +9,7 @@ from harness.records import Record, Verdicts
 from harness.report.content import Report, Table
 from harness.report.tables.arms import arms_table
 from harness.report.tables.cautions import cautions, made_by
-from harness.report.tables.controls import Comparison, compare_controls, controls_table
+from harness.report.tables.controls import Opponents, compare_controls, controls_table
 from harness.report.tables.main import main_table
 from harness.report.tables.making import certificates_table, recovery_table
 from harness.report.tables.metrics import metrics_tables
@@ -23,16 +23,16 @@ def build(survey: Survey, threshold: float | None = None) -> Report:
     """Return the report of a run; success at `threshold`, by default the suite's."""
     suite = survey.plan.experiment.suite
     results = Results(survey, threshold or suite.success.threshold)
-    comparisons = compare_controls(results)
+    opponents = compare_controls(results)
     verdicts = judge(results)
     return Report(
         title=f"Report of {survey.folder.root}",
         facts=list(_facts(results)),
-        warnings=list(cautions(results, comparisons, verdicts)),
+        warnings=list(cautions(results, opponents, verdicts)),
         tables=[
             verdicts_table(results, verdicts),
             diagnostics_table(results, verdicts),
-            *_tables(results, comparisons, verdicts),
+            *_tables(results, opponents, verdicts),
         ],
         provenance=list(_provenance(results)),
         verdicts=verdicts,
@@ -40,11 +40,11 @@ def build(survey: Survey, threshold: float | None = None) -> Report:
 
 
 def _tables(
-    results: Results, comparisons: Sequence[Comparison], verdicts: Verdicts
+    results: Results, opponents: Sequence[Opponents], verdicts: Verdicts
 ) -> Iterator[Table]:
     yield main_table(results, verdicts)
-    if comparisons:
-        yield controls_table(results, comparisons)
+    if opponents:
+        yield controls_table(results, opponents)
     if results.suite.attacks and len(results.suite.arms) > 1:
         yield arms_table(results)
     if transfers(results):

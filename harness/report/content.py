@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Generic, Literal, TypeVar
 
-from harness.records import Estimate, across_seeds
-
-if TYPE_CHECKING:
-    from harness.records import Verdicts
+from harness.records import Estimate, Verdicts, across_seeds
 
 Kind = Literal[
     "number",
@@ -42,7 +39,7 @@ class Missing:
 
     reason: str
     brief: bool = False
-    """True where another cell of the row says why, so that dashes will do."""
+    """True where dashes will do, as where the cell before gives the same reason."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Number:
     std: float | None = None
     """Sample standard deviation (ddof 1) over seeds."""
     interval: tuple[float, float] | None = None
-    """What a record or a bootstrap says of `value`, at 95 %."""
+    """The 95 % interval of `value`, from a record or a bootstrap."""
     n: int | None = None
     """How many seeds `value` rests on."""
     planned: int | None = None
@@ -65,14 +62,18 @@ class Number:
 
 
 Cell = Label | Missing | Number
+RowT = TypeVar("RowT")
+DataT = TypeVar("DataT")
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column: its heading, and the group of columns that it belongs to."""
+class Column(Generic[RowT]):
+    """A column: its heading, and what fills its cell in a row."""
 
     title: str
+    fill: Callable[[RowT], Cell]
     group: str = ""
+    """The group of neighbouring columns that it belongs to."""
     short: str = ""
     """The heading where labels are shown short."""
 
@@ -82,6 +83,27 @@ class Column:
         return f"{self.group}: {self.title}" if self.group else self.title
 
 
+def about(
+    data: Callable[[RowT], DataT | str], columns: Sequence[Column[DataT]]
+) -> list[Column[RowT]]:
+    """Return the columns that show `data` of a row.
+
+    Where a row has no such data, `data` returns the reason, and all cells are missing.
+    """
+
+    def filled(column: Column[DataT]) -> Callable[[RowT], Cell]:
+        def fill(row: RowT) -> Cell:
+            found = data(row)
+            return Missing(found) if isinstance(found, str) else column.fill(found)
+
+        return fill
+
+    return [
+        Column(column.title, filled(column), column.group, column.short)
+        for column in columns
+    ]
+
+
 @dataclass(frozen=True)
 class Table:
     """A table whose first columns name the row."""
@@ -89,7 +111,7 @@ class Table:
     key: str
     """What programs call it."""
     title: str
-    columns: Sequence[Column]
+    columns: Sequence[Column[Any]]
     rows: Sequence[Sequence[Cell]]
     caption: str
     """How to read it."""
@@ -107,6 +129,26 @@ class Table:
         ]
         return ["right" if found else "left" for found in numeric]
 
+    @property
+    def printed_rows(self) -> list[list[Cell]]:
+        """The rows, with dashes in place of a reason that the cell before gives."""
+        return [list(_said_once(row)) for row in self.rows]
+
+
+def filled(
+    key: str,
+    title: str,
+    columns: Sequence[Column[RowT]],
+    rows: Iterable[RowT],
+    *,
+    caption: str,
+    notes: Sequence[str] = (),
+    keys: int = 1,
+) -> Table:
+    """Return the table in which each column has filled its cell of each row."""
+    cells = [[column.fill(row) for column in columns] for row in rows]
+    return Table(key, title, columns, cells, caption, notes, keys)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -119,7 +161,7 @@ class Report:
     provenance: Sequence[tuple[str, str]] = field(default_factory=tuple)
     """What pins down the numbers: hash of the suite, commit, newest record."""
     verdicts: Verdicts | None = None
-    """What is to be thought of each arm; None where nothing was judged."""
+    """The verdict of each arm; None where nothing was judged."""
 
 
 def from_estimate(
@@ -153,3 +195,14 @@ def from_seeds(
 def marked(cell: Cell, mark: str) -> Cell:
     """Return the cell with a mark behind its number."""
     return replace(cell, mark=cell.mark + mark) if isinstance(cell, Number) else cell
+
+
+def _said_once(row: Sequence[Cell]) -> Iterator[Cell]:
+    said = None
+    for cell in row:
+        if isinstance(cell, Missing):
+            yield replace(cell, brief=cell.brief or cell.reason == said)
+            said = cell.reason
+        else:
+            yield cell
+            said = None

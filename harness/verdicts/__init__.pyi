@@ -2,14 +2,14 @@ from .judging import judge as judge
 from .pairing import (
     CellsBySeed as CellsBySeed,
     Pairing as Pairing,
-    pair as pair,
+    mean_clean_loss as mean_clean_loss,
     pooled_delta as pooled_delta,
-    why_unpaired as why_unpaired,
+    same_examples as same_examples,
 )
 from .results import (
+    Arm as Arm,
     Results as Results,
-    Subjects as Subjects,
-    mean_clean_loss as mean_clean_loss,
     mean_flops as mean_flops,
+    paired as paired,
 )
 from .rule import EQUIVALENCE_NATS as EQUIVALENCE_NATS

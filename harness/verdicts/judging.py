@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from harness.records import ArmVerdict, Estimate, Verdicts, holm, paired_p
-from harness.verdicts.pairing import Pairing
+from harness.verdicts.pairing import Pairing, mean_clean_loss
 from harness.verdicts.questions.all import ask
-from harness.verdicts.questions.arm import Arm
 from harness.verdicts.questions.equal_loss import match_of
-from harness.verdicts.results import Results, mean_clean_loss
+from harness.verdicts.results import Arm, Results
 from harness.verdicts.rule import Case, answers_to, decide
 
 
 def judge(results: Results) -> Verdicts:
     """Return the verdict of every arm that is compared."""
-    arms = [Arm(results, subjects) for subjects in results.treatments]
-    answers = {arm.subjects: ask(arm) for arm in arms}
+    arms = results.treatments
+    answers = {arm: ask(arm) for arm in arms}
     # The baseline arm is compared with nothing: those pairs would count for Holm.
     against = [None if arm.is_baseline else arm.against(arm.baseline) for arm in arms]
     matched = [None if arm.is_baseline else _against_match(arm) for arm in arms]
@@ -29,8 +28,8 @@ def judge(results: Results) -> Verdicts:
             _verdict(
                 Case(
                     arm=arm,
-                    own=answers[arm.subjects],
-                    base=answers[arm.subjects.baseline],
+                    own=answers[arm],
+                    base=answers[arm.baseline],
                     difference=_difference(own),
                     p=p,
                     match_difference=_difference(match),
@@ -64,8 +63,8 @@ def _verdict(case: Case) -> ArmVerdict:
         reason=shown.reason,
     )
     return ArmVerdict(
-        model=arm.subjects.model,
-        arm=arm.subjects.arm,
+        model=arm.model,
+        arm=arm.label,
         verdict=decision.word,
         reasons=decision.reasons,
         decided_by=list(decision.decided_by),

@@ -1,8 +1,8 @@
-"""Compare two sets of cells example by example."""
+"""What attacks did to the examples, and comparisons of it example by example."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -14,7 +14,20 @@ from harness.records import (
     paired_difference,
     successes,
 )
-from harness.verdicts.results import Attacked, Results, Subjects
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What became of the examples under an attack, or under several."""
+
+    rows: Sequence[SampleRow]
+    """In the order of the examples."""
+
+    @property
+    def errors(self) -> int:
+        """How many examples the attack failed on."""
+        return sum(row.status == "error" for row in self.rows)
+
 
 CellsBySeed = Mapping[int, Attacked]
 
@@ -62,12 +75,12 @@ class Pairing:
 def pair(first: CellsBySeed, second: CellsBySeed) -> Pairing | None:
     """Pair the rows under the seeds that both sides have; None if nothing pairs.
 
-    Also None where a side has examples that the other has not: what it would compare
-    is not the same thing.
+    Also None where a side has examples that the other lacks: the two means would be
+    about different examples.
     """
     pairing = Pairing([], [], [], [])
     seeds = [seed for seed in first if seed in second]
-    if not _same_examples([cells[seed] for seed in seeds for cells in (first, second)]):
+    if not same_examples([cells[seed] for seed in seeds for cells in (first, second)]):
         return None
     for seed in seeds:
         others = {row.example_id: row for row in second[seed].rows}
@@ -79,21 +92,12 @@ def pair(first: CellsBySeed, second: CellsBySeed) -> Pairing | None:
     return pairing if pairing.first else None
 
 
-def why_unpaired(results: Results, sides: Mapping[str, tuple[Subjects, str]]) -> str:
-    """Say why two sides, by name, cannot be paired: a side is subjects and attack."""
-    for name, (subjects, attack) in sides.items():
-        if not results.cells(subjects, attack):
-            return f"{name} {results.absence(subjects, attack)}"
-    first, second = (results.cells(*side) for side in sides.values())
-    return "examples differ" if first.keys() & second.keys() else "no seed in common"
-
-
 def pooled_delta(cells: CellsBySeed) -> Estimate | None:
     """Estimate the mean dL over all seeds, resampling documents and seeds.
 
     None where there are no cells, or where they are about different examples.
     """
-    if not cells or not _same_examples(list(cells.values())):
+    if not cells or not same_examples(cells.values()):
         return None
     rows = [(seed, row) for seed, cell in cells.items() for row in cell.rows]
     return bootstrap_mean(
@@ -104,5 +108,25 @@ def pooled_delta(cells: CellsBySeed) -> Estimate | None:
     )
 
 
-def _same_examples(cells: Sequence[Attacked]) -> bool:
+def worst_rows(attacks: Sequence[Sequence[SampleRow]]) -> list[SampleRow]:
+    """Return the row of highest dL of each example; of equal ones, the first attack's.
+
+    Examples are those of the first attack, in its order.
+    """
+    by_example: dict[str, list[SampleRow]] = {}
+    for rows in attacks:
+        for row in rows:
+            by_example.setdefault(row.example_id, []).append(row)
+    firsts = [row.example_id for row in attacks[0]]
+    return [max(by_example[x], key=lambda row: row.delta_loss) for x in firsts]
+
+
+def mean_clean_loss(rows: Iterable[SampleRow]) -> float | None:
+    """Return the mean clean loss, in nats/token; None where no row has one."""
+    known = [row.clean_loss for row in rows if row.clean_loss is not None]
+    return fmean(known) if known else None
+
+
+def same_examples(cells: Iterable[Attacked]) -> bool:
+    """Say whether all cells are about the same examples."""
     return len({frozenset(row.example_id for row in cell.rows) for cell in cells}) <= 1

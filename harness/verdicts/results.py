@@ -1,50 +1,21 @@
-"""The records and rows of a run, by model, arm, seed and attack."""
+"""What a run found, arm by arm: complete records and their rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
+from typing import Any
 
-from harness.api import Shows
-from harness.records import Record, SampleRow, read_samples
-from harness.run import Survey
-from harness.suite import attacks_of, main_attacks
+from harness.api import Attack, Shows
+from harness.records import Record, read_samples
+from harness.run import Survey, SurveyedUnit
+from harness.suite import attacks_of, main_attacks, scene_of
+from harness.verdicts.pairing import Attacked, Pairing, pair, worst_rows
 
 BASELINE = "baseline"
 """The arm that every suite has."""
-
-
-@dataclass(frozen=True)
-class Subjects:
-    """A model under one arm: as many variants as there are seeds."""
-
-    model: str
-    arm: str
-
-    @property
-    def name(self) -> str:
-        """What tables call it."""
-        return f"{self.model} ({self.arm})"
-
-    @property
-    def baseline(self) -> Subjects:
-        """The same model under the baseline arm."""
-        return Subjects(self.model, BASELINE)
-
-
-@dataclass(frozen=True)
-class Attacked:
-    """What became of the examples under an attack, or under several."""
-
-    rows: Sequence[SampleRow]
-    """In the order of the examples."""
-
-    @property
-    def errors(self) -> int:
-        """How many examples the attack failed on."""
-        return sum(row.status == "error" for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -65,29 +36,32 @@ class Results:
 
     def __init__(self, survey: Survey, threshold: float) -> None:
         self.survey = survey
-        self.suite = survey.plan.experiment.suite
+        self.experiment = survey.plan.experiment
+        self.suite = self.experiment.suite
         self.threshold = threshold
         self._units = {(u.model, u.arm, u.seed, u.attack): u for u in survey.units}
         self._cells: dict[str, AttackedCell] = {}
 
     @cached_property
-    def subjects(self) -> list[Subjects]:
+    def arms(self) -> list[Arm]:
         """All models and arms in the suite's order, baseline first, derived last."""
-        arms = sorted(self.suite.arms, key=self._place)
-        return [Subjects(model, arm) for model in self.suite.models for arm in arms]
+        sections = self.suite.arms
+        labels = sorted(
+            sections, key=lambda x: (sections[x].derive_from is not None, x != BASELINE)
+        )
+        return [
+            Arm(self, model, label) for model in self.suite.models for label in labels
+        ]
 
     @cached_property
-    def treatments(self) -> list[Subjects]:
+    def treatments(self) -> list[Arm]:
         """The models and arms that are compared: those made from no other arm."""
-        return [s for s in self.subjects if self.source(s) is None]
+        return [arm for arm in self.arms if arm.source is None]
 
-    def source(self, subjects: Subjects) -> str | None:
-        """Return the arm that an arm is derived from, if it is."""
-        return self.suite.arms[subjects.arm].derive_from
-
-    def planned(self, subjects: Subjects, attack: str) -> bool:
-        """Say whether an arm gets an attack at all."""
-        return attack in attacks_of(self.suite, subjects.arm)
+    def arm(self, model: str, label: str) -> Arm:
+        """Return an arm of a model, by their labels."""
+        (found,) = [x for x in self.arms if (x.model, x.label) == (model, label)]
+        return found
 
     @cached_property
     def attacks(self) -> list[str]:
@@ -95,81 +69,27 @@ class Results:
         main = main_attacks(self.suite)
         return [label for label in self.suite.attacks if label in main]
 
-    def shows(self, attack: str) -> Shows | None:
-        """Say what the results of an entry of the suite's attacks are evidence of."""
-        return self.survey.plan.experiment.attacks[attack].shows
-
-    def worst_case(self, subjects: Subjects) -> dict[int, Attacked]:
-        """Return `worst` of all attacks that the subjects get."""
-        planned = [x for x in self.attacks if self.planned(subjects, x)]
-        return self.worst(subjects, planned)
-
-    def worst(self, subjects: Subjects, attacks: Sequence[str]) -> dict[int, Attacked]:
-        """Return, by seed, each example's row of highest dL among some attacks.
-
-        Only seeds under which all of these attacks are complete count.
-        """
-        found = {}
-        cells = [self.cells(subjects, attack) for attack in attacks]
-        for seed in self.suite.seeds:
-            if cells and all(seed in one for one in cells):
-                rows = [one[seed].rows for one in cells]
-                found[seed] = Attacked(worst_rows(rows))
-        return found
-
     @cached_property
     def controls(self) -> list[tuple[str, str]]:
         """Pairs of an attack and a control that got its budget."""
         entries = self.suite.attacks.items()
         return [(section.match, label) for label, section in entries if section.match]
 
-    def variants(self, subjects: Subjects) -> dict[int, Record]:
-        """Return the records of the complete variants, by seed."""
-        found = {}
-        for seed in self.suite.seeds:
-            record = self._complete(subjects, seed, None)
-            if record is not None:
-                found[seed] = record
-        return found
-
-    def cells(self, subjects: Subjects, attack: str) -> dict[int, AttackedCell]:
-        """Return the complete cells, by seed."""
-        found = {}
-        for seed in self.suite.seeds:
-            record = self._complete(subjects, seed, attack)
-            if record is not None:
-                found[seed] = self._cell(record)
-        return found
-
-    def absence(self, subjects: Subjects, attack: str | None = None) -> str:
-        """Say why there is nothing under any seed, as ``failed`` or ``missing``."""
-        if attack is not None and not self.planned(subjects, attack):
-            return "not planned"
-        units = [
-            self._units[subjects.model, subjects.arm, seed, attack]
-            for seed in self.suite.seeds
-        ]
-        states = {unit.state.status for unit in units} - {"complete"}
-        return ", ".join(sorted(states)) or "missing"
+    def shows(self, attack: str) -> Shows | None:
+        """Say what the results of an entry of the suite's attacks are evidence of."""
+        return self.experiment.attacks[attack].shows
 
     @cached_property
     def records(self) -> list[Record]:
         """All complete records, in the order of the plan."""
-        units = self.survey.units
-        complete = [unit.state for unit in units if unit.state.status == "complete"]
-        return [state.record for state in complete if state.record is not None]
+        return [record for unit in self.survey.units if (record := _complete(unit))]
 
-    def _complete(
-        self, subjects: Subjects, seed: int, attack: str | None
-    ) -> Record | None:
-        unit = self._units.get((subjects.model, subjects.arm, seed, attack))
-        complete = unit is not None and unit.state.status == "complete"
-        return unit.state.record if unit is not None and complete else None
+    def unit(self, arm: Arm, seed: int, attack: str | None) -> SurveyedUnit | None:
+        """Return a variant's or a cell's unit; None where none is planned."""
+        return self._units.get((arm.model, arm.label, seed, attack))
 
-    def _place(self, arm: str) -> tuple[bool, bool]:
-        return self.suite.arms[arm].derive_from is not None, arm != BASELINE
-
-    def _cell(self, record: Record) -> AttackedCell:
+    def cell(self, record: Record) -> AttackedCell:
+        """Return a complete cell with its rows, which are read once."""
         if record.id not in self._cells:
             folder = self.survey.folder.unit_dir("cell", record.id)
             assert record.samples is not None  # it is complete
@@ -178,25 +98,144 @@ class Results:
         return self._cells[record.id]
 
 
-def worst_rows(attacks: Sequence[Sequence[SampleRow]]) -> list[SampleRow]:
-    """Return the row of highest dL of each example; of equal ones, the first attack's.
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One model under one arm: as many variants as there are seeds, and their cells."""
 
-    Examples are those of the first attack, in its order.
-    """
-    by_example: dict[str, list[SampleRow]] = {}
-    for rows in attacks:
-        for row in rows:
-            by_example.setdefault(row.example_id, []).append(row)
-    firsts = [row.example_id for row in attacks[0]]
-    return [max(by_example[x], key=lambda row: row.delta_loss) for x in firsts]
+    results: Results = field(repr=False)
+    model: str
+    label: str
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return f"{self.model} ({self.label})"
+
+    @cached_property
+    def baseline(self) -> Arm:
+        """The baseline arm of the same model."""
+        return self.results.arm(self.model, BASELINE)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether this is the baseline arm."""
+        return self.label == BASELINE
+
+    @property
+    def source(self) -> str | None:
+        """The arm that it is derived from, if it is."""
+        return self.results.suite.arms[self.label].derive_from
+
+    @property
+    def role(self) -> str | None:
+        """What full diagnostics use it for; None of a treatment."""
+        return self.results.experiment.arms[self.label].role
+
+    @cached_property
+    def variants(self) -> dict[int, Record]:
+        """The records of its complete variants, by seed."""
+        return self._records(None)
+
+    def cells(self, attack: str) -> dict[int, AttackedCell]:
+        """Return the complete cells of an attack, by seed."""
+        found = self._records(attack).items()
+        return {seed: self.results.cell(record) for seed, record in found}
+
+    def absence(self, attack: str | None = None) -> str:
+        """Say why there is nothing of an attack, or of the arm itself, under any seed.
+
+        As ``failed``, ``missing`` or ``not planned``.
+        """
+        if attack is not None and attack not in self.planned:
+            return "not planned"
+        units = [self.results.unit(self, x, attack) for x in self.results.suite.seeds]
+        states = {unit.state.status for unit in units if unit} - {"complete"}
+        return ", ".join(sorted(states)) or "missing"
+
+    def _records(self, attack: str | None) -> dict[int, Record]:
+        units = {
+            x: self.results.unit(self, x, attack) for x in self.results.suite.seeds
+        }
+        found = {seed: _complete(unit) for seed, unit in units.items() if unit}
+        return {seed: record for seed, record in found.items() if record is not None}
+
+    # --- attacks --------------------------------------------------------------------
+
+    @cached_property
+    def planned(self) -> list[str]:
+        """All attacks and controls that it gets, by their labels."""
+        return attacks_of(self.results.suite, self.label)
+
+    @cached_property
+    def attacks(self) -> list[str]:
+        """The attacks that search and are no control, by their labels."""
+        return [label for label in self.planned if self._searches(label)]
+
+    @cached_property
+    def united(self) -> list[str]:
+        """All attacks and controls that are complete, special roles left out."""
+        sections = self.results.suite.attacks
+        return [x for x in self.planned if sections[x].role is None and self.cells(x)]
+
+    def controls(self, attack: str) -> list[str]:
+        """Return the labels of the controls of an attack that this arm gets."""
+        sections = self.results.suite.attacks
+        return [label for label in self.planned if sections[label].match == attack]
+
+    def uses_gradients(self, attack: str) -> bool:
+        """Say whether an attack makes backward passes."""
+        return bool(self._plugin(attack).budget(1).backward > 0)
+
+    def _searches(self, label: str) -> bool:
+        section, attack = self.results.suite.attacks[label], self._plugin(label)
+        if section.match is not None or section.role is not None or attack.replays:
+            return False
+        budget = attack.budget(1)
+        return bool(budget.forward or budget.backward)
+
+    def _plugin(self, label: str) -> Attack[Any]:
+        experiment = self.results.experiment
+        scene = scene_of(experiment.suite, experiment.attacks, self.label)
+        return experiment.attacks[label].placed(scene)
+
+    # --- several cells --------------------------------------------------------------
+
+    def worst(self, attacks: Sequence[str]) -> dict[int, Attacked]:
+        """Return, by seed, each example's row of highest dL among some attacks.
+
+        Only seeds under which all of these attacks are complete count.
+        """
+        cells = [self.cells(attack) for attack in attacks]
+        return {
+            seed: Attacked(worst_rows([one[seed].rows for one in cells]))
+            for seed in self.results.suite.seeds
+            if cells and all(seed in one for one in cells)
+        }
+
+    def pairing(self, first: str, second: str) -> Pairing | str:
+        """Pair two attacks on this arm, or say why that cannot be done."""
+        return paired({first: (self, first), second: (self, second)})
+
+    def against(self, other: Arm) -> Pairing | None:
+        """Pair the worst case with that of another arm, over what both have."""
+        labels = [label for label in self.united if label in other.united]
+        return pair(self.worst(labels), other.worst(labels)) if labels else None
 
 
-def mean_clean_loss(rows: Iterable[SampleRow]) -> float | None:
-    """Return the mean clean loss, in nats/token; None where no row has one."""
-    known = [row.clean_loss for row in rows if row.clean_loss is not None]
-    return fmean(known) if known else None
+def paired(sides: Mapping[str, tuple[Arm, str]]) -> Pairing | str:
+    """Pair two sides, by name, each an attack on an arm; or say why it cannot be."""
+    for name, (arm, attack) in sides.items():
+        if not arm.cells(attack):
+            return f"{name} {arm.absence(attack)}"
+    first, second = (arm.cells(attack) for arm, attack in sides.values())
+    why = "examples differ" if first.keys() & second.keys() else "no seed in common"
+    return pair(first, second) or why
 
 
 def mean_flops(cells: Mapping[int, AttackedCell]) -> float:
     """Return what an attack cost on an example, on average over its cells."""
     return fmean(cell.flops_per_example for cell in cells.values())
+
+
+def _complete(unit: SurveyedUnit) -> Record | None:
+    return unit.state.record if unit.state.status == "complete" else None

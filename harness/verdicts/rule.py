@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.records import DiagnosticId, Estimate, Judged, Word
-from harness.verdicts.questions.arm import Arm
 from harness.verdicts.questions.seeds import OF_CELLS, OF_SUBJECTS
+from harness.verdicts.results import Arm
 
 EQUIVALENCE_NATS = 0.02
 """An effect whose whole interval is as small as this is called none."""

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness import report
 from harness.records.record import Record
 from harness.records.samples import read_samples
-from harness.report import writing as report
 from harness.report.content import Label, Missing, Number, Table
 from harness.run.folder import RunFolder
 from harness.run.surveying import survey
+from harness.verdicts.results import Results
 from tests.run_fixtures import read_all
 
 BASELINE, MONOTONE = "Pythia_1.4B (baseline)", "Pythia_1.4B (monotone)"
@@ -134,7 +135,7 @@ def test_attack_and_control_are_paired_by_example(make_run) -> None:
     ((record, rows), _) = _cells(run, "baseline", "hotflip")
     expected = record.ledger.kept["attack"].flops / len(rows)
     assert row["FLOPs/example attack"].value == pytest.approx(expected)
-    assert row["verdict"] == Label("beats random")
+    assert row["verdict"] == Label("beats random", short="beats it")
 
 
 def test_arms_are_compared_in_absolute_nats_beside_their_clean_losses(make_run) -> None:
@@ -197,7 +198,8 @@ def test_an_attack_may_lose_on_another_arm_and_stay_valid(make_run) -> None:
     strong = {("baseline", "hotflip"): 0.6, ("baseline", "random"): 0.4}
     made = _build(make_run(delta_loss=strong | weak))
     row = _row(_table(made, "controls"), MONOTONE, "hotflip : random")
-    assert row["verdict"] == Label("no better than random", alarm=True)
+    verdict = Label("no better than random", alarm=True, short="no better")
+    assert row["verdict"] == verdict
     assert not any("ATTACK INVALID" in warning for warning in made.warnings)
 
 
@@ -226,7 +228,7 @@ def test_unequal_ledgers_are_marked(make_run) -> None:
     table = _table(_build(make_run(control_flops=0.5)), "controls")
     row = _row(table, BASELINE, "hotflip : random")
     assert row["FLOPs/example control"].mark
-    assert "the ledgers are not equal" in table.notes[0]
+    assert "unequal ledgers" in table.notes[0]
 
 
 def test_unequal_training_is_told(make_run) -> None:
@@ -245,8 +247,13 @@ def test_missing_and_failed_cells_are_marked_and_named(make_run) -> None:
     assert row["hotflip success"] == row["hotflip dL"] == Missing("failed")
     assert any(w.startswith("FAILED") and "out of paper" in w for w in made.warnings)
     assert any(w.startswith("MISSING") for w in made.warnings)
-    verdict = _row(_table(made, "controls"), MONOTONE, "hotflip : random")["verdict"]
-    assert verdict.text == "none: hotflip failed"
+    row = _row(_table(made, "controls"), MONOTONE, "hotflip : random")
+    assert row["verdict"] == row["pairs"] == Missing("hotflip failed")
+    text = report.render(made, "text")
+    lines = [re.split(" {2,}", line) for line in text.splitlines()]
+    parts = [x for x in lines if x[:2] == ["monotone", "hotflip : random"]]
+    assert [x[2] for x in parts] == ["-- hotflip failed"] * len(parts)  # once in each
+    assert {cell for x in parts for cell in x[3:]} == {"--"}
 
 
 def test_a_seed_that_is_missing_shows_in_n(make_run) -> None:
@@ -402,27 +409,22 @@ def test_labels_cannot_break_the_markup() -> None:
 
 def test_reports_are_written_beside_the_records(make_run: Callable[..., Path]) -> None:
     run = make_run(seeds=[1])
-    text = report.write_reports(run)
     folder = RunFolder(run).report_dir
-    assert (folder / "report.txt").read_text() == text
+    made = _build(run)
+    report.write_reports(made, folder)
+    assert (folder / "report.txt").read_text() == report.render(made, "text")
     endings = {path.suffix for path in folder.iterdir()}
     assert endings == {".txt", ".md", ".json", ".tex"}
 
 
 def test_the_worst_case_is_the_highest_rise_of_each_example(make_run) -> None:
-    from harness.run.surveying import survey
-    from harness.verdicts.results import Results, Subjects, worst_rows
-
     found = Results(survey(make_run()), 0.15)
-    subjects = Subjects("Pythia_1.4B", "baseline")
-    cells = [found.cells(subjects, attack)[1].rows for attack in ("hotflip", "random")]
-    worst = worst_rows(cells)
+    arm = found.arm("Pythia_1.4B", "baseline")
+    cells = [arm.cells(attack)[1].rows for attack in ("hotflip", "random")]
+    worst = arm.worst(["hotflip", "random"])[1].rows
     for index, row in enumerate(worst):
         both = [rows[index].delta_loss for rows in cells]
         assert row.delta_loss == max(both)
         assert row.example_id == cells[0][index].example_id
     assert {row.delta_loss for row in worst} != {row.delta_loss for row in cells[0]}
     assert found.attacks == ["hotflip"]
-    assert [row.delta_loss for row in found.worst_case(subjects)[1].rows] == [
-        row.delta_loss for row in cells[0]
-    ]

@@ -17,8 +17,7 @@ from harness.run.folder import RunFolder
 from harness.run.surveying import survey
 from harness.verdicts import rule
 from harness.verdicts.judging import judge
-from harness.verdicts.questions.arm import Arm
-from harness.verdicts.results import Results, Subjects
+from harness.verdicts.results import Results
 from tests.run_fixtures import Story, read_all
 
 MODEL = "Pythia_1.4B"
@@ -217,7 +216,7 @@ def flawless(written_runs, tmp_path_factory):
     run = tmp_path_factory.mktemp("flawless") / "run"
     shutil.copytree(written_runs(Story(**deltas(0.6, 0.4, 0.3))), run)
     results = Results(survey(examined(run)), 0.15)
-    arm = Arm(results, Subjects(MODEL, "monotone"))
+    arm = results.arm(MODEL, "monotone")
     answers = [
         Judged(
             id=name,

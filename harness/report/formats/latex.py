@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import Any
 
 from tabulate import DataRow, Line, TableFormat, tabulate
 
@@ -68,7 +69,7 @@ def _tabular(table: Table) -> str:
     begin = [f"\\begin{{tabular}}{{{letters}}}", r"\toprule", *_groups(table.columns)]
     row = DataRow("", " & ", r" \\")
     return tabulate(
-        [[_cell(cell) for cell in row] for row in table.rows],
+        [[_cell(cell) for cell in row] for row in table.printed_rows],
         headers=[escape(column.title) for column in table.columns],
         tablefmt=TableFormat(
             lineabove=Line("\n".join(begin), "", "", ""),
@@ -85,7 +86,7 @@ def _tabular(table: Table) -> str:
     )
 
 
-def _groups(columns: Sequence[Column]) -> Iterator[str]:
+def _groups(columns: Sequence[Column[Any]]) -> Iterator[str]:
     """Yield the line above the headings and its rules, if there are groups."""
     if not any(column.group for column in columns):
         return

@@ -20,7 +20,7 @@ def render_markdown(report: Report) -> str:
 
 def _table(table: Table) -> str:
     lines = tabulate(
-        [[_cell(cell) for cell in row] for row in table.rows],
+        [[_cell(cell) for cell in row] for row in table.printed_rows],
         headers=[_escape(column.name) for column in table.columns],
         tablefmt="pipe",
         disable_numparse=True,

@@ -121,7 +121,7 @@ def _shown(table: Table, index: int) -> list[str]:
     """Return a column's heading and cells; a heading is no wider than it has to be."""
     is_key, column = index < table.keys, table.columns[index]
     most = (WIDTH - DATA_WIDTH) // table.keys - GAP if is_key else DATA_WIDTH
-    cells = [textwrap.fill(cell_text(row[index]), most) for row in table.rows]
+    cells = [textwrap.fill(cell_text(row[index]), most) for row in table.printed_rows]
     heading = f"{column.group} {column.short or column.title}".strip()
     words = [*heading.split(), *(line for text in cells for line in text.splitlines())]
     return [textwrap.fill(heading, min(most, max(map(len, words)))), *cells]

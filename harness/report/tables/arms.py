@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from harness.records import SampleRow
 from harness.report.content import (
     Cell,
@@ -10,34 +13,40 @@ from harness.report.content import (
     Missing,
     Number,
     Table,
+    about,
+    filled,
     from_estimate,
 )
-from harness.report.tables.rows import BOOTSTRAP, subjects_table
-from harness.verdicts import Results, Subjects, mean_clean_loss, pair, why_unpaired
+from harness.report.tables.rows import BOOTSTRAP, arm_column
+from harness.verdicts import Arm, Pairing, Results, mean_clean_loss, paired
+
+
+class _Row(NamedTuple):
+    arm: Arm
+    attack: str
+    pairing: Pairing | str
+    """The arm first; or why it cannot be paired with the baseline arm."""
 
 
 def arms_table(results: Results) -> Table:
     """Return a row for each model, arm other than the baseline, and attack."""
-    treated = [s for s in results.treatments if s != s.baseline]
-    return subjects_table(
-        results,
-        [
-            Column("attack"),
-            Column("baseline", "clean loss"),
-            Column("arm", "clean loss"),
-            Column("baseline", "dL"),
-            Column("arm", "dL"),
-            Column("difference", "dL"),
-            Column("pairs"),
-        ],
-        [
-            (s, _cells(results, s, attack))
-            for s in treated
-            for attack in results.attacks
-            if results.planned(s, attack)
-        ],
-        key="arms",
-        title="Arms against the baseline arm",
+    rows = [
+        _Row(arm, x, paired({"arm": (arm, x), "baseline": (arm.baseline, x)}))
+        for arm in results.treatments
+        if not arm.is_baseline
+        for x in results.attacks
+        if x in arm.planned
+    ]
+    columns: list[Column[_Row]] = [
+        arm_column(results, lambda row: row.arm),
+        Column("attack", lambda row: Label(row.attack)),
+        *about(lambda row: row.pairing, _PAIRED),
+    ]
+    return filled(
+        "arms",
+        "Arms against the baseline arm",
+        columns,
+        rows,
         caption=(
             "Nats/token on the attacked examples. Below 0, the attack does less harm "
             "to the arm than to the baseline. Differences are paired by example; "
@@ -48,27 +57,18 @@ def arms_table(results: Results) -> Table:
     )
 
 
-def _cells(results: Results, subjects: Subjects, attack: str) -> list[Cell]:
-    own = results.cells(subjects, attack)
-    base = results.cells(subjects.baseline, attack)
-    pairing = pair(own, base)
-    if pairing is None:
-        sides = {"arm": (subjects, attack), "baseline": (subjects.baseline, attack)}
-        absence = why_unpaired(results, sides)
-        gap = Missing(absence, brief=True)
-        return [Label(attack), gap, gap, gap, gap, Missing(absence), gap]
-    delta_own, delta_base = pairing.mean_deltas()
-    return [
-        Label(attack),
-        _clean(pairing.second),
-        _clean(pairing.first),
-        Number(delta_base, "nats"),
-        Number(delta_own, "nats"),
-        from_estimate(pairing.difference(), "nats", signed=True),
-        Number(len(pairing.first), "count"),
-    ]
-
-
-def _clean(rows: list[SampleRow]) -> Cell:
+def _clean(rows: Sequence[SampleRow]) -> Cell:
     loss = mean_clean_loss(rows)
     return Missing("errors only") if loss is None else Number(loss, "nats")
+
+
+_PAIRED: list[Column[Pairing]] = [
+    Column("baseline", lambda x: _clean(x.second), "clean loss"),
+    Column("arm", lambda x: _clean(x.first), "clean loss"),
+    Column("baseline", lambda x: Number(x.mean_deltas()[1], "nats"), "dL"),
+    Column("arm", lambda x: Number(x.mean_deltas()[0], "nats"), "dL"),
+    Column(
+        "difference", lambda x: from_estimate(x.difference(), "nats", signed=True), "dL"
+    ),
+    Column("pairs", lambda x: Number(len(x.first), "count")),
+]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 from harness.records import (
@@ -13,78 +12,39 @@ from harness.records import (
     spoilt_summaries,
     wilson,
 )
-from harness.report.content import Cell, Column, Missing, from_estimate, from_seeds
+from harness.report.content import Cell, Column, from_estimate, from_seeds
 from harness.suite import Suite
-from harness.verdicts import CellsBySeed, Results, Subjects
+from harness.verdicts import CellsBySeed
+
+Values = Callable[[Sequence[SampleRow]], Sequence[float]]
+"""Returns a number for each row."""
 
 
-@dataclass(frozen=True)
-class Share:
-    """A column: of all examples, the share of which something is so, or a mean."""
-
-    title: str
-    values: Callable[[Sequence[SampleRow]], Sequence[float]]
-    counted: bool = True
-    """Whether the values are 0 and 1, so that Wilson's interval is theirs."""
-
-    def cell(self, cells: CellsBySeed, planned: int) -> Cell:
-        """Return the spread over seeds; of a single seed, the interval within it."""
-        found = [self.values(cell.rows) for cell in cells.values()]
-        if planned > 1:
-            return from_seeds([fmean(x) for x in found], "fraction", planned)
-        if self.counted:
-            estimate = wilson(int(sum(found[0])), len(found[0]))
-        else:
-            (only,) = cells.values()
-            documents = [row.document_id for row in only.rows]
-            estimate = bootstrap_mean(found[0], documents, unit="fraction")
-        return from_estimate(estimate, "fraction")
-
-
-def clean_columns(suite: Suite) -> list[Share]:
-    """Return what is measured on clean prompts, once for all attacks."""
+def clean_columns(suite: Suite) -> list[Column[CellsBySeed]]:
+    """Return the columns of what is measured on clean prompts, for any attack."""
     columns = []
     if _asks_answers(suite):
-        columns.append(Share("clean accuracy", _right_before))
+        columns.append(_share(suite, "clean accuracy", _right_before))
     if _asks_summaries(suite):
-        columns.append(Share("clean ROUGE-L", _rouge_before, counted=False))
+        columns.append(_mean(suite, "clean ROUGE-L", _rouge_before))
     return columns
 
 
-def attack_columns(suite: Suite) -> list[Share]:
-    """Return what is measured after each attack."""
+def attack_columns(suite: Suite, attack: str) -> list[Column[CellsBySeed]]:
+    """Return the columns of what is measured after an attack."""
     columns = []
     if _asks_answers(suite):
-        columns += [Share("accuracy", _right_after), Share("lost", lost_answers)]
+        columns += [
+            _share(suite, "accuracy", _right_after, attack),
+            _share(suite, "lost", lost_answers, attack),
+        ]
     if _asks_summaries(suite):
         drop = suite.success.rouge_drop
         columns += [
-            Share("ROUGE-L", _rouge_after, counted=False),
-            Share("spoilt", lambda rows: spoilt_summaries(rows, drop)),
+            _mean(suite, "ROUGE-L", _rouge_after, attack),
+            _share(suite, "spoilt", lambda rows: spoilt_summaries(rows, drop), attack),
         ]
     return columns
-
-
-def clean_cells(results: Results, subjects: Subjects) -> list[Cell]:
-    """Return the cells of `clean_columns`, from the first attack that has rows."""
-    planned = len(results.suite.seeds)
-    for attack in results.suite.attacks:
-        cells = results.cells(subjects, attack)
-        if cells:
-            return [c.cell(cells, planned) for c in clean_columns(results.suite)]
-    absence = Missing(results.absence(subjects))
-    return [absence for _ in clean_columns(results.suite)]
-
-
-def attack_cells(results: Results, cells: CellsBySeed) -> list[Cell]:
-    """Return the cells of `attack_columns` for an attack that has rows."""
-    planned = len(results.suite.seeds)
-    return [column.cell(cells, planned) for column in attack_columns(results.suite)]
-
-
-def headings(columns: Sequence[Share], group: str = "") -> list[Column]:
-    """Return the table's columns."""
-    return [Column(column.title, group) for column in columns]
 
 
 def caption(suite: Suite) -> str:
@@ -97,10 +57,44 @@ def caption(suite: Suite) -> str:
         )
     if _asks_summaries(suite):
         parts += (
-            " ROUGE-L: F1 of what is written, against the reference. spoilt: ROUGE-L "
-            f"falls by more than {suite.success.rouge_drop:.0%}."
+            " ROUGE-L: F1 of the generated summary, against the reference. spoilt: "
+            f"ROUGE-L falls by more than {suite.success.rouge_drop:.0%}."
         )
     return parts
+
+
+def share(suite: Suite, cells: CellsBySeed, hits: Values) -> Cell:
+    """Show of how many examples something is so.
+
+    It is the spread over seeds or, where the suite has one seed, Wilson's interval.
+    """
+    found = [hits(cell.rows) for cell in cells.values()]
+    if len(suite.seeds) == 1:
+        return from_estimate(wilson(int(sum(found[0])), len(found[0])), "fraction")
+    return from_seeds([fmean(x) for x in found], "fraction", len(suite.seeds))
+
+
+def _share(
+    suite: Suite, title: str, hits: Values, attack: str = ""
+) -> Column[CellsBySeed]:
+    return Column(title, lambda cells: share(suite, cells, hits), attack)
+
+
+def _mean(
+    suite: Suite, title: str, values: Values, attack: str = ""
+) -> Column[CellsBySeed]:
+    """Show a mean over examples; for one seed, with a bootstrap over documents."""
+
+    def fill(cells: CellsBySeed) -> Cell:
+        if len(suite.seeds) > 1:
+            means = [fmean(values(cell.rows)) for cell in cells.values()]
+            return from_seeds(means, "fraction", len(suite.seeds))
+        (only,) = cells.values()
+        documents = [row.document_id for row in only.rows]
+        estimate = bootstrap_mean(values(only.rows), documents, unit="fraction")
+        return from_estimate(estimate, "fraction")
+
+    return Column(title, fill, attack)
 
 
 def _asks_answers(suite: Suite) -> bool:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.records import Record, Verdicts
-from harness.report.tables.controls import Comparison, invalid
+from harness.report.tables.controls import Opponents
 from harness.report.tables.making import failed_certificates, unequal_training
-from harness.verdicts import Results, Subjects
+from harness.verdicts import Arm, Results
 
 NAMED_AT_MOST = 8
 """Failed units that are named one by one."""
 
 
 def cautions(
-    results: Results, comparisons: Sequence[Comparison], verdicts: Verdicts
+    results: Results, opponents: Sequence[Opponents], verdicts: Verdicts
 ) -> Iterator[str]:
     """Yield a sentence for each thing that a reader must know first."""
     yield from _limit_warning(results)
@@ -22,17 +22,18 @@ def cautions(
     yield from _mixture_warnings(results)
     for found in verdicts.arms:
         if found.broken:
+            name = results.arm(found.model, found.arm).name
             yield (
-                f"BROKEN: {Subjects(found.model, found.arm).name}: without an attack "
-                f"its loss is {found.clean_loss:.2f} nats/token, and that of the "
-                f"baseline arm {found.attacked_baseline:.2f} under attack: a low dL or "
-                "success is no robustness of it."
+                f"BROKEN: {name}: its loss without an attack is "
+                f"{found.clean_loss:.2f} nats/token, above the "
+                f"{found.attacked_baseline:.2f} of the baseline arm under attack: a "
+                "low dL or success is no sign of robustness."
             )
-    for loser in invalid(comparisons):
+    for loser in (x for x in opponents if x.invalid):
         yield (
             f"ATTACK INVALID: {loser.attack} does not beat {loser.control} on "
-            f"{loser.subjects.name}: whatever {loser.attack} shows on other arms of "
-            f"{loser.subjects.model} says nothing about them."
+            f"{loser.arm.name}: whatever {loser.attack} shows on other arms of "
+            f"{loser.arm.model} says nothing about them."
         )
     if failed_certificates(results):
         yield f"CERTIFICATE FAILED: {_names(failed_certificates(results))}."
@@ -41,7 +42,7 @@ def cautions(
 
 def _training_warnings(results: Results) -> Iterator[str]:
     unequal = unequal_training(results)
-    untrained = [x for x in unequal if results.suite.arms[x.arm].recovery is False]
+    untrained = [x for x in unequal if results.suite.arms[x.label].recovery is False]
     others = [x for x in unequal if x not in untrained]
     if untrained:
         yield (
@@ -105,8 +106,8 @@ def _differing_versions(records: Sequence[Record]) -> list[str]:
     return sorted(name for name, versions in found.items() if len(versions) > 1)
 
 
-def _names(found: Sequence[Subjects]) -> str:
-    return ", ".join(subjects.name for subjects in found)
+def _names(found: Sequence[Arm]) -> str:
+    return ", ".join(arm.name for arm in found)
 
 
 def made_by(record: Record) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from harness.api import Shows
-from harness.records import Estimate, holm
+from harness.records import BUDGET_TOLERANCE, Estimate, holm
 from harness.report.content import (
     Cell,
     Column,
@@ -14,182 +14,156 @@ from harness.report.content import (
     Missing,
     Number,
     Table,
+    about,
+    filled,
     from_estimate,
 )
-from harness.report.tables.rows import BOOTSTRAP, subjects_table
-from harness.verdicts import (
-    Pairing,
-    Results,
-    Subjects,
-    mean_flops,
-    pair,
-    why_unpaired,
-)
+from harness.report.tables.rows import BOOTSTRAP, arm_column
+from harness.verdicts import Arm, Pairing, Results, mean_flops
 
 LEDGER_MARK = "‡"
-LEDGER_TOLERANCE = 0.1
-"""Relative difference of FLOPs beyond which two ledgers are not called equal."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """An attack and its control on the same subjects."""
+    """An attack and its control on the same examples."""
 
-    subjects: Subjects
-    attack: str
-    control: str
-    shows: Shows | None
-    """What the control is evidence of."""
-    pairing: Pairing | None
-    difference: Estimate | None
-    """Of dL, attack minus control; None where nothing could be paired."""
-    flops: tuple[float, float] | None
+    pairing: Pairing
+    difference: Estimate
+    """Of dL, attack minus control."""
+    p: float
+    """McNemar's p-value for success, Holm over all comparisons."""
+    flops: tuple[float, float]
     """Per example: attack, control."""
-    absence: str
-    """Why nothing could be paired."""
 
     @property
     def better(self) -> bool | None:
         """True where the interval lies above 0; None where there is none."""
-        if self.difference is None or self.difference.interval is None:
-            return None
-        return self.difference.interval[0] > 0
+        interval = self.difference.interval
+        return None if interval is None else interval[0] > 0
 
     @property
     def equal_ledgers(self) -> bool:
         """True where both spent about the same."""
-        if self.flops is None:
-            return True
         attack, control = self.flops
-        return abs(control - attack) <= LEDGER_TOLERANCE * attack
+        return abs(control - attack) <= BUDGET_TOLERANCE * attack
 
 
-def compare_controls(results: Results) -> list[Comparison]:
+class Opponents(NamedTuple):
+    """An attack and its control on an arm."""
+
+    arm: Arm
+    attack: str
+    control: str
+    found: Comparison | str
+    """How they compare, or why they cannot be paired."""
+
+    @property
+    def invalid(self) -> bool:
+        """Whether the attack is invalid: on a baseline arm, random search is as good.
+
+        What an attack shows against permuted gradients or benign text says where its
+        strength comes from, not that it has none.
+        """
+        searches = self.arm.results.shows(self.control) == "search"
+        found = not isinstance(self.found, str) and self.found.better is False
+        return found and searches and self.arm.is_baseline
+
+
+def compare_controls(results: Results) -> list[Opponents]:
     """Compare every attack with its controls, under every model and arm."""
-    return [
-        _compare(results, subjects, attack, control)
+    sides = [
+        (arm, attack, control, arm.pairing(attack, control))
         for attack, control in results.controls
-        for subjects in results.subjects
-        if results.planned(subjects, attack) and results.planned(subjects, control)
+        for arm in results.arms
+        if attack in arm.planned and control in arm.planned
     ]
-
-
-def invalid(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Return the comparisons on the baseline arm that make an attack invalid.
-
-    Those are the ones against random search. What an attack shows against permuted
-    gradients or benign text says where its strength comes from, not that it has none.
-    """
+    pairings = [pairing for *_, pairing in sides if isinstance(pairing, Pairing)]
+    p_values = iter(holm([x.success_p_value(results.threshold) for x in pairings]))
     return [
-        comparison
-        for comparison in comparisons
-        if comparison.better is False
-        and comparison.shows == "search"
-        and comparison.subjects == comparison.subjects.baseline
+        Opponents(
+            arm,
+            attack,
+            control,
+            pairing
+            if isinstance(pairing, str)
+            else Comparison(
+                pairing,
+                pairing.difference(),
+                next(p_values),
+                (mean_flops(arm.cells(attack)), mean_flops(arm.cells(control))),
+            ),
+        )
+        for arm, attack, control, pairing in sides
     ]
 
 
-def controls_table(results: Results, comparisons: Sequence[Comparison]) -> Table:
+def controls_table(results: Results, opponents: Sequence[Opponents]) -> Table:
     """Return a row for each attack, control, model and arm."""
-    paired = [c for c in comparisons if c.pairing is not None]
-    p_values = holm(
-        [c.pairing.success_p_value(results.threshold) for c in paired if c.pairing]
-    )
-    adjusted = {id(c): p for c, p in zip(paired, p_values, strict=True)}
-    losers = {(c.subjects.model, c.attack, c.control) for c in invalid(comparisons)}
-    return subjects_table(
-        results,
-        [
-            Column("attack : control"),
-            Column("attack", "dL"),
-            Column("control", "dL"),
-            Column("difference", "dL"),
-            Column("verdict"),
-            Column("attack", "FLOPs/example"),
-            Column("control", "FLOPs/example"),
-            Column("p"),
-            Column("pairs"),
-        ],
-        [
-            (
-                c.subjects,
-                _cells(
-                    c,
-                    adjusted.get(id(c)),
-                    (c.subjects.model, c.attack, c.control) in losers,
-                ),
-            )
-            for c in comparisons
-        ],
-        key="controls",
-        title="Attacks against their controls",
+    losers = {(x.arm.model, x.attack, x.control) for x in opponents if x.invalid}
+
+    def verdict(row: Opponents) -> Cell:
+        loses = (row.arm.model, row.attack, row.control) in losers
+        return _verdict(row, invalid=loses)
+
+    columns: list[Column[Opponents]] = [
+        arm_column(results, lambda row: row.arm),
+        Column("attack : control", lambda row: Label(f"{row.attack} : {row.control}")),
+        Column("verdict", verdict),
+        *about(lambda row: row.found, _COMPARED),
+    ]
+    return filled(
+        "controls",
+        "Attacks against their controls",
+        columns,
+        opponents,
         caption=(
             "A control gets the attack's budget on the same examples. The difference "
             f"is paired by example and seed; {BOOTSTRAP}. p: McNemar's exact test of "
             "success, the largest over seeds, Holm over the table. An attack whose "
             "interval against random search does not lie above 0 on the baseline arm "
-            "is invalid, whatever it shows elsewhere. A permuted control says what the "
-            "gradient buys, a benign one what any text in front of the prompt does."
+            "is invalid, whatever it shows elsewhere. A control with permuted "
+            "gradients shows what the gradient contributes, one with benign text what "
+            "any text in front of the prompt does."
         ),
-        notes=_ledger_notes(comparisons),
+        notes=_ledger_notes(opponents),
         keys=2,
     )
 
 
-def _compare(
-    results: Results, subjects: Subjects, attack: str, control: str
-) -> Comparison:
-    first, second = results.cells(subjects, attack), results.cells(subjects, control)
-    pairing = pair(first, second)
-    return Comparison(
-        subjects=subjects,
-        attack=attack,
-        control=control,
-        shows=results.shows(control),
-        pairing=pairing,
-        difference=pairing.difference() if pairing else None,
-        flops=(mean_flops(first), mean_flops(second)) if pairing else None,
-        absence=why_unpaired(
-            results, {attack: (subjects, attack), control: (subjects, control)}
-        ),
-    )
-
-
-def _cells(comparison: Comparison, p_value: float | None, loser: bool) -> list[Cell]:
-    name = Label(f"{comparison.attack} : {comparison.control}")
-    pairing, difference = comparison.pairing, comparison.difference
-    if pairing is None or difference is None or comparison.flops is None:
-        gap = Missing(comparison.absence, brief=True)
-        verdict = Label(f"none: {comparison.absence}", alarm=True)
-        return [name, gap, gap, gap, verdict, gap, gap, gap, gap]
-    mark = "" if comparison.equal_ledgers else LEDGER_MARK
-    deltas, flops = pairing.mean_deltas(), comparison.flops
-    return [
-        name,
-        Number(deltas[0], "nats"),
-        Number(deltas[1], "nats"),
-        from_estimate(difference, "nats", signed=True),
-        _verdict(comparison, loser),
-        Number(flops[0], "flops"),
-        Number(flops[1], "flops", mark=mark),
-        Missing("untested") if p_value is None else Number(p_value, "p"),
-        Number(len(pairing.first), "count"),
-    ]
-
-
-def _verdict(comparison: Comparison, loser: bool) -> Label:
-    if loser:
+def _verdict(row: Opponents, *, invalid: bool) -> Cell:
+    if isinstance(row.found, str):
+        return Missing(row.found)
+    if invalid:
         return Label("ATTACK INVALID", alarm=True)
-    if comparison.better is None:
-        return Label("undecided: no interval", alarm=True)
-    if comparison.better:
-        return Label(f"beats {comparison.control}")
-    return Label(f"no better than {comparison.control}", alarm=True)
+    if row.found.better is None:
+        return Label("undecided: no interval", alarm=True, short="no interval")
+    if row.found.better:
+        return Label(f"beats {row.control}", short="beats it")
+    return Label(f"no better than {row.control}", alarm=True, short="no better")
 
 
-def _ledger_notes(comparisons: Sequence[Comparison]) -> list[str]:
-    unequal = [c for c in comparisons if not c.equal_ledgers]
-    if not unequal:
+def _ledger_notes(opponents: Sequence[Opponents]) -> list[str]:
+    compared = [x.found for x in opponents if not isinstance(x.found, str)]
+    if all(found.equal_ledgers for found in compared):
         return []
-    percent = f"{LEDGER_TOLERANCE:.0%}".replace("%", " %")
-    return [f"{LEDGER_MARK} the ledgers are not equal: they differ by over {percent}"]
+    percent = f"{BUDGET_TOLERANCE:.0%}".replace("%", " %")
+    return [f"{LEDGER_MARK} unequal ledgers: their FLOPs differ by over {percent}"]
+
+
+def _control_flops(found: Comparison) -> Cell:
+    mark = "" if found.equal_ledgers else LEDGER_MARK
+    return Number(found.flops[1], "flops", mark=mark)
+
+
+_COMPARED: list[Column[Comparison]] = [
+    Column("attack", lambda x: Number(x.pairing.mean_deltas()[0], "nats"), "dL"),
+    Column("control", lambda x: Number(x.pairing.mean_deltas()[1], "nats"), "dL"),
+    Column(
+        "difference", lambda x: from_estimate(x.difference, "nats", signed=True), "dL"
+    ),
+    Column("attack", lambda x: Number(x.flops[0], "flops"), "FLOPs/example"),
+    Column("control", _control_flops, "FLOPs/example"),
+    Column("p", lambda x: Number(x.p, "p")),
+    Column("pairs", lambda x: Number(len(x.pairing.first), "count")),
+]

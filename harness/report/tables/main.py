@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator
+from dataclasses import replace
+from functools import partial
 from statistics import fmean
 
-from harness.records import Record, Verdicts, successes, wilson
+from harness.records import Record, Verdicts, successes
 from harness.report.content import (
     Cell,
     Column,
@@ -14,17 +16,19 @@ from harness.report.content import (
     Missing,
     Number,
     Table,
+    about,
+    filled,
     from_estimate,
     from_seeds,
     marked,
 )
 from harness.report.tables import beyond_loss
-from harness.report.tables.rows import BOOTSTRAP, subjects_table
-from harness.verdicts import CellsBySeed, Results, Subjects, pooled_delta
+from harness.report.tables.rows import BOOTSTRAP, arm_column, itself
+from harness.verdicts import Arm, CellsBySeed, Results, pooled_delta, same_examples
 
 ERROR_MARK = "†"
 BROKEN_MARK = "§"
-"""On what attacks did to an arm that is worse alone than the baseline under attack."""
+"""On attacks on an arm whose clean loss is above the attacked baseline arm's."""
 WORST_CASE = "worst case"
 """The heading over the worst of all attacks on each example."""
 LOSS = "loss"
@@ -35,33 +39,75 @@ LARGEST_LOSS = 700.0
 
 def main_table(results: Results, verdicts: Verdicts) -> Table:
     """Return a row for each model and arm."""
-    columns = [
-        Column("params"),
-        Column("perplexity"),
-        Column("change"),
-        Column("clean loss"),
-        *beyond_loss.headings(beyond_loss.clean_columns(results.suite)),
+    broken = {results.arm(x.model, x.arm) for x in verdicts.arms if x.broken}
+    shown = [*results.attacks, *([WORST_CASE] if _shows_worst_case(results) else [])]
+    columns: list[Column[Arm]] = [
+        arm_column(results, itself),
+        Column("params", _parameters),
+        Column("perplexity", _perplexity),
+        Column("change", _change),
+        Column("clean loss", _clean),
+        *about(_first_cells, beyond_loss.clean_columns(results.suite)),
+        *(
+            _with_mark(column, broken)
+            for attack in shown
+            for column in _attack_columns(results, attack)
+        ),
     ]
-    broken = {Subjects(x.model, x.arm) for x in verdicts.arms if x.broken}
-    further = beyond_loss.attack_columns(results.suite)
-    for attack in _columns(results):
-        columns += [Column("success", attack), Column("dL", attack)]
-        columns += beyond_loss.headings(further, attack)
-    return subjects_table(
-        results,
+    return filled(
+        "main",
+        "Clean perplexity and attacks",
         columns,
-        [(x, _cells(results, x, x in broken)) for x in results.subjects],
-        key="main",
-        title="Clean perplexity and attacks",
+        results.arms,
         caption=_caption(results),
         notes=[*_broken(broken), *_errors(results)],
     )
 
 
-def clean_losses(results: Results, subjects: Subjects) -> dict[int, float]:
+# --- the model as it is -------------------------------------------------------------
+
+
+def _parameters(arm: Arm) -> Cell:
+    for record in arm.variants.values():
+        if record.model.parameters is not None:
+            return Number(record.model.parameters, "parameters")
+    return Missing(arm.absence())
+
+
+def _perplexity(arm: Arm) -> Cell:
+    found = _perplexities(arm)
+    planned = len(arm.results.suite.seeds)
+    return from_seeds([*found.values()], "perplexity", planned) if found else _gap(arm)
+
+
+def _change(arm: Arm) -> Cell:
+    """Return the mean over seeds of perplexity / baseline's perplexity - 1."""
+    if arm.is_baseline:
+        return Label("reference")
+    own, base = _perplexities(arm), _perplexities(arm.baseline)
+    ratios = [own[seed] / base[seed] - 1 for seed in own if seed in base]
+    return Number(fmean(ratios), "fraction", signed=True) if ratios else _gap(arm)
+
+
+def _clean(arm: Arm) -> Cell:
+    found = _clean_losses(arm)
+    planned = len(arm.results.suite.seeds)
+    return from_seeds([*found.values()], "nats", planned) if found else _gap(arm)
+
+
+def _gap(arm: Arm) -> Missing:
+    known = arm.variants and arm.baseline.variants
+    return Missing("not measured" if known else arm.absence())
+
+
+def _perplexities(arm: Arm) -> dict[int, float]:
+    losses = _clean_losses(arm)
+    return {seed: math.exp(x) for seed, x in losses.items() if x < LARGEST_LOSS}
+
+
+def _clean_losses(arm: Arm) -> dict[int, float]:
     """Return nats/token by seed, from the first metric that offers a loss."""
-    records = results.variants(subjects)
-    found = {seed: _clean_loss(record) for seed, record in records.items()}
+    found = {seed: _clean_loss(record) for seed, record in arm.variants.items()}
     return {seed: loss for seed, loss in found.items() if loss is not None}
 
 
@@ -72,35 +118,55 @@ def _clean_loss(record: Record) -> float | None:
     return None
 
 
-def _perplexities(results: Results, subjects: Subjects) -> dict[int, float]:
-    losses = clean_losses(results, subjects)
-    return {seed: math.exp(x) for seed, x in losses.items() if x < LARGEST_LOSS}
+def _first_cells(arm: Arm) -> CellsBySeed | str:
+    """Return the cells of any attack: clean prompts are the same in all of them."""
+    found = (arm.cells(attack) for attack in arm.results.suite.attacks)
+    return next(filter(None, found), None) or arm.absence()
 
 
-def _cells(results: Results, subjects: Subjects, broken: bool) -> list[Cell]:
-    row: list[Cell] = [_parameters(results, subjects)]
-    planned = len(results.suite.seeds)
-    absence = _unmeasured(results, subjects)
-    perplexities = _perplexities(results, subjects)
-    losses = clean_losses(results, subjects)
-    clean = from_seeds([*perplexities.values()], "perplexity", planned)
-    row.append(clean if perplexities else absence)
-    row.append(_change(results, subjects))
-    row.append(from_seeds([*losses.values()], "nats", planned) if losses else absence)
-    row += beyond_loss.clean_cells(results, subjects)
-    attacked: list[Cell] = []
-    for attack in results.attacks:
-        cells = results.cells(subjects, attack)
-        attacked += _attack_cells(results, subjects, attack, cells)
-    if _shows_worst_case(results):
-        worst = results.worst_case(subjects)
-        attacked += _attack_cells(results, subjects, WORST_CASE, worst)
-    mark = BROKEN_MARK if broken else ""
-    return [*row, *(marked(cell, mark) for cell in attacked)]
+# --- the model under attack ---------------------------------------------------------
 
 
-def _columns(results: Results) -> list[str]:
-    return results.attacks + ([WORST_CASE] if _shows_worst_case(results) else [])
+def _attack_columns(results: Results, attack: str) -> list[Column[Arm]]:
+    columns: list[Column[CellsBySeed]] = [
+        Column("success", partial(_success, results), attack),
+        Column("dL", _delta, attack),
+        *beyond_loss.attack_columns(results.suite, attack),
+    ]
+    return about(partial(_cells, attack), columns)
+
+
+def _cells(attack: str, arm: Arm) -> CellsBySeed | str:
+    found: CellsBySeed
+    if attack == WORST_CASE:
+        planned = [x for x in arm.results.attacks if x in arm.planned]
+        found, absence = arm.worst(planned), "missing"
+    else:
+        found, absence = arm.cells(attack), arm.absence(attack)
+    if not same_examples(found.values()):
+        return "examples differ"
+    return found or absence
+
+
+def _success(results: Results, cells: CellsBySeed) -> Cell:
+    mark = ERROR_MARK if any(cell.errors for cell in cells.values()) else ""
+    shown = beyond_loss.share(
+        results.suite, cells, lambda rows: successes(rows, results.threshold)
+    )
+    return marked(shown, mark)
+
+
+def _delta(cells: CellsBySeed) -> Cell:
+    delta = pooled_delta(cells)
+    assert delta is not None  # the seeds have the same examples
+    return from_estimate(delta, "nats")
+
+
+def _with_mark(column: Column[Arm], broken: Collection[Arm]) -> Column[Arm]:
+    def fill(arm: Arm) -> Cell:
+        return marked(column.fill(arm), BROKEN_MARK if arm in broken else "")
+
+    return replace(column, fill=fill)
 
 
 def _shows_worst_case(results: Results) -> bool:
@@ -109,60 +175,10 @@ def _shows_worst_case(results: Results) -> bool:
     return len(results.attacks) > 1 and "worst" not in shown
 
 
-def _parameters(results: Results, subjects: Subjects) -> Cell:
-    for record in results.variants(subjects).values():
-        if record.model.parameters is not None:
-            return Number(record.model.parameters, "parameters")
-    return Missing(results.absence(subjects))
+# --- words --------------------------------------------------------------------------
 
 
-def _change(results: Results, subjects: Subjects) -> Cell:
-    """Return the mean over seeds of perplexity / baseline's perplexity - 1."""
-    if subjects == subjects.baseline:
-        return Label("reference")
-    own = _perplexities(results, subjects)
-    base = _perplexities(results, subjects.baseline)
-    ratios = [own[seed] / base[seed] - 1 for seed in own if seed in base]
-    if not ratios:
-        return _unmeasured(results, subjects)
-    return Number(fmean(ratios), "fraction", signed=True)
-
-
-def _unmeasured(results: Results, subjects: Subjects) -> Missing:
-    known = results.variants(subjects) and results.variants(subjects.baseline)
-    return Missing("not measured" if known else results.absence(subjects))
-
-
-def _attack_cells(
-    results: Results, subjects: Subjects, attack: str, cells: CellsBySeed
-) -> list[Cell]:
-    delta = pooled_delta(cells)
-    if delta is None:
-        reason = "examples differ" if cells else _absence(results, subjects, attack)
-        further = beyond_loss.attack_columns(results.suite)
-        return [Missing(reason)] * (2 + len(further))
-    mark = ERROR_MARK if any(cell.errors for cell in cells.values()) else ""
-    success = _success(cells, results.threshold, len(results.suite.seeds))
-    return [
-        marked(success, mark),
-        from_estimate(delta, "nats"),
-        *beyond_loss.attack_cells(results, cells),
-    ]
-
-
-def _absence(results: Results, subjects: Subjects, attack: str) -> str:
-    return "missing" if attack == WORST_CASE else results.absence(subjects, attack)
-
-
-def _success(cells: CellsBySeed, threshold: float, planned: int) -> Cell:
-    """Return the spread over seeds; of a single seed, the Wilson interval."""
-    hits = [successes(cell.rows, threshold) for cell in cells.values()]
-    if planned == 1:
-        return from_estimate(wilson(sum(hits[0]), len(hits[0])), "fraction")
-    return from_seeds([fmean(found) for found in hits], "fraction", planned)
-
-
-def _broken(broken: Collection[Subjects]) -> Iterator[str]:
+def _broken(broken: Collection[Arm]) -> Iterator[str]:
     if broken:
         yield (
             f"{BROKEN_MARK} broken: its loss without an attack is above that of the "
@@ -171,13 +187,13 @@ def _broken(broken: Collection[Subjects]) -> Iterator[str]:
 
 
 def _errors(results: Results) -> Iterator[str]:
-    for subjects in results.subjects:
+    for arm in results.arms:
         for attack in results.attacks:
-            cells = results.cells(subjects, attack).values()
+            cells = arm.cells(attack).values()
             errors = sum(cell.errors for cell in cells)
             if errors:
                 total = sum(len(cell.rows) for cell in cells)
-                where = f"{attack} on {subjects.name}"
+                where = f"{attack} on {arm.name}"
                 what = f"{errors} of {total} examples ended in an error"
                 yield f"{ERROR_MARK} {where}: {what}; they count as no success and dL 0"
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from harness.records import Certificate, Certificates, Estimate, Record, RecoverySummary
+from harness.records import (
+    Certificate,
+    Certificates,
+    Estimate,
+    RecoverySummary,
+)
 from harness.report.content import (
     Cell,
     Column,
@@ -13,10 +18,12 @@ from harness.report.content import (
     Missing,
     Number,
     Table,
+    about,
+    filled,
     from_seeds,
 )
-from harness.report.tables.rows import subjects_table
-from harness.verdicts import Results, Subjects
+from harness.report.tables.rows import arm_column, itself
+from harness.verdicts import Arm, Results
 
 WEIGHTS = "weights_non_negative"
 """The check of a certificate that measures the smallest weight."""
@@ -25,18 +32,14 @@ _WORST_FIRST = ("fail", "pass", "nothing_promised")
 
 def certificates_table(results: Results) -> Table:
     """Return a row for each model and arm: the worst of its seeds."""
-    return subjects_table(
-        results,
+    return filled(
+        "certificates",
+        "Certificates of the feed-forward networks",
         [
-            Column("certificate"),
-            Column("examined"),
-            Column("before", "smallest weight"),
-            Column("after", "smallest weight"),
-            Column("FFN monotone"),
+            arm_column(results, itself),
+            *about(lambda arm: _all(arm) or arm.absence(), _CERTIFIED),
         ],
-        [(s, _certificate_cells(results, s)) for s in results.treatments],
-        key="certificates",
-        title="Certificates of the feed-forward networks",
+        results.treatments,
         caption=(
             "Before and after recovery, the worst over seeds. Nothing follows for the "
             "whole model (end to end: none): residuals, norms and attention are not "
@@ -47,17 +50,36 @@ def certificates_table(results: Results) -> Table:
 
 def recovery_table(results: Results) -> Table:
     """Return a row for each model and arm: what training restored, on which data."""
-    return subjects_table(
-        results,
+
+    def trained(arm: Arm) -> list[RecoverySummary] | str:
+        found = list(_summaries(arm).values())
+        if found and all(summary.status == "none" for summary in found):
+            return "not trained"
+        return found or arm.absence()
+
+    planned = len(results.suite.seeds)
+    columns: list[Column[list[RecoverySummary]]] = [
+        Column(
+            "at once",
+            lambda found: _perplexity([x.loss_before for x in found], planned),
+            "held-out perplexity",
+        ),
+        Column(
+            "after",
+            lambda found: _perplexity([x.loss_after for x in found], planned),
+            "held-out perplexity",
+        ),
+        Column("tokens", _tokens),
+    ]
+    return filled(
+        "recovery",
+        "Recovery training",
         [
-            Column("at once", "held-out perplexity"),
-            Column("after", "held-out perplexity"),
-            Column("tokens"),
-            Column("data and order"),
+            arm_column(results, itself),
+            *about(trained, columns),
+            Column("data and order", _data),
         ],
-        [(s, _recovery_cells(results, s)) for s in results.treatments],
-        key="recovery",
-        title="Recovery training",
+        results.treatments,
         caption=(
             "Mean over seeds, ± the sample standard deviation (ddof 1) where there are "
             "several. Arms compare only where they saw the same tokens in the same "
@@ -66,46 +88,31 @@ def recovery_table(results: Results) -> Table:
     )
 
 
-def unequal_training(results: Results) -> list[Subjects]:
-    """Return the models and arms that were not trained as their baseline arm was."""
-    return [s for s in results.treatments if _same_training(results, s) is False]
+def unequal_training(results: Results) -> list[Arm]:
+    """Return the arms that were not trained as their baseline arm was."""
+    return [arm for arm in results.treatments if _same_training(arm) is False]
 
 
-def failed_certificates(results: Results) -> list[Subjects]:
-    """Return the models and arms that break a promise, under any seed."""
-    return [s for s in results.treatments if any(_failed(c) for c in _all(results, s))]
+def failed_certificates(results: Results) -> list[Arm]:
+    """Return the arms that break a promise, under any seed."""
+    return [
+        arm
+        for arm in results.treatments
+        if any("fail" in (x.before.status, x.after.status) for x in _all(arm))
+    ]
 
 
 # --- certificates -------------------------------------------------------------------
 
 
-def _certificate_cells(results: Results, subjects: Subjects) -> list[Cell]:
-    found = _all(results, subjects)
-    if not found:
-        return [Missing(results.absence(subjects))] * 5
-    before = [certificates.before for certificates in found]
-    after = [certificates.after for certificates in found]
-    return [
-        _statuses(before, after),
-        _examined(after),
-        _smallest(before),
-        _smallest(after),
-        _monotone(after),
-    ]
+def _all(arm: Arm) -> list[Certificates]:
+    return [x.certificate for x in arm.variants.values() if x.certificate]
 
 
-def _all(results: Results, subjects: Subjects) -> list[Certificates]:
-    records = results.variants(subjects).values()
-    return [record.certificate for record in records if record.certificate]
-
-
-def _failed(certificates: Certificates) -> bool:
-    return "fail" in (certificates.before.status, certificates.after.status)
-
-
-def _statuses(before: Sequence[Certificate], after: Sequence[Certificate]) -> Label:
+def _statuses(found: Sequence[Certificates]) -> Label:
     """Show ``pass -> FAIL``; a single word where nothing was promised."""
-    first, second = _worst(before), _worst(after)
+    first = _worst([certificates.before for certificates in found])
+    second = _worst([certificates.after for certificates in found])
     alarm = "FAIL" in (first, second)
     promised = first != second or first != "nothing promised"
     return Label(f"{first} -> {second}" if promised else first, alarm=alarm)
@@ -117,12 +124,8 @@ def _worst(certificates: Sequence[Certificate]) -> str:
     return "FAIL" if worst == "fail" else worst.replace("_", " ")
 
 
-def _monotone(certificates: Sequence[Certificate]) -> Label:
-    answer = "yes" if all(c.ffn_monotone for c in certificates) else "no"
-    return Label(f"{answer} ({certificates[0].activation})")
-
-
-def _examined(certificates: Sequence[Certificate]) -> Label:
+def _examined(found: Sequence[Certificates]) -> Label:
+    certificates = [x.after for x in found]
     least = min(certificates, key=lambda c: c.examined - c.expected)
     if least.expected == 0:
         return Label(f"{least.examined}, none promised")
@@ -137,28 +140,30 @@ def _smallest(certificates: Sequence[Certificate]) -> Cell:
     return Number(min(known), "weight", signed=True) if known else Missing("none")
 
 
+def _monotone(found: Sequence[Certificates]) -> Label:
+    answer = "yes" if all(x.after.ffn_monotone for x in found) else "no"
+    return Label(f"{answer} ({found[0].after.activation})")
+
+
+_CERTIFIED: list[Column[list[Certificates]]] = [
+    Column("certificate", _statuses),
+    Column("examined", _examined),
+    Column("before", lambda x: _smallest([c.before for c in x]), "smallest weight"),
+    Column("after", lambda x: _smallest([c.after for c in x]), "smallest weight"),
+    Column("FFN monotone", _monotone),
+]
+
+
 # --- recovery -----------------------------------------------------------------------
 
 
-def _recovery_cells(results: Results, subjects: Subjects) -> list[Cell]:
-    found = _summaries(results, subjects)
-    if not found:
-        return [Missing(results.absence(subjects))] * 4
-    if all(summary.status == "none" for summary in found.values()):
-        return [*[Label("none")] * 3, _data(results, subjects)]
-    planned = len(results.suite.seeds)
-    tokens = {summary.tokens for summary in found.values()}
-    return [
-        _perplexity([s.loss_before for s in found.values()], planned),
-        _perplexity([s.loss_after for s in found.values()], planned),
-        Number(min(tokens), "count") if len(tokens) == 1 else Label("varies", True),
-        _data(results, subjects),
-    ]
+def _summaries(arm: Arm) -> dict[int, RecoverySummary]:
+    return {seed: x.recovery for seed, x in arm.variants.items() if x.recovery}
 
 
-def _summaries(results: Results, subjects: Subjects) -> dict[int, RecoverySummary]:
-    records: dict[int, Record] = results.variants(subjects)
-    return {seed: r.recovery for seed, r in records.items() if r.recovery}
+def _tokens(found: Sequence[RecoverySummary]) -> Cell:
+    tokens = {summary.tokens for summary in found}
+    return Number(min(tokens), "count") if len(tokens) == 1 else Label("varies", True)
 
 
 def _perplexity(losses: Sequence[Estimate | None], planned: int) -> Cell:
@@ -172,18 +177,20 @@ def _perplexity(losses: Sequence[Estimate | None], planned: int) -> Cell:
     return from_seeds(values, "perplexity", planned)
 
 
-def _data(results: Results, subjects: Subjects) -> Label:
-    if subjects == subjects.baseline:
-        return Label("the measure")
-    same = _same_training(results, subjects)
+def _data(arm: Arm) -> Cell:
+    if not _summaries(arm):
+        return Missing(arm.absence())
+    if arm.is_baseline:
+        return Label("reference")
+    same = _same_training(arm)
     if same is None:
         return Label("no baseline to compare", alarm=True)
     return Label("as baseline") if same else Label("NOT EQUAL", alarm=True)
 
 
-def _same_training(results: Results, subjects: Subjects) -> bool | None:
+def _same_training(arm: Arm) -> bool | None:
     """Compare tokens and order with the baseline arm's; None where it is not there."""
-    own, base = _summaries(results, subjects), _summaries(results, subjects.baseline)
+    own, base = _summaries(arm), _summaries(arm.baseline)
     shared = [seed for seed in own if seed in base]
     if not shared:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from harness.records import Estimate
 from harness.report.content import (
     Cell,
@@ -10,10 +12,11 @@ from harness.report.content import (
     Label,
     Missing,
     Table,
+    filled,
     from_estimate,
     from_seeds,
 )
-from harness.verdicts import Results, Subjects
+from harness.verdicts import Arm, Results
 
 KINDS: dict[str, Kind] = {
     "perplexity": "perplexity",
@@ -21,6 +24,8 @@ KINDS: dict[str, Kind] = {
     "fraction": "fraction",
 }
 """How numbers of a unit are shown; others as plain numbers."""
+Name = tuple[str, str]
+"""A metric's label and the name of one of its estimates."""
 
 
 def metrics_tables(results: Results) -> list[Table]:
@@ -29,38 +34,37 @@ def metrics_tables(results: Results) -> list[Table]:
 
 
 def _table(results: Results, model: str) -> Table:
-    columns = [s for s in results.treatments if s.model == model]
-    names = [name for s in columns for name in _names(results, s)]
-    rows = [
-        [Label(".".join(name)), *[_cell(results, s, *name) for s in columns]]
-        for name in dict.fromkeys(names)
+    arms = [arm for arm in results.treatments if arm.model == model]
+    columns: list[Column[Name]] = [
+        Column("metric", lambda name: Label(".".join(name))),
+        *(Column(arm.label, partial(_cell, arm)) for arm in arms),
     ]
-    spread = (
-        "± is the sample standard deviation (ddof 1) over seeds."
-        if len(results.suite.seeds) > 1
-        else "[a, b] is the record's 95 % interval, within the run."
-    )
-    return Table(
-        key=f"metrics.{model}",
-        title=f"Metrics of {model}",
-        columns=[Column("metric"), *[Column(s.arm) for s in columns]],
-        rows=rows,
-        caption=spread,
+    return filled(
+        f"metrics.{model}",
+        f"Metrics of {model}",
+        columns,
+        dict.fromkeys(name for arm in arms for name in _names(arm)),
+        caption=(
+            "± is the sample standard deviation (ddof 1) over seeds."
+            if len(results.suite.seeds) > 1
+            else "[a, b] is the record's 95 % interval, within the run."
+        ),
     )
 
 
-def _names(results: Results, subjects: Subjects) -> list[tuple[str, str]]:
-    records = results.variants(subjects).values()
+def _names(arm: Arm) -> list[Name]:
+    records = arm.variants.values()
     return [(m, e) for r in records for m, found in r.results.items() for e in found]
 
 
-def _cell(results: Results, subjects: Subjects, metric: str, estimate: str) -> Cell:
-    records = results.variants(subjects).values()
+def _cell(arm: Arm, name: Name) -> Cell:
+    metric, estimate = name
+    records = arm.variants.values()
     found = [record.results.get(metric, {}).get(estimate) for record in records]
     known = [one for one in found if one is not None]
     if not known:
-        return Missing(results.absence(subjects))
-    planned = len(results.suite.seeds)
+        return Missing(arm.absence())
+    planned = len(arm.results.suite.seeds)
     if planned == 1:
         return from_estimate(known[0], _kind(known[0]))
     values = [one.value for one in known if one.value is not None]

@@ -2,49 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 
-from harness.report.content import Cell, Column, Label, Table
-from harness.verdicts import Results, Subjects
+from harness.report.content import Column, Label, RowT
+from harness.verdicts import Arm, Results
 
 BOOTSTRAP = "[a, b] is a 95 % interval by bootstrap over documents and seeds"
 """Said of intervals that rest on the rows of all seeds."""
 
-Row = tuple[Subjects, Sequence[Cell]]
-"""What a row is about, and what stands behind its name."""
+
+def arm_column(results: Results, arm: Callable[[RowT], Arm]) -> Column[RowT]:
+    """Return the column that names the model and arm that a row is about."""
+    short = "" if len(results.suite.models) > 1 else "arm"
+    return Column("model (arm)", lambda row: label(arm(row)), short=short)
 
 
-def subjects_table(
-    results: Results,
-    columns: Sequence[Column],
-    rows: Iterable[Row],
-    *,
-    key: str,
-    title: str,
-    caption: str,
-    notes: Sequence[str] = (),
-    keys: int = 1,
-) -> Table:
-    """Return a table whose rows begin with the model and arm that they are about."""
-    return Table(
-        key=key,
-        title=title,
-        columns=[heading(results), *columns],
-        rows=[[label(results, subjects), *cells] for subjects, cells in rows],
-        caption=caption,
-        notes=notes,
-        keys=keys,
-    )
+def label(arm: Arm) -> Label:
+    """Name an arm; where there is one model only, its own label says enough."""
+    made = "" if arm.source is None else f" (from {arm.source})"
+    short = "" if len(arm.results.suite.models) > 1 else arm.label + made
+    return Label(arm.name + made, short=short)
 
 
-def heading(results: Results) -> Column:
-    """Return the heading of the column that names subjects."""
-    return Column("model (arm)", short="" if len(results.suite.models) > 1 else "arm")
-
-
-def label(results: Results, subjects: Subjects) -> Label:
-    """Name a row; where there is one model only, its arm says enough."""
-    source = results.source(subjects)
-    made = "" if source is None else f" (from {source})"
-    short = "" if len(results.suite.models) > 1 else subjects.arm + made
-    return Label(subjects.name + made, short=short)
+def itself(arm: Arm) -> Arm:
+    """Return the arm: in most tables, a row is an arm."""
+    return arm

@@ -1,12 +1,12 @@
-"""What was found on one arm, on the others: all pairs."""
+"""Prompts that were found on one arm, scored on the others: all pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 
-from harness.records import Estimate, bootstrap_mean, exceeds
+from harness.records import bootstrap_mean, exceeds
 from harness.report.content import (
     Cell,
     Column,
@@ -14,54 +14,52 @@ from harness.report.content import (
     Missing,
     Number,
     Table,
+    about,
+    filled,
     from_estimate,
 )
-from harness.report.tables.rows import BOOTSTRAP, subjects_table
-from harness.verdicts import Results, Subjects, pooled_delta
+from harness.report.tables.rows import BOOTSTRAP, arm_column
+from harness.verdicts import Arm, Results, pooled_delta
 
 
 @dataclass(frozen=True)
 class Carried:
     """The dL of one arm's adversarial prompts on another arm, in nats/token."""
 
-    deltas: list[float]
-    documents: list[str]
-    seeds: list[int]
-
-    def mean(self) -> Estimate:
-        """Estimate the mean, resampling documents and seeds."""
-        return bootstrap_mean(
-            self.deltas, self.documents, self.seeds, unit="nats/token"
-        )
+    arm: Arm
+    """The other arm."""
+    source: str
+    """The arm on which an attack found the prompts."""
+    attack: str
+    deltas: list[float] = field(default_factory=list)
+    documents: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
 
 
 def transfers(results: Results) -> list[str]:
-    """Return the labels of the suite's transfer attacks."""
+    """Return the labels of the attacks that replay prompts on other arms."""
     return [x for x in results.attacks if results.shows(x) == "transferability"]
 
 
 def transfer_table(results: Results) -> Table:
     """Return a row for each arm, arm that prompts come from, and attack."""
-    return subjects_table(
-        results,
+    columns: list[Column[Carried]] = [
+        arm_column(results, lambda row: row.arm),
+        Column("made on", lambda row: Label(row.source)),
+        Column("attack", lambda row: Label(row.attack)),
+        *about(_scored, _SCORED),
+    ]
+    return filled(
+        "transfer",
+        "Transfer between arms",
+        columns,
         [
-            Column("made on"),
-            Column("attack"),
-            Column("transferred", "dL"),
-            Column("on the arm itself", "dL"),
-            Column("where it was made", "dL"),
-            Column("transferred", "success"),
-            Column("on the arm itself", "success"),
-            Column("examples"),
-        ],
-        [
-            (subjects, cells)
+            row
             for transfer in transfers(results)
-            for subjects in results.subjects
-            for cells in _rows(results, subjects, transfer)
+            for arm in results.arms
+            if transfer in arm.planned
+            for row in carried(arm, transfer)
         ],
-        key="transfer",
-        title="Transfer between arms",
         caption=(
             f"Prompts that an attack found on one arm, scored on another; {BOOTSTRAP}. "
             "Where prompts from elsewhere do more harm than those that the attack "
@@ -72,59 +70,61 @@ def transfer_table(results: Results) -> Table:
     )
 
 
-def carried(
-    results: Results, subjects: Subjects, transfer: str
-) -> dict[tuple[str, str], Carried]:
-    """Return what became of prompts on an arm, by the arm and attack they come from."""
+def carried(arm: Arm, transfer: str) -> Iterator[Carried]:
+    """Yield what became of prompts on an arm, by the arm and attack they come from.
+
+    A single one without numbers where the transfer is not complete.
+    """
     found: dict[tuple[str, str], Carried] = {}
-    for seed, cell in results.cells(subjects, transfer).items():
+    for seed, cell in arm.cells(transfer).items():
         for row in cell.rows:
             for step in row.trace:
                 key = str(step["source"]), str(step["attack"])
-                one = found.setdefault(key, Carried([], [], []))
+                one = found.setdefault(key, Carried(arm, *key))
                 one.deltas.append(float(step["delta_loss"]))
                 one.documents.append(row.document_id)
                 one.seeds.append(seed)
-    return found
+    yield from found.values() or [Carried(arm, "others", transfer)]
 
 
-def _rows(results: Results, subjects: Subjects, transfer: str) -> list[list[Cell]]:
-    if not results.planned(subjects, transfer):
-        return []
-    found = carried(results, subjects, transfer)
-    if not found:
-        gap = Missing(results.absence(subjects, transfer))
-        return [[Label("others"), Label(transfer), *[gap] * 6]]
-    return [
-        [
-            Label(source),
-            Label(attack),
-            from_estimate(one.mean(), "nats"),
-            _delta(results, subjects, attack),
-            _delta(results, Subjects(subjects.model, source), attack),
-            _share(results, one.deltas),
-            _own_share(results, subjects, attack),
-            Number(len(one.deltas), "count"),
-        ]
-        for (source, attack), one in found.items()
-    ]
+def _scored(row: Carried) -> Carried | str:
+    return row if row.deltas else row.arm.absence(row.attack)
 
 
-def _delta(results: Results, subjects: Subjects, attack: str) -> Cell:
-    delta = pooled_delta(results.cells(subjects, attack))
+def _mean(row: Carried) -> Cell:
+    estimate = bootstrap_mean(row.deltas, row.documents, row.seeds, unit="nats/token")
+    return from_estimate(estimate, "nats")
+
+
+def _delta(arm: Arm, attack: str) -> Cell:
+    delta = pooled_delta(arm.cells(attack))
     if delta is None:
-        return Missing(results.absence(subjects, attack))
+        return Missing(arm.absence(attack))
     return from_estimate(delta, "nats")
 
 
-def _own_share(results: Results, subjects: Subjects, attack: str) -> Cell:
-    cells = results.cells(subjects, attack).values()
-    deltas = [row.delta_loss for cell in cells for row in cell.rows]
+def _own_share(row: Carried) -> Cell:
+    cells = row.arm.cells(row.attack).values()
+    deltas = [sample.delta_loss for cell in cells for sample in cell.rows]
     if not deltas:
-        return Missing(results.absence(subjects, attack))
-    return _share(results, deltas)
+        return Missing(row.arm.absence(row.attack))
+    return _share(row.arm.results, deltas)
 
 
 def _share(results: Results, deltas: Sequence[float]) -> Cell:
     hits = [exceeds(delta, results.threshold) for delta in deltas]
     return Number(fmean(hits), "fraction")
+
+
+_SCORED: list[Column[Carried]] = [
+    Column("transferred", _mean, "dL"),
+    Column("on the arm itself", lambda x: _delta(x.arm, x.attack), "dL"),
+    Column(
+        "where it was made",
+        lambda x: _delta(x.arm.results.arm(x.arm.model, x.source), x.attack),
+        "dL",
+    ),
+    Column("transferred", lambda x: _share(x.arm.results, x.deltas), "success"),
+    Column("on the arm itself", _own_share, "success"),
+    Column("examples", lambda x: Number(len(x.deltas), "count")),
+]

@@ -15,10 +15,10 @@ from harness.run import TOLERANCE_NATS, read
 from harness.verdicts.pairing import pooled_delta
 from harness.verdicts.questions import attacks, seeds
 from harness.verdicts.questions.answers import FULL, absent, answer
-from harness.verdicts.questions.arm import Arm
 from harness.verdicts.questions.equal_loss import equal_clean_loss
 from harness.verdicts.questions.planted import planted_weakness
 from harness.verdicts.questions.transfers import transfer
+from harness.verdicts.results import Arm
 
 
 def ask(arm: Arm) -> list[Judged]:
@@ -101,18 +101,17 @@ def _replay(arm: Arm) -> Judged:
 
 def _completeness(arm: Arm) -> Judged:
     """Count what is missing of the arm, the baseline, and what is derived of either."""
-    own = arm.subjects
     derived = [
         label
         for label, section in arm.results.suite.arms.items()
         if section.derive_from is not None
-        and own.arm in (section.derive_from, section.match_loss_of)
+        and arm.label in (section.derive_from, section.match_loss_of)
     ]
-    arms = {own.arm, own.baseline.arm, *derived}
+    arms = {arm.label, arm.baseline.label, *derived}
     units = [
         unit
         for unit in arm.results.survey.units
-        if unit.model == own.model and unit.arm in arms
+        if unit.model == arm.model and unit.arm in arms
     ]
     holes = [unit for unit in units if unit.state.status != "complete"]
     named = ", ".join(f"{unit.id} ({unit.state.status})" for unit in holes[:3])

@@ -9,8 +9,7 @@ import numpy as np
 
 from harness.records import Judged, bootstrap_mean, successes, wilson
 from harness.verdicts.questions.answers import FULL, absent, answer
-from harness.verdicts.questions.arm import Arm
-from harness.verdicts.results import mean_flops
+from harness.verdicts.results import Arm, mean_flops
 
 if TYPE_CHECKING:
     from harness.records import DiagnosticStatus

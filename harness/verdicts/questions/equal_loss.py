@@ -7,8 +7,7 @@ from statistics import fmean
 from harness.records import Judged
 from harness.verdicts.pairing import Pairing
 from harness.verdicts.questions.answers import FULL, absent, answer
-from harness.verdicts.questions.arm import Arm
-from harness.verdicts.results import Subjects
+from harness.verdicts.results import Arm
 
 MATCH_NATS = 0.02
 """Clean losses that are as close as this are called equal."""
@@ -21,7 +20,7 @@ def equal_clean_loss(arm: Arm) -> Judged:
     match = match_of(arm)
     if isinstance(match, str):
         return absent("equal_clean_loss", match)
-    name, pairing = match.subjects.arm, arm.against(match)
+    name, pairing = match.label, arm.against(match)
     if pairing is None:
         return absent("equal_clean_loss", f"{name} has not been attacked alike")
     found, apart = pairing.difference(), _clean_loss_apart(pairing)
@@ -55,12 +54,10 @@ def match_of(arm: Arm) -> Arm | str:
     if apart is not None and abs(apart) <= MATCH_NATS:
         return arm.baseline
     sections = arm.results.suite.arms.items()
-    brought = [
-        x for x, section in sections if section.match_loss_of == arm.subjects.arm
-    ]
+    brought = [x for x, section in sections if section.match_loss_of == arm.label]
     if not brought:
         return f"no arm was brought to its clean loss: {FULL}"
-    match = Arm(arm.results, Subjects(arm.subjects.model, brought[0]))
+    match = arm.results.arm(arm.model, brought[0])
     for record in match.variants.values():
         if record.derivation is not None and not record.derivation.achieved:
             return f"{brought[0]}: {record.derivation.reason}"

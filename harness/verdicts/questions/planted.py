@@ -8,8 +8,7 @@ from typing import Any
 from harness.data import content_key
 from harness.records import Judged, Record, SampleRow, wilson
 from harness.verdicts.questions.answers import FULL, absent, answer
-from harness.verdicts.questions.arm import Arm
-from harness.verdicts.results import Subjects
+from harness.verdicts.results import Arm
 
 ENOUGH = 0.9
 """Of the planted dL: an attack that reaches so much of it has found as much."""
@@ -19,18 +18,16 @@ RECOVERY = 0.95
 
 def planted_weakness(arm: Arm) -> Judged:
     """Count the examples on which an attack on the copy finds what was planted."""
-    constraints = arm.results.survey.plan.experiment.arms
     copies = [
-        label
-        for label, section in arm.results.suite.arms.items()
-        if constraints[label].role == "plant"
-        and section.derive_from == arm.subjects.arm
+        other
+        for other in arm.results.arms
+        if (other.model, other.source) == (arm.model, arm.label)
+        and other.role == "plant"
     ]
     if not copies:
         return _absent(f"no weakness was planted into a copy: {FULL}")
-    name = copies[0]
-    copy = Arm(arm.results, Subjects(arm.subjects.model, name))
-    variants = copy.variants
+    copy = copies[0]
+    name, variants = copy.label, copy.variants
     if not variants:
         return _absent(f"{name} is {copy.absence()}")
     for record in variants.values():

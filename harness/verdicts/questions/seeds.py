@@ -21,7 +21,7 @@ from harness.records import (
 )
 from harness.run import examine_rows
 from harness.verdicts.questions.answers import absent
-from harness.verdicts.questions.arm import Arm
+from harness.verdicts.results import Arm
 
 if TYPE_CHECKING:
     from harness.records import DiagnosticStatus

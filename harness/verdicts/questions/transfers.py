@@ -10,7 +10,7 @@ import numpy as np
 from harness.records import Judged, exceeds, mcnemar, paired_difference
 from harness.verdicts.pairing import Pairing, pair
 from harness.verdicts.questions.answers import absent, answer
-from harness.verdicts.questions.arm import Arm
+from harness.verdicts.results import Arm
 
 MCNEMAR_LEVEL = 0.05
 
@@ -74,9 +74,9 @@ def _source(arm: Arm, pairing: Pairing) -> str | None:
         for source in dict.fromkeys(sources):
             best = _best_from(row.trace, source)
             totals.setdefault(source, []).append(best or 0.0)
-    totals.pop(arm.subjects.arm, None)
+    totals.pop(arm.label, None)
     if not arm.is_baseline:
-        return arm.subjects.baseline.arm if totals else None
+        return arm.baseline.label if totals else None
     return max(totals, key=lambda name: float(np.mean(totals[name])), default=None)
 
 

@@ -9,6 +9,11 @@ from harness.report.formats.latex import render_latex
 from harness.report.formats.text import WIDTH, narrower, render_text
 
 
+def heading(title, group=""):
+    """Return a column of a table whose cells are given."""
+    return Column(title, Label, group)
+
+
 def table(columns, rows, keys=1):
     return Table("key", "A title", columns, rows, "A caption.", keys=keys)
 
@@ -24,7 +29,7 @@ def number(value):
 
 
 def test_numbers_align_under_the_name_of_their_group() -> None:
-    columns = [Column("arm"), Column("clean", "loss"), Column("attacked", "loss")]
+    columns = [heading("arm"), heading("clean", "loss"), heading("attacked", "loss")]
     rows = [
         [Label("baseline"), number(2.4), number(0.55)],
         [Label("gauge"), number(12.4), Missing("failed")],
@@ -42,7 +47,7 @@ def test_numbers_align_under_the_name_of_their_group() -> None:
 
 
 def test_a_table_without_rows_has_its_headings() -> None:
-    lines = printed(table([Column("a"), Column("b")], []))
+    lines = printed(table([heading("a"), heading("b")], []))
     assert lines == ["-  -", "a  b", "-  -", "-  -"]
 
 
@@ -50,8 +55,8 @@ def test_a_table_without_rows_has_its_headings() -> None:
 def test_a_table_that_is_too_wide_becomes_narrower_ones(long) -> None:
     """The printer does not become wider, whatever the names are."""
     name = "very " * (long // 5) + "x" * long
-    group = [Column(f"{place} {name}", "group") for place in "abc"]
-    columns = [Column("arm"), Column("attack"), *group, *map(Column, "defgh")]
+    group = [heading(f"{place} {name}", "group") for place in "abc"]
+    columns = [heading("arm"), heading("attack"), *group, *map(heading, "defgh")]
     cells = [Number(1234567.0, "nats", interval=(-1e5, 1e5))] * 8
     wide = table(columns, [[Label(name), Label(name), *cells]], keys=2)
     lines = printed(wide)
@@ -64,14 +69,14 @@ def test_a_table_that_is_too_wide_becomes_narrower_ones(long) -> None:
 
 
 def test_columns_of_a_group_stay_together() -> None:
-    columns = [Column("arm"), *(Column("x", f"group {i // 2}") for i in range(12))]
+    columns = [heading("arm"), *(heading("x", f"group {i // 2}") for i in range(12))]
     row = [Label("baseline"), *[Number(0.5, "nats", interval=(0.41, 0.59))] * 12]
     parts = [[c.group for c in x.columns[1:]] for x in narrower(table(columns, [row]))]
     assert [len(groups) for groups in parts] == [4, 4, 4]
 
 
 def test_a_wide_table_is_several_tabulars_in_latex() -> None:
-    columns = [Column("arm"), *(Column(f"c{i}", f"g{i // 2}") for i in range(12))]
+    columns = [heading("arm"), *(heading(f"c{i}", f"g{i // 2}") for i in range(12))]
     row = [Label("baseline"), *[Number(0.5, "nats", interval=(0.41, 0.59))] * 12]
     made = render_latex(Report("r", [], [], [table(columns, [row])]))
     assert made.count(r"\begin{table}") == 1
