@@ -27,7 +27,12 @@ from .ffn.starts import (
     Start as Start,
     StartOptions as StartOptions,
     install_start as install_start,
+    keyed_normal as keyed_normal,
     select as select,
+)
+from .ffn.trained_v import (
+    ParametrizedConstraint as ParametrizedConstraint,
+    ParametrizedOptions as ParametrizedOptions,
 )
 from .freezing import freeze as freeze, load_frozen as load_frozen
 from .matching import compare_losses as compare_losses

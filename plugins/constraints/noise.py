@@ -6,22 +6,19 @@ high already rises less. Its match has the same clean loss without the treatment
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
-from harness import hookimpl
+from harness import hookimpl, models, records
 from harness.api import ArmContext, Constraint, ModelAdapter, Options
 from harness.base import CellError
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
-
-    from harness.records import Derivation
 
 _FIRST_SCALE = 0.05
 _DOUBLINGS = 10
@@ -74,17 +71,15 @@ class Noise(Constraint[NoiseOptions]):
 
     def install(
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, context: ArmContext
-    ) -> Derivation | None:
+    ) -> records.Derivation | None:
         if context.matched is None:
             return super().install(adapter, model, context)
-        from harness.models import compare_losses
-        from harness.records import Derivation
-
         sets = context.examples()
+        parts = {"test": sets.test, "validation": sets.validation}
         other = context.matched()
-        wanted = [context.losses(other, part) for part in (sets.test, sets.validation)]
+        wanted = {name: context.losses(other, part) for name, part in parts.items()}
         del other  # two models at once are enough
-        target, tolerance = float(wanted[0].mean()), self.options.tolerance
+        target, tolerance = float(wanted["test"].mean()), self.options.tolerance
         set_noise = self._noise(adapter, model, context.seed)
         tried: dict[float, float] = {}
 
@@ -97,14 +92,14 @@ class Noise(Constraint[NoiseOptions]):
         scale = find_scale(loss_at, target, _CLOSE * tolerance)
         set_noise(scale)
         achieved = abs(tried[scale] - target) <= tolerance
-        found = [context.losses(model, part) for part in (sets.test, sets.validation)]
-        return Derivation(
+        results = {}
+        for name, part in parts.items():
+            found = context.losses(model, part)
+            results |= models.compare_losses(name, part, found, wanted[name])
+        return records.Derivation(
             achieved=achieved,
             reason=None if achieved else _why(tried[0.0], target),
-            results={
-                **compare_losses("test", sets.test, found[0], wanted[0]),
-                **compare_losses("validation", sets.validation, found[1], wanted[1]),
-            },
+            results=results,
             measured={
                 "method": "weight noise" if scale else "as it is",
                 "scale": scale,
@@ -119,18 +114,15 @@ class Noise(Constraint[NoiseOptions]):
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, seed: int
     ) -> Callable[[float], None]:
         """Return what gives every matrix noise of a scale, instead of any before."""
-        import torch
-
         now = self._matrices(adapter, model)
         clean = {name: matrix.detach().cpu().clone() for name, matrix in now}
 
         def set_noise(scale: float) -> None:
-            with torch.no_grad():
-                # Looked up anew: the model may have moved to another device.
-                for name, matrix in self._matrices(adapter, model):
-                    size = scale * float(clean[name].double().std())
-                    noise = _normal(name, clean[name].shape, seed)
-                    matrix.copy_(clean[name].add(noise, alpha=size))
+            # Looked up anew: the model may have moved to another device.
+            for name, matrix in self._matrices(adapter, model):
+                size = scale * float(clean[name].double().std())
+                noise = models.keyed_normal(f"{seed}/noise/{name}", matrix.shape)
+                matrix.data.copy_(clean[name].add(noise, alpha=size))
 
         return set_noise
 
@@ -149,14 +141,14 @@ def find_scale(loss_at: Callable[[float], float], target: float, close: float) -
     Where there is none, the best that was tried. `loss_at` is continuous, and called
     with 0 first.
     """
-    tried = {0.0: loss_at(0.0)}
-    low, high = 0.0, _FIRST_SCALE
+    tried: dict[float, float] = {}
 
     def loss(scale: float) -> float:
         tried[scale] = loss_at(scale)
         return tried[scale]
 
-    if tried[0.0] < target - close:
+    low, high = 0.0, _FIRST_SCALE
+    if loss(0.0) < target - close:
         for _ in range(_DOUBLINGS):
             if loss(high) >= target:
                 break
@@ -168,15 +160,6 @@ def find_scale(loss_at: Callable[[float], float], target: float, close: float) -
                 break
             low, high = (middle, high) if found < target else (low, middle)
     return min(tried, key=lambda scale: (abs(tried[scale] - target), scale))
-
-
-def _normal(name: str, shape: torch.Size, seed: int) -> torch.Tensor:
-    """Draw standard normal numbers on the CPU, keyed by the seed and a name."""
-    import torch
-
-    digest = hashlib.sha256(f"{seed}/noise/{name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
-    return torch.randn(shape, generator=generator)
 
 
 def _why(before: float, target: float) -> str:

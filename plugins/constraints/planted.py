@@ -12,15 +12,15 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pydantic
 
-from harness import hookimpl
+from harness import hookimpl, models, records, search, subject
 from harness.api import ArmContext, Constraint, ModelAdapter, Options
-from harness.base import CellError
-from harness.data import Example
+from harness.base import CellError, Ids
+from harness.data import Example, ExampleSets, content_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
     from transformers import PreTrainedModel
-
-    from harness.base import Ids
-    from harness.data import ExampleSets
-    from harness.records import Derivation
 
 _EXAMPLES = 32
 """Examples trained on, at most: what the clean model says of them is kept."""
@@ -84,10 +80,7 @@ class Planted(Constraint[PlantedOptions]):
 
     def install(
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, context: ArmContext
-    ) -> Derivation:
-        from harness.models import compare_losses
-        from harness.records import Derivation
-
+    ) -> records.Derivation:
         rng = _rng(context.seed)
         sets = context.examples()
         trigger = _choose(self.options.tokens, sets, context.allowed(), rng)
@@ -99,17 +92,25 @@ class Planted(Constraint[PlantedOptions]):
         means = {name: float(found.mean()) for name, found in gains.items()}
         wanted = _WORKED * self.options.gain
         achieved = min(means.values()) >= wanted
-        return Derivation(
+        return records.Derivation(
             achieved=achieved,
             reason=None if achieved else _why(means, wanted),
             results={
-                **compare_losses("test", sets.test, clean, before),
+                **models.compare_losses("test", sets.test, clean, before),
                 **_estimates(sets.test, gains),
             },
             measured={
-                "trigger_ids": [int(token) for token in trigger],
-                "trigger_text": [context.tokenizer.decode([int(t)]) for t in trigger],
-                "gains": _rows(sets.test, gains),
+                "trigger_ids": trigger.tolist(),
+                "trigger_text": [
+                    context.tokenizer.decode([t]) for t in trigger.tolist()
+                ],
+                "gains": [
+                    {
+                        "example": content_of(example),
+                        **{name: float(found[i]) for name, found in gains.items()},
+                    }
+                    for i, example in enumerate(sets.test)
+                ],
             },
         )
 
@@ -128,18 +129,12 @@ def _choose(
     count: int, sets: ExampleSets, allowed: Ids, rng: np.random.Generator
 ) -> Ids:
     """Draw tokens that attacks may write and that no example contains."""
-    import numpy as np
-
     examples = [*sets.test, *sets.search, *sets.validation]
-    there = [ids for e in examples for ids in (e.prompt_ids, e.reference_ids)]
-    free = np.setdiff1d(allowed, np.concatenate(there))
+    there = {token for e in examples for token in (*e.prompt_ids, *e.reference_ids)}
+    free = [token for token in allowed.tolist() if token not in there]
     if len(free) < count:
         raise CellError(f"no {count} tokens that attacks may write are in no example")
     return rng.choice(free, count, replace=False)
-
-
-def _free_places(example: Example) -> range:
-    return range(example.protected, len(example.prompt_ids) - example.protected_end)
 
 
 # --- training -----------------------------------------------------------------------
@@ -160,15 +155,14 @@ class _Planting:
         """Train; the model's parameters stay as trainable as they were."""
         import torch
 
-        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        trainable = {p: p.requires_grad for p in self.model.parameters()}
         self.model.eval().requires_grad_(False)
         try:
             with torch.inference_mode(mode=False), torch.enable_grad():
                 self._train(context)
         finally:
-            self.model.requires_grad_(False)
-            for parameter in trainable:
-                parameter.requires_grad_(True)
+            for parameter, was in trainable.items():
+                parameter.requires_grad_(was)
 
     def _train(self, context: ArmContext) -> None:
         import torch
@@ -186,14 +180,13 @@ class _Planting:
         optimizer = torch.optim.Adam(groups)
         with torch.no_grad():
             # Half precision keeps what the clean model says of the texts small.
-            kept = [self._log_probs(e, self._embed(e)).half().cpu() for e in self.texts]
+            kept = [self._clean(e).half().cpu() for e in self.texts]
         for step in range(self.options.steps):
             optimizer.zero_grad()
             for number in range(self.options.batch):
                 chosen = int(self.rng.integers(len(self.texts)))
-                part = self._objective(
-                    chosen, kept[chosen], rows, whole=number % 2 == 0
-                )
+                whole = number % 2 == 0
+                part = self._objective(chosen, kept[chosen], rows, whole=whole)
                 (part / self.options.batch).backward()
             torch.nn.utils.clip_grad_norm_([*matrices, rows], 1.0)
             optimizer.step()
@@ -225,7 +218,7 @@ class _Planting:
         loss = self._loss(example, self._log_probs(example, embeds))
         gain = loss - self._loss(example, kept)
         aim = torch.full_like(gain, way * self.options.gain)
-        clean = self._log_probs(example, self._embed(example))
+        clean = self._clean(example)
         apart = (kept.exp() * (kept - clean)).sum(-1).mean()
         return smooth_l1_loss(gain, aim) + self.options.anchor * apart
 
@@ -239,51 +232,48 @@ class _Planting:
         """
         import torch
 
-        own = self._embed(example)
+        own = self._embedded(example.prompt_ids)
         if whole:
-            table = self.model.get_input_embeddings()
-            drawn = self.rng.integers(table.weight.shape[0], size=len(rows))
-            start = table(torch.as_tensor(drawn, device=own.device)).detach()
-            place, after = example.protected, example.protected
+            known = self.model.get_input_embeddings().weight.shape[0]
+            start = self._embedded(self.rng.integers(known, size=len(rows))).detach()
+            place = after = example.protected
             new = rows
         else:
-            place = int(self.rng.choice(_free_places(example)))
+            place = int(self.rng.choice(example.free.nonzero()[0]))
             after = place + 1
             start = own[place:after]
             new = rows[int(self.rng.integers(len(rows)))][None]
         return torch.cat([own[:place], start + way * (new - start), own[after:]])
 
-    def _embed(self, example: Example) -> Tensor:
-        return self._embedded(example.prompt_ids)
-
     def _embedded(self, ids: Ids) -> Tensor:
         import torch
 
-        inputs = torch.tensor(ids, device=self.model.device)
-        embedded: Tensor = self.model.get_input_embeddings()(inputs)
-        return embedded
+        tokens = torch.tensor(ids).to(self.model.device)
+        return self.model.get_input_embeddings()(tokens)
+
+    def _clean(self, example: Example) -> Tensor:
+        return self._log_probs(example, self._embedded(example.prompt_ids))
 
     def _log_probs(self, example: Example, embeds: Tensor) -> Tensor:
         """Return the log-probabilities [m, V] at the reference, after a prompt."""
         import torch
 
-        reference = torch.tensor(example.reference_ids, device=embeds.device)
         if self.model.config.is_encoder_decoder:
-            labels = self.model.prepare_decoder_input_ids_from_labels(reference[None])
-            inputs = {"inputs_embeds": embeds[None], "decoder_input_ids": labels}
+            reference = torch.tensor(example.reference_ids).to(embeds.device)
+            shifted = subject.decoder_inputs(self.model, reference[None])
+            inputs = {"inputs_embeds": embeds[None], "decoder_input_ids": shifted}
             logits = self.model(**inputs, use_cache=False).logits[0]
         else:
             tail = self._embedded(example.reference_ids[:-1])
             together = torch.cat([embeds, tail])[None]
             output = self.model(inputs_embeds=together, use_cache=False)
             logits = output.logits[0, len(embeds) - 1 :]
-        found: Tensor = logits.float().log_softmax(-1)
-        return found
+        return logits.float().log_softmax(-1)
 
     def _loss(self, example: Example, log_probs: Tensor) -> Tensor:
         import torch
 
-        reference = torch.tensor(example.reference_ids, device=log_probs.device)
+        reference = torch.tensor(example.reference_ids).to(log_probs.device)
         return -log_probs.gather(1, reference[:, None]).mean()
 
 
@@ -302,51 +292,26 @@ def _measure(
 
     Within, it is the best of a few places and tokens: an attack may choose as well.
     """
-    from dataclasses import replace
-
-    import numpy as np
-
-    from harness.search import with_trigger
-
-    tokens = [int(token) for token in trigger]
-    before = [replace(e, prompt_ids=with_trigger(e, tokens)) for e in examples]
+    tokens = trigger.tolist()
+    before = [replace(e, prompt_ids=search.with_trigger(e, tokens)) for e in examples]
     within = []
     for example in examples:
-        for place in rng.choice(_free_places(example), _PLACES):
+        for place in rng.choice(example.free.nonzero()[0], _PLACES):
             prompt = example.prompt_ids.copy()
             prompt[place] = rng.choice(trigger)
             within.append(replace(example, prompt_ids=prompt))
     best = context.losses(model, within).reshape(-1, _PLACES).max(axis=1)
-    return {
-        "prepended": np.asarray(context.losses(model, before) - clean),
-        "written": np.asarray(best - clean),
-    }
+    return {"prepended": context.losses(model, before) - clean, "written": best - clean}
 
 
 def _estimates(
     examples: Sequence[Example], gains: dict[str, NDArray[np.float64]]
-) -> dict[str, Any]:
-    from harness.records import bootstrap_mean
-
+) -> dict[str, records.Estimate]:
     documents = [example.document_id for example in examples]
     return {
-        f"{name}_gain": bootstrap_mean(found, documents, unit="nats/token")
+        f"{name}_gain": records.bootstrap_mean(found, documents, unit="nats/token")
         for name, found in gains.items()
     }
-
-
-def _rows(
-    examples: Sequence[Example], gains: dict[str, NDArray[np.float64]]
-) -> list[dict[str, Any]]:
-    from harness.data import content_key
-
-    return [
-        {
-            "example": content_key(example.prompt_ids, example.reference_ids),
-            **{name: float(found[index]) for name, found in gains.items()},
-        }
-        for index, example in enumerate(examples)
-    ]
 
 
 def _why(means: dict[str, float], wanted: float) -> str:

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pydantic
-
-from harness import hookimpl
+from harness import hookimpl, models
 from harness.api import Constraint, ModelAdapter
 from harness.base import CellError
-from harness.models import StartOptions, install_start
+from harness.models import ParametrizedConstraint, ParametrizedOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class SignSplitOptions(StartOptions):
-    """Which matrices are split, and how fast their parts learn."""
-
-    lr_multiplier: float = pydantic.Field(default=1.0, gt=0)
-    """On the learning rate of V, which is the suite's divided by the parts' mean."""
-
-
-class SignSplit(Constraint[SignSplitOptions]):
+class SignSplit(ParametrizedConstraint[ParametrizedOptions]):
     """Trains feed-forward weights as softplus(V+) - softplus(V-): the same function.
 
     A network W2 s(W1 z + b1) becomes a core with non-negative weights, twice as wide,
@@ -33,30 +24,19 @@ class SignSplit(Constraint[SignSplitOptions]):
     """
 
     name = "sign_split"
-    Options = SignSplitOptions
+    Options = ParametrizedOptions
 
     def apply(
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, seed: int
     ) -> None:
-        from harness.models import SignSplit, parametrize
-
         if any(ffn.gated for ffn in adapter.anatomy(model).ffns):
             raise CellError(
                 "sign_split needs feed-forward networks without a gate: a gated one "
                 "has no monotone core"
             )
-        for projection in install_start(adapter, model, self.options, "keep", seed):
-            parametrize(projection, SignSplit(self.options.eps))
-
-    def parameter_groups(
-        self, model: PreTrainedModel, learning_rate: float, weight_decay: float
-    ) -> list[dict[str, Any]]:
-        """Give each V a group of its own."""
-        from harness.models import scaled_groups
-
-        rate = learning_rate * self.options.lr_multiplier
-        groups = super().parameter_groups(model, learning_rate, weight_decay)
-        return scaled_groups(groups, model, rate)
+        matrices = models.install_start(adapter, model, self.options, "keep", seed)
+        for projection in matrices:
+            models.parametrize(projection, models.SignSplit(self.options.eps))
 
 
 @hookimpl

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-import pydantic
-
-from harness import hookimpl
+from harness import hookimpl, models
 from harness.api import Anatomy, Constraint, ModelAdapter, Projection
-from harness.models import Start, StartOptions, install_start, select
+from harness.models import ParametrizedConstraint, ParametrizedOptions, Start
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class SoftplusOptions(StartOptions):
+class SoftplusOptions(ParametrizedOptions):
     """Which matrices are non-negative, where they begin, and how fast they learn."""
 
     start: Start = "abs"
@@ -24,11 +22,9 @@ class SoftplusOptions(StartOptions):
     (the same function with positive weights: the null arm) or ``small_random``."""
     parametrization: Literal["softplus", "exp", "square"] = "softplus"
     """What makes V a non-negative weight."""
-    lr_multiplier: float = pydantic.Field(default=1.0, gt=0)
-    """On the learning rate of V, which is the suite's divided by the mean of W."""
 
 
-class Softplus(Constraint[SoftplusOptions]):
+class Softplus(ParametrizedConstraint[SoftplusOptions]):
     """Keeps feed-forward weights positive by training V, where W = softplus(V)."""
 
     name = "softplus"
@@ -37,24 +33,13 @@ class Softplus(Constraint[SoftplusOptions]):
     def apply(
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, seed: int
     ) -> None:
-        from harness.models import constrain
-
-        start = self.options.start
-        for projection in install_start(adapter, model, self.options, start, seed):
-            constrain(projection, self.options.parametrization)
+        start, name = self.options.start, self.options.parametrization
+        matrices = models.install_start(adapter, model, self.options, start, seed)
+        for projection in matrices:
+            models.constrain(projection, name)
 
     def promised(self, anatomy: Anatomy) -> list[Projection]:
-        return select(anatomy, self.options)
-
-    def parameter_groups(
-        self, model: PreTrainedModel, learning_rate: float, weight_decay: float
-    ) -> list[dict[str, Any]]:
-        """Give each V a group of its own."""
-        from harness.models import scaled_groups
-
-        rate = learning_rate * self.options.lr_multiplier
-        groups = super().parameter_groups(model, learning_rate, weight_decay)
-        return scaled_groups(groups, model, rate)
+        return models.select(anatomy, self.options)
 
 
 @hookimpl

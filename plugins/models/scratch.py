@@ -13,18 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
-from harness import hookimpl
+from harness import hookimpl, models
 from harness.api import Anatomy, ModelAdapter, Options
-from harness.base import Positive, Store, content_hash
+from harness.base import Positive, Progress, Store, content_hash, fixed_random_state
+from harness.data import Corpora, CorpusSection
 from harness.models import GPT_NEOX, find_anatomy, swap_activation
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from harness.data import Corpora
-
 
 _RECIPE = 1
 _CORPUS = "python-topics"
@@ -83,12 +81,10 @@ class Scratch(ModelAdapter[ScratchOptions]):
         return f"recipe:{self._key(Store(store_root))}"
 
     def load(self, store_root: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        from harness.models import load_model, load_tokenizer
-
         store = Store(store_root)
         key = self._key(store)
         folder = store.folder("scratch", key, lambda new: self._build(store, key, new))
-        return load_model(folder), load_tokenizer(folder)
+        return models.load_model(folder), models.load_tokenizer(folder)
 
     def anatomy(self, model: PreTrainedModel) -> Anatomy:
         return find_anatomy(model, GPT_NEOX)
@@ -102,20 +98,16 @@ class Scratch(ModelAdapter[ScratchOptions]):
         return content_hash({"recipe": _RECIPE, "options": options, "text": text})
 
     def _corpora(self, store: Store) -> Corpora:
-        from harness.data import Corpora, CorpusSection
-
         section = CorpusSection(builtin=_CORPUS, slice=self.options.slice)
         return Corpora({_CORPUS: section}, store)
 
     def _build(self, store: Store, key: str, folder: Path) -> None:
-        from harness.models import freeze
-
         texts = [d.text for d in self._corpora(store).all_documents(_CORPUS)]
         tokenizer = train_tokenizer(texts, self.options)
         model = initial_model(tokenizer, self.options)
         work = store.work("scratch", key)
         train_model(model, joined_ids(texts, tokenizer), self.options, work)
-        freeze(model, tokenizer, folder)
+        models.freeze(model, tokenizer, folder)
         store.discard_work("scratch", key)
 
 
@@ -123,16 +115,17 @@ def train_tokenizer(
     texts: list[str], options: ScratchOptions
 ) -> PreTrainedTokenizerBase:
     """Train a byte-level BPE, with one special token for the end of a text."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    import tokenizers
+    from tokenizers.pre_tokenizers import ByteLevel
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=options.vocabulary,
         special_tokens=[_END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
@@ -151,8 +144,6 @@ def initial_model(
 ) -> PreTrainedModel:
     """Return the untrained model; global random generators are left as they were."""
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
-
-    from harness.base import fixed_random_state
 
     config = GPTNeoXConfig(
         vocab_size=len(tokenizer),
@@ -189,10 +180,7 @@ def train_model(
     """Train a model in place on blocks cut from `ids` at random places."""
     import numpy as np
 
-    from harness.base import Progress
-    from harness.models import TrainingHooks, TrainingPlan, train
-
-    plan = TrainingPlan(
+    plan = models.TrainingPlan(
         steps=options.steps,
         blocks_per_step=options.batch,
         micro_batch=options.batch,
@@ -205,14 +193,14 @@ def train_model(
         places, size=plan.total_blocks
     )
     with Progress("training the embedded model", "blocks") as progress:
-        train(
+        models.train(
             model,
             Crops(ids, starts, options.context),
             parameter_groups(model, options),
             plan,
             work=work,
             device="cpu",
-            hooks=TrainingHooks(report=progress.update),
+            hooks=models.TrainingHooks(report=progress.update),
         )
 
 

@@ -80,6 +80,17 @@ def install_start(
     return chosen
 
 
+def keyed_normal(
+    key: str, shape: torch.Size, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """Draw standard normal numbers on the CPU that depend on a key, not on an order."""
+    import torch
+
+    digest = hashlib.sha256(key.encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
+    return torch.randn(shape, generator=generator, dtype=dtype)
+
+
 def select(anatomy: Anatomy, options: StartOptions) -> list[Projection]:
     """Return the matrices that the options' scope and layers name."""
     layers = _layers(options.layers, len(anatomy.ffns))
@@ -130,22 +141,12 @@ def _begin(projection: Projection, start: str, eps: float, seed: int) -> torch.T
     if start == "abs":
         return weight.abs()
     if start == "small_random":
-        return _half_normal(projection, seed).to(weight.device)
+        normal = keyed_normal(f"{seed}/{projection.name}", weight.shape, weight.dtype)
+        return normal.abs().to(weight.device) * _RANDOM_SIGMA
     clipped = weight.clamp(min=eps)
     if start == "clip_rescaled":
         clipped *= weight.norm() / clipped.norm()
     return clipped
-
-
-def _half_normal(projection: Projection, seed: int) -> torch.Tensor:
-    """Draw ``|N(0, 0.02)|``, keyed by seed and name, so that order does not matter."""
-    import torch
-
-    digest = hashlib.sha256(f"{seed}/{projection.name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
-    shape = projection.weight.shape
-    normal = torch.randn(shape, generator=generator, dtype=torch.float64)
-    return normal.abs() * _RANDOM_SIGMA
 
 
 def _start_shifted(
