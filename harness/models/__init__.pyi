@@ -41,5 +41,6 @@ from .sections import RecoverySection as RecoverySection
 from .training import (
     TrainingHooks as TrainingHooks,
     TrainingPlan as TrainingPlan,
+    spent_training as spent_training,
     train as train,
 )

@@ -361,6 +361,11 @@ def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
+def spent_training(work: Path) -> Cost:
+    """Return what training in a folder has spent, interrupted attempts included."""
+    return _read_cost(work / _SPENT)
+
+
 def _read_cost(path: Path) -> Cost:
     return Cost.model_validate_json(path.read_text()) if path.exists() else Cost()
 

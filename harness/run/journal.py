@@ -68,11 +68,11 @@ class Journal:
 
     @contextmanager
     def stage(
-        self, name: str, phase: Phase, subject: Subject | None = None
+        self, name: str, phase: Phase | None, subject: Subject | None = None
     ) -> Iterator[None]:
         """Log a stage of the unit, and note what it spent, also where it fails.
 
-        Without a subject, that is time and memory.
+        Without a subject, that is time and memory; without a phase, nothing is noted.
         """
         logger.info("%s ...", name)
         metered = (
@@ -83,7 +83,7 @@ class Journal:
                 yield
             finally:
                 meter.stop()
-                self.note({phase: meter.cost()})
+                self.note({phase: meter.cost()} if phase else {})
                 logger.info("%s took %.1f s", name, meter.seconds)
 
     def void(self) -> None:
@@ -120,6 +120,14 @@ class Journal:
 def spent_so_far(path: Path) -> Ledger:
     """Return what the attempts in a journal spent, which came to nothing."""
     return Ledger(spent=total(line.spent for line in _read(path)))
+
+
+def together(*ledgers: Ledger) -> Ledger:
+    """Add up ledgers."""
+    return Ledger(
+        kept=total(ledger.kept for ledger in ledgers),
+        spent=total(ledger.spent for ledger in ledgers),
+    )
 
 
 def total(parts: Iterable[Costs]) -> dict[Phase, Cost]:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from harness.api import CellKey
 from harness.base import CellError, utc_now
-from harness.records import Ledger, Record, write_record
+from harness.records import Record, write_record
 from harness.run.assembly import Outcome, assemble
 from harness.run.cell import run_cell
 from harness.run.context import RunContext
 from harness.run.folder import state_of
-from harness.run.journal import Journal, total
+from harness.run.journal import Journal, together
 from harness.run.log import unit_log
 from harness.run.variant import load_subject, run_variant
 from harness.run.workbench import Work, Workbench
@@ -64,6 +64,7 @@ class Runner:
 
     def _outcome(self, unit: Unit, journal: Journal) -> Outcome:
         outcome = Outcome(restarts=journal.restarts)
+        failure: BaseException | None = None
         try:
             self._announce(unit)
             if isinstance(unit, CellPlan):
@@ -75,12 +76,10 @@ class Runner:
                 run_variant(Work(self._run, self._bench, unit, journal, outcome))
         except (Exception, SystemExit) as error:  # one unit must not end the suite
             logger.exception("%s failed", unit.id)
-            outcome.fail(error)
-        made, own = outcome.ledger, journal.ledger()
-        outcome.ledger = Ledger(
-            kept={} if outcome.error else total([made.kept, own.kept]),
-            spent=total([made.spent, own.spent]),
-        )
+            failure = error
+        outcome.ledger = together(outcome.ledger, journal.ledger())
+        if failure:
+            outcome.fail(failure)
         return outcome
 
     def _sources_complete(self, plan: VariantPlan) -> None:

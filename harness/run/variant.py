@@ -22,10 +22,18 @@ import torch
 from harness.api import Constraint, MetricContext, ModelAdapter
 from harness.base import Strict, fixed_random_state, write_json
 from harness.data import Document
-from harness.models import certify, freeze, load_frozen, recover
+from harness.models import (
+    Recovered,
+    certify,
+    freeze,
+    load_frozen,
+    recover,
+    spent_training,
+)
 from harness.records import (
     Certificate,
     Certificates,
+    Cost,
     Derivation,
     Diagnostic,
     Ledger,
@@ -35,7 +43,7 @@ from harness.run.arm_context import arm_context
 from harness.run.context import RunContext
 from harness.run.diagnostics.subject import examine
 from harness.run.folder import write_samples
-from harness.run.journal import Journal, spent_so_far
+from harness.run.journal import Journal, spent_so_far, together
 from harness.run.workbench import Work
 from harness.subject import Subject, TokenRules
 from harness.suite import EXAMINED, VariantPlan
@@ -57,7 +65,7 @@ def run_variant(work: Work[VariantPlan]) -> None:
     try:
         folder = subject_folder(run, plan)
     except Exception:
-        outcome.ledger = spent_so_far(_making_journal(run, plan))
+        outcome.ledger = _spent_making(run, plan)
         raise
     made = Made.model_validate_json((folder / MADE).read_text())
     outcome.certificate, outcome.recovery = made.certificate, made.recovery
@@ -89,6 +97,7 @@ def load_subject(run: RunContext, plan: VariantPlan) -> Subject:
 
 
 MADE = "made.json"
+_JOURNAL = "journal.jsonl"
 
 
 class Made(Strict):
@@ -109,8 +118,18 @@ def subject_folder(run: RunContext, plan: VariantPlan) -> Path:
     return folder
 
 
-def _making_journal(run: RunContext, plan: VariantPlan) -> Path:
-    return run.store.work("subjects", plan.subject_key) / "journal.jsonl"
+def _spent_making(run: RunContext, plan: VariantPlan) -> Ledger:
+    """Return what was spent on a subject that is not made yet."""
+    work = run.store.work("subjects", plan.subject_key)
+    trained = _training(Cost(), spent_training(work))
+    return together(spent_so_far(work / _JOURNAL), trained)
+
+
+def _training(kept: Cost, spent: Cost) -> Ledger:
+    """Return the ledger of a training; of none, an empty one."""
+    if spent == Cost():
+        return Ledger()
+    return Ledger(kept={"train": kept}, spent={"train": spent})
 
 
 @dataclass
@@ -122,7 +141,8 @@ class _Making:
 
     def into(self, folder: Path) -> None:
         """Make the subject: its model, how it was trained, what is known of it."""
-        journal = Journal(_making_journal(self.run, self.plan), self.run.device)
+        work = self.run.store.work("subjects", self.plan.subject_key)
+        journal = Journal(work / _JOURNAL, self.run.device)
         stage = journal.stage
         with fixed_random_state(self.plan.seed):
             with stage("load", "load"):
@@ -132,8 +152,8 @@ class _Making:
                 derivation = self._constrain(model, tokenizer)
             with stage("certify the constrained model", "certify"):
                 before = self._certify(model, inputs)
-            with stage("recover", "train"):
-                recovery = self._recover(model, tokenizer, folder / TRAINING)
+            with stage("recover", None):  # training keeps its own accounts
+                recovered = self._recover(model, tokenizer, folder / TRAINING)
             with stage("freeze", "freeze"):
                 freeze(model, tokenizer, folder / "model")
                 frozen, _ = load_frozen(folder / "model")
@@ -141,10 +161,12 @@ class _Making:
                 after = self._certify(frozen, inputs)
         made = Made(
             certificate=Certificates(before=before, after=after),
-            recovery=recovery,
+            recovery=recovered.summary,
             derivation=derivation,
             parameters=sum(p.numel() for p in frozen.parameters()),
-            ledger=journal.ledger(),
+            ledger=together(
+                journal.ledger(), _training(recovered.kept, recovered.spent)
+            ),
         )
         write_json(folder / MADE, made.model_dump(mode="json"))
 
@@ -189,11 +211,12 @@ class _Making:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         log_file: Path,
-    ) -> RecoverySummary:
+    ) -> Recovered:
         run, plan = self.run, self.plan
         section = run.suite.recovery
         if section is None or not run.suite.arms[plan.arm].recovers:
-            return RecoverySummary(status="none", steps=0, tokens=0)
+            none = RecoverySummary(status="none", steps=0, tokens=0)
+            return Recovered(none, kept=Cost(), spent=Cost())
         log = TrainingLog(run, plan)
         with (
             run.progress(f"{plan.id}: recovery", "tokens") as progress,
@@ -216,7 +239,7 @@ class _Making:
                 should_stop=should_stop,
             )
         shutil.copyfile(log.path, log_file)
-        return recovered.summary
+        return recovered
 
     @property
     def _adapter(self) -> ModelAdapter[Any]:

@@ -1,0 +1,329 @@
+"""Plugins that do what they must not: each is named, and no other result is touched."""
+
+import json
+
+import numpy as np
+import pytest
+
+from harness.cli import main
+from harness.testing import TEXT, tiny_model, tiny_tokenizer
+
+# Elsewhere in the tests a warning is an error; here it is to be logged.
+pytestmark = pytest.mark.filterwarnings("default:warned by a plugin")
+
+SUITE = """
+name: vandals
+models:
+  tiny: {adapter: pythia, path: model}
+arms:
+  baseline: {}
+corpora:
+  test: {path: text.jsonl}
+metrics:
+  perplexity: {corpus: test, context: 32}
+examples:
+  test: {corpus: test, count: 3}
+  prompt_tokens: 8
+  reference_tokens: 5
+attacks: {ATTACKS}
+controls: none
+seeds: [7]
+"""
+PLUGIN = '''
+"""Attacks and a metric that break what others use."""
+
+import logging
+import sys
+import warnings
+
+from harness import hookimpl
+from harness.api import Adversarial, Attack, Budget, Metric
+
+
+class Vandal(Attack):
+    """Return prompts as they are, and do something after the first."""
+
+    controls = ()
+
+    def run(self, subject, examples, context):
+        for number, example in enumerate(examples.test):
+            yield Adversarial(example.id, example.prompt_ids)
+            if not number:
+                self.strike(subject, examples)
+
+    def budget(self, examples):
+        return Budget(0, 0)
+
+
+class Weights(Vandal):
+    """Write into weights."""
+
+    name = "weights"
+
+    def strike(self, subject, examples):
+        next(subject.huggingface()[0].parameters()).data.mul_(1.5)
+
+
+class Raises(Weights):
+    """Write into weights, and fail."""
+
+    name = "raises"
+
+    def strike(self, subject, examples):
+        super().strike(subject, examples)
+        raise RuntimeError("out of ideas")
+
+
+class Examples(Vandal):
+    """Write into an example."""
+
+    name = "examples"
+
+    def strike(self, subject, examples):
+        examples.test[2].prompt_ids[0] = 5
+
+
+class Sly(Vandal):
+    """Write into an example that is locked."""
+
+    name = "sly"
+
+    def strike(self, subject, examples):
+        examples.test[2].reference_ids.flags.writeable = True
+        examples.test[2].reference_ids[0] = 5
+
+
+class Quits(Vandal):
+    """End the process."""
+
+    name = "quits"
+
+    def strike(self, subject, examples):
+        sys.exit(0)
+
+
+class Talks(Vandal):
+    """Say something in every way."""
+
+    name = "talks"
+
+    def strike(self, subject, examples):
+        print("printed by a plugin")
+        warnings.warn("warned by a plugin", UserWarning, stacklevel=1)
+        logging.getLogger("transformers").warning("logged by a library")
+        logging.getLogger("somebody.else").warning("logged by somebody else")
+
+
+class Scale(Metric):
+    """Write into weights."""
+
+    name = "scale"
+
+    def measure(self, subject, context):
+        next(subject.huggingface()[0].parameters()).data.mul_(1.5)
+        yield {"row": 1}
+
+    def summarise(self, rows):
+        return {}
+
+
+class QuitsToo(Metric):
+    """End the process."""
+
+    name = "quits_too"
+
+    def measure(self, subject, context):
+        sys.exit(0)
+
+    def summarise(self, rows):
+        return {}
+
+
+@hookimpl
+def register_attacks():
+    return [Weights, Raises, Examples, Sly, Quits, Talks]
+
+
+@hookimpl
+def register_metrics():
+    return [Scale, QuitsToo]
+'''
+HONEST = "hotflip: {flips: 1, candidates: 4}"
+VANDALS = ("weights", "raises", "examples", "sly", "quits", "talks")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Return a folder with the model, its text and the plugins."""
+    folder = tmp_path_factory.mktemp("vandals")
+    tiny_model(num_hidden_layers=2).save_pretrained(folder / "model")
+    tiny_tokenizer().save_pretrained(folder / "model")
+    rng, words = np.random.default_rng(0), TEXT.split()
+    lines = [{"text": " ".join(rng.permutation(words * 2))} for _ in range(6)]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "text.jsonl").write_text(text)
+    (folder / "vandals.py").write_text(PLUGIN)
+    return folder
+
+
+def run(place, name, *attacks, options=()):
+    """Run a suite with these attacks; return the exit code and the run folder."""
+    suite, out = place / f"{name}.yaml", place / "runs" / name
+    suite.write_text(SUITE.replace("ATTACKS", ", ".join(attacks)))
+    plugins = ("--plugins", str(place / "vandals.py"))
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(suite), "--out", str(out), *plugins, *options])
+    return ended.value.code, out
+
+
+@pytest.fixture(scope="module")
+def done(place):
+    """Return the folder of a run with all vandals, an honest attack after each."""
+    attacks = []
+    for vandal in VANDALS:
+        honest = f"after_{vandal}: {{attack: hotflip, flips: 1, candidates: 4}}"
+        attacks += [f"{vandal}: {{}}", honest]
+    code, out = run(place, "all", *attacks)
+    assert code == 1
+    return out
+
+
+@pytest.fixture(scope="module")
+def honest_rows(place):
+    code, out = run(place, "honest", HONEST)
+    assert code == 0
+    return samples(out, "hotflip")
+
+
+def folder_of(out, attack):
+    (folder,) = out.glob(f"cells/tiny.baseline.s7.{attack}-????????")
+    return folder
+
+
+def record(out, attack):
+    return json.loads((folder_of(out, attack) / "record.json").read_text())
+
+
+def samples(out, attack):
+    return (folder_of(out, attack) / "samples.jsonl").read_text()
+
+
+CHANGED = {"weights": "the weights of the subject", "sly": "the examples"}
+
+
+@pytest.mark.parametrize("attack", CHANGED)
+def test_what_others_use_is_compared_and_who_changed_it_is_named(done, attack):
+    found = record(done, attack)
+    assert found["status"] == "failed"
+    assert found["samples"] is None
+    message = found["error"]["message"]
+    assert message.startswith(f"the attack {attack!r} changed {CHANGED[attack]}")
+    assert "loaded again" in message
+
+
+def test_an_attack_that_fails_is_looked_after_too(done):
+    found = record(done, "raises")
+    assert "the attack 'raises' changed the weights" in found["error"]["message"]
+    assert "out of ideas" in (folder_of(done, "raises") / "log.txt").read_text()
+
+
+def test_examples_are_read_only(done):
+    found = record(done, "examples")
+    assert "read-only" in found["error"]["message"]
+    assert "in strike" in found["error"]["traceback"]
+
+
+def test_sys_exit_in_a_plugin_is_the_failure_of_its_unit(done):
+    error = record(done, "quits")["error"]
+    assert error["type"] == "SystemExit"
+    assert error["message"] == "a plugin called sys.exit(0)"
+    assert "in strike" in error["traceback"]
+
+
+@pytest.mark.parametrize("vandal", VANDALS)
+def test_cells_after_a_vandal_are_as_without_it(done, honest_rows, vandal):
+    assert samples(done, f"after_{vandal}") == honest_rows
+
+
+def test_rows_that_were_scored_on_changed_weights_are_not_kept(place, done):
+    again, _ = run(place, "all", *_attacks_of(place))
+    assert again == 1
+    found = record(done, "weights")
+    assert found["provenance"]["restarts"] == 1
+    assert found["status"] == "failed"
+    rows = folder_of(done, "weights") / "samples.partial.jsonl"
+    lines = map(json.loads, rows.read_text().splitlines())
+    assert not [line["row"] for line in lines if line["row"]]
+
+
+def _attacks_of(place):
+    text = (place / "all.yaml").read_text()
+    inner = text.split("attacks: {", 1)[1].split("}\ncontrols", 1)[0]
+    return [inner]
+
+
+def test_a_log_holds_what_happened_and_what_was_said(done):
+    log = (folder_of(done, "talks") / "log.txt").read_text().splitlines()
+    assert all(line[:4].isdigit() and line[10] == " " for line in log if "INFO" in line)
+    for said in (
+        "INFO harness.printed: printed by a plugin",
+        "UserWarning: warned by a plugin",
+        "WARNING transformers: logged by a library",
+        "WARNING somebody.else: logged by somebody else",
+        "attempt 1",
+        "3/3 test/2: unchanged, dL 0",
+        "complete",
+    ):
+        assert len([line for line in log if said in line]) == 1, said
+
+
+def test_a_failure_is_in_the_log_with_its_traceback(done):
+    log = (folder_of(done, "examples") / "log.txt").read_text()
+    assert "ERROR" in log
+    assert "Traceback (most recent call last)" in log
+    assert "ValueError: assignment destination is read-only" in log
+
+
+def test_the_log_of_a_variant_has_its_stages_in_order(done):
+    (path,) = done.glob("variants/*/log.txt")
+    log, at = path.read_text(), 0
+    for stage in (
+        *("load ...", "constrain ...", "certify the constrained model ..."),
+        *("recover ...", "freeze ...", "certify the frozen model ..."),
+        *("load the frozen subject ...", "metric perplexity ...", "diagnostics ..."),
+    ):
+        at = log.index(f": {stage}", at)
+
+
+def test_the_ledger_of_a_variant_has_its_phases(done):
+    (path,) = done.glob("variants/*/record.json")
+    ledger = json.loads(path.read_text())["ledger"]
+    phases = {"load", "train", "certify", "freeze", "metrics"}
+    assert set(ledger["kept"]) == set(ledger["spent"]) == phases
+    assert all(cost["seconds"] > 0 for cost in ledger["kept"].values())
+    assert ledger["kept"]["metrics"]["sequences_forward"] > 0
+
+
+def test_the_ledger_of_a_cell_has_its_search_and_its_scoring(done):
+    kept = record(done, "after_weights")["ledger"]["kept"]
+    assert set(kept) == {"load", "attack", "rescore"}
+    assert kept["rescore"]["sequences_forward"] == 2 * 3
+    quits = record(done, "quits")
+    failed, attempts = quits["ledger"], 1 + quits["provenance"]["restarts"]
+    assert failed["kept"] == {}
+    assert failed["spent"]["rescore"]["sequences_forward"] == 2 * attempts
+
+
+@pytest.mark.parametrize(
+    ("metric", "sentence"),
+    [
+        ("scale", "the metric 'scale' changed the weights of the subject"),
+        ("quits_too", "a plugin called sys.exit(0)"),
+    ],
+)
+def test_a_metric_fails_its_variant(place, metric, sentence):
+    options = ("--set", f"metrics={{{metric}: {{}}}}")
+    code, out = run(place, metric, "none: {}", options=options)
+    assert code == 1
+    (path,) = out.glob("variants/*/record.json")
+    assert sentence in json.loads(path.read_text())["error"]["message"]
