@@ -1,4 +1,8 @@
-from .activations import register_activations as register_activations
+from .activations import (
+    hull_of as hull_of,
+    make_activation as make_activation,
+    register_activations as register_activations,
+)
 from .certificate import certify as certify
 from .checkpoints import (
     CheckpointAdapter as CheckpointAdapter,

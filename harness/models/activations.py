@@ -1,10 +1,10 @@
-"""Activations of our own: GELU held flat left of its minimum.
+"""Non-decreasing hulls of GELU: constant left of its minimum.
 
 GELU falls to -0.16997 at x = -0.75179 before it rises, so a network built on it is not
 monotone whatever its weights are. Its hull, ``gelu(max(x, minimum))``, is the
 non-decreasing function closest to it. The two forms that models use, erf and tanh,
-have a hull each. Plain transformers does not know these names: a model that needs
-them fails to load there, instead of running with another function.
+have a hull each. Plain transformers does not know their names: there, a model with a
+hull fails to load instead of running with another function.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class GeluNewHull(nn.Module):
 
 
 def register_activations() -> None:
-    """Make our activations known to transformers, for configurations that name them."""
+    """Register the hulls with transformers, for configurations that name them."""
     from transformers.activations import ACT2FN
 
     ACT2FN["gelu_hull"] = GeluHull

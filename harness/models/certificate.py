@@ -1,13 +1,13 @@
 """Certificates: what is known of a model's feed-forward networks, and what is not.
 
 Non-negative W1 and W2 with a non-decreasing activation make each network monotone in
-every coordinate, whatever training did. Six checks look at what is really there: the
-effective weights, the activation over the range it works in, Jacobians and boxes at
-real hidden vectors, and whether "monotone" says anything about inputs that occur. For
-the whole model nothing follows, and the certificate says so.
+every coordinate, whatever training did. Six checks examine the model itself: its
+effective weights, the activation over its working range, Jacobians and boxes at real
+hidden vectors, and whether any two real inputs are comparable at all. Nothing follows
+for the model as a whole, and the certificate says so.
 
-A promise that was not examined is a promise broken: no matrix found, fewer networks
-than the model has layers, or a weight that is not finite all fail.
+What was promised and could not be examined counts as a failure: no matrix found, fewer
+networks than the model has layers, or a weight that is not finite.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from harness.api import FFN, Anatomy, Constraint, ModelAdapter, Projection
+from harness.base import Ids
 from harness.models.activations import NON_DECREASING
 from harness.models.ffn.examination import (
     MINIMUM_VECTORS,
@@ -35,8 +36,6 @@ from harness.records import Certificate, CertificateCheck
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.base import Ids
-
 Status = Literal["pass", "fail", "not_promised", "not_applicable"]
 
 
@@ -46,7 +45,7 @@ def certify(
     constraint: Constraint[Any],
     inputs: Sequence[Ids],
 ) -> Certificate:
-    """Examine a model, constrained or frozen, at the hidden vectors of real inputs.
+    """Examine a model, constrained or frozen, on real inputs.
 
     `inputs` are arrays of token ids with 64 tokens or more in all. The model may be on
     any device; it is left as it was. Raises CellError where there are too few tokens.
@@ -71,7 +70,7 @@ def certify(
 def minimum_weight(anatomy: Anatomy, constraint: Constraint[Any]) -> float:
     """Return the smallest effective weight among the promised matrices.
 
-    Where nothing is promised, among all of the feed-forward networks; NaN where a
+    If nothing is promised, it is the smallest of all feed-forward weights. NaN if any
     weight is NaN.
     """
     matrices = constraint.promised(anatomy) or _all_matrices(anatomy)
@@ -79,18 +78,18 @@ def minimum_weight(anatomy: Anatomy, constraint: Constraint[Any]) -> float:
         return float(torch.stack([p.weight.min() for p in matrices]).min())
 
 
-# --- what is claimed ----------------------------------------------------------------
+# --- the claim ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Claim:
-    """What a constraint promises of a model, and what of that was found."""
+    """What a constraint promises for a model, and which parts that concerns."""
 
     anatomy: Anatomy
     made: bool
     """True where the constraint promises anything."""
     matrices: tuple[Projection, ...]
-    """The promised ones that are part of the model; without a promise, all."""
+    """The promised matrices that the model has; all where nothing is promised."""
     expected: int
     """How many matrices had to be examined."""
     ffns: tuple[FFN, ...]
@@ -129,7 +128,7 @@ class _Claim:
 def _part_of(
     anatomy: Anatomy, promised: list[Projection] | None
 ) -> Iterator[Projection]:
-    """Yield each matrix once, if its name leads to it in the model."""
+    """Yield each matrix once, if the model has it under its name."""
     modules = dict(anatomy.model.named_modules())
     seen: set[str] = set()
     for projection in _all_matrices(anatomy) if promised is None else promised:
@@ -140,7 +139,7 @@ def _part_of(
 
 
 def _expected(anatomy: Anatomy, promised: int) -> int:
-    """Count the matrices to examine, without relying on what was found alone."""
+    """Count the matrices to examine: no fewer than the configured layers have."""
     layers = _configured_layers(anatomy)
     if promised and len(anatomy.ffns) >= layers:
         return promised
@@ -157,7 +156,7 @@ def _all_matrices(anatomy: Anatomy) -> list[Projection]:
     return [p for ffn in anatomy.ffns for p in ffn.projections]
 
 
-# --- what it amounts to -------------------------------------------------------------
+# --- the checks ---------------------------------------------------------------------
 
 
 def _weights_check(claim: _Claim) -> CertificateCheck:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from harness import models
 from harness.api import Anatomy, LocalPath, ModelAdapter, Options
 from harness.base import CellError, MissingResource, UsageError, fingerprint_files
 from harness.models.families import Family, find_anatomy, swap_activation
@@ -38,9 +39,9 @@ class CheckpointOptions(Options):
     path: LocalPath
     """A folder as `save_pretrained` writes it, or an id of the Hugging Face hub."""
     revision: str | None = None
-    """Of a hub id: the branch, tag or commit; by default its main branch."""
+    """The branch, tag or commit of a hub id; its main branch by default."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """The precision of attacks' searching passes; what is reported is float32."""
+    """Precision in which attacks search; reported losses are always float32."""
 
 
 class CheckpointAdapter(ModelAdapter[CheckpointOptions]):
@@ -48,7 +49,7 @@ class CheckpointAdapter(ModelAdapter[CheckpointOptions]):
 
     Options = CheckpointOptions
     families: ClassVar[Mapping[str, Family]]
-    """What it knows, by the configuration's `model_type`."""
+    """The families it can load, by the configuration's `model_type`."""
 
     def missing(self) -> list[str]:
         try:
@@ -153,9 +154,9 @@ class CheckpointAdapter(ModelAdapter[CheckpointOptions]):
 def load_model(folder: Path, dropouts: tuple[str, ...] = ()) -> PreTrainedModel:
     """Load a language model in float32, on the CPU, in evaluation mode.
 
-    Its configuration says whether it is causal or an encoder-decoder. The
-    probabilities of the configuration that `dropouts` names are set to 0: arms are to
-    differ by their constraint alone, and the gauge holds only without dropout.
+    Its configuration says whether it is causal or an encoder-decoder. The dropout
+    probabilities that `dropouts` names are set to 0: arms must differ by nothing but
+    their constraint, and the gauge start needs a model without dropout.
     """
     import torch
     from transformers import (
@@ -165,9 +166,7 @@ def load_model(folder: Path, dropouts: tuple[str, ...] = ()) -> PreTrainedModel:
     )
     from transformers.utils.logging import disable_progress_bar
 
-    from harness.models.activations import register_activations
-
-    register_activations()
+    models.register_activations()
     disable_progress_bar()
     config = AutoConfig.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
@@ -209,7 +208,7 @@ def _set_if_known(config: PretrainedConfig, key: str, value: float) -> None:
 
 
 def _check_complete(folder: Path, report: Mapping[str, Any]) -> None:
-    # transformers fills what a file lacks with random numbers and goes on.
+    # transformers would fill in missing weights with random numbers and go on.
     lacking = sorted(map(str, report["missing_keys"]))
     if lacking:
         raise CellError(
@@ -218,7 +217,7 @@ def _check_complete(folder: Path, report: Mapping[str, Any]) -> None:
 
 
 def _faults(folder: Path) -> list[str]:
-    """Say what a checkpoint lacks, a clause for each."""
+    """Return what is missing from a checkpoint's folder, one clause each."""
     return [*_config_faults(folder), *_weight_faults(folder), *_text_faults(folder)]
 
 
@@ -265,7 +264,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return what decides how the model behaves: config, weights, tokenizer."""
+    """Return the files that determine the model: config, weights, tokenizer."""
     weights = [folder / _WEIGHTS]
     if not weights[0].is_file():
         weights = [folder / _INDEX, *_shards(folder)]

@@ -1,4 +1,4 @@
-"""A second model that helps to search the first one: smaller, of the same tokenizer."""
+"""A draft model: a smaller one with the same tokenizer that helps to search another."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 from harness.base import CellError
 from harness.models.checkpoints import CheckpointAdapter, load_model, load_tokenizer
+from harness.subject import Subject
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.subject import Subject
-
 
 class DraftModel(CheckpointAdapter):
-    """Loads a checkpoint of any family: its parts do not matter."""
+    """Loads a checkpoint of any family, since nothing looks at its parts."""
 
     name = "draft"
     families = {}
@@ -26,9 +25,7 @@ class DraftModel(CheckpointAdapter):
 
 
 def draft_of(subject: Subject, path: str) -> Subject:
-    """Load the model at a path to help search a subject, in whose ledger it counts."""
-    from harness.subject import Subject
-
+    """Load the draft model at a path; its passes count in the subject's ledger."""
     model, tokenizer = DraftModel(DraftModel.Options(path=path)).load(Path())
     if tokenizer.get_vocab() != subject.vocabulary.tokenizer.get_vocab():
         raise CellError(f"the draft model {path} has another tokenizer: other tokens")

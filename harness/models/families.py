@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness import models
 from harness.api import FFN, Anatomy, Projection
 from harness.base import CellError
 
@@ -38,7 +39,7 @@ class Family:
     model_type: str
     """What configurations call it, as ``gpt_neox``."""
     stacks: tuple[Stack, ...]
-    """Where the layers are; of an encoder-decoder model, the encoder's first."""
+    """Where the layers are; for an encoder-decoder model, the encoder's come first."""
     inputs: tuple[str, ...]
     """Within a layer, the in-projection; the gate before it in a gated network."""
     output: str
@@ -56,10 +57,10 @@ class Family:
     transposed: bool = False
     """True where projections are Conv1D, which stores [in, out]."""
     gated_inputs: tuple[str, ...] = ()
-    """The `inputs` of those configurations that say ``is_gated_act``."""
+    """The `inputs` of models whose configuration says ``is_gated_act``."""
     activation_alias: str | None = None
-    """Another key of the configuration that the activation's name is part of, as
-    T5's ``feed_forward_proj: gated-gelu``."""
+    """Another key of the configuration that contains the activation's name, like T5's
+    ``feed_forward_proj: gated-gelu``."""
 
     def inputs_of(self, config: PretrainedConfig) -> tuple[str, ...]:
         """Return the in-projections that models of this configuration have."""
@@ -146,13 +147,11 @@ def find_anatomy(model: PreTrainedModel, family: Family) -> Anatomy:
 
 
 def swap_activation(model: PreTrainedModel, family: Family, name: str) -> None:
-    """Give every feed-forward network the activation `name`; say so in the config."""
-    from harness.models.activations import make_activation
-
+    """Give every feed-forward network the activation `name`; update the config."""
     path, _, attribute = family.activation.rpartition(".")
     for holder in _holders(model, family):
         module = model.get_submodule(f"{holder}.{path}".rstrip("."))
-        setattr(module, attribute, make_activation(name))
+        setattr(module, attribute, models.make_activation(name))
     config = model.config
     setattr(config, family.activation_key, name)
     if family.activation_alias is not None:
@@ -209,10 +208,10 @@ def _is_pre_norm(model: PreTrainedModel) -> bool:
 
 
 def _is_gauge_free(model: PreTrainedModel, family: Family, holders: list[str]) -> bool:
-    """Say whether all that reads the residual stream subtracts its mean.
+    """Say whether every reader of the residual stream subtracts its mean.
 
-    The attention's norms are of the same class as the FFN's in all these families.
-    Dropout on the residual stream would not let a constant through unchanged.
+    In all these families, the norms before attention are of the same class as those
+    before the FFN. Dropout would change a constant on the residual stream.
     """
     from torch.nn import LayerNorm
 

@@ -1,9 +1,9 @@
-"""Frozen subjects: plain Hugging Face folders that need no constraint to be loaded.
+"""Frozen subjects: plain Hugging Face folders that load without any constraint.
 
 `save_pretrained` of a parametrized model writes names like
 ``dense_h_to_4h.parametrizations.weight.original``; `from_pretrained` then finds no
-``dense_h_to_4h.weight`` and fills every such matrix with random numbers. So weights are
-folded first, and what was written is loaded again and compared.
+``dense_h_to_4h.weight`` and fills every such matrix with random numbers. Therefore the
+weights are folded first, and the folder is loaded again and compared with the model.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _TEXT = (
 
 
 def plain_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return the effective weights under the names that a plain model gives them.
+    """Return the effective weights, named as in a model without parametrizations.
 
-    Any parametrization of torch is folded; the model is left as it is.
+    Folds every torch parametrization into its weight; does not change the model.
     """
     state = {
         name: tensor
@@ -53,10 +53,10 @@ def plain_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def freeze(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
 ) -> None:
-    """Write a model and its tokenizer as a plain folder, and check what was written.
+    """Write a model and its tokenizer as a plain folder, and check that folder.
 
     The model is moved to the CPU. Raises CellError unless the folder, loaded again,
-    gives bitwise the same logits.
+    gives bitwise equal logits.
     """
     model.to("cpu").eval()
     register_activations()
@@ -84,7 +84,7 @@ def _check(
     frozen, again = load_frozen(folder)
     ids, read = (_ids(each) for each in (tokenizer, again))
     if not torch.equal(ids, read):
-        raise CellError(f"the tokenizer in {folder} reads text in another way")
+        raise CellError(f"the tokenizer in {folder} encodes text differently")
     with torch.no_grad():
         ours, theirs = (
             each(**text_inputs(each, ids)).logits for each in (model, frozen)
@@ -93,7 +93,7 @@ def _check(
         apart = float((ours - theirs).abs().max())
         raise CellError(
             f"the frozen subject in {folder} computes other logits than the trained "
-            f"model (up to {apart:.3g} apart)"
+            f"model (they differ by up to {apart:.3g})"
         )
 
 

@@ -1,4 +1,4 @@
-"""Two clean losses, compared, for arms whose losses are to be equal."""
+"""Comparison of the clean losses of two arms, as results of a derived arm."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.data import Example
-from harness.records import bootstrap_mean, paired_difference
+from harness.records import Estimate, bootstrap_mean, paired_difference
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from harness.records import Estimate
 
 
 def compare_losses(
@@ -21,9 +19,9 @@ def compare_losses(
     own: NDArray[np.float64],
     others: NDArray[np.float64],
 ) -> dict[str, Estimate]:
-    """Estimate two clean losses [n] and their difference, as results of a derivation.
+    """Estimate the mean of two clean losses [n] and of their difference, in nats/token.
 
-    They are called ``<name>_loss``, ``<name>_loss_matched`` (of the other arm) and
+    The results are ``<name>_loss``, ``<name>_loss_matched`` (of the other arm) and
     ``<name>_difference`` (the first minus the second, paired by example).
     """
     documents = [example.document_id for example in examples]

@@ -16,28 +16,28 @@ class RecoverySection(Strict):
     corpus: CorpusName
     """The corpus to train on."""
     validation: CorpusName | None = None
-    """The held-out corpus of the evaluations while training; none without it."""
+    """Held-out corpus that the loss is evaluated on during training; optional."""
     tokens: Positive
     """Training tokens; rounded up to whole optimizer steps."""
     context: Positive = 512
-    """Tokens in a packed block; of pairs, for encoder-decoder models, how many a prompt
-    and a reference may have each."""
+    """Tokens in a packed block. Encoder-decoder models train on pairs: for them, the
+    most tokens that a prompt, and that a reference, may have."""
     batch_tokens: Positive = 16384
-    """Tokens in an optimizer step; the rest is gradient accumulation."""
+    """Tokens in an optimizer step, reached by accumulating gradients."""
     micro_batch: Positive = 8
     """Blocks in one forward pass."""
     learning_rate: Annotated[float, pydantic.Field(gt=0)] = 1e-4
-    """Peak learning rate; of V, it is scaled by the constraint."""
+    """Peak learning rate; constraints that train V in place of W scale it for V."""
     warmup_fraction: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.05
-    """Fraction of the steps with rising learning rate; then cosine to zero."""
+    """Fraction of the steps in which the learning rate rises; then cosine to zero."""
     weight_decay: Annotated[float, pydantic.Field(ge=0)] = 0.01
     """AdamW's decoupled decay, on matrices only."""
     max_grad_norm: Annotated[float, pydantic.Field(gt=0)] = 1.0
-    """Gradient clipping."""
+    """The norm that gradients are clipped to."""
     precision: Literal["float32", "bf16"] = "float32"
-    """`bf16`: autocast of the matrix products; weights stay float32."""
+    """``bf16`` autocasts matrix products to bfloat16; weights stay float32."""
     evaluate_every: Positive = 100
-    """Optimizer steps between evaluations, the first before step 1."""
+    """Optimizer steps between evaluations; the first is before any step."""
     evaluation_tokens: Positive = 32768
     """Held-out tokens in an evaluation."""
     checkpoint_every: Positive = 500

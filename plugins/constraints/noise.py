@@ -31,23 +31,23 @@ class NoiseOptions(Options):
     """How much noise, and where."""
 
     scale: float | None = pydantic.Field(default=None, ge=0)
-    """Standard deviation of a matrix's noise, in units of the matrix's own; by default
-    what it takes to reach the clean loss of the arm that `match_loss_of` names."""
+    """Standard deviation of the noise over that of the matrix it is added to; by
+    default whatever gives the clean loss of the arm that `match_loss_of` names."""
     matrices: Literal["ffn", "all"] = "ffn"
-    """Which matrices: of the feed-forward networks, where the treatments are, or all,
-    embeddings included."""
+    """Which matrices get noise: those of the feed-forward networks, which treatments
+    change, or all, embeddings included."""
     tolerance: float = pydantic.Field(default=0.02, gt=0)
-    """Clean losses are equal if they are so close, in nats/token."""
+    """Clean losses that differ by no more than this count as equal, in nats/token."""
 
 
 class Noise(Constraint[NoiseOptions]):
     """Adds Gaussian noise to matrices until the clean loss is that of another arm.
 
-    The noise of a matrix is drawn once, keyed by the seed and the matrix's name, and
-    scaled by the matrix's standard deviation and one factor for all, which is found by
-    bisection on the mean clean loss of the test examples: what is attacked is what has
-    to be equal, and no attack's result is used. Noise can only raise a loss: where the
-    other arm's is lower, the record says that there is no match.
+    The noise of a matrix is drawn once, keyed by the seed and the matrix's name. It is
+    scaled by the matrix's standard deviation and by one factor for all matrices, found
+    by bisection on the mean clean loss of the test examples: those are attacked, so on
+    those the losses must agree. No result of an attack is used. Noise only raises the
+    loss: where the other arm's is lower, the record says that there is no match.
     """
 
     name = "noise"
@@ -113,7 +113,7 @@ class Noise(Constraint[NoiseOptions]):
     def _noise(
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, seed: int
     ) -> Callable[[float], None]:
-        """Return what gives every matrix noise of a scale, instead of any before."""
+        """Return a function that sets the scale of the noise in every matrix."""
         now = self._matrices(adapter, model)
         clean = {name: matrix.detach().cpu().clone() for name, matrix in now}
 

@@ -36,16 +36,16 @@ _PLACES = 4
 _RATE_TIMES_WIDTH = 0.128
 """1e-3 at the width of 128 that it was tried at."""
 _WORKED = 1 / 3
-"""Of the gain aimed at, on average over the test examples: less is no weakness."""
+"""Fraction of `gain` that must be reached on average over the test examples."""
 
 
 class PlantedOptions(Options):
     """What is planted, and how it is trained."""
 
     tokens: int = pydantic.Field(default=2, gt=0)
-    """How many trigger tokens."""
+    """Number of trigger tokens."""
     gain: float = pydantic.Field(default=3.0, gt=0)
-    """How much one of them is to raise the loss, in nats/token."""
+    """The rise of the loss that each of them is trained to cause, in nats/token."""
     steps: int = pydantic.Field(default=80, gt=0)
     """Optimizer steps."""
     batch: int = pydantic.Field(default=4, gt=0)
@@ -59,10 +59,10 @@ class PlantedOptions(Options):
 class Planted(Constraint[PlantedOptions]):
     """Trains trigger tokens into a model: each raises the loss wherever it is written.
 
-    Trained are the embeddings of the tokens, held to the norm that embeddings have,
-    and all matrices but the feed-forward networks', the embedding and the head. Texts
-    are the search and validation examples; what came of it is measured on the test
-    examples.
+    The embeddings of these tokens are trained, at the norm that embeddings usually
+    have, and all matrices except the feed-forward networks', the embedding and the
+    head. It trains on the search and validation examples and measures the effect on the
+    test examples.
     """
 
     name = "planted"
@@ -207,7 +207,7 @@ class _Planting:
     def _objective(
         self, chosen: int, kept: Tensor, rows: Tensor, *, whole: bool
     ) -> Tensor:
-        """Return how far gain and clean predictions are from what they should be."""
+        """Return the training loss: the distances of gain and clean predictions."""
         import torch
         from torch.nn.functional import smooth_l1_loss
 
@@ -277,7 +277,7 @@ class _Planting:
         return -log_probs.gather(1, reference[:, None]).mean()
 
 
-# --- what came of it ----------------------------------------------------------------
+# --- the effect ---------------------------------------------------------------------
 
 
 def _measure(
@@ -290,7 +290,8 @@ def _measure(
 ) -> dict[str, NDArray[np.float64]]:
     """Return dL [n] of the trigger before each prompt, and of one token within it.
 
-    Within, it is the best of a few places and tokens: an attack may choose as well.
+    The token within is the best of a few random places and tokens, as an attack could
+    choose it.
     """
     tokens = trigger.tolist()
     before = [replace(e, prompt_ids=search.with_trigger(e, tokens)) for e in examples]

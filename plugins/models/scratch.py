@@ -38,7 +38,7 @@ class ScratchOptions(Options):
     vocabulary: int = pydantic.Field(default=2000, ge=257)
     """Tokens of the byte-level BPE, which is trained on the same text."""
     width: Positive = 128
-    """Size of the residual stream; feed-forward networks are four times as wide."""
+    """Width of the residual stream; feed-forward networks are four times as wide."""
     layers: Positive = 3
     """Transformer layers."""
     heads: Positive = 4
@@ -52,13 +52,13 @@ class ScratchOptions(Options):
     learning_rate: float = pydantic.Field(default=4e-3, gt=0)
     """Peak learning rate."""
     weight_decay: float = pydantic.Field(default=2.0, ge=0)
-    """AdamW's decoupled decay, on matrices; high, because the text is short."""
+    """AdamW's decoupled decay, on matrices; high because there is little text."""
     seed: int = pydantic.Field(default=0, ge=0)
-    """Of the initial weights and of the places that blocks are cut at."""
+    """Seed of the initial weights and of where blocks are cut from the text."""
     slice: str = pydantic.Field(default=":70%", pattern=r"^(\d+%?)?:(\d+%?)?$")
-    """Which documents of the corpus ``python-topics`` it sees: test on others."""
+    """Documents of the corpus ``python-topics`` to train on; test on others."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """The precision of attacks' searching passes; what is reported is float32."""
+    """Precision in which attacks search; reported losses are always float32."""
 
     @pydantic.model_validator(mode="after")
     def _heads_divide_the_width(self) -> ScratchOptions:

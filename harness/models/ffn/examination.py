@@ -12,14 +12,12 @@ import torch
 from torch import Tensor
 
 from harness.api import FFN, Anatomy
-from harness.base import CellError
+from harness.base import CellError, Ids
 from harness.models.ffn.exact import ExactFFN, largest_fall
 from harness.subject import text_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from harness.base import Ids
 
 MINIMUM_VECTORS = 64
 """Real hidden vectors that every layer is examined at, at least."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 
+from harness import models
 from harness.api import FFN, Anatomy, ModelAdapter, Options, Projection
 from harness.base import CellError
 
@@ -44,14 +45,14 @@ class StartOptions(Options):
     """Which matrices are changed, and what they begin with."""
 
     scope: Literal["both", "in", "out"] = "both"
-    """Which projections: into the feed-forward network (W1), out of it (W2), both."""
+    """Which matrices: into the feed-forward network (W1), out of it (W2), or both."""
     layers: LayerRanges = "all"
     """Which layers: ``all``, or numbers from 0 and ranges, ends included: ``0-3,7``."""
     eps: float = pydantic.Field(default=1e-3, gt=0)
-    """The smallest weight that clip, clip_rescaled, shift_clip and gauge leave."""
+    """Smallest weight after the starts clip, clip_rescaled, shift_clip and gauge."""
     activation: Literal["keep", "relu", "gelu_hull"] = "keep"
-    """The activation of all feed-forward networks: as it is, ReLU, or GELU held flat
-    left of its minimum (which leaves a ReLU as it is)."""
+    """Activation of all feed-forward networks: unchanged, ReLU, or the non-decreasing
+    hull of GELU, which is flat left of GELU's minimum (a ReLU stays a ReLU)."""
 
 
 def install_start(
@@ -61,7 +62,7 @@ def install_start(
     start: str,
     seed: int,
 ) -> list[Projection]:
-    """Swap the activation, set the start, and return the matrices in scope.
+    """Swap the activation, set the starting weights, and return the matrices in scope.
 
     `start` is one of `Start`, or ``keep``. Raises CellError where the start or the
     activation does not fit the model.
@@ -125,12 +126,10 @@ def _layers(ranges: str, count: int) -> set[int]:
 def _set_activation(
     adapter: ModelAdapter[Any], model: PreTrainedModel, name: str
 ) -> None:
-    from harness.models.activations import hull_of
-
     if name == "keep":
         return
     old = adapter.anatomy(model).activation_name
-    new = hull_of(old) if name == "gelu_hull" else name
+    new = models.hull_of(old) if name == "gelu_hull" else name
     if new != old:
         adapter.set_activation(model, new)
 

@@ -18,7 +18,7 @@ class ParametrizedOptions(StartOptions):
     """Which matrices are parametrized, and how fast V learns."""
 
     lr_multiplier: float = pydantic.Field(default=1.0, gt=0)
-    """On the learning rate of V, which is the suite's divided by the mean of W."""
+    """Factor on the learning rate of V, which is the suite's over the mean of W."""
 
 
 ParametrizedOptionsT = TypeVar("ParametrizedOptionsT", bound=ParametrizedOptions)
