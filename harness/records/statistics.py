@@ -1,23 +1,23 @@
-"""Intervals and tests: thin functions over scipy, each returning what a record holds.
+"""Intervals and tests by scipy, in the form that a record has them.
 
 Resampling is seeded, so that a record's numbers can be computed again from its rows.
+Holm's adjustment is ours, as scipy has none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import scipy  # loads its parts when they are used
+from numpy.typing import ArrayLike, NDArray
 
 from harness.records.estimate import Estimate
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    Floats = NDArray[np.float64]
-    Transform = Callable[[Floats], Floats]
+Floats = NDArray[np.float64]
+Transform = Callable[[Floats], Floats]
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -30,14 +30,12 @@ def wilson(successes: int, n: int, *, level: float = LEVEL) -> Estimate:
 
     Source: Wilson 1927, without continuity correction.
     """
-    from scipy.stats import binomtest
-
     method = "fraction; Wilson interval"
     if n == 0:
         return Estimate(
             value=None, n=0, unit="fraction", method=method, reason="nothing to count"
         )
-    bounds = binomtest(successes, n).proportion_ci(level, method="wilson")
+    bounds = scipy.stats.binomtest(successes, n).proportion_ci(level, method="wilson")
     return Estimate(
         value=successes / n,
         n=n,
@@ -119,14 +117,12 @@ def paired_difference(
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     """Return the exact two-sided p-value of McNemar's test on paired outcomes."""
-    from scipy.stats import binomtest
-
     pairs = list(zip(first, second, strict=True))
     only_first = sum(a and not b for a, b in pairs)
     only_second = sum(b and not a for a, b in pairs)
     if only_first + only_second == 0:
         return 1.0
-    return float(binomtest(only_first, only_first + only_second).pvalue)
+    return float(scipy.stats.binomtest(only_first, only_first + only_second).pvalue)
 
 
 def paired_p(differences: ArrayLike, clusters: Sequence[Hashable]) -> float:
@@ -135,16 +131,14 @@ def paired_p(differences: ArrayLike, clusters: Sequence[Hashable]) -> float:
     Student's t-test over the clusters' means; 1 where they are all equal and not
     above 0, or where there is a single cluster.
     """
-    from scipy.stats import ttest_1samp
-
     values = np.asarray(differences, dtype=np.float64)
     rows = _positions(clusters, len(values))
     means = np.bincount(rows, values) / np.bincount(rows)
     if len(means) < 2:
         return 1.0
-    if np.ptp(means) == 0:
+    if np.ptp(means) == 0:  # scipy would divide by zero, and say nan or 0
         return 0.0 if means[0] > 0 else 1.0
-    return float(ttest_1samp(means, 0.0, alternative="greater").pvalue)
+    return float(scipy.stats.ttest_1samp(means, 0.0, alternative="greater").pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -239,7 +233,6 @@ def _percentiles(
     sums: Floats, counts: Floats, transform: Transform | None
 ) -> tuple[float, float]:
     """Bound the ratio, resampling rows and, where there are several, columns."""
-    from scipy.stats import bootstrap
 
     def statistic(rows: Any, columns: Any = None, axis: int = -1) -> Any:
         if columns is None:
@@ -250,7 +243,7 @@ def _percentiles(
         return _ratio(*totals, transform)
 
     indices = tuple(np.arange(size) for size in sums.shape if size > 1)
-    result = bootstrap(
+    result = scipy.stats.bootstrap(
         indices,
         statistic,
         n_resamples=RESAMPLES,

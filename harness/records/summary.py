@@ -1,28 +1,25 @@
-"""A cell's estimates, computed from its rows and from nothing else."""
+"""The estimates of a cell, computed from its rows and from nothing else."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from statistics import median
 
 from harness.records.estimate import Estimate
-from harness.records.samples import ROUGE_DROP
+from harness.records.samples import ROUGE_DROP, SampleRow
 from harness.records.statistics import bootstrap_mean, paired_difference, wilson
-
-if TYPE_CHECKING:
-    from harness.records.samples import SampleRow
 
 
 def summarise_attack(
     rows: Sequence[SampleRow], threshold: float, rouge_drop: float = ROUGE_DROP
 ) -> dict[str, Estimate]:
-    """Compute a cell's estimates from its rows, and from nothing else.
+    """Compute the estimates of a cell from its rows.
 
     Every example is in the denominator: an error counts as no success and dL 0.
-    Losses and dL are in nats/token; success means exp(dL) > 1 + `threshold`. Where
-    rows say whether answers were right, or hold summaries, so do the estimates; a
-    summary is spoilt where ROUGE-L falls by more than the share `rouge_drop`.
+    Losses and dL are in nats/token; success means exp(dL) > 1 + `threshold`. There are
+    estimates of answers and of summaries where the rows have some; a summary is spoilt
+    where ROUGE-L falls by more than `rouge_drop` of itself.
     """
     documents = [row.document_id for row in rows]
     known = [row for row in rows if row.clean_loss is not None]
@@ -55,7 +52,7 @@ def summarise_attack(
 
 
 def successes(rows: Sequence[SampleRow], threshold: float) -> list[bool]:
-    """Say of each row whether dL > ln(1 + `threshold`)."""
+    """Say of each row whether the attack succeeded: dL > ln(1 + `threshold`)."""
     return [exceeds(row.delta_loss, threshold) for row in rows]
 
 
@@ -65,7 +62,7 @@ def exceeds(delta_loss: float, threshold: float) -> bool:
 
 
 def lost_answers(rows: Sequence[SampleRow]) -> list[bool]:
-    """Say of each row whether its answer was right, and is wrong after the attack."""
+    """Say of each row whether the attack turned a right answer into a wrong one."""
     return [
         row.answer_correct_clean is True and row.answer_correct_adversarial is False
         for row in rows
@@ -73,7 +70,7 @@ def lost_answers(rows: Sequence[SampleRow]) -> list[bool]:
 
 
 def spoilt_summaries(rows: Sequence[SampleRow], drop: float) -> list[bool]:
-    """Say of each row whether the attack took more than that share of its ROUGE-L."""
+    """Say of each row whether ROUGE-L fell by more than `drop` of itself."""
     return [
         (row.rouge_adversarial or 0.0) < (1 - drop) * (row.rouge_clean or 0.0)
         for row in rows
@@ -115,8 +112,6 @@ def _summaries(rows: Sequence[SampleRow], drop: float) -> dict[str, Estimate]:
 
 
 def _median(rows: Sequence[SampleRow]) -> Estimate:
-    from statistics import median
-
     return Estimate(
         value=median(row.delta_loss for row in rows) if rows else None,
         n=len(rows),

@@ -28,4 +28,4 @@ from .scenes import (
     scene_of as scene_of,
 )
 from .schema import suite_schema as suite_schema
-from .yaml import Place as Place, parse as parse
+from .yaml import Layer as Layer, Place as Place, parse as parse

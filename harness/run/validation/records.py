@@ -1,4 +1,4 @@
-"""What can be checked of one record alone: its schema, its id, and its identity."""
+"""What can be checked of one record alone: schema, id, identity and ledger."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from harness.base import Problem, content_hash
 from harness.records import Record, parse_record, violations
 from harness.run.validation.cells import CleanRows
 from harness.run.validation.samples import Metrics, check_samples
-from harness.suite import Place, parse
 
 ROUNDING = 1e-9
 """Relative, of sums that were added up in another order."""
@@ -35,22 +34,7 @@ def check_record(
         problems += _ledger_problems(record)
         if record.samples is not None:
             problems += check_samples(path, record, metrics, clean)
-    return record, [_located(path, problem) for problem in problems]
-
-
-def _located(path: Path, problem: Problem) -> Problem:
-    """Fill in the file and line of a problem of the record at `path`."""
-    if problem.file not in ("", str(path)):
-        return problem
-    line = _line_of(path, problem.path) if problem.path else problem.line
-    return replace(problem, file=str(path), line=line)
-
-
-def _line_of(file: Path, path: Sequence[str | int]) -> int | None:
-    # JSON is YAML, and the reader of YAML remembers lines.
-    text = file.read_text(encoding="utf-8")
-    place = parse(text, Place(str(file), 1, file.parent)).place(path)
-    return place.line
+    return record, [replace(x, file=x.file or str(path)) for x in problems]
 
 
 def _ledger_problems(record: Record) -> Iterator[Problem]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from harness.base import HarnessError, Problem, SuiteError, UsageError
@@ -13,7 +14,7 @@ from harness.run.surveying import Survey, SurveyedUnit, survey
 from harness.run.validation.cells import CleanRows, compare_budgets, subject_key
 from harness.run.validation.records import check_record
 from harness.run.validation.samples import Metrics
-from harness.suite import load_experiment, validate_suite
+from harness.suite import Layer, Place, load_experiment, parse, validate_suite
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def validate(paths: Sequence[Path], plugins: Sequence[Path] = ()) -> Validation:
     UsageError for a path that is none of these.
     """
     problems = [problem for path in paths for problem in _check(path, plugins)]
-    return Validation(tuple(map(str, paths)), tuple(problems))
+    return Validation(tuple(map(str, paths)), tuple(_located(problems)))
 
 
 def _check(path: Path, plugins: Sequence[Path]) -> Iterable[Problem]:
@@ -54,6 +55,23 @@ def _check(path: Path, plugins: Sequence[Path]) -> Iterable[Problem]:
     if path.suffix == ".json":
         return check_record(path, _metrics_beside(path), CleanRows())[1]
     raise UsageError(f"{path} is neither a suite (YAML), a record (JSON) nor a folder")
+
+
+def _located(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Fill in the lines of keys in records, as far as they are missing."""
+    last = lru_cache(maxsize=1)(_lines)
+    for problem in problems:
+        if problem.line is None and problem.path and problem.file.endswith(".json"):
+            line = last(problem.file).place(problem.path).line
+            yield replace(problem, line=line)
+        else:
+            yield problem
+
+
+def _lines(file: str) -> Layer:
+    # JSON is YAML, and the reader of YAML remembers lines.
+    path = Path(file)
+    return parse(path.read_text(encoding="utf-8"), Place(file, 1, path.parent))
 
 
 # --- run folders --------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Validation: a good run passes, and each corruption gives its finding."""
+"""Validation: a good run passes, and each kind of damage is found."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from harness.base import Problem, UsageError, content_hash
-from harness.run.folder import RunFolder
-from harness.run.validation.validate import validate
+from harness.run import RunFolder, validate
 
 HOTFLIP, VARIANT = "baseline.s1.hotflip", "baseline.s1-"
 
@@ -51,17 +50,12 @@ def _edit_row(run: Path, part: str, number: int, **changes: Any) -> None:
     _edit(samples.with_name("record.json"), "samples", "sha256", value=digest)
 
 
-def test_a_whole_run_is_valid(run: Path) -> None:
-    assert _problems(run) == []
-    assert validate([run]).exit_code == 0
-
-
-def test_errors_of_examples_are_valid(make_run: Callable[..., Path]) -> None:
-    assert _problems(make_run(seeds=[1], errors=3)) == []
-
-
-def test_a_limited_run_is_valid(make_run: Callable[..., Path]) -> None:
-    assert _problems(make_run(seeds=[1], more="limit: 7")) == []
+@pytest.mark.parametrize("story", [{}, {"errors": 3}, {"more": "limit: 7"}])
+def test_a_whole_run_is_valid(make_run: Callable[..., Path], story) -> None:
+    """Also where examples ended in errors, and with a limit."""
+    found = validate([make_run(seeds=[1], **story)])
+    assert found.problems == ()
+    assert found.exit_code == 0
 
 
 # --- one corruption each ------------------------------------------------------------
@@ -209,6 +203,8 @@ def test_a_control_off_its_budget_is_a_warning(make_run, factor, warnings) -> No
         assert (problem.severity, problem.key) == ("warning", "ledger.kept.attack")
         assert "FLOPs per example, but 1.02e+12 in Pythia_1.4B." in problem.message
         assert ".hotflip-" in problem.message
+        lines = Path(problem.file).read_text().splitlines()
+        assert '"attack": {' in lines[problem.line - 1]
 
 
 def test_controls_with_failed_examples_are_not_compared(make_run) -> None:
