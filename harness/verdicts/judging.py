@@ -1,4 +1,4 @@
-"""Verdicts: what is to be thought of each arm, from records alone."""
+"""The verdict of each arm, from records alone."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _difference(pairing: Pairing | None) -> Estimate | None:
 
 
 def _adjusted(pairings: Sequence[Pairing | None]) -> list[float | None]:
-    """Return one-sided p-values that dL is lower, Holm over those that there are."""
+    """Return Holm-adjusted one-sided p-values; None where nothing is paired."""
     raw = [_p_lower(pairing) for pairing in pairings if pairing is not None]
     left = iter(holm(raw))
     return [None if pairing is None else next(left) for pairing in pairings]

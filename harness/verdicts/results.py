@@ -8,8 +8,8 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any
 
-from harness.api import Attack, Shows
-from harness.records import Record, read_samples
+from harness.api import Attack, Budget
+from harness.records import AttackRef, Record, read_samples
 from harness.run import Survey, SurveyedUnit
 from harness.suite import attacks_of, main_attacks, scene_of
 from harness.verdicts.pairing import Attacked, Pairing, pair, worst_rows
@@ -75,14 +75,18 @@ class Results:
         entries = self.suite.attacks.items()
         return [(section.match, label) for label, section in entries if section.match]
 
-    def shows(self, attack: str) -> Shows | None:
-        """Say what the results of an entry of the suite's attacks are evidence of."""
-        return self.experiment.attacks[attack].shows
+    def attack(self, label: str) -> AttackRef | Attack[Any]:
+        """Return what records say of an attack; its plugin where there is no record."""
+        return self._attacks.get(label) or self.experiment.attacks[label]
 
     @cached_property
     def records(self) -> list[Record]:
         """All complete records, in the order of the plan."""
         return [record for unit in self.survey.units if (record := _complete(unit))]
+
+    @cached_property
+    def _attacks(self) -> dict[str, AttackRef]:
+        return {x.attack.label: x.attack for x in self.records if x.attack}
 
     def unit(self, arm: Arm, seed: int, attack: str | None) -> SurveyedUnit | None:
         """Return a variant's or a cell's unit; None where none is planned."""
@@ -128,8 +132,11 @@ class Arm:
 
     @property
     def role(self) -> str | None:
-        """What full diagnostics use it for; None of a treatment."""
-        return self.results.experiment.arms[self.label].role
+        """What full diagnostics use it for, by its records or else its plugin."""
+        recorded = [record.arm.role for record in self.variants.values()]
+        return (
+            recorded[0] if recorded else self.results.experiment.arms[self.label].role
+        )
 
     @cached_property
     def variants(self) -> dict[int, Record]:
@@ -184,19 +191,21 @@ class Arm:
 
     def uses_gradients(self, attack: str) -> bool:
         """Say whether an attack makes backward passes."""
-        return bool(self._plugin(attack).budget(1).backward > 0)
+        return self._budget(attack).backward > 0
 
     def _searches(self, label: str) -> bool:
-        section, attack = self.results.suite.attacks[label], self._plugin(label)
-        if section.match is not None or section.role is not None or attack.replays:
+        section = self.results.suite.attacks[label]
+        if section.match is not None or section.role is not None:
             return False
-        budget = attack.budget(1)
-        return bool(budget.forward or budget.backward)
+        budget = self._budget(label)
+        spends = budget.forward > 0 or budget.backward > 0
+        return spends and not self.results.attack(label).replays
 
-    def _plugin(self, label: str) -> Attack[Any]:
+    def _budget(self, label: str) -> Budget:
+        """Return what the attack costs on an example, as it acts on this arm."""
         experiment = self.results.experiment
         scene = scene_of(experiment.suite, experiment.attacks, self.label)
-        return experiment.attacks[label].placed(scene)
+        return experiment.attacks[label].placed(scene).budget(1)
 
     # --- several cells --------------------------------------------------------------
 

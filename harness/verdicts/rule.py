@@ -138,18 +138,18 @@ def _reference(case: Case) -> Decision | None:
         return None
     invalid = [x for x in case.arm.attacks if _validity(case, x) == "invalid"]
     reasons = ["the baseline arm, which others are compared with"]
-    reasons += [f"{x} is invalid: its numbers alone show nothing" for x in invalid]
+    reasons += [f"{x} is invalid: its numbers alone are no evidence" for x in invalid]
     return Decision("reference", reasons)
 
 
 def _broken(case: Case) -> Decision | None:
-    """Say so where the arm, let alone, is worse than the baseline under attack."""
+    """Say so where the arm without an attack is worse than the attacked baseline."""
     own, attacked = case.clean_loss, case.attacked_baseline
     if own is None or attacked is None or own <= attacked:
         return None
     reason = (
-        f"broken: its clean loss, {own:.3f}, is above the {attacked:.3f} that attacks "
-        "bring the baseline arm to: that they do little more to it shows nothing"
+        f"broken: its loss without an attack, {own:.3f}, is above the {attacked:.3f} "
+        "of the baseline arm under attack, so a small further rise is no evidence"
     )
     return Decision("inconclusive", [reason])
 
@@ -188,7 +188,7 @@ def _no_effect(case: Case) -> Decision | None:
     low, high = found.interval
     shown = f"{found.value:+.3f} [{low:+.3f}, {high:+.3f}] nats/token"
     if low > 0:
-        reason = f"the worst attack does more harm than to the baseline: {shown}"
+        reason = f"it is easier to attack than the baseline: {shown}"
         return Decision("no effect", [reason])
     if high >= 0:
         reason = f"the difference from the baseline includes 0: {shown}"
@@ -208,7 +208,7 @@ def _robust(case: Case) -> Decision | None:
     found, best = case.difference, _proven(case)
     interval = found.interval or (0.0, 0.0)
     shown = f"{found.value:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]"
-    reason = f"the worst attack does less harm: {shown} nats/token (Holm p {case.p:.2g}"
+    reason = f"it is harder to attack: {shown} nats/token (Holm p {case.p:.2g}"
     return Decision(
         "robust",
         [f"{reason}; against its match {case.match_p:.2g}); {best} passed all"],
@@ -219,7 +219,7 @@ def _robust(case: Case) -> Decision | None:
 def _inconclusive(case: Case) -> Decision:
     if case.difference is None:
         return Decision(
-            "inconclusive", ["worst cases cannot be paired with the baseline's"]
+            "inconclusive", ["its worst case cannot be paired with the baseline's"]
         )
     answers = _obstacles(case)
     answered = [x for x in answers if x.status != "not_applicable"]

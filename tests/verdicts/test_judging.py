@@ -111,7 +111,7 @@ def test_the_same_losses_are_no_effect(make_run) -> None:
     assert found.verdict == "no effect"
     worse = judged(examined(make_run("b", **deltas(0.4, 0.3, 0.7))))["monotone"]
     assert worse.verdict == "no effect"
-    assert "more harm" in worse.reasons[0]
+    assert "easier to attack" in worse.reasons[0]
 
 
 @pytest.mark.parametrize(
@@ -258,3 +258,19 @@ def test_a_single_answer_less_and_it_is_not(flawless, name, status) -> None:
 def test_a_difference_that_may_be_chance_is_not_robust(flawless, p, value) -> None:
     decision = rule.decide(replace(flawless, **{p: value}))
     assert decision.word == "inconclusive"
+
+
+def test_a_control_is_what_its_records_say_it_shows(make_run) -> None:
+    """Not what the plugin says that is installed now."""
+    run = make_run(**deltas(0.6, 0.4, 0.3))
+    for path in RunFolder(run).records("cell"):
+        document = json.loads(path.read_text())
+        if document["attack"]["label"] == "random":
+            assert document["attack"]["shows"] == "search"
+            document["attack"]["shows"] = "text"
+            path.write_text(json.dumps(document))
+    [answer] = [
+        x for x in judged(run)["baseline"].diagnostics if x.id == "beats_random"
+    ]
+    assert answer.status == "not_applicable"
+    assert "no control by random search" in answer.reason

@@ -7,25 +7,14 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from tabulate import DataRow, Line, TableFormat, tabulate
+from tabulate import LATEX_ESCAPE_RULES, DataRow, Line, TableFormat, tabulate
 
 from harness.report.content import Cell, Column, Label, Missing, Number, Report, Table
 from harness.report.formats.numbers import show
 from harness.report.formats.text import narrower
 
 _SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
+    **LATEX_ESCAPE_RULES,
     "±": r"$\pm$",
     "†": r"$\dagger$",
     "‡": r"$\ddagger$",

@@ -48,10 +48,10 @@ def arms_table(results: Results) -> Table:
         columns,
         rows,
         caption=(
-            "Nats/token on the attacked examples. Below 0, the attack does less harm "
-            "to the arm than to the baseline. Differences are paired by example; "
+            "Nats/token on the attacked examples. A difference below 0: the arm is "
+            "harder to attack than the baseline. Differences are paired by example; "
             f"{BOOTSTRAP}. Success at a relative threshold falls when the clean loss "
-            "rises, with no robustness gained: compare the clean losses first."
+            "rises, without any gain in robustness: compare the clean losses first."
         ),
         keys=2,
     )

@@ -65,7 +65,7 @@ class Opponents(NamedTuple):
         What an attack shows against permuted gradients or benign text says where its
         strength comes from, not that it has none.
         """
-        searches = self.arm.results.shows(self.control) == "search"
+        searches = self.arm.results.attack(self.control).shows == "search"
         found = not isinstance(self.found, str) and self.found.better is False
         return found and searches and self.arm.is_baseline
 

@@ -171,7 +171,7 @@ def _with_mark(column: Column[Arm], broken: Collection[Arm]) -> Column[Arm]:
 
 def _shows_worst_case(results: Results) -> bool:
     """Say whether to show the worst of several attacks: where no cell has it."""
-    shown = {results.shows(attack) for attack in results.attacks}
+    shown = {results.attack(attack).shows for attack in results.attacks}
     return len(results.attacks) > 1 and "worst" not in shown
 
 

@@ -38,7 +38,7 @@ class Carried:
 
 def transfers(results: Results) -> list[str]:
     """Return the labels of the attacks that replay prompts on other arms."""
-    return [x for x in results.attacks if results.shows(x) == "transferability"]
+    return [x for x in results.attacks if results.attack(x).shows == "transferability"]
 
 
 def transfer_table(results: Results) -> Table:
@@ -62,9 +62,9 @@ def transfer_table(results: Results) -> Table:
         ],
         caption=(
             f"Prompts that an attack found on one arm, scored on another; {BOOTSTRAP}. "
-            "Where prompts from elsewhere do more harm than those that the attack "
-            "finds on the arm itself, the arm hides from the attack and is not robust "
-            "to it."
+            "Where prompts from elsewhere raise the loss more than those that the "
+            "attack finds on the arm itself, the arm hides its weakness from the "
+            "attack, and is not robust to it."
         ),
         keys=3,
     )

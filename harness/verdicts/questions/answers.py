@@ -57,5 +57,5 @@ def absent(
     )
 
 
-FULL = "it takes diagnostics: full"
+FULL = "diagnostics: full adds it"
 """Said of what only full diagnostics add to a suite."""

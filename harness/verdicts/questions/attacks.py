@@ -25,18 +25,24 @@ UNBOUNDED_SUCCESS = 0.99
 
 def against_controls(arm: Arm, attack: str) -> Iterator[Judged]:
     """Hold an attack against random search, and against what uses no gradient."""
-    controls = {x: arm.results.shows(x) for x in arm.controls(attack)}
+    controls = {x: arm.results.attack(x).shows for x in arm.controls(attack)}
     randoms = [label for label, shows in controls.items() if shows == "search"]
     permuted = [label for label, shows in controls.items() if shows == "gradient"]
     yield from (_beats(arm, attack, label) for label in randoms)
     if not randoms:
-        yield absent("beats_random", "it has no random control", attack=attack)
+        yield absent(
+            "beats_random", "it has no control by random search", attack=attack
+        )
     yield from (_ablation(arm, attack, label) for label in permuted)
     if not arm.uses_gradients(attack):
         yield absent("gradient_ablation", "it uses no gradient", attack=attack)
         return
     if not permuted:
-        yield absent("gradient_ablation", "it has no permuted control", attack=attack)
+        yield absent(
+            "gradient_ablation",
+            "it has no control with shuffled gradients",
+            attack=attack,
+        )
     others = [label for label in arm.attacks if not arm.uses_gradients(label)]
     yield from (_gradient_free(arm, attack, label) for label in others)
 
@@ -66,7 +72,7 @@ def _beats(arm: Arm, attack: str, control: str) -> Judged:
     elif rates[0] - rates[1] < POINTS and rates[1] < SATURATED:
         status = "warn"
         points = 100 * (rates[0] - rates[1])
-        reason = f"its dL is higher, its success by {points:.1f} points only"
+        reason = f"its dL is higher, but its success by only {points:.1f} points"
     return answer(
         "beats_random",
         difference,
@@ -84,7 +90,7 @@ def _beats(arm: Arm, attack: str, control: str) -> Judged:
 
 
 def _ablation(arm: Arm, attack: str, control: str) -> Judged:
-    """Compare with the same attack without the sense of its gradient."""
+    """Compare with the same attack on shuffled gradients."""
     pairing = arm.pairing(attack, control)
     if isinstance(pairing, str):
         return absent("gradient_ablation", pairing, attack=attack, against=control)
@@ -112,7 +118,7 @@ def _gradient_free(arm: Arm, attack: str, other: str) -> Judged:
         return absent("gradient_ablation", pairing, attack=attack, against=other)
     difference = pairing.difference()
     fires = difference.interval is not None and difference.interval[1] < 0
-    more = f"{other}, without a gradient, does more harm"
+    more = f"{other}, which uses no gradient, raises the loss more"
     return answer(
         "gradient_ablation",
         difference,
@@ -134,7 +140,7 @@ def unbounded(arm: Arm, attack: str) -> Judged:
     rows = [row for cell in arm.cells(label).values() for row in cell.rows]
     found = wilson(sum(successes(rows, arm.results.threshold)), len(rows))
     assert found.value is not None
-    few = f"with every position free it succeeds on {found.value:.0%} only"
+    few = f"with every position free it succeeds on only {found.value:.0%}"
     return answer(
         "unbounded_sanity",
         found,
@@ -158,7 +164,7 @@ def convergence(arm: Arm, attack: str) -> Judged:
     gains = [float(a) - float(b) for a, b in zip(longer, usual, strict=True)]
     found = bootstrap_mean(gains, pairing.documents, pairing.seeds, unit="fraction")
     assert found.value is not None
-    more = f"twice the steps succeed on {100 * found.value:.1f} points more"
+    more = f"twice the steps raise success by {100 * found.value:.1f} points"
     gain = pairing.difference()
     return answer(
         "convergence",

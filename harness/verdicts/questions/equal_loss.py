@@ -16,7 +16,7 @@ MATCH_NATS = 0.02
 def equal_clean_loss(arm: Arm) -> Judged:
     """Hold the arm's worst case against that of its match."""
     if arm.is_baseline:
-        return absent("equal_clean_loss", "it is what others are compared with")
+        return absent("equal_clean_loss", "it is the baseline arm")
     match = match_of(arm)
     if isinstance(match, str):
         return absent("equal_clean_loss", match)
@@ -56,7 +56,7 @@ def match_of(arm: Arm) -> Arm | str:
     sections = arm.results.suite.arms.items()
     brought = [x for x, section in sections if section.match_loss_of == arm.label]
     if not brought:
-        return f"no arm was brought to its clean loss: {FULL}"
+        return f"no arm was made to match its clean loss: {FULL}"
     match = arm.results.arm(arm.model, brought[0])
     for record in match.variants.values():
         if record.derivation is not None and not record.derivation.achieved:
@@ -68,8 +68,8 @@ def _spelt(apart: float | None) -> str:
     if apart is None:
         return "there is no clean loss to compare"
     return (
-        f"on the attacked examples, the arm's clean loss is {apart:+.3f} nats/token "
-        f"off its own, not within {MATCH_NATS}"
+        f"on the attacked examples, the arm's clean loss differs from its own by "
+        f"{apart:+.3f} nats/token, more than {MATCH_NATS}"
     )
 
 

@@ -45,7 +45,7 @@ def planted_weakness(arm: Arm) -> Judged:
         return _absent(f"no attack on {name} is complete")
     found = wilson(sum(hits), len(hits))
     assert found.value is not None
-    few = f"the planted weakness was found on {found.value:.0%} only"
+    few = f"the planted weakness was found on only {found.value:.0%}"
     return answer(
         "planted_weakness",
         found,

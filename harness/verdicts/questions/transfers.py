@@ -1,4 +1,4 @@
-"""Whether what was found on another arm does more harm than what was found on this."""
+"""Whether prompts found on another arm raise the loss more than those found on this."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ MCNEMAR_LEVEL = 0.05
 
 def transfer(arm: Arm) -> Iterator[Judged]:
     """Hold what was found on other arms against what was found on this one."""
-    labels = [x for x in arm.planned if arm.results.shows(x) == "transferability"]
+    labels = [
+        x for x in arm.planned if arm.results.attack(x).shows == "transferability"
+    ]
     if not labels:
-        yield absent("transfer", "the suite has no attack transfer")
+        yield absent("transfer", "no attack of the suite shows transferability")
     elif not arm.attacks:
         yield absent("transfer", "nothing else attacks the arm")
     else:
@@ -33,7 +35,7 @@ def _carried(arm: Arm, label: str) -> Judged:
         return absent("transfer", absence, attack=label)
     pairing = pair(cells, arm.worst(arm.attacks))
     if pairing is None:
-        absence = "what it compares with is not there"
+        absence = "there are no white-box attacks to compare with"
         return absent("transfer", absence, attack=label)
     source = _source(arm, pairing)
     known = [_best_from(row.trace, source) for row in pairing.first]
@@ -51,7 +53,7 @@ def _carried(arm: Arm, label: str) -> Judged:
     p_value = mcnemar(hits, own_hits)
     stronger = found.interval is not None and found.interval[0] > 0
     fires = stronger or (rates[0] > rates[1] and p_value < MCNEMAR_LEVEL)
-    more = f"what was found on {source} does more harm than what was found here"
+    more = f"prompts found on {source} raise its loss more than those found on it"
     return answer(
         "transfer",
         found,
