@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 import sys
-import time
 import types
 import warnings
 
@@ -60,14 +59,12 @@ def test_bars_logs_and_warnings_are_silenced_inside_only(capfd, monkeypatch):
     assert logger.isEnabledFor(logging.WARNING)
 
 
-def test_nothing_calls_out_while_offline(monkeypatch, tmp_path):
+def test_nothing_calls_out_while_offline(monkeypatch, tmp_path, no_network):
     import datasets
     import huggingface_hub.constants
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
-    started = time.monotonic()
     with offline(), pytest.raises(ConnectionError, match="nobody/nothing"):
         datasets.load_dataset("nobody/nothing", cache_dir=str(tmp_path))
-    assert time.monotonic() - started < 1
     assert huggingface_hub.constants.HF_HUB_OFFLINE is False

@@ -71,6 +71,37 @@ def register_attacks():
 '''
 
 
+HOLD = '''
+"""An attack that waits after the first example, until a file says go."""
+
+import time
+from pathlib import Path
+
+from harness import hookimpl
+from harness.api import Adversarial, Attack, Budget
+
+
+class Hold(Attack):
+    """Reverse prompts; wait before the second one."""
+
+    name = "hold"
+
+    def run(self, subject, examples, context):
+        for number, example in enumerate(examples.test):
+            while number and not Path(__file__).with_name("go").exists():
+                time.sleep(0.02)
+            yield Adversarial(example.id, example.prompt_ids[::-1])
+
+    def budget(self, examples):
+        return Budget(0, 0)
+
+
+@hookimpl
+def register_attacks():
+    return [Hold]
+'''
+
+
 @pytest.fixture
 def suite(tmp_path):
     """Write a tiny suite with its model and text; return its path."""
@@ -210,10 +241,10 @@ def test_an_arm_whose_source_failed_says_so(suite, cli, tmp_path):
     assert message.startswith("the arm gauge, which it is made from, is failed: layers")
 
 
-def start(suite, out):
-    """Run the suite in a process of its own."""
+def start(*arguments):
+    """Run a suite in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "harness", "run", str(suite), "--out", str(out)],
+        [sys.executable, "-m", "harness", "run", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -222,8 +253,8 @@ def start(suite, out):
 
 
 def wait_for(pattern, out, process):
-    """Wait until a file appears in the run folder."""
-    while not list(out.glob(pattern)):
+    """Wait until there is a file in the run folder that holds something."""
+    while not any(path.stat().st_size for path in out.glob(pattern)):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
 
@@ -235,15 +266,19 @@ def wait_for(pattern, out, process):
 )
 def test_what_was_finished_survives_a_signal(suite, cli, tmp_path, number, code):
     out, whole = tmp_path / "runs" / "cut", tmp_path / "runs" / "whole"
-    process = start(suite, out)
-    wait_for("cells/*.hotflip-*/samples.partial.jsonl", out, process)
+    (tmp_path / "hold.py").write_text(HOLD)
+    run = (suite, "--plugins", tmp_path / "hold.py", "--set", "attacks.hold={}")
+    process = start(*run, "--out", out)
+    wait_for("cells/*.hold-*/samples.partial.jsonl", out, process)
     process.send_signal(number)
     process.communicate()
     assert process.returncode == code
     assert list(out.glob("variants/*.baseline.*/record.json"))
+    assert list(out.glob("cells/*.baseline.*.hotflip-*/record.json"))
 
-    assert cli("run", suite, "--out", out).code == 0
-    assert cli("run", suite, "--out", whole).code == 0
+    (tmp_path / "go").touch()
+    assert cli("run", *run, "--out", out).code == 0
+    assert cli("run", *run, "--out", whole).code == 0
     assert adversarial_ids(out) == adversarial_ids(whole)
     assert cli("validate", out).code == 0
 
@@ -251,7 +286,7 @@ def test_what_was_finished_survives_a_signal(suite, cli, tmp_path, number, code)
 @pytest.mark.slow
 def test_two_runs_of_one_suite_share_the_work(suite, tmp_path):
     out = tmp_path / "runs" / "shared"
-    processes = [start(suite, out) for _ in range(2)]
+    processes = [start(suite, "--out", out) for _ in range(2)]
     said = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert all("8 of 8 complete" in text for text in said)
