@@ -22,8 +22,8 @@ from .families import (
     swap_activation as swap_activation,
 )
 from .ffn.parametrizations import (
+    PARAMETRIZATIONS as PARAMETRIZATIONS,
     SignSplit as SignSplit,
-    constrain as constrain,
     parametrize as parametrize,
     scaled_groups as scaled_groups,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -19,11 +19,7 @@ from harness.base import CellError, MissingResource, UsageError, fingerprint_fil
 from harness.models.families import Family, find_anatomy, swap_activation
 
 if TYPE_CHECKING:
-    from transformers import (
-        PretrainedConfig,
-        PreTrainedModel,
-        PreTrainedTokenizerBase,
-    )
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
@@ -172,7 +168,8 @@ def load_model(folder: Path, dropouts: tuple[str, ...] = ()) -> PreTrainedModel:
         folder, local_files_only=True, trust_remote_code=False
     )
     for key in dropouts:
-        _set_if_known(config, key, 0.0)
+        if hasattr(config, key):
+            setattr(config, key, 0.0)
     classes = AutoModelForCausalLM
     if config.is_encoder_decoder:
         classes = AutoModelForSeq2SeqLM
@@ -202,11 +199,6 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _set_if_known(config: PretrainedConfig, key: str, value: float) -> None:
-    if hasattr(config, key):
-        setattr(config, key, value)
-
-
 def _check_complete(folder: Path, report: Mapping[str, Any]) -> None:
     # transformers would fill in missing weights with random numbers and go on.
     lacking = sorted(map(str, report["missing_keys"]))
@@ -218,44 +210,24 @@ def _check_complete(folder: Path, report: Mapping[str, Any]) -> None:
 
 def _faults(folder: Path) -> list[str]:
     """Return what is missing from a checkpoint's folder, one clause each."""
-    return [*_config_faults(folder), *_weight_faults(folder), *_text_faults(folder)]
-
-
-def _config_faults(folder: Path) -> Iterator[str]:
-    if not (folder / _CONFIG).is_file():
-        yield _lacks(_CONFIG, folder)
-
-
-def _weight_faults(folder: Path) -> Iterator[str]:
-    if (folder / _WEIGHTS).is_file():
-        return
-    if (folder / _INDEX).is_file():
-        for shard in _shards(folder):
-            if not shard.is_file():
-                yield _lacks(shard.name, folder)
-    else:
-        fault = _lacks(_WEIGHTS, folder)
-        if any(folder.glob("*.bin")):
-            fault += " (weights are read from safetensors files alone)"
-        yield fault
-
-
-def _text_faults(folder: Path) -> Iterator[str]:
-    if not any(_all_there(folder, names) for names in _TOKENIZERS):
-        yield _lacks("tokenizer.json", folder)
+    lacking = [] if (folder / _CONFIG).is_file() else [_CONFIG]
+    weights = folder / _WEIGHTS
+    if (folder / _INDEX).is_file() and not weights.is_file():
+        lacking += [shard.name for shard in _shards(folder) if not shard.is_file()]
+    elif not weights.is_file():
+        lacking.append(_WEIGHTS)
+    if not any(all((folder / n).is_file() for n in names) for names in _TOKENIZERS):
+        lacking.append("tokenizer.json")
+    return [_lacks(name, folder) for name in lacking]
 
 
 def _lacks(name: str, folder: Path) -> str:
-    remedy = "" if not _is_snapshot(folder) else "; fetch it with `harness prefetch`"
-    return f"no {name} in {folder}{remedy}"
-
-
-def _is_snapshot(folder: Path) -> bool:
-    return folder.parent.name == "snapshots"
-
-
-def _all_there(folder: Path, names: tuple[str, ...]) -> bool:
-    return all((folder / name).is_file() for name in names)
+    fault = f"no {name} in {folder}"
+    if folder.parent.name == "snapshots":
+        fault += "; fetch it with `harness prefetch`"
+    if name == _WEIGHTS and any(folder.glob("*.bin")):
+        fault += " (weights are read from safetensors files alone)"
+    return fault
 
 
 def _shards(folder: Path) -> list[Path]:

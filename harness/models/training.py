@@ -187,7 +187,7 @@ class _Loop:
         self._lines: list[Line] = []
         self._course: list[float] = []
         self._meter = Meter(accelerator.device)
-        self._kept_before, self._spent_before = Cost(), _read_cost(work / _SPENT)
+        self._kept_before, self._spent_before = Cost(), spent_training(work)
 
     def run(self) -> Training:
         """Train to the end, from the last checkpoint if there is one."""
@@ -363,10 +363,7 @@ def _step_of(checkpoint: Path) -> int:
 
 def spent_training(work: Path) -> Cost:
     """Return what training in a folder has spent, interrupted attempts included."""
-    return _read_cost(work / _SPENT)
-
-
-def _read_cost(path: Path) -> Cost:
+    path = work / _SPENT
     return Cost.model_validate_json(path.read_text()) if path.exists() else Cost()
 
 

@@ -33,10 +33,11 @@ class Softplus(ParametrizedConstraint[SoftplusOptions]):
     def apply(
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, seed: int
     ) -> None:
-        start, name = self.options.start, self.options.parametrization
+        start = self.options.start
+        function = models.PARAMETRIZATIONS[self.options.parametrization]
         matrices = models.install_start(adapter, model, self.options, start, seed)
         for projection in matrices:
-            models.constrain(projection, name)
+            models.parametrize(projection, function())
 
     def promised(self, anatomy: Anatomy) -> list[Projection]:
         return models.select(anatomy, self.options)

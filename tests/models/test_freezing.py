@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import harness.models.freezing
 from harness.base.errors import CellError
 from harness.models.checkpoints import CheckpointOptions
-from harness.models.ffn.parametrizations import constrain
+from harness.models.ffn.parametrizations import Softplus
 from harness.models.freezing import freeze, load_frozen, plain_state
 from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.models.causal_lm import CausalLM
@@ -30,7 +30,7 @@ def constrained(family="gpt_neox"):
         for ffn in adapter_of(model).anatomy(model).ffns:
             for projection in ffn.projections:
                 projection.module.weight.abs_()
-                constrain(projection, "softplus")
+                harness.models.parametrize(projection, Softplus())
     return model.eval()
 
 

@@ -146,11 +146,6 @@ class _Float32List(ParametrizationList):
         return self
 
 
-def constrain(projection: Projection, name: str) -> None:
-    """Train V instead of the weight of a projection, by one of `PARAMETRIZATIONS`."""
-    parametrize(projection, PARAMETRIZATIONS[name]())
-
-
 def parametrize(projection: Projection, function: NonNegative) -> None:
     """Train V instead of the weight of a projection (float32), from now on."""
     module = projection.module

@@ -35,6 +35,7 @@ LayerRanges = Annotated[
 ]
 """``all``, or layers from 0 and ranges of them, ends included: ``0-3,7``."""
 
+_ROLES = {"both": ("in", "gate", "out"), "in": ("in", "gate"), "out": ("out",)}
 _SHIFT_SIGMAS = 2.0
 _RANDOM_SIGMA = 0.02
 # Keeps the gauge's entries above eps after rounding to float32.
@@ -77,7 +78,8 @@ def install_start(
             _start_shifted(anatomy, chosen, start, options.eps)
         elif start != "keep":
             for projection in chosen:
-                _write(projection, _begin(projection, start, options.eps, seed))
+                begin = _begin(projection, start, options.eps, seed)
+                projection.weight.copy_(begin)
     return chosen
 
 
@@ -100,12 +102,8 @@ def select(anatomy: Anatomy, options: StartOptions) -> list[Projection]:
         for ffn in anatomy.ffns
         if ffn.layer in layers
         for projection in ffn.projections
-        if options.scope == "both" or (projection.role == "out") == _is_out(options)
+        if projection.role in _ROLES[options.scope]
     ]
-
-
-def _is_out(options: StartOptions) -> bool:
-    return options.scope == "out"
 
 
 def _layers(ranges: str, count: int) -> set[int]:
@@ -163,7 +161,8 @@ def _start_shifted(
             shift = _gauge if start == "gauge" else _shift_clip
             # The gauge adds one number to each row of W1, to each column of W2.
             axis = 0 if projection.role == "out" else 1
-            _write(projection, shift(projection.weight.double(), axis, eps))
+            shifted = shift(projection.weight.double(), axis, eps)
+            projection.weight.copy_(shifted)
 
 
 def _gauge(weight: torch.Tensor, axis: int, eps: float) -> torch.Tensor:
@@ -211,7 +210,7 @@ def _fold_norm(ffn: FFN) -> None:
     for projection in ffn.inputs:
         weight = projection.weight.double()
         _add_bias(projection, weight @ bias)
-        _write(projection, weight * gain)
+        projection.weight.copy_(weight * gain)
     norm.weight.fill_(1.0)
     if norm.bias is not None:
         norm.bias.zero_()
@@ -225,7 +224,3 @@ def _add_bias(projection: Projection, term: torch.Tensor) -> None:
         raise CellError(
             f"{projection.name} has no bias to fold its LayerNorm's bias into"
         )
-
-
-def _write(projection: Projection, weight: torch.Tensor) -> None:
-    projection.weight.copy_(weight)

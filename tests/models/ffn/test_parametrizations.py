@@ -7,11 +7,12 @@ from torch import nn
 
 from harness.api.models import Projection
 from harness.models.ffn.parametrizations import (
+    PARAMETRIZATIONS,
     SMALLEST_WEIGHT,
     Exponential,
     Softplus,
     Square,
-    constrain,
+    parametrize,
     parametrized_weights,
 )
 
@@ -25,7 +26,7 @@ def constrained_linear(name="softplus"):
     linear = nn.Linear(6, 5)
     with torch.no_grad():
         linear.weight.abs_()
-    constrain(Projection("linear", linear, 0, "in"), name)
+    parametrize(Projection("linear", linear, 0, "in"), PARAMETRIZATIONS[name]())
     return linear
 
 
