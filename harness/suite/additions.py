@@ -161,45 +161,34 @@ def _replays(experiment: Experiment) -> Iterator[Addition]:
 def _derived_arms(experiment: Experiment) -> Iterator[tuple[str, ArmSection]]:
     """Yield a match for each arm but the baseline, and a planted copy of each.
 
-    There is none for an arm that is derived itself. Without attacks, or without texts
-    to match losses on, nothing is added.
+    There is none for an arm that is derived itself. Without attacks that look for
+    something, or without texts to match losses on, nothing is added.
     """
     suite, registry = experiment.suite, experiment.registry
-    attacks = _searching_attacks(experiment)
-    if suite.diagnostics != "full" or not attacks or not _has_validation(experiment):
+    attacks = tuple(label for label in suite.attacks if _searches(experiment, label))
+    held_out = suite.recovery and suite.recovery.validation
+    texts = suite.examples and (suite.examples.validation or held_out)
+    if suite.diagnostics != "full" or not attacks or not texts:
         return
+    match = registry.only("constraint", role="match").name
+    plant = registry.only("constraint", role="plant").name
     treated = [arm for arm, section in suite.arms.items() if not section.derive_from]
     for arm in treated:
         if arm != BASELINE:
-            yield (
-                f"{arm}-matched",
-                ArmSection(
-                    constraint=registry.only("constraint", role="match").name,
-                    derive_from=BASELINE,
-                    match_loss_of=arm,
-                    attacks=attacks,
-                ),
+            section = ArmSection(
+                constraint=match,
+                derive_from=BASELINE,
+                match_loss_of=arm,
+                attacks=attacks,
             )
+            yield f"{arm}-matched", section
     for arm in treated:
-        plant = registry.only("constraint", role="plant").name
-        planted = ArmSection(constraint=plant, derive_from=arm, attacks=attacks)
-        yield f"{arm}-planted", planted
+        section = ArmSection(constraint=plant, derive_from=arm, attacks=attacks)
+        yield f"{arm}-planted", section
 
 
-def _searching_attacks(experiment: Experiment) -> tuple[str, ...]:
-    """Return the entries that look for something by themselves."""
-    attacks = experiment.attacks
-    return tuple(
-        label
-        for label, section in experiment.suite.attacks.items()
-        if section.match is None
-        and section.role is None
-        and not (attacks[label].replays or attacks[label].needs_peers)
-    )
-
-
-def _has_validation(experiment: Experiment) -> bool:
-    examples, recovery = experiment.suite.examples, experiment.suite.recovery
-    if examples is None:
-        return False
-    return bool(examples.validation or (recovery and recovery.validation))
+def _searches(experiment: Experiment, label: str) -> bool:
+    """Say whether an entry looks for something by itself."""
+    section, attack = experiment.suite.attacks[label], experiment.attacks[label]
+    special = section.match is not None or section.role is not None
+    return not (special or attack.replays or attack.needs_peers)

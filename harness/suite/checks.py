@@ -1,34 +1,29 @@
 """What must hold across a suite: references lead somewhere, texts are apart.
 
-Checks see what is valid of a suite as typed sections, so that a fault in one hides none
-in another. What is absent is looked up in the merged layers: there, a section that is
-wrong is still there.
+Checks see the merged layers, the plugins whose options are right, and all that anything
+names, found by the marks of its type. So a fault in one section hides none in another.
 """
 
 from __future__ import annotations
 
+import contextlib
 import graphlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+import pydantic
 
 from harness.api import ATTACK, CORPUS, Attack, CellKey, Constraint, Registry
 from harness.base import unknown_name
-from harness.data import shared_documents
+from harness.data import CorpusSection, shared_documents
 from harness.suite import complaints
 from harness.suite.experiment import Experiment
 from harness.suite.marks import Marked, marked
-from harness.suite.model import (
-    ARM,
-    BASELINE,
-    ArmSection,
-    AttackSection,
-    ModelSection,
-    Suite,
-)
-from harness.suite.plugin_options import Plugins, build_plugins
+from harness.suite.model import ARM, BASELINE, Suite
+from harness.suite.plugin_options import Plugins, build_plugins, make_absolute
 from harness.suite.yaml import Keys, Layer
 
 T = TypeVar("T")
@@ -36,16 +31,16 @@ Fault = tuple[Keys, str]
 """A path, and what is wrong there."""
 
 
-def check(layer: Layer, registry: Registry) -> tuple[Suite, Plugins]:
-    """Return a suite and its plugins, as far as they are valid.
+def check(layer: Layer, registry: Registry) -> tuple[Suite | None, Plugins]:
+    """Return the suite, if it is valid, and its plugins, those that are.
 
     What is wrong is complained of in `layer`.
     """
-    suite: Suite | None = complaints.validate(Suite, layer.value, layer)
+    for label, _ in layer.entries("corpora"):
+        make_absolute(layer, ("corpora", label, "path"), hub=False)
     plugins = build_plugins(layer, registry)
-    if suite is None:
-        suite = complaints.valid_part(_PartialSuite, layer.value)
-    draft = _Draft(layer, suite, plugins)
+    suite = complaints.validate(Suite, layer.value, layer)
+    draft = _Draft(layer, plugins)
     for rule in _RULES:
         for keys, message in rule(draft):
             layer.complain(keys, message)
@@ -77,32 +72,19 @@ def _mutual_reads(experiment: Experiment) -> Iterator[Fault]:
         yield ("attacks", circle[0].attack), message
 
 
-class _PartialSuite(Suite):
-    """A suite that may lack what a suite must have."""
-
-    name: str = ""
-    models: dict[str, ModelSection] = {}
-    arms: dict[str, ArmSection] = {}
-    seeds: tuple[int, ...] = ()
-
-
 @dataclass(frozen=True)
 class _Draft:
     """A suite that may be wrong."""
 
     layer: Layer
     """All of it, as it is stated."""
-    suite: Suite
-    """What is valid of it."""
     plugins: Plugins
     """Those whose options are right."""
 
     @property
-    def attacks(self) -> Iterator[tuple[str, Attack[Any]]]:
-        """The attacks by label."""
-        for label, attack in self.plugins["attacks"].items():
-            assert isinstance(attack, Attack)
-            yield label, attack
+    def attacks(self) -> dict[str, Attack[Any]]:
+        """The attacks among the plugins."""
+        return cast("dict[str, Attack[Any]]", self.plugins["attacks"])
 
     @cached_property
     def references(self) -> list[Marked]:
@@ -115,6 +97,13 @@ class _Draft:
                     if mark == CORPUS:  # attacks may name those that are added later
                         found.append(Marked(mark, text, (section, label, *keys)))
         return found
+
+    def named(self, mark: str) -> Iterator[tuple[Keys, str]]:
+        """Yield what is named of one kind and is there, and where it is named."""
+        known = self.layer.mapping(_NAMED[mark][1])
+        for reference in self.references:
+            if reference.mark == mark and reference.text in known:
+                yield reference.keys, reference.text
 
 
 # --- references ---------------------------------------------------------------------
@@ -154,17 +143,18 @@ def _unknown_names(draft: _Draft) -> Iterator[Fault]:
 
 
 def _texts_apart(draft: _Draft) -> Iterator[Fault]:
-    corpora = draft.suite.corpora
-    uses = [
-        use for use in draft.references if use.mark == CORPUS and use.text in corpora
-    ]
-    for first, second in combinations(uses, 2):
-        roles = (_ROLES.get(use.keys, "measured") for use in (first, second))
+    corpora: dict[str, CorpusSection] = {}
+    for label, entry in draft.layer.entries("corpora"):
+        with contextlib.suppress(pydantic.ValidationError):  # said of the section
+            corpora[label] = CorpusSection.model_validate(entry)
+    uses = [use for use in draft.named(CORPUS) if use[1] in corpora]
+    for (first, one), (second, other) in combinations(uses, 2):
+        roles = (_ROLES.get(keys, "measured") for keys in (first, second))
         if frozenset(roles) in _APART:
-            shared = shared_documents(corpora[first.text], corpora[second.text])
+            shared = shared_documents(corpora[one], corpora[other])
             if shared:
-                where = ".".join(map(str, first.keys))
-                yield second.keys, f"{shared} with {where}; give them disjoint slices"
+                where = ".".join(map(str, first))
+                yield second, f"{shared} with {where}; give them disjoint slices"
 
 
 # --- arms ---------------------------------------------------------------------------
@@ -173,25 +163,26 @@ def _texts_apart(draft: _Draft) -> Iterator[Fault]:
 def _baseline(draft: _Draft) -> Iterator[Fault]:
     arms = draft.layer.mapping("arms")
     if arms and BASELINE not in arms:
-        yield (
-            ("arms",),
-            "needs an arm called 'baseline', which all others are compared with",
+        message = (
+            f"needs an arm called {BASELINE!r}, which all others are compared with"
         )
-    baseline = draft.suite.arms.get(BASELINE, ArmSection())
-    for key, source in baseline.sources.items():
-        if source in arms:
+        yield ("arms",), message
+    for keys, _ in draft.named(ARM):
+        if keys[1] == BASELINE:
             message = "the baseline is what others are compared with: it has no source"
-            yield ("arms", BASELINE, key), message
+            yield keys, message
 
 
 def _sources(draft: _Draft) -> Iterator[Fault]:
     """Find arms that would be made from themselves."""
-    arms = draft.suite.arms
-    graph = {label: arms[label].sources.values() for label in arms if label != BASELINE}
-    for circle in _circles(graph):
-        sources = arms[circle[0]].sources.items()
-        key = next(key for key, arm in sources if arm in circle)
-        yield ("arms", circle[0], key), f"{circle[0]!r} would be made from itself"
+    sources = {keys: arm for keys, arm in draft.named(ARM) if keys[1] != BASELINE}
+    graph: dict[object, list[str]] = {arm: [] for arm in draft.layer.mapping("arms")}
+    for keys, arm in sources.items():
+        graph[keys[1]].append(arm)
+    for first, *others in _circles(graph):
+        made_of = (*others, first)[0]
+        keys = next(k for k, arm in sources.items() if (k[1], arm) == (first, made_of))
+        yield keys, f"{first!r} would be made from itself"
 
 
 def _circles(graph: Mapping[T, Iterable[T]]) -> Iterator[list[T]]:
@@ -211,15 +202,13 @@ def _circles(graph: Mapping[T, Iterable[T]]) -> Iterator[list[T]]:
 
 def _constraints(draft: _Draft) -> Iterator[Fault]:
     """Check what a constraint needs besides its options."""
-    for label, constraint in draft.plugins["arms"].items():
-        arm, path = draft.suite.arms.get(label), ("arms", label)
-        assert isinstance(constraint, Constraint)
-        if arm is None:
-            continue
-        if arm.match_loss_of is not None and not constraint.matches_loss:
+    for label, plugin in draft.plugins["arms"].items():
+        constraint, path = cast("Constraint[Any]", plugin), ("arms", label)
+        matched = draft.layer.get(*path, "match_loss_of")
+        if matched is not None and not constraint.matches_loss:
             message = f"{constraint.name!r} as stated here matches no loss"
             yield (*path, "match_loss_of"), message
-        if constraint.matches_loss and arm.match_loss_of is None:
+        if constraint.matches_loss and matched is None:
             yield path, "needs `match_loss_of`: the arm whose clean loss it is to have"
         if constraint.uses_examples:
             yield from ((path, message) for message in _lacking_examples(draft.layer))
@@ -243,7 +232,7 @@ def _examples(draft: _Draft) -> Iterator[Fault]:
     if layer.mapping("attacks") and layer.get("examples") is None:
         yield ("attacks",), "attacks need examples: state `examples.test`"
         return
-    for label, attack in draft.attacks:
+    for label, attack in draft.attacks.items():
         if attack.uses_search_examples:
             for name in ("search", "validation"):
                 if not layer.get("examples", name):
@@ -253,26 +242,25 @@ def _examples(draft: _Draft) -> Iterator[Fault]:
 
 def _controls(draft: _Draft) -> Iterator[Fault]:
     """Say where an attack cannot be the control it is to be, or not be without one."""
-    attacks = dict(draft.attacks)
-    for label, section in draft.suite.attacks.items():
-        reason = _unfit(label, draft.suite.attacks, attacks)
+    for label, entry in draft.layer.entries("attacks"):
+        match = entry.get("match")
+        keys: Keys = (
+            ("attacks", label) if match is None else ("attacks", label, "match")
+        )
+        reason = _unfit(draft, label, match)
         if reason:
-            match = () if section.match is None else ("match",)
-            yield ("attacks", label, *match), reason
+            yield keys, reason
 
 
-def _unfit(
-    label: str, sections: dict[str, AttackSection], attacks: dict[str, Attack[Any]]
-) -> str | None:
-    attack, match = attacks.get(label), sections[label].match
-    matched = None if match is None else attacks.get(match)
+def _unfit(draft: _Draft, label: str, match: str | None) -> str | None:
+    attack, matched = draft.attacks.get(label), draft.attacks.get(str(match))
     if match == label:
         return "an attack cannot be its own control"
-    if match in sections and sections[match].match is not None:
+    if match and draft.layer.get("attacks", match, "match") is not None:
         return f"{match!r} is a control itself; match an attack"
-    if matched is not None and matched.replays:
+    if matched and matched.replays:
         return f"{match!r} replays what others found; match an attack"
-    if attack is None or (match is not None and matched is None):
+    if attack is None or (match and not matched):
         return None  # what is wrong there is said there
     return attack.unfit(matched)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
-import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -67,37 +65,12 @@ def validate(
     the model's fields and what is `also_known`.
     """
     try:
-        return _strict(model, value)
+        return model.model_validate_json(json.dumps(value), strict=True)
     except pydantic.ValidationError as error:
         faults = [_Fault(model, path, layer, e) for e in error.errors()]
         for fault in _merged(faults):
             layer.complain(fault.path, fault.sentence(key, also_known))
         return None
-
-
-def valid_part(model: type[ModelT], value: dict[str, Any]) -> ModelT:
-    """Build `model`, whose fields all have defaults, from what is valid of a value.
-
-    What is wrong is left out of it, and what cannot be without it.
-    """
-    kept = Layer(copy.deepcopy(value), {})
-    while True:
-        try:
-            return _strict(model, kept.value)
-        except pydantic.ValidationError as error:
-            for details in error.errors():
-                _leave_out(kept, details["loc"])
-
-
-def _strict(model: type[ModelT], value: Any) -> ModelT:
-    return model.model_validate_json(json.dumps(value), strict=True)
-
-
-def _leave_out(kept: Layer, loc: tuple[str | int, ...]) -> None:
-    """Remove the value at a path, or the list that it is in; or what lacks a value."""
-    found = kept.follow(loc)
-    keys = list(itertools.takewhile(lambda step: isinstance(step, str), found))
-    kept.mapping(*keys[:-1]).pop(str(keys[-1]), None)
 
 
 class _Fault:

@@ -18,8 +18,7 @@ from harness.api import (
     Scene,
 )
 from harness.suite.marks import named_by
-from harness.suite.model import Suite
-from harness.suite.plugin_options import PLUGIN_SECTIONS
+from harness.suite.model import PLUGIN_SECTIONS, Suite
 from harness.suite.scenes import scene_of
 from harness.suite.yaml import Layer
 

@@ -80,14 +80,21 @@ def cell_identity(
     suite, attack = experiment.suite, experiment.attacks[label]
     match = suite.attacks[label].match
     matched = None if match is None else experiment.attacks[match]
-    return {
+    identity = {
         **{key: value for key, value in variant.items() if key not in _MEASURED},
         **_attack(experiment, attack),
         "match": None if matched is None else _matched(experiment, matched, scene),
         "examples": _examples(suite, _searches(experiment, attack, matched)),
         **_tokens(suite),
-        **_neighbours(reads, borrows),
     }
+    # Labels too, because its rows hold them.
+    if reads:
+        identity["reads"] = [
+            {**key._asdict(), "cell": content_hash(cell)} for key, cell in reads.items()
+        ]
+    if borrows:
+        identity["borrows"] = dict(borrows)
+    return identity
 
 
 # --- what a subject is made of ------------------------------------------------------
@@ -103,7 +110,7 @@ def _sources(experiment: Experiment, model: str, arm: str, seed: int) -> Identit
     if experiment.arms[arm].uses_examples:
         identity["examples"] = _examples(suite, searches=True)
         if suite.recovery is not None and suite.recovery.validation is not None:
-            identity["held_out"] = _corpus(suite, suite.recovery.validation)
+            identity["held_out"] = suite.corpora[suite.recovery.validation].definition
     return identity
 
 
@@ -113,9 +120,9 @@ def _recovery(suite: Suite, arm: str) -> Identity | None:
         return None
     # How often it is saved changes nothing about what is trained.
     identity = section.model_dump(mode="json", exclude={"checkpoint_every"})
-    identity["corpus"] = _corpus(suite, section.corpus)
+    identity["corpus"] = suite.corpora[section.corpus].definition
     if section.validation is not None:
-        identity["validation"] = _corpus(suite, section.validation)
+        identity["validation"] = suite.corpora[section.validation].definition
     return identity
 
 
@@ -145,13 +152,9 @@ def _matched(experiment: Experiment, attack: Attack[Any], scene: Scene) -> Ident
 
 def _searches(experiment: Experiment, *attacks: Attack[Any] | None) -> bool:
     """Say whether attacks, or others that they name, see the examples to search on."""
-    return any(
-        one.uses_search_examples
-        for attack in attacks
-        if attack is not None
-        for one in (attack, *map(experiment.attacks.get, named_by(attack, ATTACK)))
-        if one is not None
-    )
+    stated = [attack for attack in attacks if attack is not None]
+    named = [experiment.attacks[x] for one in stated for x in named_by(one, ATTACK)]
+    return any(attack.uses_search_examples for attack in (*stated, *named))
 
 
 def _examples(suite: Suite, searches: bool) -> Identity | None:
@@ -167,7 +170,7 @@ def _examples(suite: Suite, searches: bool) -> Identity | None:
         "reference_tokens": section.reference_tokens,
         **section.beyond_loss,
         **{
-            name: {"corpus": _corpus(suite, part.corpus), "count": part.count}
+            name: {"corpus": suite.corpora[part.corpus].definition, "count": part.count}
             for name, part in sets.items()
         },
     }
@@ -177,20 +180,6 @@ def _tokens(suite: Suite) -> Identity:
     """Describe the token rules that are not the default, if there are any."""
     stated = suite.tokens.model_dump(mode="json", exclude_defaults=True)
     return {"tokens": stated} if stated else {}
-
-
-def _neighbours(
-    reads: Mapping[CellKey, Identity], borrows: Mapping[str, str]
-) -> Identity:
-    """Describe what a cell uses of others; labels too, because its rows hold them."""
-    found: Identity = {}
-    if reads:
-        found["reads"] = [
-            {**key._asdict(), "cell": content_hash(cell)} for key, cell in reads.items()
-        ]
-    if borrows:
-        found["borrows"] = dict(borrows)
-    return found
 
 
 # --- options ------------------------------------------------------------------------
@@ -206,7 +195,7 @@ def _options(
     describe: dict[str, Callable[[str], Any]] = {
         LOCAL_PATH: _contents,
         ATTACK: lambda label: _attack(experiment, experiment.attacks[label]),
-        CORPUS: lambda label: _corpus(experiment.suite, label),
+        CORPUS: lambda label: experiment.suite.corpora[label].definition,
     }
     options = plugin.options.model_dump(mode="json")
     for mark, text, keys in list(marked(type(plugin.options), options)):
@@ -215,11 +204,6 @@ def _options(
         elif mark in describe:
             put(options, keys, describe[mark](text))
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _corpus(suite: Suite, label: str) -> Identity:
-    """Describe the documents of a corpus of a resolved suite."""
-    return suite.corpora[label].definition
 
 
 def _contents(text: str) -> str:

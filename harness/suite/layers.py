@@ -7,9 +7,11 @@ layer it came from.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +181,8 @@ def _profile(suite: Layer, name: str) -> Layer:
         suite.complain(path, "expected a mapping of keys")
         return Layer({}, {(): suite.place(path)})
     _refuse_read_first(suite, path, "a profile")
-    return suite.part(*path)
+    places = {k[2:]: place for k, place in suite.places.items() if k[:2] == path}
+    return Layer(copy.deepcopy(known[name]), places)
 
 
 def _flag(suite: Layer, key: str, value: Any) -> Layer:
@@ -223,7 +226,11 @@ def _override(suite: Layer, text: str) -> Layer:
     override = parse(value, place)
     if isinstance(override.value, dict) and not value.lstrip().startswith("{"):
         override.value = value.strip()  # a slice such as 60%: is no mapping
-    override = override.under(_path(suite, key.strip().split("."), override))
+    path = _path(suite, key.strip().split("."), override)
+    nested = override.value if path else {}
+    for step in reversed(path):
+        nested = {step: nested}
+    override = replace(Layer.at(place, nested), problems=override.problems)
     _refuse_read_first(override, (), "--set")
     return override
 
@@ -231,7 +238,8 @@ def _override(suite: Layer, text: str) -> Layer:
 def _path(suite: Layer, segments: list[str], override: Layer) -> list[str]:
     """Split a dotted key where the suite has keys, longest first.
 
-    A whole entry may be new; a single option needs an entry that is there.
+    A whole entry may be new; a single option needs an entry that is there: else this
+    is complained of, and there is no path.
     """
     path: list[str] = []
     while segments:
@@ -243,7 +251,6 @@ def _path(suite: Layer, segments: list[str], override: Layer) -> list[str]:
                 return [*path, joins[0]]
             label = ".".join(segments[:-1] or segments)
             override.complain((), unknown_name(LABELLED[path[0]], label, known))
-            override.value = {}
             return []
         path.append(step or segments[0])
         segments = segments[path[-1].count(".") + 1 :]

@@ -18,7 +18,7 @@ from harness.suite.checks import check, check_placement
 from harness.suite.experiment import Experiment
 from harness.suite.layers import profile_names, read_layers
 from harness.suite.model import Suite
-from harness.suite.plugin_options import make_absolute, settle
+from harness.suite.plugin_options import make_absolute
 from harness.suite.yaml import Layer
 
 _NOT_DUMPED = {"extends", "profiles"}
@@ -53,9 +53,9 @@ def load_experiment(
     given = {key: value for key, value in flags.items() if value is not None}
     layer = read_layers(path, profile=profile, overrides=overrides, flags=given)
     registry = load_registry(_plugin_paths(layer))
-    settle(layer, registry)
     suite, built = check(layer, registry)
     _refuse(layer)
+    assert suite is not None  # else there were problems
     experiment = Experiment(
         suite, path.parent, path, profile, registry, **cast(Any, built), layer=layer
     )

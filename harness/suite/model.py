@@ -3,13 +3,12 @@
 Keys of `models`, `arms`, `metrics` and `attacks` are labels that the user chooses; each
 entry names a plugin (a metric or an attack by default the one called like its label)
 and holds that plugin's options beside the few reserved keys. The plugin's own `Options`
-validate those. `harness.suite.experiment` reads suites, `harness.suite.plan` expands
-them.
+validate those.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
@@ -32,29 +31,44 @@ ArmLabel = Annotated[Label, ARM]
 """The type of what names an arm of the suite, by its label."""
 
 
-class _PluginSection(Strict):
-    """A section that also holds the options of the plugin it names."""
+class PluginSection(Strict):
+    """An entry that names a plugin and holds its options beside a few reserved keys."""
 
     model_config = pydantic.ConfigDict(extra="allow")
+    kind: ClassVar[str]
+    """The kind of plugin."""
+    key: ClassVar[str]
+    """The key that names it."""
 
     @property
     def options(self) -> dict[str, Any]:
         """The plugin's options as the suite states them."""
         return dict(self.__pydantic_extra__ or {})
 
+    @classmethod
+    def default(cls, label: str) -> str | None:
+        """Return the plugin of an entry that names none."""
+        return label
 
-class ModelSection(_PluginSection):
+
+class ModelSection(PluginSection):
     """A model: its adapter and the adapter's options."""
 
+    kind, key = "model", "adapter"
     adapter: str
     """The model plugin that loads it."""
     fingerprint: str | None = None
     """If set, the weights must have this fingerprint; resolved suites set it."""
 
+    @classmethod
+    def default(cls, label: str) -> None:
+        """Return None: every model names its adapter."""
 
-class ArmSection(_PluginSection):
+
+class ArmSection(PluginSection):
     """A named treatment: a constraint with its options, and its recovery."""
 
+    kind, key = "constraint", "constraint"
     constraint: str = "none"
     """The constraint plugin."""
     recovery: bool | None = None
@@ -67,6 +81,11 @@ class ArmSection(_PluginSection):
     """The arm whose clean loss it is to have; of constraints that match losses only."""
     attacks: tuple[AttackLabel, ...] | None = None
     """The attacks that it gets, by their labels; by default all."""
+
+    @classmethod
+    def default(cls, label: str) -> str:
+        """Return the constraint that changes nothing."""
+        return "none"
 
     @property
     def recovers(self) -> bool:
@@ -81,16 +100,18 @@ class ArmSection(_PluginSection):
         )
 
 
-class MetricSection(_PluginSection):
+class MetricSection(PluginSection):
     """A metric and its options."""
 
+    kind, key = "metric", "metric"
     metric: str | None = None
     """The metric plugin; by default the one called like this entry."""
 
 
-class AttackSection(_PluginSection):
+class AttackSection(PluginSection):
     """An attack and its options."""
 
+    kind, key = "attack", "attack"
     attack: str | None = None
     """The attack plugin; by default the one called like this entry."""
     match: AttackLabel | None = None
@@ -161,3 +182,12 @@ class Suite(Strict):
     """First so many examples and documents only: not for real numbers."""
     profiles: dict[Label, dict[str, Any]] = {}
     """Named partial suites, merged over this one by ``--profile``."""
+
+
+PLUGIN_SECTIONS: dict[str, type[PluginSection]] = {
+    "models": ModelSection,
+    "arms": ArmSection,
+    "metrics": MetricSection,
+    "attacks": AttackSection,
+}
+"""The sections of a suite whose entries name plugins."""

@@ -7,73 +7,26 @@ hides none in another.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pydantic
 
 from harness.api import LOCAL_PATH, Plugin, Registry
 from harness.base import UsageError
 from harness.suite import complaints
 from harness.suite.marks import marked
-from harness.suite.model import ArmSection, AttackSection, MetricSection, ModelSection
+from harness.suite.model import PLUGIN_SECTIONS
 from harness.suite.yaml import Keys, Layer, put
 
 Plugins = dict[str, dict[str, Plugin[Any]]]
 """The plugins of a suite by section and label."""
 
 
-@dataclass(frozen=True)
-class PluginSection:
-    """A section of the suite whose entries name plugins."""
-
-    kind: str
-    """The kind of plugin."""
-    key: str
-    """The key that names it."""
-    model: type[pydantic.BaseModel]
-    """What defines an entry, besides the plugin's options."""
-
-    @property
-    def reserved(self) -> frozenset[str]:
-        """The keys that are no options of the plugin."""
-        return frozenset(self.model.model_fields)
-
-    def default(self, label: str) -> str | None:
-        """Return the plugin of an entry that names none."""
-        return {"model": None, "constraint": "none"}.get(self.kind, label)
-
-    def plugin_of(self, label: str, entry: dict[str, Any]) -> str | None:
-        """Return the plugin that an entry names; None where it names none rightly."""
-        stated = entry.get(self.key)
-        if stated is None:
-            return self.default(label)
-        return stated if isinstance(stated, str) else None
-
-
-PLUGIN_SECTIONS = {
-    "models": PluginSection("model", "adapter", ModelSection),
-    "arms": PluginSection("constraint", "constraint", ArmSection),
-    "metrics": PluginSection("metric", "metric", MetricSection),
-    "attacks": PluginSection("attack", "attack", AttackSection),
-}
-
-
-def settle(suite: Layer, registry: Registry) -> None:
-    """Name every plugin, and make the paths absolute that lead to something."""
-    for section, about in PLUGIN_SECTIONS.items():
-        for label, entry in suite.entries(section):
-            name = about.plugin_of(label, entry)
-            if name is not None:
-                entry.setdefault(about.key, name)
-                _settle_paths(suite, (section, label), about.kind, name, registry)
-    for label, _ in suite.entries("corpora"):
-        make_absolute(suite, ("corpora", label, "path"), hub=False)
-
-
 def build_plugins(suite: Layer, registry: Registry) -> Plugins:
-    """Build the plugins whose options are right, and complain of the others'."""
+    """Build the plugins whose options are right, and complain of the others'.
+
+    In the suite, every entry then names its plugin, and paths that lead to something
+    are absolute.
+    """
     return {
         section: {
             label: plugin
@@ -100,38 +53,41 @@ def make_absolute(suite: Layer, keys: Keys, *, hub: bool) -> None:
         put(suite.value, keys, str(target))
 
 
-def _settle_paths(
-    suite: Layer, path: tuple[str, str], kind: str, name: str, registry: Registry
-) -> None:
-    try:
-        options = registry.get(kind, name).plugin.Options
-    except UsageError:  # `build_plugins` says so
-        return
-    for one in list(marked(options, suite.get(*path))):
-        if one.mark == LOCAL_PATH:
-            make_absolute(suite, (*path, *one.keys), hub=True)
-
-
 def _build(
     suite: Layer, section: str, label: str, entry: dict[str, Any], registry: Registry
 ) -> Plugin[Any] | None:
-    about = PLUGIN_SECTIONS[section]
-    name = about.plugin_of(label, entry)
-    if name is None:  # missing or no string: said of the section
+    model, path = PLUGIN_SECTIONS[section], (section, label)
+    plugin = _plugin_class(suite, section, label, entry, registry)
+    if plugin is None:
         return None
-    try:
-        plugin = registry.get(about.kind, name).plugin
-    except UsageError as error:
-        stated = (section, label, about.key) in suite.places  # else by its label
-        keys = (section, label, about.key) if stated else (section, label)
-        suite.complain(keys, str(error))
-        return None
+    for one in list(marked(plugin.Options, entry)):
+        if one.mark == LOCAL_PATH:
+            make_absolute(suite, (*path, *one.keys), hub=True)
+    reserved = model.model_fields.keys()
     options = complaints.validate(
         plugin.Options,
-        {key: value for key, value in entry.items() if key not in about.reserved},
+        {key: value for key, value in entry.items() if key not in reserved},
         suite,
-        (section, label),
+        path,
         key=f"{plugin.name} option",
-        also_known=about.reserved,
+        also_known=reserved,
     )
     return None if options is None else plugin(options)
+
+
+def _plugin_class(
+    suite: Layer, section: str, label: str, entry: dict[str, Any], registry: Registry
+) -> type[Plugin[Any]] | None:
+    """Return the plugin that an entry names, or else complain."""
+    model = PLUGIN_SECTIONS[section]
+    by_label = entry.get(model.key) is None
+    name = model.default(label) if by_label else entry[model.key]
+    if not isinstance(name, str):  # missing or no string: said of the section
+        return None
+    entry.setdefault(model.key, name)
+    try:
+        return registry.get(model.kind, name).plugin
+    except UsageError as error:
+        keys = (section, label) if by_label else (section, label, model.key)
+        suite.complain(keys, str(error))
+        return None

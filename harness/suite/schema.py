@@ -11,8 +11,7 @@ import inspect
 from typing import Any
 
 from harness.api import PluginInfo, Registry
-from harness.suite.model import LABEL, Suite
-from harness.suite.plugin_options import PLUGIN_SECTIONS, PluginSection
+from harness.suite.model import LABEL, PLUGIN_SECTIONS, PluginSection, Suite
 
 Schema = dict[str, Any]
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -26,7 +25,7 @@ def suite_schema(registry: Registry) -> Schema:
     definitions = {k: _partial(d) for k, d in suite["$defs"].items()}
     sections = dict(suite["properties"])
     for section, about in PLUGIN_SECTIONS.items():
-        base = definitions.pop(about.model.__name__)
+        base = definitions.pop(about.__name__)
         definitions |= _definitions(base, about, registry)
         sections[section] = _plugin_section(sections[section], about, registry)
     sections["corpora"] = _labelled(sections["corpora"], _ref("CorpusSection"))
@@ -75,7 +74,7 @@ def _labelled(section: Schema, entry: Schema, known: Schema | None = None) -> Sc
 
 
 def _plugin_section(
-    section: Schema, about: PluginSection, registry: Registry
+    section: Schema, about: type[PluginSection], registry: Registry
 ) -> Schema:
     """Describe a section of plugins; a label can name the plugin of its entry."""
     names = [info.name for info in registry.all(about.kind)]
@@ -91,11 +90,13 @@ def _plugin_section(
     return _labelled(section, _ref(_entry_name(about)), known)
 
 
-def _entry_name(about: PluginSection) -> str:
+def _entry_name(about: type[PluginSection]) -> str:
     return f"{about.kind}.entry"
 
 
-def _definitions(base: Schema, about: PluginSection, registry: Registry) -> Schema:
+def _definitions(
+    base: Schema, about: type[PluginSection], registry: Registry
+) -> Schema:
     """Describe one entry of a section, and the options of each of its plugins."""
     infos = registry.all(about.kind)
     reserved = dict(base["properties"])
@@ -115,7 +116,7 @@ def _definitions(base: Schema, about: PluginSection, registry: Registry) -> Sche
     return found
 
 
-def _choice(about: PluginSection, info: PluginInfo) -> Schema:
+def _choice(about: type[PluginSection], info: PluginInfo) -> Schema:
     named = {"properties": {about.key: {"const": info.name}}, "required": [about.key]}
     return {"if": named, "then": _ref(f"{about.kind}.{info.name}")}
 

@@ -7,9 +7,9 @@ maps the path of every value to its `Place`, through all that is merged into it.
 
 from __future__ import annotations
 
-import copy
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,18 +64,20 @@ class Layer:
 
     def get(self, *keys: str | int) -> Any:
         """Return the value at a path; None where there is none."""
-        return _get(self.value, keys) if _follow(self.value, keys) == keys else None
+        value = self.value
+        for key in keys:
+            value = dict(_parts(value)).get(key)
+        return value
 
     def mapping(self, *keys: str | int) -> dict[str, Any]:
         """Return the mapping at a path; {} where there is none, or no mapping."""
         value = self.get(*keys)
         return value if isinstance(value, dict) else {}
 
-    def entries(self, section: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the labels and entries of a section, those that are mappings."""
-        for label, entry in self.mapping(section).items():
-            if isinstance(entry, dict):
-                yield label, entry
+    def entries(self, section: str) -> list[tuple[str, dict[str, Any]]]:
+        """Return the labels and entries of a section, those that are mappings."""
+        entries = self.mapping(section).items()
+        return [(label, entry) for label, entry in entries if isinstance(entry, dict)]
 
     def follow(self, keys: Sequence[str | int]) -> Keys:
         """Return the steps of a path that lead somewhere.
@@ -83,7 +85,13 @@ class Layer:
         The others are passed over: pydantic names the branches of a union and the keys
         of a mapping among them.
         """
-        return _follow(self.value, keys)
+        value, found = self.value, []
+        for key in keys:
+            parts = dict(_parts(value))
+            if key in parts:
+                value = parts[key]
+                found.append(key)
+        return tuple(found)
 
     def place(self, keys: Sequence[str | int]) -> Place:
         """Return where the value at a path was stated, or else what it would be in."""
@@ -95,21 +103,6 @@ class Layer:
     def complain(self, keys: Keys, message: str) -> None:
         """Note that something is wrong with the value at a path, or that it lacks."""
         self.problems.append(self.place(keys).problem(keys, message))
-
-    def part(self, *keys: str | int) -> Layer:
-        """Return a copy of the part at a path, which has to be there."""
-        size = len(keys)
-        places = {k[size:]: p for k, p in self.places.items() if k[:size] == keys}
-        return Layer(copy.deepcopy(self.get(*keys)), places)
-
-    def under(self, keys: Sequence[str]) -> Layer:
-        """Return a layer that holds this one at a path, all of it stated here."""
-        value, path = self.value, tuple(keys)
-        for key in reversed(path):
-            value = {key: value}
-        places = {(*path, *k): place for k, place in self.places.items()}
-        above = {path[:size]: self.places[()] for size in range(len(path))}
-        return Layer(value, above | places, self.problems)
 
 
 def merge(below: Layer, above: Layer) -> Layer:
@@ -123,7 +116,9 @@ def merge(below: Layer, above: Layer) -> Layer:
 
 def put(value: Any, keys: Keys, part: Any) -> None:
     """Replace a part of a plain value, or add one to a mapping that is there."""
-    _get(value, keys[:-1])[keys[-1]] = part
+    for key in keys[:-1]:
+        value = value[key]
+    value[keys[-1]] = part
 
 
 def parse(text: str, place: Place) -> Layer:
@@ -148,35 +143,16 @@ def parse(text: str, place: Place) -> Layer:
     return layer
 
 
-# --- plain values -------------------------------------------------------------------
-
-
 def _paths(value: Any, keys: Keys = ()) -> Iterator[Keys]:
     yield keys
     for key, part in _parts(value):
         yield from _paths(part, (*keys, key))
 
 
-def _parts(value: Any) -> Iterator[tuple[str | int, Any]]:
+def _parts(value: Any) -> Iterable[tuple[str | int, Any]]:
     if isinstance(value, dict):
-        yield from value.items()
-    elif isinstance(value, list):
-        yield from enumerate(value)
-
-
-def _get(value: Any, keys: Sequence[str | int]) -> Any:
-    for key in keys:
-        value = value[key]
-    return value
-
-
-def _follow(value: Any, keys: Sequence[str | int]) -> Keys:
-    found: Keys = ()
-    for key in keys:
-        parts = dict(_parts(value))
-        if key in parts:
-            value, found = parts[key], (*found, key)
-    return found
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()
 
 
 def _merged(below: Any, above: Any) -> Any:
@@ -189,45 +165,41 @@ def _merged(below: Any, above: Any) -> Any:
 # --- reading ------------------------------------------------------------------------
 
 _TAG = "tag:yaml.org,2002:"
-_NO_MERGE = "YAML 1.2 has no merge keys (<<); use extends, or state the keys"
-_READ = ("null", "bool", "int", "float")
+_TYPED = {f"{_TAG}{name}" for name in ("null", "bool", "int", "float")}
 """What a plain scalar can be besides text; dates stay text, as in YAML 1.2."""
+_WHOLE = r"[-+]?[\d_]+[eE]\+?\d+"
+"""``3e8`` is a whole number, so that it can be a token count."""
+_NO_MERGE = "YAML 1.2 has no merge keys (<<); use extends, or state the keys"
 
 
-@dataclass
 class _Reader:
     """Reads ruamel's nodes into a layer."""
 
-    layer: Layer
-    open: list[int] = field(default_factory=list)
-    """The ids of the nodes being read: an alias to one of them never ends."""
-    scalars: Any = field(default_factory=lambda: YAML(typ="safe", pure=True))
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
+        self._open: list[Node] = []
+        """Those being read: an alias to one of them never ends."""
+        self._scalars = YAML(typ="safe", pure=True).constructor
 
     def read(self, node: Node, keys: Keys) -> Any:
-        if id(node) in self.open:
-            self.layer.problems.append(
-                self.layer.places[keys].problem(keys, "refers to itself")
-            )
+        if any(node is other for other in self._open):
+            problem = self._layer.places[keys].problem(keys, "refers to itself")
+            self._layer.problems.append(problem)
             return None
-        self.open.append(id(node))
+        self._open.append(node)
         value = self._value(node, keys)
-        self.open.pop()
+        self._open.pop()
         return value
 
     def _value(self, node: Node, keys: Keys) -> Any:
         if isinstance(node, MappingNode):
             return self._mapping(node, keys)
         if isinstance(node, SequenceNode):
-            return [
-                self._part(item, item, (*keys, index))
-                for index, item in enumerate(node.value)
-            ]
-        tag = str(node.tag)
-        if not tag.startswith(_TAG):
-            self._complain(node, keys, f"the tag {tag} means nothing here")
-        elif tag.removeprefix(_TAG) in _READ:
-            return self._scalar(node, keys)
-        return node.value
+            items = enumerate(node.value)
+            return [self._part(item, item, (*keys, index)) for index, item in items]
+        if not str(node.tag).startswith(_TAG):
+            self._complain(node, keys, f"the tag {node.tag} means nothing here")
+        return self._scalar(node, keys) if str(node.tag) in _TYPED else node.value
 
     def _mapping(self, node: MappingNode, keys: Keys) -> dict[str, Any]:
         entries: dict[str, Any] = {}
@@ -238,7 +210,7 @@ class _Reader:
             elif str(key_node.tag) == f"{_TAG}merge":
                 self._complain(key_node, keys, _NO_MERGE)
             elif key_node.value in entries:
-                message = f"is stated twice (first: {self.layer.places[path]})"
+                message = f"is stated twice (first: {self._layer.places[path]})"
                 self._complain(key_node, path, message)
             else:
                 entries[key_node.value] = self._part(key_node, value_node, path)
@@ -246,27 +218,21 @@ class _Reader:
 
     def _part(self, stated: Node, node: Node, keys: Keys) -> Any:
         """Read a part that is stated where another node begins: its key, or it."""
-        self.layer.places[keys] = self._at(stated)
+        self._layer.places[keys] = _at(stated.start_mark, self._layer.places[()])
         return self.read(node, keys)
 
     def _scalar(self, node: Node, keys: Keys) -> Any:
-        """Read a scalar by the core schema of YAML 1.2: ``010`` is ten.
-
-        ``3e8`` is a whole number, so that it can be a token count.
-        """
         try:
-            value = self.scalars.constructor.construct_object(node)
+            value = self._scalars.construct_object(node)
         except ValueError:  # a stated tag, as in `!!int many`
             self._complain(node, keys, f"is no {str(node.tag).removeprefix(_TAG)}")
             return node.value
-        whole = re.fullmatch(r"[-+]?[\d_]+[eE]\+?\d+", node.value)
-        return int(value) if whole and value < float("inf") else value
-
-    def _at(self, node: Node) -> Place:
-        return _at(node.start_mark, self.layer.places[()])
+        whole = re.fullmatch(_WHOLE, node.value) and math.isfinite(value)
+        return int(value) if whole else value
 
     def _complain(self, node: Node, keys: Keys, message: str) -> None:
-        self.layer.problems.append(self._at(node).problem(keys, message))
+        place = _at(node.start_mark, self._layer.places[()])
+        self._layer.problems.append(place.problem(keys, message))
 
 
 def _at(mark: Any, start: Place) -> Place:
