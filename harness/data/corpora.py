@@ -1,13 +1,14 @@
-"""The corpora of a suite: where documents come from, and packed blocks of tokens."""
+"""The corpora of a suite: where documents come from."""
 
 from __future__ import annotations
 
 import glob
 import hashlib
-import itertools
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from harness.base import (
     HarnessError,
@@ -17,15 +18,12 @@ from harness.base import (
     fingerprint_files,
     unknown_name,
 )
-from harness.data import hub as hub_datasets
 from harness.data.builtin import BUILTIN_TEXTS
 from harness.data.document import Document
 from harness.data.fields import Fields
 from harness.data.files import Row, read_rows
-from harness.data.hub import HubSplit
-
-if TYPE_CHECKING:
-    from harness.data.sections import CorpusSection
+from harness.data.hub import HubRows, HubSplit
+from harness.data.sections import CorpusSection
 
 
 class Corpora:
@@ -47,46 +45,42 @@ class Corpora:
 
     def documents(self, name: str) -> Iterator[Document]:
         """Yield the documents of a corpus, no more than the limit."""
-        return itertools.islice(self.all_documents(name), self._limit)
+        return islice(self.all_documents(name), self._limit)
 
     def all_documents(self, name: str) -> Iterator[Document]:
         """Yield all documents of a corpus's slice, in order, blank ones left out.
 
         A document's id is its place among all rows of the source, whatever the slice.
         """
+        source, fields = self._source(name), _fields(self._section(name))
         start, stop = self._bounds(name)
-        fields = _fields(self._section(name))
-        rows = itertools.islice(enumerate(self._rows(name)), start, stop)
-        for index, (row, where) in rows:
-            document = fields.document(str(index), row, where)
+        here = source.first
+        behind = None if stop is None else max(start, stop) - here
+        rows = islice(source.rows(), start - here, behind)
+        for number, (row, where) in enumerate(rows, start):
+            document = fields.document(str(number), row, where)
             if not _blank(document):
                 yield document
 
     def missing(self, name: str) -> list[str]:
         """Say what keeps a corpus from being read here, a sentence for each."""
         try:
-            for row, where in itertools.islice(self._rows(name), 1):
-                _fields(self._section(name)).document("0", row, where)
+            fields = _fields(self._section(name))
+            for row, where in islice(self._source(name).rows(), 1):
+                fields.document("0", row, where)
         except HarnessError as error:
             return [f"corpus {name}: {error}"]
         return []
 
     def fingerprint(self, name: str) -> str:
         """Identify the source: ``sha256:...`` of contents, or ``hub:ID@COMMIT``."""
-        section = self._section(name)
-        if section.builtin is not None:
-            text = "\0".join(self._builtin(name))
-            return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-        if section.dataset is not None:
-            return f"hub:{section.dataset}@{self._listing(name).commit}"
-        cache = self._store.root / "fingerprints.json"
-        return fingerprint_files(self._local_files(name), cache)
+        return self._source(name).fingerprint()
 
     def fetch(self, name: str) -> None:
         """Download what a corpus of the hub lacks on this machine."""
-        section = self._section(name)
-        if section.dataset is not None:
-            hub_datasets.fetch(_hub_split(section), self._store)
+        source = self._source(name)
+        if isinstance(source, HubRows):
+            source.fetch()
 
     def identity(self, name: str) -> dict[str, Any]:
         """Return what defines the documents of a corpus, as JSON values."""
@@ -98,47 +92,32 @@ class Corpora:
             raise UsageError(unknown_name("corpus", name, self._sections))
         return self._sections[name]
 
-    def _rows(self, name: str) -> Iterator[Row]:
+    def _source(self, name: str) -> _Source:
         section = self._section(name)
         if section.builtin is not None:
-            for text in self._builtin(name):
-                yield {section.text: text}, str(section.builtin)
-            return
-        for file in self._files(name):
-            yield from read_rows(file, _fields(section), section.separator)
+            return _Builtin(section.builtin, section.text)
+        fields = _fields(section)
+        if section.path is not None:
+            return _LocalFiles(section.path, fields, section.separator, self._store)
+        split = HubSplit(
+            str(section.dataset), section.revision, section.split, section.files
+        )
+        return HubRows(split, fields, section.separator, self._part(name), self._store)
 
-    def _files(self, name: str) -> list[Path]:
-        if self._section(name).dataset is not None:
-            return self._listing(name).local()
-        return self._local_files(name)
+    def _part(self, name: str) -> tuple[int, int] | None:
+        """Return the bounds of a slice that states its end in rows."""
+        start, stop = self._ends(name)
+        if not stop or "%" in start + stop:
+            return None
+        return int(start or 0), int(stop)
 
-    def _builtin(self, name: str) -> list[str]:
-        builtin = str(self._section(name).builtin)
-        if builtin not in BUILTIN_TEXTS:
-            raise UsageError(unknown_name("builtin corpus", builtin, BUILTIN_TEXTS))
-        return BUILTIN_TEXTS[builtin]()
-
-    def _local_files(self, name: str) -> list[Path]:
-        stated = str(self._section(name).path)
-        path = Path(stated).expanduser()
-        # A name that holds glob's own characters is taken literally where it exists.
-        found = [path] if path.exists() else map(Path, glob.glob(str(path)))  # noqa: PTH207
-        files = sorted(file for file in found if file.is_file())
-        if not files:
-            raise MissingResource(f"{stated} is not there")
-        return files
-
-    def _listing(self, name: str) -> hub_datasets.Listing:
-        split = _hub_split(self._section(name))
-        listing = hub_datasets.find(split, self._store)
-        if listing is None:
-            hint = "`harness prefetch SUITE` fetches it where there is a network"
-            raise MissingResource(f"{split} is not on this machine; {hint}")
-        return listing
+    def _ends(self, name: str) -> tuple[str, str]:
+        start, stop = self._section(name).slice.split(":")
+        return start, stop
 
     def _bounds(self, name: str) -> tuple[int, int | None]:
-        start, stop = self._section(name).slice.split(":")
-        return self._bound(name, start) or 0, self._bound(name, stop)
+        start, stop = (self._bound(name, end) for end in self._ends(name))
+        return start or 0, stop
 
     def _bound(self, name: str, text: str) -> int | None:
         if not text:
@@ -146,8 +125,67 @@ class Corpora:
         if not text.endswith("%"):
             return int(text)
         if name not in self._sizes:
-            self._sizes[name] = sum(1 for _ in self._rows(name))
+            self._sizes[name] = sum(1 for _ in self._source(name).rows())
         return self._sizes[name] * int(text[:-1]) // 100
+
+
+class _Source(Protocol):
+    """Where the rows of a corpus come from."""
+
+    @property
+    def first(self) -> int:
+        """The number of the first row that is on this machine."""
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows that are on this machine, in order."""
+
+    def fingerprint(self) -> str:
+        """Identify the source by what it holds."""
+
+
+@dataclass(frozen=True)
+class _Builtin:
+    name: str
+    field: str
+    first = 0
+
+    def rows(self) -> Iterator[Row]:
+        for text in self._texts():
+            yield {self.field: text}, self.name
+
+    def fingerprint(self) -> str:
+        text = "\0".join(self._texts())
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+    def _texts(self) -> list[str]:
+        if self.name not in BUILTIN_TEXTS:
+            raise UsageError(unknown_name("builtin corpus", self.name, BUILTIN_TEXTS))
+        return BUILTIN_TEXTS[self.name]()
+
+
+@dataclass(frozen=True)
+class _LocalFiles:
+    path: str
+    fields: Fields
+    separator: str
+    store: Store
+    first = 0
+
+    def rows(self) -> Iterator[Row]:
+        for file in self._files():
+            yield from read_rows(file, self.fields, self.separator)
+
+    def fingerprint(self) -> str:
+        return fingerprint_files(self._files(), self.store.root / "fingerprints.json")
+
+    def _files(self) -> list[Path]:
+        path = Path(self.path).expanduser()
+        # A name that holds glob's own characters is taken literally where it exists.
+        found = [path] if path.exists() else map(Path, glob.glob(str(path)))  # noqa: PTH207
+        files = sorted(file for file in found if file.is_file())
+        if not files:
+            raise MissingResource(f"{self.path} is not there")
+        return files
 
 
 def _fields(section: CorpusSection) -> Fields:
@@ -164,9 +202,3 @@ def _fields(section: CorpusSection) -> Fields:
 def _blank(document: Document) -> bool:
     parts = (document.text, document.reference)
     return any(part is not None and not part.strip() for part in parts)
-
-
-def _hub_split(section: CorpusSection) -> HubSplit:
-    return HubSplit(
-        str(section.dataset), section.revision, section.split, section.files
-    )

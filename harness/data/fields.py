@@ -37,7 +37,7 @@ class Fields:
         stated = (self.prompt, self.reference, self.choices, self.gold)
         return tuple(name for name in stated if name is not None)
 
-    def document(self, number: str, row: Mapping[str, Any], where: str) -> Document:
+    def document(self, number: str, row: Mapping[str, Any], where: object) -> Document:
         """Read a row; a fault is a UsageError that says `where`.
 
         A blank document is one whose text, or whose reference, is blank.
@@ -80,7 +80,7 @@ class _Cells:
     """The values of a row, each as what it should be."""
 
     row: Mapping[str, Any]
-    where: str
+    where: object
 
     def text(self, field: str) -> str:
         value = self.row[field]

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
+import pyarrow
 import pytest
+import zstandard
+from pyarrow import parquet
 
 from harness.base.errors import UsageError
 from harness.data import files as text_files
@@ -24,8 +30,6 @@ def write(path: Path, texts: list[str]) -> Path:
     rows = [{"n": i, "text": text} for i, text in enumerate(texts)]
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
     if path.name.endswith(".zst"):
-        import zstandard
-
         half = lines.index(b"\n") + 1
         path.write_bytes(
             zstandard.compress(lines[:half]) + zstandard.compress(lines[half:])
@@ -33,9 +37,6 @@ def write(path: Path, texts: list[str]) -> Path:
     elif path.suffix == ".jsonl":
         path.write_bytes(b"\xef\xbb\xbf" + lines.replace(b"\n", b"\r\n\r\n"))
     elif path.suffix == ".parquet":
-        import pyarrow
-        from pyarrow import parquet
-
         parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=2)
     else:
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -141,6 +142,7 @@ def test_large_files_are_streamed(tmp_path, ending):
     else:
         write(path, texts)
     total = sum(map(len, texts))
+    read(write(tmp_path / "small.jsonl", ["a"]))  # what is imported is not counted
     tracemalloc.start()
     try:
         count = sum(1 for _ in read_rows(path, Fields(), BLANK_LINE))
@@ -149,3 +151,68 @@ def test_large_files_are_streamed(tmp_path, ending):
         tracemalloc.stop()
     assert count == len(texts)
     assert peak < total / 3
+
+
+def test_texts_stay_texts_whatever_they_look_like(tmp_path):
+    texts = ["2020-01-01", "1", "NA", "null", "true", "a\r\nb"]
+    for ending in ("jsonl", "jsonl.zst", "parquet", "csv"):
+        assert read(write(tmp_path / f"data.{ending}", texts)) == texts
+
+
+def test_other_columns_are_no_matter(tmp_path):
+    kind = pyarrow.map_(pyarrow.string(), pyarrow.int64())
+    table = pyarrow.table(
+        {
+            "text": pyarrow.array(["a", "b", "a"]).dictionary_encode(),
+            "unknown": pyarrow.array([[("key", 1)]] * 3, type=kind),
+        }
+    )
+    parquet.write_table(table, tmp_path / "data.parquet")
+    assert read(tmp_path / "data.parquet") == ["a", "b", "a"]
+
+
+def test_a_faulty_row_of_a_csv_is_named_by_its_line(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text('q,c,g\n"two\nlines",a;b,0\n\nthree,a;b,7\n')
+    fields = Fields(prompt="q", choices="c", gold="g")
+    _, (row, where) = read_rows(path, fields, BLANK_LINE)
+    with pytest.raises(UsageError, match=r"data\.csv:5: field 'g' holds 7"):
+        fields.document("1", row, where)
+
+
+def test_frames_and_windows_of_any_size_are_unpacked(tmp_path):
+    settings = zstandard.ZstdCompressionParameters.from_level(19, window_log=28)
+    packer = zstandard.ZstdCompressor(compression_params=settings)
+    texts = [f"{i} " + "lorem ipsum " * 2000 for i in range(200)]
+    lines = [json.dumps({"text": text}).encode() + b"\n" for text in texts]
+    path = tmp_path / "data.jsonl.zst"
+    frames = (
+        packer.compress(b"".join(lines[:150])),
+        packer.compress(b"".join(lines[150:])),
+    )
+    path.write_bytes(b"".join(frames))
+    assert read(path) == texts
+
+
+def test_reading_writes_no_cache_and_calls_nobody(tmp_path):
+    path = write(tmp_path / "data.jsonl", ["a"])
+    program = (
+        "import socket, sys\n"
+        "from pathlib import Path\n"
+        "from harness.data.fields import Fields\n"
+        "from harness.data.files import read_rows\n"
+        "def refuse(*args): raise SystemExit('called out')\n"
+        "socket.getaddrinfo = socket.socket.connect = refuse\n"
+        "rows = list(read_rows(Path(sys.argv[1]), Fields(), ''))\n"
+        "print(len(rows), 'torch' in sys.modules)"
+    )
+    home = {"HF_HOME": str(tmp_path / "home"), "HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)],
+        env={**os.environ, **home, "HF_HUB_OFFLINE": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "1 False"
+    assert not (tmp_path / "home").exists()
