@@ -12,7 +12,7 @@ SETTINGS := setup.cfg pyproject.toml constraints.txt
 
 help:
 	@echo "make quickstart          install, train a small model, attack it, print tables"
-	@echo "make test                all tests"
+	@echo "make test                all tests, with the extra textattack if it installs"
 	@echo "make lint                format, lint, types, imports between modules"
 	@echo "make format              format the code"
 	@echo "make test-transformers5  a part of the tests, on transformers 5"
@@ -24,6 +24,10 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(VENV)/bin/pytest -n $(PYTEST_WORKERS)
+	@if $(MAKE) -s $(VENV_TEXTATTACK)/.installed > $(VENV)/textattack.log 2>&1; \
+	then $(MAKE) -s test-textattack; \
+	else echo "left out: the tests of the extra textattack; it cannot be installed:" \
+		"$$(grep -v '^make' $(VENV)/textattack.log | tail -n 1)"; fi
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check
@@ -36,10 +40,10 @@ format: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check --fix
 
 test-transformers5: $(VENV_T5)/.installed
-	$(VENV_T5)/bin/pytest -m transformers5
+	$(VENV_T5)/bin/python -m pytest -m transformers5
 
 test-textattack: $(VENV_TEXTATTACK)/.installed
-	$(VENV_TEXTATTACK)/bin/pytest tests/plugins/test_textattack.py
+	$(VENV_TEXTATTACK)/bin/python -m pytest tests/plugins/test_textattack.py
 
 clean:
 	rm -rf $(VENV) $(VENV_T5) $(VENV_TEXTATTACK) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
@@ -55,16 +59,25 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	touch $@
 
-$(VENV_T5)/.installed: $(SETTINGS)
-	test -x $(VENV_T5)/bin/python || $(PYTHON) -m venv $(VENV_T5)
+# The other environments stand on $(VENV): only what differs is installed in them.
+SITE := import sysconfig; print(sysconfig.get_path("purelib"))
+define stand_on_venv
+test -x $(@D)/bin/python || $(VENV)/bin/python -m venv $(@D)
+$(VENV)/bin/python -c '$(SITE)' > "$$($(@D)/bin/python -c '$(SITE)')/below.pth"
+endef
+
+$(VENV_T5)/.installed: $(VENV)/.installed-test
+	$(stand_on_venv)
 	grep -vE '^(transformers|tokenizers|huggingface_hub|datasets|fsspec)==' \
-		constraints.txt > $(VENV_T5)/constraints.txt
-	$(VENV_T5)/bin/python -m pip install --quiet -c $(VENV_T5)/constraints.txt \
+		constraints.txt > $(@D)/constraints.txt
+	$(@D)/bin/python -m pip install --quiet -c $(@D)/constraints.txt \
 		-e '.[test]' 'transformers>=5,<6'
 	touch $@
 
-$(VENV_TEXTATTACK)/.installed: $(SETTINGS)
-	test -x $(VENV_TEXTATTACK)/bin/python || $(PYTHON) -m venv $(VENV_TEXTATTACK)
-	$(VENV_TEXTATTACK)/bin/python -m pip install --quiet -c constraints.txt \
-		-e '.[textattack,test]'
+WITHIN_S := import subprocess, sys; \
+	sys.exit(subprocess.run(sys.argv[2:], timeout=int(sys.argv[1])).returncode)
+$(VENV_TEXTATTACK)/.installed: $(VENV)/.installed-test
+	$(stand_on_venv)
+	$(PYTHON) -c '$(WITHIN_S)' 300 $(@D)/bin/python -m pip install --quiet \
+		--retries 1 -c constraints.txt -e '.[textattack,test]'
 	touch $@

@@ -1,4 +1,4 @@
-"""Find out whether a change to a language model makes it harder to attack."""
+"""An adversarial robustness evaluation harness for language models."""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -31,15 +32,15 @@ def test_every_package_of_the_tree_is_listed():
     assert set(setup_cfg("options", "packages")) >= found
 
 
-WITH_TORCH = "triton"
-"""Comes with torch where there is a GPU to compile for; only then is it imported."""
+COME_ALONG = ("triton", "pydantic-core")
+"""Parts of torch (where there is a GPU to compile for) and of pydantic."""
 
 
 def test_every_library_that_is_imported_is_required():
     wanted = [
         *setup_cfg("options", "install_requires"),
         *setup_cfg("options.extras_require", "textattack"),
-        WITH_TORCH,
+        *COME_ALONG,
     ]
     names = {re.split("[<>=]", line)[0] for line in wanted}
     providers = importlib.metadata.packages_distributions()
@@ -63,6 +64,32 @@ def _imported(path: Path) -> set[str]:
 
 def _normal(name: str) -> str:
     return re.sub("[-_.]+", "-", name).lower()
+
+
+def test_every_library_that_is_required_is_imported_or_has_a_reason():
+    sources = [*SOURCES.values(), ROOT / "tests"]
+    files = [path for root in sources for path in root.rglob("*.py")]
+    imported = {module for path in files for module in _imported(path)}
+    providers = importlib.metadata.packages_distributions()
+    used = {_normal(name) for x in imported for name in providers.get(x, [x])}
+    lines = (ROOT / "setup.cfg").read_text().splitlines()
+    wanted = re.compile(r"    ([A-Za-z][\w.-]*)(>=.*)?")
+    unexplained = {
+        _normal(found[1])
+        for above, line in pairwise(lines)
+        if (found := wanted.fullmatch(line)) and not above.lstrip().startswith("#")
+    }
+    declared = {_normal(re.split("[<>=]", x)[0]) for x in _all_requirements()}
+    assert declared & unexplained <= used
+
+
+def _all_requirements() -> list[str]:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    extras = config["options.extras_require"].values()
+    texts = [config["options"]["install_requires"], *extras]
+    lines = [line for text in texts for line in text.split("\n") if line]
+    return [line for line in lines if not line.startswith("#")]
 
 
 def test_constraints_pin_what_is_required():

@@ -69,7 +69,10 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="harness")
 def group() -> None:
-    """Find out whether a change to a language model makes it harder to attack.
+    """Evaluate the adversarial robustness of language models.
+
+    Find out whether a change to a model makes it harder to attack: train it with and
+    without the change, attack both with the same budget, and compare.
 
     Exit codes: 0 all complete and valid; 1 a cell failed or a record is invalid;
     2 wrong usage or an invalid suite; 3 a bug of ours; 4 nothing matched; 75 stopped by
