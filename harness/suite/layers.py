@@ -160,7 +160,7 @@ def _nothing_to_remove(
     if section == "attacks" and owners:
         return (
             "removes an entry that is only added when the suite is loaded; "
-            f"`controls` of {owners[0]!r} says which are: [random], or [] for none"
+            f"`controls` of {owners[0]!r} says which are, [] for none"
         )
     near = difflib.get_close_matches(label, list(below.mapping(section)), n=1)
     hint = f"did you mean {near[0]!r}?" if near else ""

@@ -150,11 +150,11 @@ class Suite(Strict):
     models: dict[Label, ModelSection] = pydantic.Field(min_length=1)
     """The models, by label."""
     arms: dict[Label, ArmSection] = pydantic.Field(min_length=1)
-    """The treatments, by label; `baseline` must be one."""
+    """The treatments, by label; `baseline` must be among them."""
     seeds: tuple[Annotated[int, pydantic.Field(ge=0)], ...] = pydantic.Field(
         min_length=1
     )
-    """Of recovery order, random starts and attacks."""
+    """Each seeds the order of recovery training, random starts and attacks."""
     corpora: dict[Label, CorpusSection] = {}
     """The texts, by label."""
     recovery: RecoverySection | None = None
@@ -172,14 +172,15 @@ class Suite(Strict):
     success: SuccessSection = SuccessSection()
     """When an attack counts as a success."""
     diagnostics: Literal["standard", "full", "none"] = "standard"
-    """What is asked of the results before they are believed; `full` also runs the
-    attacks and arms that some of the questions need."""
+    """Which checks the results have to pass before they are believed; `full` also runs
+    the attacks and arms that some of the checks need."""
     batch_size: Positive = 64
     """Sequences in one forward pass; changes no result."""
     device: Annotated[str, pydantic.Field(pattern=DEVICE)] = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     limit: Positive | None = None
-    """First so many examples and documents only: not for real numbers."""
+    """Use the first so many examples and documents only: to try a suite out, not for
+    results."""
     profiles: dict[Label, dict[str, Any]] = {}
     """Named partial suites, merged over this one by ``--profile``."""
 

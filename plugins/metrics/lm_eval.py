@@ -15,7 +15,7 @@ import numpy as np
 import pydantic
 
 import harness.subject
-from harness import hookimpl
+from harness import hookimpl, records
 from harness.api import LocalPath, Metric, MetricContext, Options
 from harness.base import (
     CellError,
@@ -26,7 +26,7 @@ from harness.base import (
     offline,
     silenced,
 )
-from harness.records import Estimate, bootstrap_mean, bootstrap_ratio, wilson
+from harness.records import Estimate
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -320,15 +320,17 @@ def _mean(values: Sequence[Any]) -> Estimate:
     if not all(isinstance(value, int | float) for value in values):
         return _null(values, "the scores are no numbers")
     if set(values) <= {0, 1}:
-        return wilson(int(sum(values)), len(values))
-    return bootstrap_mean(values, unit="score", over="examples")
+        return records.wilson(int(sum(values)), len(values))
+    return records.bootstrap_mean(values, unit="score", over="examples")
 
 
 def _ratio(pairs: Sequence[Sequence[float]], nats: float, unit: str) -> Estimate:
     """Estimate from (log-likelihood, weight) of each example, in units of `nats`."""
     logs, weights = np.array(pairs, dtype=np.float64).T
     transform = np.exp if unit == "perplexity" else None
-    return bootstrap_ratio(-logs / nats, weights, transform, unit=unit, over="examples")
+    return records.bootstrap_ratio(
+        -logs / nats, weights, transform, unit=unit, over="examples"
+    )
 
 
 def _by_lm_eval(values: Sequence[Any], aggregation: str) -> Estimate:

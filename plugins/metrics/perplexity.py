@@ -11,11 +11,11 @@ import numpy as np
 import pydantic
 
 import harness.subject
-from harness import hookimpl
+from harness import hookimpl, records
 from harness.api import CorpusName, Metric, MetricContext, Options
 from harness.base import CellError, Ids, Positive, UsageError
 from harness.data import Document, TextEncoder
-from harness.records import Estimate, bootstrap_ratio
+from harness.records import Estimate
 
 _DOCUMENTS_AT_ONCE = 32
 _CONTEXT = 2048
@@ -209,7 +209,7 @@ def _ratio(
             method="ratio of sums",
             reason=f"the loss of {broken} of {len(rows)} documents is not finite",
         )
-    return bootstrap_ratio(
+    return records.bootstrap_ratio(
         [row["nats"] for row in rows],
         [row[denominator] for row in rows],
         transform,

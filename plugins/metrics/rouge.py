@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 import harness.subject
-from harness import hookimpl
+from harness import hookimpl, records
 from harness.api import CorpusName, Metric, MetricContext, Options
 from harness.base import Positive, UsageError
 from harness.data import Document, TextEncoder
-from harness.records import KINDS, Estimate, bootstrap_mean, rouge, wilson
+from harness.records import Estimate
 
 _DOCUMENTS_AT_ONCE = 64
 
@@ -57,14 +57,18 @@ class Rouge(Metric[RougeOptions]):
         """Compute the means over documents."""
         documents = [row["document_id"] for row in rows]
         means = {
-            kind: bootstrap_mean([row[kind] for row in rows], documents, unit="F1")
-            for kind in KINDS
+            kind: records.bootstrap_mean(
+                [row[kind] for row in rows], documents, unit="F1"
+            )
+            for kind in records.KINDS
         }
         tokens = [row["tokens"] for row in rows]
         return {
             **means,
-            "tokens": bootstrap_mean(tokens, documents, unit="tokens"),
-            "unfinished": wilson(sum(not row["finished"] for row in rows), len(rows)),
+            "tokens": records.bootstrap_mean(tokens, documents, unit="tokens"),
+            "unfinished": records.wilson(
+                sum(not row["finished"] for row in rows), len(rows)
+            ),
         }
 
     def _rows(
@@ -88,7 +92,9 @@ class Rouge(Metric[RougeOptions]):
                 "summary": text,
                 "tokens": tokens,
                 "finished": finished,
-                **rouge(self._reference(document), text, stemmer=self.options.stemmer),
+                **records.rouge(
+                    self._reference(document), text, stemmer=self.options.stemmer
+                ),
             }
 
     def _reference(self, document: Document) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import SuiteError
-from harness.suite import dump_suite, load_experiment
+from harness.suite import dump_suite, load_experiment, make_plan
 
 BASE = """
 plugins: [toys.py, {example}]
@@ -25,13 +25,23 @@ examples:
 
 
 @pytest.fixture
-def load(toy_suite, example_plugin):
+def load_text(toy_suite):
+    """Return a function that loads a suite of this text, beside the toy suite."""
+
+    def loaded(text):
+        Path("s.yaml").write_text(text, encoding="utf-8")
+        return load_experiment(Path("s.yaml"))
+
+    return loaded
+
+
+@pytest.fixture
+def load(load_text, example_plugin):
     """Return a function that loads a suite with these further lines."""
 
     def loaded(lines, arms="{baseline: {}, other: {}}", plugin=example_plugin):
         base = BASE.format(example=plugin, arms=arms)
-        Path("s.yaml").write_text(f"{base}{lines}\n", encoding="utf-8")
-        return load_experiment(Path("s.yaml"))
+        return load_text(f"{base}{lines}\n")
 
     return loaded
 
@@ -174,6 +184,65 @@ def test_full_diagnostics_lift_the_limits_of_an_attack(load):
         "worst_case",
     ]
 
+
+# --- derived arms -------------------------------------------------------------------
+
+FULL = """
+extends: base.yaml
+diagnostics: full
+attacks: {flip: null, control: null, hotflip: {flips: 2}}
+"""
+
+
+def derived(experiment):
+    assert list(experiment.arms) == list(experiment.suite.arms)
+    return {
+        label: (section.constraint, section.derive_from, section.match_loss_of)
+        for label, section in experiment.suite.arms.items()
+        if section.derive_from
+    }
+
+
+def test_full_diagnostics_add_matches_and_planted_copies(load_text):
+    experiment = load_text(FULL)
+    assert derived(experiment) == {
+        "monotone-matched": ("noise", "baseline", "monotone"),
+        "baseline-planted": ("planted", "baseline", None),
+        "monotone-planted": ("planted", "monotone", None),
+    }
+    assert len(experiment.attacks) > 2  # controls, replays and other cells
+    for cell in make_plan(experiment).cells:
+        if cell.variant.arm in derived(experiment):
+            assert cell.attack == "hotflip"
+
+
+def test_otherwise_no_arms_are_added(load_text):
+    assert derived(load_text(FULL.replace("full", "standard"))) == {}
+    assert (
+        derived(load_text("extends: base.yaml\ndiagnostics: full\nattacks: null")) == {}
+    )
+    assert derived(load_text(FULL + "recovery: {validation: null}")) == {}
+
+
+def test_arms_that_a_suite_states_are_left_alone(load_text):
+    lines = (
+        "arms:\n  monotone-matched: {constraint: none, derive_from: baseline}\n"
+        "  copy: {derive_from: monotone}\n"
+    )
+    found = derived(load_text(FULL + lines))
+    assert found["monotone-matched"] == ("none", "baseline", None)
+    assert not any(label.startswith("copy-") for label in found)
+
+
+def test_a_suite_that_holds_its_derived_arms_gets_no_second_ones(load_text):
+    first = load_text(FULL)
+    again = load_text(dump_suite(first.suite))
+    assert again.suite.arms == first.suite.arms
+    made = [[unit.id for unit in make_plan(e).variants] for e in (first, again)]
+    assert made[0] == made[1]
+
+
+# --- what cannot be ---------------------------------------------------------------
 
 WRONG = {
     "attacks: {uat: {}, uat-random: {attack: random}}": "attacks.uat: its random would be called 'uat-random', like another entry; give that one another label",

@@ -74,11 +74,10 @@ def test_a_suite_extends_a_suite_that_extends_a_suite():
     assert suite.value == {"name": "suite", "x": 1, "y": 2, "z": 3}
 
 
-def test_the_name_is_the_files_own():
+@pytest.mark.parametrize(("own", "name"), [("", "suite"), ("name: other", "other")])
+def test_the_name_is_the_files_own(own, name):
     files = {"base.yaml": "name: base\n"}
-    assert read("extends: base.yaml\n", files=files)[0].value["name"] == "suite"
-    named = read("extends: base.yaml\nname: other\n", files=files)[0]
-    assert named.value["name"] == "other"
+    assert read(f"extends: base.yaml\n{own}", files=files)[0].value["name"] == name
 
 
 def test_null_removes_an_entry():
@@ -200,8 +199,8 @@ def test_plugins_of_the_command_line_add_to_the_suites():
             "attacks: {flip: {}, flip-random: null}",
             {},
             "suite.yaml:1: attacks.flip-random: removes an entry that is only added "
-            "when the suite is loaded; `controls` of 'flip' says which are: [random], "
-            "or [] for none",
+            "when the suite is loaded; `controls` of 'flip' says which are, [] for "
+            "none",
         ),
         (
             "metrics: {lambada: {}}\nprofiles:\n  p:\n    metrics: {lambda: null}\n",

@@ -1,17 +1,15 @@
 """Suite files: every wrong one has its sentence; right ones resolve and round-trip."""
 # ruff: noqa: E501 - in the table of wrong suites, a message is a line
 
-import hashlib
 from pathlib import Path
 
 import pytest
 
-from harness.base.errors import MissingResource, PluginError, SuiteError
+from harness.base.errors import PluginError, SuiteError
 from harness.suite import (
     dump_suite,
     load_experiment,
     make_plan,
-    missing,
     resolve,
     validate_suite,
 )
@@ -230,66 +228,7 @@ def test_plugins_that_cannot_be_told_apart_are_an_error(toy_suite):
         load_experiment(toy_suite, plugins=[Path("twin.py")])
 
 
-# --- resolving ----------------------------------------------------------------------
-
-
-def test_resolving_fills_in_fingerprints_and_defaults(toy_suite, tmp_path):
-    experiment = load_experiment(toy_suite)
-    assert not experiment.resolved
-    resolved = resolve(experiment, tmp_path / "store")
-    assert resolved.resolved
-    suite = resolved.suite
-    weights = hashlib.sha256(Path("weights/weights.txt").read_bytes()).hexdigest()
-    assert suite.models["toy-1.5b"].fingerprint == f"sha256:{weights}"
-    prints = {corpus.fingerprint for corpus in suite.corpora.values()}
-    assert len(prints) == 1  # slices of one text
-    assert suite.arms["monotone"].options == {"start": "abs", "layers": "all"}
-    assert experiment.suite.models["toy-1.5b"].fingerprint is None
-
-
-def test_a_pinned_fingerprint_must_be_found(toy_suite, tmp_path):
-    pinned = f"sha256:{'0' * 64}"
-    Path("s.yaml").write_text(
-        f"extends: base.yaml\nmodels:\n  toy-1.5b: {{fingerprint: '{pinned}'}}\n"
-        f"corpora:\n  train:\n    fingerprint: '{pinned}'\n"
-    )
-    with pytest.raises(SuiteError) as raised:
-        resolve(load_experiment(Path("s.yaml")), tmp_path / "store")
-    first, second = str(raised.value).splitlines()
-    start = "s.yaml:3: models.toy-1.5b.fingerprint: "
-    assert first.startswith(f"{start}expected {pinned}, found sha256:")
-    assert second.startswith("s.yaml:6: corpora.train.fingerprint: ")
-
-
-def test_all_that_is_missing_is_said_at_once(toy_suite, tmp_path):
-    experiment = load_experiment(
-        toy_suite,
-        overrides=[
-            "models.toy-1.5b.path=./gone",
-            "corpora.train.path=gone.txt",
-            "attacks.flip.words=gone.txt",
-        ],
-    )
-    sentences = missing(experiment, tmp_path)
-    assert len(sentences) == 3
-    assert sentences[2] == "attacks.flip: no file gone.txt"
-    assert sentences[0] == f"models.toy-1.5b: no weights in {Path.cwd() / 'gone'}"
-    with pytest.raises(MissingResource) as raised:
-        resolve(experiment, tmp_path)
-    assert all(sentence in str(raised.value) for sentence in sentences)
-    assert "harness prefetch base.yaml" in str(raised.value)
-
-
-def test_a_corpus_that_nothing_reads_need_not_be_there(toy_suite, tmp_path):
-    overrides = ["corpora.spare={path: ./gone.txt}"]
-    experiment = load_experiment(toy_suite, overrides=overrides)
-    assert experiment.used_corpora == ["train", "held", "test"]
-    assert resolve(experiment, tmp_path).resolved
-
-
-def test_without_recovery_its_corpus_is_not_used(toy_suite):
-    overrides = ["arms.baseline.recovery=false", "arms.monotone.recovery=false"]
-    assert load_experiment(toy_suite, overrides=overrides).used_corpora == ["test"]
+# --- writing ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("profile", [None, "quick"])
