@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from harness.base import UsageError
+from harness.base import Ids, UsageError
 from harness.data.document import Choice, Document, Example
 from harness.data.encoding import Entangled, Prompt, TextEncoder, shared_start
-
-if TYPE_CHECKING:
-    from harness.base import Ids
-    from harness.data.sections import ExamplesSection
+from harness.data.sections import ExamplesSection
 
 ENTANGLED = "the answer shares a token with what precedes it"
 NO_LAST_WORD = "there is no space before a last word"

@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.base import Ids
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from harness.base import Ids
-
-
-# --- data ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.base import UsageError
+from harness.data.corpora import Corpora
 from harness.data.cutting import Cutter, Unfit
 from harness.data.document import Example, ExampleSets
 from harness.data.encoding import TextEncoder
+from harness.data.sections import ExampleSet, ExamplesSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from harness.data.corpora import Corpora
-    from harness.data.sections import ExampleSet, ExamplesSection
 
 
 def build_examples(
@@ -55,30 +51,6 @@ def build_examples(
     return ExampleSets(**built)
 
 
-@dataclass
-class _Cuts:
-    """The examples of a corpus, one by one, and why documents gave none."""
-
-    corpus: str
-    corpora: Corpora
-    cutter: Cutter
-    unfit: Counter[str] = field(default_factory=Counter)
-
-    def __iter__(self) -> Iterator[tuple[str, Example]]:
-        for document in self.corpora.all_documents(self.corpus):
-            try:
-                example = self.cutter(self.corpus, document)
-            except Unfit as reason:
-                self.unfit[str(reason)] += 1
-            else:
-                yield hashlib.sha256(document.text.encode()).hexdigest(), example
-
-    def reasons(self) -> str:
-        """Say how many documents gave no example, and why."""
-        parts = (f"{count} left out: {why}" for why, count in self.unfit.most_common())
-        return "; ".join(parts)
-
-
 def _take(
     role: str,
     wanted: ExampleSet,
@@ -86,17 +58,28 @@ def _take(
     cutter: Cutter,
     limit: int | None,
 ) -> list[tuple[str, Example]]:
+    """Return a set's examples, each with the hash of its document's text."""
     count = wanted.count if limit is None else min(wanted.count, limit)
-    cuts = _Cuts(wanted.corpus, corpora, cutter)
-    found = list(itertools.islice(cuts, count))
+    found: list[tuple[str, Example]] = []
+    unfit: Counter[str] = Counter()
+    for document in corpora.all_documents(wanted.corpus):
+        try:
+            example = cutter(wanted.corpus, document)
+        except Unfit as reason:
+            unfit[str(reason)] += 1
+            continue
+        digest = hashlib.sha256(document.text.encode()).hexdigest()
+        found.append((digest, example))
+        if len(found) == count:
+            break
+    reasons = "; ".join(f"{n} left out: {why}" for why, n in unfit.most_common())
     if len(found) < count:
-        reasons = f" ({cuts.reasons()})" if cuts.unfit else ""
         raise UsageError(
             f"examples.{role}: corpus {wanted.corpus} gives {len(found)} examples"
-            f"{reasons}, and {count} are wanted"
+            f"{reasons and f' ({reasons})'}, and {count} are wanted"
         )
-    if cuts.unfit:
-        logging.getLogger(__name__).info("examples.%s: %s", role, cuts.reasons())
+    if unfit:
+        logging.getLogger(__name__).info("examples.%s: %s", role, reasons)
     return found
 
 
