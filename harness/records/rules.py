@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Final
 
 import pydantic
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 
 from harness.base import Strict
 
@@ -59,7 +58,7 @@ class Ruled(Strict):
 
     @classmethod
     def __get_pydantic_json_schema__(
-        cls, core_schema: CoreSchema, handler: pydantic.GetJsonSchemaHandler
+        cls, core_schema: Any, handler: pydantic.GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         schema = handler(core_schema)
         rules = [rule.schema() for rule in cls.rules]
