@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from harness import __version__
-from harness.base import HarnessError, Stopped, SuiteError
+from harness.base import HarnessError, PluginError, Stopped, SuiteError
 
 __all__ = ["main"]
 
@@ -104,6 +104,10 @@ def _exit_code(args: list[str] | None) -> int:
     except HarnessError as error:
         click.echo(f"error: {error}", err=True)
         return error.exit_code
+    except SystemExit as left:  # a 0 would say that all is complete
+        traceback.print_exc()
+        click.echo(f"error: a plugin called sys.exit({left.code!r})", err=True)
+        return PluginError.exit_code
     except Exception:  # noqa: BLE001 - the last resort, so that 1 never means a bug
         traceback.print_exc()
         click.echo("this is a bug of harness, not of yours; please report it", err=True)

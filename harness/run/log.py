@@ -6,12 +6,13 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 _OURS = logging.getLogger("harness")
+_WARNED = logging.getLogger("py.warnings")
 _PRINTED = logging.getLogger("harness.printed")
 _LIBRARIES = ("accelerate", "datasets", "huggingface_hub", "torch", "transformers")
 """Loggers that keep their messages from the root's handlers once they are imported."""
@@ -22,7 +23,8 @@ def unit_log(path: Path) -> Iterator[None]:
     """Append to a file what the block logs, warns of and prints, with the time.
 
     Messages of libraries are included from WARNING on, our own from INFO on. A warning
-    is written once for each place and unit. Printed text goes on to where it went.
+    is written once for each place and unit. Printed text and our own warnings go on to
+    where they went.
     """
     handler = _OnceHandler(path, encoding="utf-8")
     handler.setFormatter(
@@ -37,10 +39,21 @@ def unit_log(path: Path) -> Iterator[None]:
         _OURS.setLevel(logging.INFO)
         stack.callback(_OURS.setLevel, level)
         stack.enter_context(warnings.catch_warnings())  # those seen before count anew
-        logging.captureWarnings(True)
-        stack.callback(logging.captureWarnings, False)
+        warnings.showwarning = _logging_too(warnings.showwarning)
         stack.enter_context(redirect_stdout(_Printed(sys.stdout)))
         yield
+
+
+def _logging_too(show: Callable[..., None]) -> Callable[..., None]:
+    """Log warnings; our own are shown as well, since they are for the user."""
+
+    def log(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        text = warnings.formatwarning(message, category, *place[:2])
+        _WARNED.warning("%s", text.rstrip())
+        if category.__module__.startswith("harness."):
+            show(message, category, *place, **more)
+
+    return log
 
 
 def _loggers() -> list[logging.Logger]:

@@ -71,37 +71,6 @@ def register_attacks():
 '''
 
 
-HOLD = '''
-"""An attack that waits after the first example, until a file says go."""
-
-import time
-from pathlib import Path
-
-from harness import hookimpl
-from harness.api import Adversarial, Attack, Budget
-
-
-class Hold(Attack):
-    """Reverse prompts; wait before the second one."""
-
-    name = "hold"
-
-    def run(self, subject, examples, context):
-        for number, example in enumerate(examples.test):
-            while number and not Path(__file__).with_name("go").exists():
-                time.sleep(0.02)
-            yield Adversarial(example.id, example.prompt_ids[::-1])
-
-    def budget(self, examples):
-        return Budget(0, 0)
-
-
-@hookimpl
-def register_attacks():
-    return [Hold]
-'''
-
-
 @pytest.fixture
 def suite(tmp_path):
     """Write a tiny suite with its model and text; return its path."""
@@ -252,11 +221,48 @@ def start(*arguments):
     )
 
 
-def wait_for(pattern, out, process):
-    """Wait until there is a file in the run folder that holds something."""
-    while not any(path.stat().st_size for path in out.glob(pattern)):
+PAUSING = '''
+"""HotFlip, waiting after its first result for as long as a file is there."""
+
+import time
+from pathlib import Path
+
+from harness import hookimpl
+from harness_plugins.attacks.hotflip import HotFlip
+
+
+class Pausing(HotFlip):
+    """Flip the tokens of highest gain, and wait."""
+
+    name = "pausing"
+
+    def run(self, subject, examples, context):
+        for found in super().run(subject, examples, context):
+            yield found
+            while Path(__file__).with_name("pause").exists():
+                time.sleep(0.01)
+
+
+@hookimpl
+def register_attacks():
+    return [Pausing]
+'''
+
+
+def wait_for_a_row(out, process):
+    """Wait until the attack that then pauses has finished an example."""
+    while not any(
+        '"row": {' in path.read_text()
+        for path in out.glob("cells/*.pausing-*/samples.partial.jsonl")
+    ):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
+
+
+def attack_costs(out, part):
+    """Return the FLOPs of attacks by cell, as their ledgers have them."""
+    records = [json.loads(p.read_text()) for p in out.glob("cells/*/record.json")]
+    return {r["id"]: r["ledger"][part]["attack"]["flops_whole"] for r in records}
 
 
 @pytest.mark.slow
@@ -265,22 +271,33 @@ def wait_for(pattern, out, process):
     [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGKILL, -9)],
 )
 def test_what_was_finished_survives_a_signal(suite, cli, tmp_path, number, code):
+    plugin, pause = tmp_path / "pausing.py", tmp_path / "pause"
+    plugin.write_text(PAUSING)
+    pause.touch()
+    options = ["--plugins", plugin, "--set", "attacks.random.match=pausing"]
+    options += ["--set", "attacks.pausing={flips: 2, candidates: 12}"]
+    options += ["--set", "attacks.hotflip=null", "--set", "attacks.uat=null"]
     out, whole = tmp_path / "runs" / "cut", tmp_path / "runs" / "whole"
-    (tmp_path / "hold.py").write_text(HOLD)
-    run = (suite, "--plugins", tmp_path / "hold.py", "--set", "attacks.hold={}")
+    run = (suite, *options)
     process = start(*run, "--out", out)
-    wait_for("cells/*.hold-*/samples.partial.jsonl", out, process)
+    wait_for_a_row(out, process)
     process.send_signal(number)
     process.communicate()
     assert process.returncode == code
     assert list(out.glob("variants/*.baseline.*/record.json"))
-    assert list(out.glob("cells/*.baseline.*.hotflip-*/record.json"))
+    assert list(out.glob("cells/*.baseline.*.random-*/record.json"))
 
-    (tmp_path / "go").touch()
+    pause.unlink()
     assert cli("run", *run, "--out", out).code == 0
     assert cli("run", *run, "--out", whole).code == 0
     assert adversarial_ids(out) == adversarial_ids(whole)
     assert cli("validate", out).code == 0
+
+    kept, spent = attack_costs(out, "kept"), attack_costs(out, "spent")
+    assert kept == pytest.approx(attack_costs(whole, "kept"), rel=1e-6)
+    (cut,) = (cell for cell in spent if spent[cell] > 1.01 * kept[cell])
+    assert ".baseline.s7.pausing-" in cut
+    assert spent[cut] > 1.5 * kept[cut]  # all examples were under way, one was kept
 
 
 @pytest.mark.slow

@@ -102,6 +102,26 @@ class Quits(Vandal):
         sys.exit(0)
 
 
+class QuitsEarly(Vandal):
+    """End the process before anything runs."""
+
+    name = "quits_early"
+
+    def missing(self):
+        sys.exit(0)
+
+
+class Warns(Vandal):
+    """Raise a warning of the harness."""
+
+    name = "warns"
+
+    def strike(self, subject, examples):
+        from harness.api.forgiving import warn
+
+        warn("warns", "is for the user's eyes")
+
+
 class Talks(Vandal):
     """Say something in every way."""
 
@@ -141,7 +161,7 @@ class QuitsToo(Metric):
 
 @hookimpl
 def register_attacks():
-    return [Weights, Raises, Examples, Sly, Quits, Talks]
+    return [Weights, Raises, Examples, Sly, Quits, QuitsEarly, Talks, Warns]
 
 
 @hookimpl
@@ -240,6 +260,12 @@ def test_sys_exit_in_a_plugin_is_the_failure_of_its_unit(done):
     assert "in strike" in error["traceback"]
 
 
+def test_sys_exit_in_a_plugin_never_passes_for_success(place, capsys):
+    code, _ = run(place, "early", "quits_early: {}")
+    assert code == 2
+    assert "a plugin called sys.exit(0)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("vandal", VANDALS)
 def test_cells_after_a_vandal_are_as_without_it(done, honest_rows, vandal):
     assert samples(done, f"after_{vandal}") == honest_rows
@@ -275,6 +301,15 @@ def test_a_log_holds_what_happened_and_what_was_said(done):
         "complete",
     ):
         assert len([line for line in log if said in line]) == 1, said
+
+
+@pytest.mark.filterwarnings("default:plugin warns")
+def test_our_own_warnings_are_shown_as_well(place, capsys):
+    code, out = run(place, "warned", "warns: {}")
+    assert code == 0
+    log = (folder_of(out, "warns") / "log.txt").read_text()
+    for text in (log, capsys.readouterr().err):
+        assert text.count("plugin warns is for the user's eyes") == 1
 
 
 def test_a_failure_is_in_the_log_with_its_traceback(done):
