@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any
 
 from harness.api import Attack, Budget
 from harness.records import AttackRef, Record, read_samples
-from harness.run import Survey, SurveyedUnit
+from harness.run import Survey
 from harness.suite import attacks_of, main_attacks, scene_of
 from harness.verdicts.pairing import Attacked, Pairing, pair, worst_rows
 
@@ -39,7 +40,6 @@ class Results:
         self.experiment = survey.plan.experiment
         self.suite = self.experiment.suite
         self.threshold = threshold
-        self._units = {(u.model, u.arm, u.seed, u.attack): u for u in survey.units}
         self._cells: dict[str, AttackedCell] = {}
 
     @cached_property
@@ -81,16 +81,21 @@ class Results:
 
     @cached_property
     def records(self) -> list[Record]:
-        """All complete records, in the order of the plan."""
-        return [record for unit in self.survey.units if (record := _complete(unit))]
+        """All complete records, variants first."""
+        return [x for records in self.complete.values() for x in records.values()]
 
     @cached_property
     def _attacks(self) -> dict[str, AttackRef]:
         return {x.attack.label: x.attack for x in self.records if x.attack}
 
-    def unit(self, arm: Arm, seed: int, attack: str | None) -> SurveyedUnit | None:
-        """Return a variant's or a cell's unit; None where none is planned."""
-        return self._units.get((arm.model, arm.label, seed, attack))
+    @cached_property
+    def complete(self) -> Mapping[tuple[str, str, str | None], dict[int, Record]]:
+        """Complete records by model, arm and attack (None: variants), then by seed."""
+        found: dict[tuple[str, str, str | None], dict[int, Record]] = defaultdict(dict)
+        for unit in self.survey.units:
+            if unit.state.status == "complete" and unit.state.record is not None:
+                found[unit.model, unit.arm, unit.attack][unit.seed] = unit.state.record
+        return found
 
     def cell(self, record: Record) -> AttackedCell:
         """Return a complete cell with its rows, which are read once."""
@@ -138,15 +143,15 @@ class Arm:
             recorded[0] if recorded else self.results.experiment.arms[self.label].role
         )
 
-    @cached_property
+    @property
     def variants(self) -> dict[int, Record]:
         """The records of its complete variants, by seed."""
-        return self._records(None)
+        return self.results.complete.get((self.model, self.label, None), {})
 
     def cells(self, attack: str) -> dict[int, AttackedCell]:
         """Return the complete cells of an attack, by seed."""
-        found = self._records(attack).items()
-        return {seed: self.results.cell(record) for seed, record in found}
+        found = self.results.complete.get((self.model, self.label, attack), {})
+        return {seed: self.results.cell(record) for seed, record in found.items()}
 
     def absence(self, attack: str | None = None) -> str:
         """Say why there is nothing of an attack, or of the arm itself, under any seed.
@@ -155,16 +160,12 @@ class Arm:
         """
         if attack is not None and attack not in self.planned:
             return "not planned"
-        units = [self.results.unit(self, x, attack) for x in self.results.suite.seeds]
-        states = {unit.state.status for unit in units if unit} - {"complete"}
-        return ", ".join(sorted(states)) or "missing"
-
-    def _records(self, attack: str | None) -> dict[int, Record]:
-        units = {
-            x: self.results.unit(self, x, attack) for x in self.results.suite.seeds
+        states = {
+            unit.state.status
+            for unit in self.results.survey.units
+            if (unit.model, unit.arm, unit.attack) == (self.model, self.label, attack)
         }
-        found = {seed: _complete(unit) for seed, unit in units.items() if unit}
-        return {seed: record for seed, record in found.items() if record is not None}
+        return ", ".join(sorted(states - {"complete"})) or "missing"
 
     # --- attacks --------------------------------------------------------------------
 
@@ -244,7 +245,3 @@ def paired(sides: Mapping[str, tuple[Arm, str]]) -> Pairing | str:
 def mean_flops(cells: Mapping[int, AttackedCell]) -> float:
     """Return what an attack cost on an example, on average over its cells."""
     return fmean(cell.flops_per_example for cell in cells.values())
-
-
-def _complete(unit: SurveyedUnit) -> Record | None:
-    return unit.state.record if unit.state.status == "complete" else None

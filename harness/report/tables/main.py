@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
 
-from harness.records import Record, Verdicts, successes
+from harness.records import Verdicts, successes
 from harness.report.content import (
     Cell,
     Column,
@@ -23,7 +22,12 @@ from harness.report.content import (
     marked,
 )
 from harness.report.tables import beyond_loss
-from harness.report.tables.rows import BOOTSTRAP, arm_column, itself
+from harness.report.tables.rows import (
+    BOOTSTRAP,
+    arm_column,
+    perplexities,
+    perplexity,
+)
 from harness.verdicts import Arm, CellsBySeed, Results, pooled_delta, same_examples
 
 ERROR_MARK = "†"
@@ -33,20 +37,22 @@ WORST_CASE = "worst case"
 """The heading over the worst of all attacks on each example."""
 LOSS = "loss"
 """The estimate that the table looks for, whatever metric offers it."""
-LARGEST_LOSS = 700.0
-"""Nats/token beyond which a perplexity leaves the range of floats."""
 
 
 def main_table(results: Results, verdicts: Verdicts) -> Table:
     """Return a row for each model and arm."""
     broken = {results.arm(x.model, x.arm) for x in verdicts.arms if x.broken}
     shown = [*results.attacks, *([WORST_CASE] if _shows_worst_case(results) else [])]
+    planned = len(results.suite.seeds)
+    measured: list[Column[dict[int, float]]] = [
+        Column("clean loss", lambda x: from_seeds([*x.values()], "nats", planned)),
+        Column("perplexity", lambda x: perplexity(x, planned)),
+    ]
     columns: list[Column[Arm]] = [
-        arm_column(results, itself),
+        arm_column(results, lambda arm: arm),
         Column("params", _parameters),
-        Column("perplexity", _perplexity),
+        *about(_losses, measured),
         Column("change", _change),
-        Column("clean loss", _clean),
         *about(_first_cells, beyond_loss.clean_columns(results.suite)),
         *(
             _with_mark(column, broken)
@@ -74,48 +80,29 @@ def _parameters(arm: Arm) -> Cell:
     return Missing(arm.absence())
 
 
-def _perplexity(arm: Arm) -> Cell:
-    found = _perplexities(arm)
-    planned = len(arm.results.suite.seeds)
-    return from_seeds([*found.values()], "perplexity", planned) if found else _gap(arm)
+def _losses(arm: Arm) -> dict[int, float] | str:
+    """Return nats/token by seed, from the first metric that offers a loss."""
+    found: dict[int, float] = {}
+    for seed, record in arm.variants.items():
+        offered = (x[LOSS].value for x in record.results.values() if LOSS in x)
+        loss = next(offered, None)
+        if loss is not None:
+            found[seed] = loss
+    return found or ("not measured" if arm.variants else arm.absence())
 
 
 def _change(arm: Arm) -> Cell:
     """Return the mean over seeds of perplexity / baseline's perplexity - 1."""
     if arm.is_baseline:
         return Label("reference")
-    own, base = _perplexities(arm), _perplexities(arm.baseline)
+    own, base = _losses(arm), _losses(arm.baseline)
+    if isinstance(own, str) or isinstance(base, str):
+        return Missing(own if isinstance(own, str) else "no baseline to compare")
+    own, base = perplexities(own), perplexities(base)
     ratios = [own[seed] / base[seed] - 1 for seed in own if seed in base]
-    return Number(fmean(ratios), "fraction", signed=True) if ratios else _gap(arm)
-
-
-def _clean(arm: Arm) -> Cell:
-    found = _clean_losses(arm)
-    planned = len(arm.results.suite.seeds)
-    return from_seeds([*found.values()], "nats", planned) if found else _gap(arm)
-
-
-def _gap(arm: Arm) -> Missing:
-    known = arm.variants and arm.baseline.variants
-    return Missing("not measured" if known else arm.absence())
-
-
-def _perplexities(arm: Arm) -> dict[int, float]:
-    losses = _clean_losses(arm)
-    return {seed: math.exp(x) for seed, x in losses.items() if x < LARGEST_LOSS}
-
-
-def _clean_losses(arm: Arm) -> dict[int, float]:
-    """Return nats/token by seed, from the first metric that offers a loss."""
-    found = {seed: _clean_loss(record) for seed, record in arm.variants.items()}
-    return {seed: loss for seed, loss in found.items() if loss is not None}
-
-
-def _clean_loss(record: Record) -> float | None:
-    for found in record.results.values():
-        if LOSS in found:
-            return found[LOSS].value
-    return None
+    if not ratios:
+        return Missing("no seed in common")
+    return Number(fmean(ratios), "fraction", signed=True)
 
 
 def _first_cells(arm: Arm) -> CellsBySeed | str:

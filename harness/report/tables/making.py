@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from harness.records import (
     Certificate,
@@ -20,9 +19,8 @@ from harness.report.content import (
     Table,
     about,
     filled,
-    from_seeds,
 )
-from harness.report.tables.rows import arm_column, itself
+from harness.report.tables.rows import arm_column, perplexity
 from harness.verdicts import Arm, Results
 
 WEIGHTS = "weights_non_negative"
@@ -32,13 +30,14 @@ _WORST_FIRST = ("fail", "pass", "nothing_promised")
 
 def certificates_table(results: Results) -> Table:
     """Return a row for each model and arm: the worst of its seeds."""
+    columns: list[Column[Arm]] = [
+        arm_column(results, lambda arm: arm),
+        *about(lambda arm: _all(arm) or arm.absence(), _CERTIFIED),
+    ]
     return filled(
         "certificates",
         "Certificates of the feed-forward networks",
-        [
-            arm_column(results, itself),
-            *about(lambda arm: _all(arm) or arm.absence(), _CERTIFIED),
-        ],
+        columns,
         results.treatments,
         caption=(
             "Before and after recovery, the worst over seeds. Nothing follows for the "
@@ -51,34 +50,37 @@ def certificates_table(results: Results) -> Table:
 def recovery_table(results: Results) -> Table:
     """Return a row for each model and arm: what training restored, on which data."""
 
-    def trained(arm: Arm) -> list[RecoverySummary] | str:
-        found = list(_summaries(arm).values())
-        if found and all(summary.status == "none" for summary in found):
-            return "not trained"
-        return found or arm.absence()
+    def held_out(losses: Mapping[int, Estimate | None]) -> Cell:
+        known = {
+            seed: x.value for seed, x in losses.items() if x and x.value is not None
+        }
+        if not known:
+            return Missing("not evaluated")
+        return perplexity(known, len(results.suite.seeds))
 
-    planned = len(results.suite.seeds)
-    columns: list[Column[list[RecoverySummary]]] = [
+    group = "held-out perplexity"
+    trained: list[Column[dict[int, RecoverySummary]]] = [
         Column(
             "at once",
-            lambda found: _perplexity([x.loss_before for x in found], planned),
-            "held-out perplexity",
+            lambda found: held_out({s: x.loss_before for s, x in found.items()}),
+            group,
         ),
         Column(
             "after",
-            lambda found: _perplexity([x.loss_after for x in found], planned),
-            "held-out perplexity",
+            lambda found: held_out({s: x.loss_after for s, x in found.items()}),
+            group,
         ),
-        Column("tokens", _tokens),
+        Column("tokens", lambda found: _tokens({x.tokens for x in found.values()})),
+    ]
+    columns: list[Column[Arm]] = [
+        arm_column(results, lambda arm: arm),
+        *about(_trained, trained),
+        Column("data and order", _data),
     ]
     return filled(
         "recovery",
         "Recovery training",
-        [
-            arm_column(results, itself),
-            *about(trained, columns),
-            Column("data and order", _data),
-        ],
+        columns,
         results.treatments,
         caption=(
             "Mean over seeds, ± the sample standard deviation (ddof 1) where there are "
@@ -161,20 +163,15 @@ def _summaries(arm: Arm) -> dict[int, RecoverySummary]:
     return {seed: x.recovery for seed, x in arm.variants.items() if x.recovery}
 
 
-def _tokens(found: Sequence[RecoverySummary]) -> Cell:
-    tokens = {summary.tokens for summary in found}
+def _trained(arm: Arm) -> dict[int, RecoverySummary] | str:
+    found = _summaries(arm)
+    if found and all(summary.status == "none" for summary in found.values()):
+        return "not trained"
+    return found or arm.absence()
+
+
+def _tokens(tokens: Collection[int]) -> Cell:
     return Number(min(tokens), "count") if len(tokens) == 1 else Label("varies", True)
-
-
-def _perplexity(losses: Sequence[Estimate | None], planned: int) -> Cell:
-    known = [loss.value for loss in losses if loss and loss.value is not None]
-    if not known:
-        return Missing("not evaluated")
-    try:
-        values = [math.exp(loss) for loss in known]
-    except OverflowError:
-        return Missing("beyond the range of floats")
-    return from_seeds(values, "perplexity", planned)
 
 
 def _data(arm: Arm) -> Cell:

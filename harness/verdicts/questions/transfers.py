@@ -53,7 +53,7 @@ def _carried(arm: Arm, label: str) -> Judged:
     p_value = mcnemar(hits, own_hits)
     stronger = found.interval is not None and found.interval[0] > 0
     fires = stronger or (rates[0] > rates[1] and p_value < MCNEMAR_LEVEL)
-    more = f"prompts found on {source} raise its loss more than those found on it"
+    more = f"prompts found on {source} raise the loss more than those found on the arm"
     return answer(
         "transfer",
         found,
