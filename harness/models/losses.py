@@ -1,8 +1,9 @@
 """The losses that models are trained on, without all logits in memory at once.
 
-A thousand tokens of a vocabulary of 50,000 have 200 MB of logits in float32, and a
-gradient needs them twice. So they are made, and made again for the gradient, for a few
-tokens at a time. This is where a fused cross-entropy would go.
+For 1,000 tokens and a vocabulary of 50,000, float32 logits take 200 MB, and a backward
+pass needs several copies. So where there are many, logits are computed for a part of
+the tokens at a time, and once more in the backward pass. `token_losses` is the place
+for a fused cross-entropy.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from harness.subject import PassFlops, Seq2SeqFlops, decoder_inputs, head_scale
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-LOGITS_AT_ONCE = 2**25
-"""How many logits are made at once: 128 MiB in float32."""
+LOGITS_AT_ONCE = 2**26
+"""How many logits are made at once: 256 MiB in float32."""
 
 
 class BlockLosses(nn.Module):
-    """Computes the losses whose mean a model is trained on, and what they cost.
+    """Computes the losses whose mean a model is trained on, and their FLOPs.
 
-    It is a module around the model, so that whatever prepares a module for training
-    (autocast, sharding) sees the loss as part of one forward pass.
+    It is a module around the model, so that what wraps modules for training (autocast,
+    sharding) wraps the loss as well.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -98,7 +99,8 @@ def reference_losses(model: PreTrainedModel, pairs: Tensor) -> Tensor:
 def token_losses(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
     """Return the loss [batch, n] of targets, float32, in nats; 0 where `IGNORED`.
 
-    `head` makes logits of hidden states [batch, n, d], some tokens at a time.
+    `head` maps hidden states [batch, n, d] to logits, at most `LOGITS_AT_ONCE` of them
+    at a time.
     """
     tokens = max(1, LOGITS_AT_ONCE // cast("Tensor", head.weight).shape[0])
     states, ids = hidden.flatten(0, 1), targets.flatten()

@@ -1,7 +1,7 @@
-"""Recovery training: every arm sees the same tokens in the same order.
+"""Recovery training: every arm trains on the same tokens in the same order.
 
-The order depends on the seed, the corpus and the sizes alone, never on the arm; its
-hash goes into the record, so that anyone can see that two arms were treated alike.
+The order depends on the seed, the corpus and the sizes, never on the arm. The hash of
+the tokens in order goes into the record: equal hashes mean equal training data.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recovered:
-    """What recovery training did, and what it took."""
+    """What recovery training did, and its cost."""
 
     summary: RecoverySummary
     kept: Cost
     """Of the steps that led to the model, evaluations included."""
     spent: Cost
-    """Of these and of steps that an interruption threw away."""
+    """Of these steps and of those that were lost to interruptions."""
 
 
 def recover(
@@ -126,10 +126,10 @@ def training_plan(
 
 
 def training_order(available: int, wanted: int, seed: int) -> NDArray[np.int64]:
-    """Return which of the available blocks come when [wanted].
+    """Return the indices of blocks [wanted] in the order of training.
 
-    Each epoch is a permutation keyed by the seed and its number, so a longer training
-    begins as a shorter one does.
+    Each epoch is a permutation keyed by the seed and the epoch's number, so a longer
+    training begins with the order of a shorter one.
     """
     epochs = [
         np.random.Generator(np.random.PCG64([seed, epoch])).permutation(available)
@@ -181,7 +181,7 @@ def held_out_losses(
 
 @dataclass(frozen=True)
 class _Source:
-    """What the corpora hold, as one model's tokenizer cuts it."""
+    """Training blocks of the corpora, cut for one model's tokenizer."""
 
     corpora: Corpora
     tokenizer: PreTrainedTokenizerBase
@@ -203,7 +203,7 @@ class _Source:
         return blocks, training_plan(section, seed, count_tokens(blocks) / len(blocks))
 
     def blocks(self, corpus: str, tokens: int) -> Tokens:
-        """Return blocks of text or pairs with so many tokens, if there are so many."""
+        """Return blocks, of text or of pairs, for `tokens` or all that there are."""
         cut = pair_blocks if self.pairs else token_blocks
         return cut(
             self.corpora,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Line = dict[str, Any]
 
 DIVERGED_NATS = 3.0
-"""A mean loss so far above both the first one and that of guessing is divergence."""
+"""Training diverged if its mean loss is so far above its first and above chance."""
 _WINDOW_STEPS = 20
 _PROGRESS = "progress.json"
 _SPENT = "spent.json"
@@ -55,7 +55,7 @@ class TrainingPlan:
     steps: int
     """Optimizer steps."""
     blocks_per_step: int
-    """Blocks whose mean gradient makes a step."""
+    """Blocks that the gradient of a step is averaged over."""
     micro_batch: int
     """Blocks in one forward pass; lowered to a divisor of `blocks_per_step`."""
     warmup_steps: int
@@ -69,7 +69,7 @@ class TrainingPlan:
     checkpoint_every: int | None = None
     """Steps between checkpoints; None for none at all."""
     seed: int = 0
-    """Of what is random in a forward pass, if anything is."""
+    """Seeds dropout, if the model has any."""
 
     @property
     def forward_blocks(self) -> int:
@@ -102,14 +102,14 @@ class TrainingHooks:
 
 @dataclass(frozen=True)
 class Training:
-    """The course of a whole training, and what it took."""
+    """The lines of a whole training, and its cost."""
 
     lines: list[Line]
-    """What `TrainingHooks.log` got."""
+    """Every line that `TrainingHooks.log` got."""
     kept: Cost
-    """Of the steps in `lines`, whichever process made them."""
+    """Of the steps in `lines`, also those made before a restart."""
     spent: Cost
-    """Of these and of steps that an interruption threw away."""
+    """Of these steps and of those that were lost to interruptions."""
 
 
 def train(
@@ -122,13 +122,13 @@ def train(
     device: str,
     hooks: TrainingHooks,
 ) -> Training:
-    """Train a language model in place; go on from a checkpoint in `work`.
+    """Train a language model in place, from the last checkpoint in `work` if any.
 
-    `blocks` hold `plan.total_blocks` blocks at least; `groups` are AdamW's. The lines
-    of the training are dictionaries with a ``kind`` (``train``, ``evaluation``,
-    ``resumed``), a ``step``, and what it took so far: ``seconds``, ``flops``,
-    ``peak_memory_bytes``. The model ends on `device` in evaluation mode. Global random
-    generators are left as they were.
+    There must be `plan.total_blocks` blocks or more; `groups` are the parameter groups
+    of AdamW. The lines of a training are dictionaries with a ``kind`` (``train``,
+    ``evaluation``, ``resumed``), a ``step``, and the cost so far: ``seconds``,
+    ``flops``, ``peak_memory_bytes``. The model ends on `device` in evaluation mode.
+    Global random generators keep their states.
 
     Raises TrainingDiverged and, where `hooks.should_stop` said so, Stopped.
     """
@@ -145,12 +145,20 @@ def last_checkpoint(work: Path) -> Path | None:
     return next(reversed(_whole_checkpoints(work)), None)
 
 
+def spent_training(work: Path) -> Cost:
+    """Return what training in a folder has spent, interrupted attempts included."""
+    path = work / _SPENT
+    return Cost.model_validate_json(path.read_text()) if path.exists() else Cost()
+
+
 def _accelerator(plan: TrainingPlan, device: torch.device) -> Accelerator:
-    # accelerate remembers for the whole process what it is told first, and would take
-    # the first of several GPUs.
+    # accelerate keeps its first settings for the rest of the process, and would choose
+    # the device itself.
     AcceleratorState._reset_state(reset_partial_state=True)
     on_cpu = device.type == "cpu"
-    PartialState(cpu=on_cpu).device = device
+    state = PartialState(cpu=on_cpu)
+    if state.num_processes == 1:
+        state.device = device
     return Accelerator(
         cpu=on_cpu,
         mixed_precision="bf16" if plan.bf16 else "no",
@@ -274,7 +282,7 @@ class _Loop:
         return TrainingDiverged(f"training diverged at step {step}: {what}; {good}")
 
     def _is_due(self, every: int | None) -> bool:
-        """Say whether something is, every so many steps and after the last one."""
+        """Say whether something due every `every` steps, and at the end, is due now."""
         last = self._step == self._plan.steps
         return last or (every is not None and self._step % every == 0)
 
@@ -302,7 +310,7 @@ class _Loop:
         return self._kept_before + self._meter.cost()
 
     def _note_spent(self) -> Cost:
-        """Write down what was spent, for a process that goes on after this one."""
+        """Write down what was spent, for a process that may have to go on."""
         spent = self._spent_before + self._meter.cost()
         beside = self._work / f"{_SPENT}.new"
         beside.write_text(spent.model_dump_json())
@@ -359,12 +367,6 @@ def _whole_checkpoints(work: Path) -> list[Path]:
 
 def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
-
-
-def spent_training(work: Path) -> Cost:
-    """Return what training in a folder has spent, interrupted attempts included."""
-    path = work / _SPENT
-    return Cost.model_validate_json(path.read_text()) if path.exists() else Cost()
 
 
 def _mean(values: Sequence[float]) -> float:
