@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from harness.base import CellError
 from harness.subject.cross_entropy import head_losses
 from harness.subject.fast.compiling import can_compile
 from harness.subject.fast.neox import fuse_layers
@@ -17,23 +16,18 @@ from harness.subject.fast.packing import Packing
 from harness.subject.fast.prefixes import KeyValues, PrefixAttention, serves
 from harness.subject.fast.recording import Recorded
 from harness.subject.flops import PassFlops
+from harness.subject.network import Network
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
 
-class CausalNetwork:
-    """A frozen decoder-only model in one precision, and how it is scored.
-
-    The logits are computed where a token is scored and nowhere else, and the
-    cross-entropy is computed in float32 whatever the model's precision.
-    """
+class CausalNetwork(Network):
+    """A decoder-only model, which reads the prompt and then the reference."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
-        self.embedding: torch.nn.Module = model.get_input_embeddings()
-        self._head: torch.nn.Module = model.get_output_embeddings()
+        super().__init__(model)
         self._flops = PassFlops.of(model)
         self._prefixes = PrefixAttention(model) if serves(model) else None
         self._fast = False
@@ -59,35 +53,14 @@ class CausalNetwork:
 
     @property
     def settings(self) -> dict[str, bool]:
-        """Say which faster kernels are in use: they change the last bits."""
         return {
+            "reuses_prefixes": self.reuses,
             "compiled": self._prefixes is not None and self._prefixes.compiled,
             "fused_layers": self._fused,
             "recorded_passes": self._recorded_losses is not None,
         }
 
-    @property
-    def rows(self) -> int:
-        """Number of rows of the embedding matrix, those that are no token included."""
-        return cast("Tensor", self.embedding.weight).shape[0]
-
-    def check_head(self) -> None:
-        """Raise CellError where the head does more to hidden states than we know of."""
-        ids = torch.arange(8, device=self.model.device)[None] % self._n_logits
-        with torch.inference_mode():
-            expected = self.model(ids, use_cache=False).logits
-            logits = self._head(self._hidden(ids))
-        if not torch.allclose(logits, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
-            raise CellError(
-                f"{type(self.model).__name__} changes its logits after the output "
-                "embedding (soft-capping or scaling): such models are not supported"
-            )
-
     def losses(self, prompts: Tensor, references: Tensor) -> Tensor:
-        """Return each pair's mean loss [B], float64, in nats/token.
-
-        Takes prompts [B, n] and references [B, m]; only references are scored.
-        """
         with torch.inference_mode():
             if self._recorded_losses is not None and len(prompts) == 1:
                 (losses,) = self._recorded_losses(prompts, references)
@@ -95,7 +68,7 @@ class CausalNetwork:
             if self._fast:
                 (losses,) = self._own_losses(prompts, references)
                 return losses
-            return self._losses(prompts, references).double().mean(dim=1)
+        return super().losses(prompts, references)
 
     def _own_losses(self, prompts: Tensor, references: Tensor) -> list[Tensor]:
         hidden = self._own_hidden(torch.cat([prompts, references], dim=1)[:, :-1])
@@ -178,27 +151,16 @@ class CausalNetwork:
     # --- tokens, gradients ----------------------------------------------------------
 
     def token_losses(self, ids: Tensor, scored: Tensor) -> Tensor:
-        """Return the loss [S] in nats of each scored token, row by row.
-
-        Takes ids [B, L], padded on the right if need be (no earlier token sees it),
-        and a boolean mask `scored` [B, L], false in the first column.
-        """
         with torch.inference_mode():
             where = scored[:, 1:]
-            hidden = self._hidden(ids[:, :-1])[where]
+            hidden = self._states_of_text(ids[:, :-1])[where]
             return head_losses(self._head, hidden, ids[:, 1:][where])
 
     def gradients(self, prompts: Tensor, references: Tensor) -> Tensor:
-        """Return dL/d(embedding output) [B, n, d], float32, at the prompts' positions.
-
-        Takes prompts [B, n] and references [B, m]; row b is of pair b's own loss. It is
-        taken at the output of the embedding module: with tied embeddings, the gradient
-        of the weight would mix in the head.
-        """
         if self._recorded_gradients is not None:
             (gradients,) = self._recorded_gradients(prompts, references)
             return gradients.clone()
-        return self._gradients(self._losses, prompts, references)
+        return self._gradients(self._reference_losses, prompts, references)
 
     def _own_gradients(self, prompts: Tensor, references: Tensor) -> list[Tensor]:
         def losses(prompts: Tensor, references: Tensor) -> Tensor:
@@ -222,12 +184,6 @@ class CausalNetwork:
     def shifted_losses(
         self, prompt: Tensor, reference: Tensor, shifts: Tensor
     ) -> Tensor:
-        """Return the loss [B], float64, nats/token, off the prompt's embeddings.
-
-        Takes a prompt [n], a reference [m] and what is added to the prompt's embedding
-        output, `shifts` [B, n, d]: all else is as in `losses`.
-        """
-
         def shift(module: torch.nn.Module, args: object, output: Tensor) -> Tensor:
             shifted = output.clone()
             shifted[:, : len(prompt)] += shifts.to(output)
@@ -237,24 +193,17 @@ class CausalNetwork:
         try:
             with torch.inference_mode():
                 pairs = (ids.expand(len(shifts), -1) for ids in (prompt, reference))
-                return self._losses(*pairs).double().mean(dim=1)
+                return self._reference_losses(*pairs).double().mean(dim=1)
         finally:
             handle.remove()
 
-    def embeddings(self) -> Tensor:
-        """Return the embedding module's output [V, d] for every id."""
-        with torch.no_grad():
-            ids = torch.arange(self.rows, device=self.model.device)
-            return cast("Tensor", self.embedding(ids))
-
     def tokens_read(self, prompt_tokens: int, reference_tokens: int) -> int:
-        """Return how many tokens are read: all but the last, which is only scored."""
+        # All but the last, which is only scored.
         return prompt_tokens + reference_tokens - 1
 
     def pass_flops(
         self, prompt_tokens: int, reference_tokens: int
     ) -> tuple[float, float]:
-        """Return the analytic FLOPs of scoring one pair, (forward, backward)."""
         read = self.tokens_read(prompt_tokens, reference_tokens)
         return self._flops(read, reference_tokens)
 
@@ -267,9 +216,9 @@ class CausalNetwork:
         """Return the FLOPs of reading so many tokens and predicting none."""
         return self._flops(tokens, 0)[0]
 
-    def _losses(self, prompts: Tensor, references: Tensor) -> Tensor:
+    def _reference_losses(self, prompts: Tensor, references: Tensor) -> Tensor:
         ids = torch.cat([prompts, references], dim=1)[:, :-1]
-        return self._scored(self._hidden(ids), references)
+        return self._scored(self._states_of_text(ids), references)
 
     def _scored(self, hidden: Tensor, references: Tensor) -> Tensor:
         """Return the losses [B, m] of references, predicted by the last m states."""
@@ -277,7 +226,7 @@ class CausalNetwork:
         flat = head_losses(self._head, last.flatten(0, 1), references.flatten())
         return flat.view(references.shape)
 
-    def _hidden(self, ids: Tensor) -> Tensor:
+    def _states_of_text(self, ids: Tensor) -> Tensor:
         # A mask of ones says that rows have no padding on the left. Without it,
         # transformers looks for packed sequences and builds a dense causal mask at
         # every call, which takes longer than a small model. A cache would be memory
@@ -286,10 +235,6 @@ class CausalNetwork:
             input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False
         )
         return cast("Tensor", output[0])
-
-    @property
-    def _n_logits(self) -> int:
-        return cast("Tensor", self._head.weight).shape[0]
 
     @contextmanager
     def _leaf(self) -> Iterator[list[Tensor]]:

@@ -16,8 +16,9 @@ from harness.subject.causal import CausalNetwork
 from harness.subject.decoding import generate_greedily, predictions
 from harness.subject.fingerprint import fingerprint
 from harness.subject.ledger import Meters
-from harness.subject.network import network_of
+from harness.subject.network import Network
 from harness.subject.rounding import rounding_margin, top
+from harness.subject.seq2seq import Seq2SeqNetwork
 from harness.subject.sharing import Shape, shapes_of
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from harness.base import Ids
     from harness.subject.fast.prefixes import KeyValues
-    from harness.subject.network import Network
     from harness.subject.rounding import Asking, Score
 
     Losses = NDArray[np.float64]
@@ -79,20 +79,14 @@ class Passes:
 
         Raises CellError where the model's head does more than we know of.
         """
-        exact = search = network_of(model)
+        kind = Seq2SeqNetwork if model.config.is_encoder_decoder else CausalNetwork
+        exact = search = kind(model)
         exact.check_head()
         if precision != "float32":
-            search = network_of(_in_precision(model, getattr(torch, precision)))
+            search = kind(_in_precision(model, getattr(torch, precision)))
             if isinstance(search, CausalNetwork):
                 search.hurry()
         return cls(exact, search, precision, batch_size)
-
-    @property
-    def settings(self) -> dict[str, bool]:
-        """Say which ways of a search change the last bits of its losses."""
-        if not isinstance(self.search, CausalNetwork):
-            return {}
-        return {"reuses_prefixes": self.search.reuses, **self.search.settings}
 
     @property
     def max_positions(self) -> int | None:

@@ -317,7 +317,7 @@ class Subject:
         return {
             "search_dtype": self.dtype,
             "gradient_tokens": self.gradient_tokens,
-            **self._passes.settings,
+            **self._passes.search.settings,
         }
 
     def fingerprint(self) -> str:
