@@ -1,4 +1,4 @@
-"""What `harness doctor` looks at: libraries, devices, room, caches, a suite's needs."""
+"""``harness doctor``: libraries, devices, room, caches, and what a suite needs."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
+from harness import suite as suites
 from harness.api import PluginWarning, load_registry
-from harness.base import available_cores
+from harness.base import available_cores, default_store_root
 from harness.cli import options
 
-if TYPE_CHECKING:
-    from harness.suite import Experiment
-
-
 GIB = 2**30
+NOT_READY = 2
 LITTLE_DISK_BYTES = 5 * GIB
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
@@ -40,7 +40,46 @@ class Finding:
     detail: str
 
 
-def examine_machine(store_root: Path) -> Iterator[Finding]:
+@click.command()
+@click.argument(
+    "suite", required=False, type=click.Path(dir_okay=False, path_type=Path)
+)
+@click.option("--profile", metavar="NAME", help="A profile of the suite.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE")
+@options.plugins
+@options.json_output
+def command(
+    suite: Path | None,
+    profile: str | None,
+    overrides: tuple[str, ...],
+    plugins: tuple[Path, ...],
+    as_json: bool,
+) -> int:
+    """Check this machine, and whether it has what a suite names.
+
+    Exits with 2, as a run would, if something that a run needs is not there.
+    """
+    store_root = default_store_root(Path("runs", "any-suite"))
+    findings = [*_machine(store_root)]
+    if suite is not None:
+        experiment = suites.load_experiment(
+            suite, profile=profile, overrides=overrides, plugins=plugins
+        )
+        findings += _suite(experiment, store_root)
+    click.echo(_json(findings) if as_json else _text(findings))
+    return NOT_READY if any(x.status == "fail" for x in findings) else 0
+
+
+def _json(findings: Sequence[Finding]) -> str:
+    return json.dumps([asdict(finding) for finding in findings], indent=1)
+
+
+def _text(findings: Sequence[Finding]) -> str:
+    width = max(len(finding.name) for finding in findings)
+    return "\n".join(f"{f.status:4}  {f.name:{width}}  {f.detail}" for f in findings)
+
+
+def _machine(store_root: Path) -> Iterator[Finding]:
     """Look at what every run needs; `store_root` is where checkpoints will go."""
     yield Finding("python", "ok", f"{platform.python_version()} ({sys.executable})")
     yield from _libraries()
@@ -51,11 +90,9 @@ def examine_machine(store_root: Path) -> Iterator[Finding]:
     yield from _plugins()
 
 
-def examine_suite(experiment: Experiment, store_root: Path) -> Iterator[Finding]:
+def _suite(experiment: suites.Experiment, store_root: Path) -> Iterator[Finding]:
     """Say whether what the suite names can be loaded on this machine."""
-    from harness.suite import missing
-
-    lacking = missing(experiment, store_root)
+    lacking = suites.missing(experiment, store_root)
     for sentence in lacking:
         yield Finding("suite", "fail", sentence)
     if not lacking:
@@ -64,8 +101,6 @@ def examine_suite(experiment: Experiment, store_root: Path) -> Iterator[Finding]
 
 def _libraries() -> Iterator[Finding]:
     """Compare what is installed with what this version requires."""
-    from packaging.requirements import Requirement
-
     for text in metadata.requires("harness") or ():
         requirement = Requirement(text)
         if requirement.marker is None:  # the others belong to extras
@@ -73,8 +108,6 @@ def _libraries() -> Iterator[Finding]:
 
 
 def _library(name: str, wanted: str) -> Finding:
-    from packaging.specifiers import SpecifierSet
-
     try:
         found = metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -141,55 +174,3 @@ def _plugins() -> Iterator[Finding]:
     for warning in caught:
         if issubclass(warning.category, PluginWarning):
             yield Finding("plugins", "warn", str(warning.message))
-
-
-def failed(findings: Iterable[Finding]) -> bool:
-    """Return whether a run would not start."""
-    return any(finding.status == "fail" for finding in findings)
-
-
-READY, NOT_READY = 0, 2
-
-
-@click.command()
-@click.argument(
-    "suite", required=False, type=click.Path(dir_okay=False, path_type=Path)
-)
-@click.option("--profile", metavar="NAME", help="A profile of the suite.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE")
-@options.plugins
-@options.json_output
-def command(
-    suite: Path | None,
-    profile: str | None,
-    overrides: tuple[str, ...],
-    plugins: tuple[Path, ...],
-    as_json: bool,
-) -> int:
-    """Check this machine, and whether it has what a suite names.
-
-    Exits with 2, as a run would, if something that a run needs is not there.
-    """
-    from harness.base import default_store_root
-
-    pass
-    from harness.suite import load_experiment
-
-    store_root = default_store_root(Path("runs", "any-suite"))
-    findings = [*examine_machine(store_root)]
-    if suite is not None:
-        experiment = load_experiment(
-            suite, profile=profile, overrides=overrides, plugins=plugins
-        )
-        findings += examine_suite(experiment, store_root)
-    click.echo(_as_json(findings) if as_json else _as_text(findings))
-    return NOT_READY if failed(findings) else READY
-
-
-def _as_json(findings: Sequence[Finding]) -> str:
-    return json.dumps([asdict(finding) for finding in findings], indent=1)
-
-
-def _as_text(findings: Sequence[Finding]) -> str:
-    width = max(len(finding.name) for finding in findings)
-    return "\n".join(f"{f.status:4}  {f.name:{width}}  {f.detail}" for f in findings)

@@ -6,12 +6,11 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from harness.suite import Experiment
+from harness import suite as suites
 
 json_output = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, for other programs."
@@ -27,9 +26,6 @@ plugins = click.option(
     help="A plugin file, or a folder of them; may be given again.",
 )
 """Adds the argument `plugins`, a tuple of paths."""
-
-suite = click.argument("suite", type=click.Path(dir_okay=False, path_type=Path))
-"""Adds the argument `suite`, a path; reading it says whether it is there."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +45,9 @@ class SuiteChoice:
     device: str | None
     batch_size: int | None
 
-    def experiment(self) -> Experiment:
+    def experiment(self) -> suites.Experiment:
         """Read the suite; not resolved yet."""
-        from harness.suite import load_experiment
-
-        return load_experiment(
+        return suites.load_experiment(
             self.suite,
             profile=self.profile,
             overrides=self.overrides,
@@ -64,7 +58,7 @@ class SuiteChoice:
             batch_size=self.batch_size,
         )
 
-    def run_dir(self, experiment: Experiment) -> Path:
+    def run_dir(self, experiment: suites.Experiment) -> Path:
         """Return the folder of the run: ``--out``, or one called like the suite."""
         return self.out or Path("runs") / experiment.suite.name
 
@@ -107,7 +101,8 @@ def _read_only(_: Any, __: Any, texts: tuple[str, ...]) -> dict[str, list[str]]:
 
 
 _SUITE_OPTIONS = (
-    suite,
+    # Reading it says whether it is there.
+    click.argument("suite", type=click.Path(dir_okay=False, path_type=Path)),
     click.option("--profile", metavar="NAME", help="A profile of the suite."),
     click.option(
         "--set",

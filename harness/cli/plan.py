@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
+from harness import run, suite
+from harness.base import default_store_root
 from harness.cli import options
 from harness.cli.options import SuiteChoice
-
-if TYPE_CHECKING:
-    from harness.run import UnitPreview
 
 
 @click.command()
@@ -26,17 +24,13 @@ def command(choice: SuiteChoice, as_json: bool) -> None:
     complete ones would run. Where a model or a corpus is not on this machine, all are
     blocked, and their ids lack the hash that depends on it.
     """
-    from harness.base import default_store_root
-    from harness.run import RunFolder, preview
-    from harness.suite import identify, make_plan, missing_sources
-
     experiment = choice.experiment()
-    folder = RunFolder(choice.run_dir(experiment))
+    folder = run.RunFolder(choice.run_dir(experiment))
     store_root = default_store_root(folder.root)
-    absent = missing_sources(experiment, store_root)
+    absent = suite.missing_sources(experiment, store_root)
     if not absent:
-        experiment = identify(experiment, store_root)
-    units = preview(make_plan(experiment, choice.only), folder)
+        experiment = suite.identify(experiment, store_root)
+    units = run.preview(suite.make_plan(experiment, choice.only), folder)
     if as_json:
         click.echo(json.dumps(_document(units, absent), indent=1))
         return
@@ -47,16 +41,14 @@ def command(choice: SuiteChoice, as_json: bool) -> None:
         click.echo("a limit is set: not for real numbers", err=True)
 
 
-def _document(units: list[UnitPreview], absent: list[str]) -> dict[str, object]:
+def _document(units: list[run.UnitPreview], absent: list[str]) -> dict[str, object]:
     return {
         "units": [{**asdict(unit), "runs": unit.runs} for unit in units],
         "missing": absent,
     }
 
 
-def _lines(units: list[UnitPreview]) -> Iterator[str]:
-    from harness.run import summary
-
+def _lines(units: list[run.UnitPreview]) -> Iterator[str]:
     width = max(len(unit.id) for unit in units)
     for kind in ("variant", "cell"):
         chosen = [unit for unit in units if unit.kind == kind]
@@ -65,4 +57,4 @@ def _lines(units: list[UnitPreview]) -> Iterator[str]:
             reason = f": {unit.reason}" if unit.reason else ""
             yield f"  {unit.id:{width}}  {unit.state}{reason}"
     yield ""
-    yield summary(units)
+    yield run.summary(units)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from harness import suite
+from harness.base import default_store_root
 from harness.cli.options import SuiteChoice, suite_options
 
 
@@ -15,10 +17,7 @@ def command(choice: SuiteChoice) -> None:
     Models and datasets of the hub go to its cache, as `HF_HOME` says. Where the run has
     no network, set HF_HUB_OFFLINE=1: it will not even try.
     """
-    from harness.base import default_store_root
-    from harness.suite import prefetch
-
     experiment = choice.experiment()
     store_root = default_store_root(choice.run_dir(experiment))
-    prefetch(experiment, store_root, lambda line: click.echo(line, err=True))
+    suite.prefetch(experiment, store_root, lambda line: click.echo(line, err=True))
     click.echo(f"all that {choice.suite} needs is on this machine")

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import click
 
+from harness import report
+from harness.base import write_atomic
+from harness.run import survey
+
 
 @click.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -39,14 +43,9 @@ def command(
     Units that are missing, failed or invalid are marked as such; success rates are
     derived from the recorded losses, so any threshold can be asked for.
     """
-    from harness import report
-    from harness.run import survey
-
     made = report.build(survey(run), threshold)
     text = report.render(made, "json" if as_json else style)
     if output is None:
         click.echo(text, nl=False)
     else:
-        from harness.base import write_atomic
-
         write_atomic(output, text)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from harness.cli import options
+from harness import base, report, run, suite
+from harness.cli import options, plan
 from harness.cli.options import SuiteChoice
-
-if TYPE_CHECKING:
-    from harness.run import RunFolder, Tally
 
 FAILED = 1
 
@@ -34,7 +32,9 @@ def command(
     What was finished before is kept: the same command goes on where it was stopped.
     """
     if dry_run:
-        return _show_plan(ctx)
+        own = ("dry_run", "rerun", "fail_fast")
+        shared = {name: value for name, value in ctx.params.items() if name not in own}
+        return ctx.invoke(plan.command, as_json=False, **shared)
     folder, tally = _run(choice, **how)
     text, verdicts = _report(folder)
     click.echo(text)
@@ -46,18 +46,14 @@ def command(
 
 def _run(
     choice: SuiteChoice, *, rerun: bool, fail_fast: bool
-) -> tuple[RunFolder, Tally]:
-    from harness.base import Store, default_store_root, stop_on_signals
-    from harness.run import RunFolder, run_plan
-    from harness.suite import make_plan, resolve
-
+) -> tuple[run.RunFolder, run.Tally]:
     experiment = choice.experiment()
-    folder = RunFolder(choice.run_dir(experiment))
-    store = Store(default_store_root(folder.root))
-    plan = make_plan(resolve(experiment, store.root), choice.only)
-    with stop_on_signals() as stop:
-        tally = run_plan(
-            plan,
+    folder = run.RunFolder(choice.run_dir(experiment))
+    store = base.Store(base.default_store_root(folder.root))
+    planned = suite.make_plan(suite.resolve(experiment, store.root), choice.only)
+    with base.stop_on_signals() as stop:
+        tally = run.run_plan(
+            planned,
             folder,
             store,
             stop,
@@ -68,23 +64,12 @@ def _run(
     return folder, tally
 
 
-def _report(folder: RunFolder) -> tuple[str, Sequence[str]]:
+def _report(folder: run.RunFolder) -> tuple[str, Sequence[str]]:
     """Write the reports; return the one for a terminal, and a line for each arm."""
-    from harness import report
-    from harness.run import survey
-
-    made = report.build(survey(folder.root))
+    made = report.build(run.survey(folder.root))
     report.write_reports(made, folder.report_dir)
     verdicts = report.lines(made.verdicts) if made.verdicts else ()
     return report.render(made, "text"), verdicts
-
-
-def _show_plan(ctx: click.Context) -> Any:
-    from harness.cli.plan import command as plan
-
-    own = ("dry_run", "rerun", "fail_fast")
-    shared = {name: value for name, value in ctx.params.items() if name not in own}
-    return ctx.invoke(plan, as_json=False, **shared)
 
 
 def _say(line: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
+from harness import suite
+from harness.api import load_registry
 from harness.cli import options
+from harness.records import schemas
 
 
 @click.command()
@@ -20,15 +22,8 @@ def command(kind: str, plugins: tuple[Path, ...]) -> None:
     That of suites holds the options of the plugins that are installed or named with
     --plugins, for editors to complete from.
     """
-    click.echo(json.dumps(_schema(kind, plugins), indent=1))
-
-
-def _schema(kind: str, plugins: tuple[Path, ...]) -> dict[str, Any]:
-    if kind != "suite":
-        from harness.records import schemas
-
-        return schemas.load(kind)
-    from harness.api import load_registry
-    from harness.suite import suite_schema
-
-    return suite_schema(load_registry(plugins))
+    if kind == "suite":
+        schema = suite.suite_schema(load_registry(plugins))
+    else:
+        schema = schemas.load(kind)
+    click.echo(json.dumps(schema, indent=1))

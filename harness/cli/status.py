@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,26 @@ import click
 from tabulate import tabulate
 
 from harness.cli import options
-from harness.run import Survey, SurveyedUnit, changes
+from harness.run import Survey, SurveyedUnit, changes, survey
 
 
-def describe(found: Survey) -> str:
+@click.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@options.json_output
+def command(run: Path, as_json: bool) -> None:
+    """Say what is done in a run folder, and what changed since.
+
+    What changed is the version or source of a plugin, or the harness's code, between
+    the making of a record and now.
+    """
+    found = survey(run)
+    if as_json:
+        click.echo(json.dumps(_document(found), indent=1))
+    else:
+        click.echo(_text(found))
+
+
+def _text(found: Survey) -> str:
     """Return counts, a table of the units, and what changed since they were made."""
     counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
     rows = [[unit.kind, unit.id, _state(unit)] for unit in found.units]
@@ -21,7 +38,7 @@ def describe(found: Survey) -> str:
     return "\n".join([f"{found.folder.root}: {counts}", "", table, *_notes(found)])
 
 
-def document(found: Survey) -> dict[str, Any]:
+def _document(found: Survey) -> dict[str, Any]:
     """Return the same as JSON values."""
     return {
         "run": str(found.folder.root),
@@ -70,25 +87,3 @@ def _changes(found: Survey, unit: SurveyedUnit) -> list[str]:
         return []
     registry = found.plan.experiment.registry
     return changes(unit.state.record.provenance, registry)
-
-
-@click.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@options.json_output
-def command(run: Path, as_json: bool) -> None:
-    """Say what is done in a run folder, and what changed since.
-
-    What changed is the version or source of a plugin, or the harness's code, between
-    the making of a record and now.
-    """
-    from harness.run import survey
-
-    pass
-
-    found = survey(run)
-    if as_json:
-        import json
-
-        click.echo(json.dumps(document(found), indent=1))
-    else:
-        click.echo(describe(found))

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import numpy as np
 import pydantic
 
-import harness.subject
 from harness import hookimpl, records
 from harness.api import LocalPath, Metric, MetricContext, Options
 from harness.base import (
@@ -27,6 +26,7 @@ from harness.base import (
     silenced,
 )
 from harness.records import Estimate
+from harness.subject import Subject
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -62,7 +62,7 @@ class LmEval(Metric[LmEvalOptions]):
     Options = LmEvalOptions
 
     def measure(
-        self, subject: harness.subject.Subject, context: MetricContext
+        self, subject: Subject, context: MetricContext
     ) -> Iterator[Mapping[str, Any]]:
         """Yield a row for each example, task and filter, with its scores."""
         if subject.encoder_decoder:
@@ -119,7 +119,7 @@ class LmEval(Metric[LmEvalOptions]):
 
     def _evaluate(
         self,
-        subject: harness.subject.Subject,
+        subject: Subject,
         limit: int | None,
         report: Callable[[int, int], None],
     ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
@@ -225,7 +225,7 @@ def _samples(model: Any, loaded: Any, limit: int | None) -> dict[str, list[Any]]
 
 
 def _language_model(
-    subject: harness.subject.Subject,
+    subject: Subject,
     batch_size: int,
     report: Callable[[int, int], None],
 ) -> Any:

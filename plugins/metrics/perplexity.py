@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pydantic
 
-import harness.subject
 from harness import hookimpl, records
 from harness.api import CorpusName, Metric, MetricContext, Options
 from harness.base import CellError, Ids, Positive, UsageError
 from harness.data import Document, TextEncoder
 from harness.records import Estimate
+from harness.subject import Subject
 
 _DOCUMENTS_AT_ONCE = 32
 _CONTEXT = 2048
@@ -61,7 +61,7 @@ class Perplexity(Metric[PerplexityOptions]):
     Options = PerplexityOptions
 
     def measure(
-        self, subject: harness.subject.Subject, context: MetricContext
+        self, subject: Subject, context: MetricContext
     ) -> Iterator[Mapping[str, Any]]:
         """Yield a row for each document: tokens, words, bytes, and nats of them all."""
         options, tokens = self.options, 0
@@ -87,7 +87,7 @@ class Perplexity(Metric[PerplexityOptions]):
         }
 
     def _score(
-        self, subject: harness.subject.Subject, documents: Sequence[Document]
+        self, subject: Subject, documents: Sequence[Document]
     ) -> Iterator[dict[str, Any]]:
         pairs = [d for d in documents if d.reference is not None]
         texts = [d for d in documents if d.reference is None]
@@ -97,7 +97,7 @@ class Perplexity(Metric[PerplexityOptions]):
             yield from self._score_pairs(subject, pairs)
 
     def _score_pairs(
-        self, subject: harness.subject.Subject, documents: Sequence[Document]
+        self, subject: Subject, documents: Sequence[Document]
     ) -> Iterator[dict[str, Any]]:
         model, tokenizer = subject.huggingface()
         apart = bool(model.config.is_encoder_decoder)
@@ -118,7 +118,7 @@ class Perplexity(Metric[PerplexityOptions]):
             )
 
     def _score_texts(
-        self, subject: harness.subject.Subject, documents: Sequence[Document]
+        self, subject: Subject, documents: Sequence[Document]
     ) -> Iterator[dict[str, Any]]:
         encoded = [_encode(subject, document.text) for document in documents]
         context, stride = self._window(subject)
@@ -137,7 +137,7 @@ class Perplexity(Metric[PerplexityOptions]):
             if len(ids) > 1:
                 yield _row(document.id, document.text, len(ids) - 1, loss)
 
-    def _window(self, subject: harness.subject.Subject) -> tuple[int, int]:
+    def _window(self, subject: Subject) -> tuple[int, int]:
         longest = subject.max_positions or _CONTEXT
         context = self.options.context or longest
         stride = self.options.stride or context
@@ -159,7 +159,7 @@ def register_metrics() -> list[type[Metric[Any]]]:
     return [Perplexity]
 
 
-def _encode(subject: harness.subject.Subject, text: str) -> Ids:
+def _encode(subject: Subject, text: str) -> Ids:
     """Return the ids of a text after the token that its first one is predicted from."""
     _, tokenizer = subject.huggingface()
     start = tokenizer.bos_token_id

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-import harness.subject
 from harness import hookimpl, records
 from harness.api import CorpusName, Metric, MetricContext, Options
 from harness.base import Positive, UsageError
 from harness.data import Document, TextEncoder
 from harness.records import Estimate
+from harness.subject import Subject, write_texts
 
 _DOCUMENTS_AT_ONCE = 64
 
@@ -44,7 +44,7 @@ class Rouge(Metric[RougeOptions]):
     Options = RougeOptions
 
     def measure(
-        self, subject: harness.subject.Subject, context: MetricContext
+        self, subject: Subject, context: MetricContext
     ) -> Iterator[Mapping[str, Any]]:
         """Yield a row for each pair: what was written, how long it is, its scores."""
         options = self.options
@@ -72,7 +72,7 @@ class Rouge(Metric[RougeOptions]):
         }
 
     def _rows(
-        self, subject: harness.subject.Subject, documents: Sequence[Document]
+        self, subject: Subject, documents: Sequence[Document]
     ) -> Iterator[dict[str, Any]]:
         model, tokenizer = subject.huggingface()
         encoder_decoder = bool(model.config.is_encoder_decoder)
@@ -82,9 +82,7 @@ class Rouge(Metric[RougeOptions]):
             np.array(encoder.prompt(encoder.encode(d.text), 0, limit).ids, np.int64)
             for d in documents
         ]
-        written = harness.subject.write_texts(
-            subject, prompts, self.options.summary_tokens
-        )
+        written = write_texts(subject, prompts, self.options.summary_tokens)
         for document, (text, tokens, finished) in zip(documents, written, strict=True):
             yield {
                 "document_id": document.id,
