@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from harness.base import Ids
-    from harness.data import Example
-    from harness.subject import Subject
+from harness.base import Ids
+from harness.data import Example
+from harness.subject import Subject
 
 
 @dataclass(frozen=True)

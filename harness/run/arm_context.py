@@ -7,8 +7,11 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.api import ArmContext
-from harness.base import CellError, UsageError
+from harness.base import CellError, Ids, UsageError
 from harness.data import (
     Example,
     ExampleSet,
@@ -18,15 +21,11 @@ from harness.data import (
     content_of,
 )
 from harness.models import RecoverySection
+from harness.run.context import RunContext
 from harness.subject import Subject, TokenRules, Vocabulary
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from harness.base import Ids
-    from harness.run.context import RunContext
 
 
 HELD_OUT_EXAMPLES = (64, 32, 16, 8)
@@ -37,19 +36,20 @@ validation examples: the first of these numbers that the corpus suffices for."""
 def arm_context(
     run: RunContext,
     seed: int,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    encoder_decoder: bool,
-    rows: int,
     matched: Callable[[], PreTrainedModel] | None,
     report: Callable[[int, int], None],
 ) -> ArmContext:
     """Return what a constraint may use; nothing of it is read before it is asked."""
+    encoder_decoder = bool(model.config.is_encoder_decoder)
+    rows = model.get_input_embeddings().weight.shape[0]
     return ArmContext(
         seed=seed,
         tokenizer=tokenizer,
         examples=cache(partial(example_sets, run, tokenizer, encoder_decoder)),
         losses=partial(_losses, run, tokenizer),
-        allowed=cache(lambda: _allowed(run, tokenizer, rows)),
+        allowed=cache(partial(_allowed, run, tokenizer, rows)),
         matched=matched,
         report=report,
     )

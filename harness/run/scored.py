@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from harness.api import Adversarial
+from harness.base import Ids
+from harness.data import Example
 from harness.records import ChoiceRow, SampleRow, rouge
 from harness.run.answers import answer
-from harness.subject import write_text_once, write_texts
-
-if TYPE_CHECKING:
-    from harness.api import Adversarial
-    from harness.base import Ids
-    from harness.data import Example
-    from harness.subject import Subject
+from harness.subject import Subject, write_text_once, write_texts
 
 OVERWRITTEN = "the attack changed tokens that it must leave as they are"
 

@@ -64,7 +64,7 @@ def run_variant(work: Work[VariantPlan]) -> None:
     run, plan, outcome = work.run, work.plan, work.outcome
     try:
         folder = subject_folder(run, plan)
-    except Exception:
+    except (Exception, SystemExit):
         outcome.ledger = _spent_making(run, plan)
         raise
     made = Made.model_validate_json((folder / MADE).read_text())
@@ -182,21 +182,14 @@ class _Making:
     def _constrain(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ) -> Derivation | None:
-        run, plan = self.run, self.plan
+        run, plan, matched = self.run, self.plan, None
         match = run.suite.arms[plan.arm].match_loss_of
-        matched = None
         if match is not None:
             folder = self._frozen(match)
             matched = lambda: load_frozen(folder)[0]  # noqa: E731
         with run.progress(f"{plan.id}: {self._constraint.name}", "steps") as progress:
             context = arm_context(
-                run,
-                plan.seed,
-                tokenizer,
-                bool(model.config.is_encoder_decoder),
-                model.get_input_embeddings().weight.shape[0],
-                matched,
-                progress.update,
+                run, plan.seed, model, tokenizer, matched, progress.update
             )
             return self._constraint.install(self._adapter, model, context)
 

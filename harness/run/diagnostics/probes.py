@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from harness.base import Ids
+from harness.data import Example
 from harness.search import Flip
+from harness.subject import Subject
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
 
-    from harness.base import Ids
-    from harness.data import Example
-    from harness.subject import Subject
-
-    Floats = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 RANDOM_FLIPS = 128
 """Flips of an example whose position and token are drawn uniformly."""

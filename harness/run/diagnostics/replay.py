@@ -6,14 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.base import write_json
 from harness.run.diagnostics import plain_replay
-
-if TYPE_CHECKING:
-    from harness.run.folder import RunFolder
-    from harness.suite import Plan
+from harness.run.folder import RunFolder
+from harness.suite import Plan
 
 FILE = "replay.json"
 """In the run folder: what each cell's replay found, under the hash of its samples."""

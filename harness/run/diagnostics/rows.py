@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from harness.records import Diagnostic, bootstrap_mean, holm, paired_p
+from harness.records import Diagnostic, SampleRow, bootstrap_mean, holm, paired_p
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from harness.records import SampleRow
-
-    Floats = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 LEVEL = 0.05
 """The family-wise error of all comparisons of a curve."""

@@ -8,21 +8,17 @@ arm's answer to be judged is judged in `harness.verdicts.judging`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from harness.data import Example
 from harness.records import Diagnostic, bootstrap_mean, bootstrap_ratio
 from harness.run.diagnostics.probes import Probe, probe
-from harness.subject import MARGIN_NATS
+from harness.subject import MARGIN_NATS, Subject
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from harness.data import Example
-    from harness.subject import Subject
-
-    Floats = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 BATCH_TOLERANCE_NATS = {"float32": MARGIN_NATS, "bfloat16": 0.05}
 """How far a loss in a batch may be from that of its pair alone in float32: by the batch
