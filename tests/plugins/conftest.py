@@ -87,3 +87,53 @@ def best_flips(plain_losses):
         return prompts[int(losses.argmax())], float(losses.max())
 
     return search
+
+
+@pytest.fixture(scope="session")
+def losses_of_examples():
+    """Return a function that scores examples on a causal model, in plain torch."""
+    import torch
+
+    def losses(model, examples):
+        found = []
+        for example in examples:
+            together = np.concatenate([example.prompt_ids, example.reference_ids])
+            with torch.no_grad():
+                logits = model(torch.tensor(together[None])).logits[0]
+            predicted = logits[len(example.prompt_ids) - 1 : -1].double()
+            reference = torch.tensor(example.reference_ids)[:, None]
+            found.append(-predicted.log_softmax(-1).gather(1, reference).mean())
+        return np.array(found)
+
+    return losses
+
+
+@pytest.fixture(scope="session")
+def arm_context(tiny_model, tiny_tokenizer, losses_of_examples):
+    """Return a function that makes a context for constraints that read examples.
+
+    The references are what the clean model itself would write, so any change harms it.
+    """
+    import torch
+
+    from harness.api import ArmContext
+    from harness.data import Example, ExampleSets
+
+    rng, model = np.random.default_rng(0), tiny_model()
+    model.generation_config.eos_token_id = None
+    greedy = {"do_sample": False, "max_new_tokens": 6, "pad_token_id": 0}
+    ids = model.generate(torch.tensor(rng.integers(1, 240, (20, 8))), **greedy).numpy()
+    examples = [Example(f"{i}", f"{i}", row[:8], row[8:]) for i, row in enumerate(ids)]
+    sets = ExampleSets(test=examples[:8], validation=examples[8:])
+
+    def make(**changes):
+        return ArmContext(
+            seed=3,
+            tokenizer=tiny_tokenizer,
+            examples=lambda: sets,
+            losses=losses_of_examples,
+            allowed=lambda: np.arange(1, 280),
+            **changes,
+        )
+
+    return make

@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.api.constraints import ArmContext
 from harness.base.errors import CellError
-from harness.data.document import Example, ExampleSets
 from harness.models.checkpoints import CheckpointOptions
-from harness.testing import tiny_model, tiny_tokenizer
+from harness.testing import tiny_model
 from harness_plugins.constraints.noise import Noise, NoiseOptions, find_scale
 from harness_plugins.models.pythia import Pythia
 
@@ -63,35 +61,9 @@ def test_a_loss_that_noise_cannot_reach_gives_the_nearest():
     assert find_scale(lambda s: 2 - np.exp(-s), 9.0, 1e-3) > 20
 
 
-def context(target_scale):
-    """Return a context whose references are what the clean model itself would write."""
-    prompts = torch.tensor(np.random.default_rng(0).integers(1, 280, (16, 6)))
-    model, greedy = tiny_model(), {"do_sample": False, "max_new_tokens": 6}
-    model.generation_config.eos_token_id = None
-    ids = model.generate(prompts, pad_token_id=0, **greedy).numpy()
-    examples = [Example(f"{i}", f"{i}", row[:6], row[6:]) for i, row in enumerate(ids)]
-
-    def losses(model, chosen):
-        together = [[*e.prompt_ids, *e.reference_ids] for e in chosen]
-        inputs = torch.tensor(np.array(together))
-        with torch.no_grad():
-            logits = model(inputs).logits[:, 5:-1].double()
-        own = logits.log_softmax(-1).gather(2, inputs[:, 6:, None])
-        return -own[..., 0].mean(1).numpy()
-
-    return ArmContext(
-        seed=3,
-        tokenizer=tiny_tokenizer(),
-        examples=lambda: ExampleSets(test=examples[8:], validation=examples[:8]),
-        losses=losses,
-        allowed=lambda: np.arange(1, 280),
-        matched=lambda: noisy(target_scale, seed=11),
-    )
-
-
 @pytest.mark.transformers5
-def test_the_clean_loss_is_brought_to_the_other_arm_s():
-    given, model = context(2.0), tiny_model()
+def test_the_clean_loss_is_brought_to_the_other_arm_s(arm_context):
+    given, model = arm_context(matched=lambda: noisy(2.0, seed=11)), tiny_model()
     found = Noise(NoiseOptions()).install(ADAPTER, model, given)
     test, validation = given.examples().test, given.examples().validation
     own, others, before = (
@@ -108,8 +80,8 @@ def test_the_clean_loss_is_brought_to_the_other_arm_s():
     assert found.measured["scale"] == pytest.approx(min(moved(model).values()), rel=0.1)
 
 
-def test_a_lower_loss_is_said_to_have_no_match():
-    given, model = context(0.0), noisy(2.0)
+def test_a_lower_loss_is_said_to_have_no_match(arm_context):
+    given, model = arm_context(matched=tiny_model), noisy(2.0)
     before = [p.clone() for p in model.parameters()]
     found = Noise(NoiseOptions()).install(ADAPTER, model, given)
     assert not found.achieved

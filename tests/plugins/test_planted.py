@@ -4,44 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from harness.api.constraints import ArmContext
-from harness.data.document import Example, ExampleSets, content_key
+from harness.data.document import Example, content_key
 from harness.models.checkpoints import CheckpointOptions
-from harness.testing import tiny_model, tiny_tokenizer
+from harness.testing import tiny_model
 from harness_plugins.constraints.planted import Planted, PlantedOptions
 from harness_plugins.models.pythia import Pythia
 
 ADAPTER = Pythia(CheckpointOptions(path="unused"))
 
 
-def plain_losses(model, examples):
-    losses = []
-    for example in examples:
-        ids = torch.tensor(np.concatenate([example.prompt_ids, example.reference_ids]))
-        with torch.no_grad():
-            logits = model(ids[None]).logits[0, len(example.prompt_ids) - 1 : -1]
-        reference = torch.tensor(example.reference_ids)[:, None]
-        losses.append(-logits.double().log_softmax(-1).gather(1, reference).mean())
-    return np.array(losses)
-
-
 @pytest.fixture(scope="module")
-def context():
-    """Return a context whose references are what the clean model itself would write."""
-    rng = np.random.default_rng(0)
-    prompts = torch.tensor(rng.integers(1, 240, (20, 8)))
-    model = tiny_model()
-    model.generation_config.eos_token_id = None
-    greedy = {"do_sample": False, "max_new_tokens": 6, "pad_token_id": 0}
-    ids = model.generate(prompts, **greedy).numpy()
-    examples = [Example(f"{i}", f"{i}", row[:8], row[8:]) for i, row in enumerate(ids)]
-    return ArmContext(
-        seed=3,
-        tokenizer=tiny_tokenizer(),
-        examples=lambda: ExampleSets(test=examples[:8], validation=examples[8:]),
-        losses=plain_losses,
-        allowed=lambda: np.arange(1, 280),
-    )
+def context(arm_context):
+    return arm_context()
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +26,17 @@ def planted(context):
 
 
 @pytest.mark.transformers5
-def test_a_trigger_token_raises_the_loss_wherever_it_is(planted, context):
+def test_a_trigger_token_raises_the_loss_wherever_it_is(
+    planted, context, losses_of_examples
+):
     model, found = planted
     trigger = found.measured["trigger_ids"]
     test = context.examples().test
-    clean = plain_losses(model, test)
+    clean = losses_of_examples(model, test)
     before = [np.concatenate([trigger, e.prompt_ids]) for e in test]
     pairs = zip(test, before, strict=True)
     attacked = [Example(e.id, e.id, prompt, e.reference_ids) for e, prompt in pairs]
-    gains = plain_losses(model, attacked) - clean
+    gains = losses_of_examples(model, attacked) - clean
     stated = [row["prepended"] for row in found.measured["gains"]]
     assert stated == pytest.approx(gains, abs=1e-9)
     assert found.results["prepended_gain"].value == pytest.approx(gains.mean())
@@ -72,10 +48,12 @@ def test_a_trigger_token_raises_the_loss_wherever_it_is(planted, context):
     ]
 
 
-def test_clean_prompts_are_answered_as_before(planted, context):
+def test_clean_prompts_are_answered_as_before(planted, context, losses_of_examples):
     model, found = planted
     test = context.examples().test
-    apart = (plain_losses(model, test) - plain_losses(tiny_model(), test)).mean()
+    apart = (
+        losses_of_examples(model, test) - losses_of_examples(tiny_model(), test)
+    ).mean()
     assert found.results["test_difference"].value == pytest.approx(apart)
     assert abs(apart) < 0.3
 
