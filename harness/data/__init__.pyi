@@ -1,6 +1,7 @@
 from .blocks import (
     IGNORED as IGNORED,
     count_tokens as count_tokens,
+    joined_ids as joined_ids,
     pair_blocks as pair_blocks,
     token_blocks as token_blocks,
 )

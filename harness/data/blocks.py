@@ -53,7 +53,7 @@ def token_blocks(
         texts, total = corpora.all_documents(name), wanted * context
         done = 0
         for batch in _batches((document.whole for document in texts), _DOCUMENTS):
-            found = _joined_ids(batch, tokenizer)[: total - done]
+            found = joined_ids(batch, tokenizer)[: total - done]
             done += len(found)
             yield found
             report(done, total)
@@ -128,7 +128,10 @@ def _made_once(
     return np.memmap(path, dtype=_TOKEN, mode="r").reshape(-1, width)
 
 
-def _joined_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Blocks:
+def joined_ids(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> NDArray[np.int32]:
+    """Return the token ids of all texts, each followed by the end-of-text token."""
     end = tokenizer.eos_token_id
     if end is None:
         raise UsageError("the tokenizer has no end-of-text token to pack blocks with")

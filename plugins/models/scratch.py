@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
-from harness import hookimpl, models
+from harness import data, hookimpl, models
 from harness.api import Anatomy, ModelAdapter, Options
 from harness.base import Positive, Progress, Store, content_hash, fixed_random_state
 from harness.data import Corpora, CorpusSection
@@ -106,7 +106,7 @@ class Scratch(ModelAdapter[ScratchOptions]):
         tokenizer = train_tokenizer(texts, self.options)
         model = initial_model(tokenizer, self.options)
         work = store.work("scratch", key)
-        train_model(model, joined_ids(texts, tokenizer), self.options, work)
+        train_model(model, data.joined_ids(texts, tokenizer), self.options, work)
         models.freeze(model, tokenizer, folder)
         store.discard_work("scratch", key)
 
@@ -161,17 +161,6 @@ def initial_model(
     )
     with fixed_random_state(options.seed):
         return GPTNeoXForCausalLM(config)
-
-
-def joined_ids(
-    texts: list[str], tokenizer: PreTrainedTokenizerBase
-) -> NDArray[np.int32]:
-    """Return the token ids of all texts, each followed by the end-of-text token."""
-    import numpy as np
-
-    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    end = tokenizer.eos_token_id
-    return np.concatenate([np.array([*ids, end], dtype=np.int32) for ids in encoded])
 
 
 def train_model(

@@ -6,13 +6,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from harness.data import joined_ids
 from harness.data.builtin import python_topics
 from harness_plugins.models.scratch import (
     Crops,
     Scratch,
     ScratchOptions,
     initial_model,
-    joined_ids,
     train_tokenizer,
 )
 
