@@ -164,32 +164,19 @@ class Report:
     """The verdict of each arm; None where nothing was judged."""
 
 
-def from_estimate(
-    estimate: Estimate, kind: Kind, *, signed: bool = False, mark: str = ""
-) -> Cell:
+def from_estimate(estimate: Estimate, kind: Kind, *, signed: bool = False) -> Cell:
     """Return the cell of an estimate, with its interval."""
     if estimate.value is None:
         return Missing(estimate.reason or "null")
-    return Number(
-        estimate.value, kind, signed=signed, interval=estimate.interval, mark=mark
-    )
+    return Number(estimate.value, kind, signed, interval=estimate.interval)
 
 
-def from_seeds(
-    values: Sequence[float], kind: Kind, planned: int, *, signed: bool = False
-) -> Cell:
+def from_seeds(values: Sequence[float], kind: Kind, planned: int) -> Cell:
     """Return the cell of a mean over seeds, with the sample standard deviation."""
     spread = across_seeds(values)
     if spread.mean is None:
         return Missing("missing")
-    return Number(
-        spread.mean,
-        kind,
-        signed=signed,
-        std=spread.std,
-        n=spread.n,
-        planned=planned,
-    )
+    return Number(spread.mean, kind, std=spread.std, n=spread.n, planned=planned)
 
 
 def marked(cell: Cell, mark: str) -> Cell:

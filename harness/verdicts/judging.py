@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from statistics import fmean
 
 from harness.records import ArmVerdict, Estimate, Verdicts, holm, paired_p
@@ -18,35 +18,29 @@ def judge(results: Results) -> Verdicts:
     arms = results.treatments
     answers = {arm: ask(arm) for arm in arms}
     # The baseline arm is compared with nothing: those pairs would count for Holm.
-    against = [None if arm.is_baseline else arm.against(arm.baseline) for arm in arms]
-    matched = [None if arm.is_baseline else _against_match(arm) for arm in arms]
+    treated = [arm for arm in arms if not arm.is_baseline]
+    against = {arm: arm.against(arm.baseline) for arm in treated}
+    matched = {arm: _against_match(arm) for arm in treated}
+    p_values, match_p_values = _adjusted(against), _adjusted(matched)
+    cases = [
+        Case(
+            arm=arm,
+            own=answers[arm],
+            base=answers[arm.baseline],
+            difference=_difference(against.get(arm)),
+            p=p_values.get(arm),
+            match_difference=_difference(matched.get(arm)),
+            match_p=match_p_values.get(arm),
+            clean_loss=_clean_loss(arm),
+            attacked_baseline=_attacked_loss(against.get(arm)),
+        )
+        for arm in arms
+    ]
     return Verdicts(
         suite=results.suite.name,
         diagnostics=results.suite.diagnostics,
         threshold=results.threshold,
-        arms=[
-            _verdict(
-                Case(
-                    arm=arm,
-                    own=answers[arm],
-                    base=answers[arm.baseline],
-                    difference=_difference(own),
-                    p=p,
-                    match_difference=_difference(match),
-                    match_p=match_p,
-                    clean_loss=_clean_loss(arm),
-                    attacked_baseline=_attacked_loss(own),
-                )
-            )
-            for arm, own, p, match, match_p in zip(
-                arms,
-                against,
-                _adjusted(against),
-                matched,
-                _adjusted(matched),
-                strict=True,
-            )
-        ],
+        arms=[_verdict(case) for case in cases],
     )
 
 
@@ -100,11 +94,10 @@ def _difference(pairing: Pairing | None) -> Estimate | None:
     return pairing.difference() if pairing is not None else None
 
 
-def _adjusted(pairings: Sequence[Pairing | None]) -> list[float | None]:
-    """Return Holm-adjusted one-sided p-values; None where nothing is paired."""
-    raw = [_p_lower(pairing) for pairing in pairings if pairing is not None]
-    left = iter(holm(raw))
-    return [None if pairing is None else next(left) for pairing in pairings]
+def _adjusted(pairings: Mapping[Arm, Pairing | None]) -> dict[Arm, float]:
+    """Return Holm-adjusted one-sided p-values of the arms that could be paired."""
+    raw = {arm: _p_lower(found) for arm, found in pairings.items() if found}
+    return dict(zip(raw, holm([*raw.values()]), strict=True))
 
 
 def _p_lower(pairing: Pairing) -> float:

@@ -9,8 +9,8 @@ from typing import Any
 
 from tabulate import LATEX_ESCAPE_RULES, DataRow, Line, TableFormat, tabulate
 
-from harness.report.content import Cell, Column, Label, Missing, Number, Report, Table
-from harness.report.formats.numbers import show
+from harness.report.content import Cell, Column, Label, Missing, Report, Table
+from harness.report.formats.numbers import number_text
 from harness.report.formats.text import narrower
 
 _SPECIAL = {
@@ -20,6 +20,8 @@ _SPECIAL = {
     "‡": r"$\ddagger$",
     "§": r"\S{}",
 }
+_NUMBER = re.compile(r"[-+]?\d+(,\d{3})*(\.\d+)?(e-?\d+)?")
+_POWER = r" \\times 10^{\1}"
 
 
 def render_latex(report: Report) -> str:
@@ -96,28 +98,13 @@ def _cell(cell: Cell) -> str:
         return f"\\textbf{{{text}}}" if cell.alarm else text
     if isinstance(cell, Missing):
         return "--" if cell.brief else f"\\emph{{{escape(cell.reason)}}}"
-    return _number(cell)
+    return _NUMBER.sub(_formula, escape(number_text(cell)))
 
 
-def _number(cell: Number) -> str:
-    shown = show(cell)
-    if cell.kind == "parameters":
-        return shown.value  # as 1.4B: no formula
-    number = _grouped(shown.value)
-    if shown.std is not None:
-        number += rf" \pm {_grouped(shown.std)}"
-    if shown.interval is not None:
-        low, high = map(_grouped, shown.interval)
-        number += rf"\ [{low}, {high}]"
-    unit = rf"\,{escape(shown.unit)}" if shown.unit else ""
-    seeds = f" ({escape(shown.seeds)})" if shown.seeds else ""
-    number = re.sub(r"e(-?\d+)", r"\\times 10^{\1}", number)
-    return f"${number}${unit}{seeds}{escape(shown.mark)}"
-
-
-def _grouped(number: str) -> str:
-    """Keep TeX from setting a space after the comma between thousands."""
-    return number.replace(",", "{,}")
+def _formula(number: re.Match[str]) -> str:
+    """Set a number as a formula, without a space after the comma of thousands."""
+    digits = number[0].replace(",", "{,}")
+    return f"${re.sub(r'e(.+)', _POWER, digits)}$"
 
 
 def escape(text: str) -> str:

@@ -31,39 +31,26 @@ LONGEST = 1e6
 """From here on, numbers are shown by powers of ten."""
 
 
-@dataclass(frozen=True)
-class Shown:
-    """The rounded parts of a number, as plain ASCII."""
-
-    value: str
-    unit: str = ""
-    std: str | None = None
-    interval: tuple[str, str] | None = None
-    seeds: str = ""
-    """As ``n=3 of 5``, where there are fewer than planned."""
-    mark: str = ""
-
-
-def show(number: Number) -> Shown:
-    """Round a number; decimals follow the first digit of what is uncertain."""
+def number_text(number: Number) -> str:
+    """Return a rounded number; decimals follow the first digit that is uncertain."""
     special = _SPECIAL.get(number.kind)
     if special is not None:
-        return Shown(special(number.value), mark=number.mark)
+        return special(number.value) + number.mark
     style = STYLES[number.kind]
     decimals = _decimals(number, style)
 
-    def fixed(value: float) -> str:
-        return _fixed(value * style.scale, decimals, number.signed)
+    def fixed(value: float, signed: bool = number.signed) -> str:
+        return _fixed(value * style.scale, decimals, signed)
 
-    return Shown(
-        value=fixed(number.value),
-        unit=style.unit,
-        std=None if number.std is None else _fixed(number.std * style.scale, decimals),
-        interval=number.interval
-        and (fixed(number.interval[0]), fixed(number.interval[1])),
-        seeds=_seeds(number),
-        mark=number.mark,
-    )
+    parts = [fixed(number.value)]
+    if number.std is not None:
+        parts.append(f"± {fixed(number.std, signed=False)}")
+    if number.interval is not None:
+        parts.append(f"[{', '.join(map(fixed, number.interval))}]")
+    parts.append(style.unit)
+    if number.n is not None and number.planned not in (None, number.n):
+        parts.append(f"(n={number.n} of {number.planned})")
+    return " ".join(filter(None, parts)) + number.mark
 
 
 def _fixed(value: float, decimals: int, signed: bool = False) -> str:
@@ -92,12 +79,6 @@ def _decimals(number: Number, style: Style) -> int:
     if first_digit < -1:
         return 0
     return min(MOST_DECIMALS, max(style.least, first_digit))
-
-
-def _seeds(number: Number) -> str:
-    if number.n is None or number.planned is None or number.n == number.planned:
-        return ""
-    return f"n={number.n} of {number.planned}"
 
 
 def _parameters(value: float) -> str:

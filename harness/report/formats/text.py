@@ -10,7 +10,7 @@ from itertools import groupby
 from tabulate import SEPARATING_LINE, tabulate
 
 from harness.report.content import Cell, Label, Missing, Report, Table
-from harness.report.formats.numbers import show
+from harness.report.formats.numbers import number_text
 
 WIDTH = 100
 GAP = 2
@@ -32,16 +32,7 @@ def cell_text(cell: Cell) -> str:
         return cell.short or cell.text
     if isinstance(cell, Missing):
         return "--" if cell.brief else f"-- {cell.reason}"
-    shown = show(cell)
-    parts = [shown.value]
-    if shown.std is not None:
-        parts.append(f"± {shown.std}")
-    if shown.interval is not None:
-        parts.append(f"[{shown.interval[0]}, {shown.interval[1]}]")
-    parts.append(shown.unit)
-    if shown.seeds:
-        parts.append(f"({shown.seeds})")
-    return " ".join(part for part in parts if part) + shown.mark
+    return number_text(cell)
 
 
 def _facts(report: Report) -> str:

@@ -24,9 +24,9 @@ def clean_columns(suite: Suite) -> list[Column[CellsBySeed]]:
     """Return the columns of what is measured on clean prompts, for any attack."""
     columns = []
     if _asks_answers(suite):
-        columns.append(_share(suite, "clean accuracy", _right_before))
+        columns.append(_answers(suite, "clean accuracy", "answer_correct_clean"))
     if _asks_summaries(suite):
-        columns.append(_mean(suite, "clean ROUGE-L", _rouge_before))
+        columns.append(_rouge(suite, "clean ROUGE-L", "rouge_clean"))
     return columns
 
 
@@ -35,14 +35,17 @@ def attack_columns(suite: Suite, attack: str) -> list[Column[CellsBySeed]]:
     columns = []
     if _asks_answers(suite):
         columns += [
-            _share(suite, "accuracy", _right_after, attack),
-            _share(suite, "lost", lost_answers, attack),
+            _answers(suite, "accuracy", "answer_correct_adversarial", attack),
+            Column("lost", lambda cells: mean(suite, cells, lost_answers), attack),
         ]
     if _asks_summaries(suite):
-        drop = suite.success.rouge_drop
+
+        def spoilt(rows: Sequence[SampleRow]) -> list[bool]:
+            return spoilt_summaries(rows, suite.success.rouge_drop)
+
         columns += [
-            _mean(suite, "ROUGE-L", _rouge_after, attack),
-            _share(suite, "spoilt", lambda rows: spoilt_summaries(rows, drop), attack),
+            _rouge(suite, "ROUGE-L", "rouge_adversarial", attack),
+            Column("spoilt", lambda cells: mean(suite, cells, spoilt), attack),
         ]
     return columns
 
@@ -63,38 +66,40 @@ def caption(suite: Suite) -> str:
     return parts
 
 
-def share(suite: Suite, cells: CellsBySeed, hits: Values) -> Cell:
-    """Show of how many examples something is so.
+def mean(
+    suite: Suite, cells: CellsBySeed, values: Values, *, counted: bool = True
+) -> Cell:
+    """Show the mean of a value over the examples, with its spread over seeds.
 
-    It is the spread over seeds or, where the suite has one seed, Wilson's interval.
+    Where the suite has one seed, with an interval within it: Wilson's if the value is
+    `counted` (0 or 1 for each example), else by bootstrap over documents.
     """
-    found = [hits(cell.rows) for cell in cells.values()]
-    if len(suite.seeds) == 1:
-        return from_estimate(wilson(int(sum(found[0])), len(found[0])), "fraction")
-    return from_seeds([fmean(x) for x in found], "fraction", len(suite.seeds))
+    found = [values(cell.rows) for cell in cells.values()]
+    if len(suite.seeds) > 1:
+        return from_seeds([fmean(x) for x in found], "fraction", len(suite.seeds))
+    ((only,), (cell,)) = found, cells.values()
+    if counted:
+        return from_estimate(wilson(int(sum(only)), len(only)), "fraction")
+    documents = [row.document_id for row in cell.rows]
+    return from_estimate(bootstrap_mean(only, documents, unit="fraction"), "fraction")
 
 
-def _share(
-    suite: Suite, title: str, hits: Values, attack: str = ""
+def _answers(
+    suite: Suite, title: str, field: str, attack: str = ""
 ) -> Column[CellsBySeed]:
-    return Column(title, lambda cells: share(suite, cells, hits), attack)
+    def right(rows: Sequence[SampleRow]) -> list[bool]:
+        return [getattr(row, field) is True for row in rows]
+
+    return Column(title, lambda cells: mean(suite, cells, right), attack)
 
 
-def _mean(
-    suite: Suite, title: str, values: Values, attack: str = ""
+def _rouge(
+    suite: Suite, title: str, field: str, attack: str = ""
 ) -> Column[CellsBySeed]:
-    """Show a mean over examples; for one seed, with a bootstrap over documents."""
+    def rouge(rows: Sequence[SampleRow]) -> list[float]:
+        return [getattr(row, field) or 0.0 for row in rows]
 
-    def fill(cells: CellsBySeed) -> Cell:
-        if len(suite.seeds) > 1:
-            means = [fmean(values(cell.rows)) for cell in cells.values()]
-            return from_seeds(means, "fraction", len(suite.seeds))
-        (only,) = cells.values()
-        documents = [row.document_id for row in only.rows]
-        estimate = bootstrap_mean(values(only.rows), documents, unit="fraction")
-        return from_estimate(estimate, "fraction")
-
-    return Column(title, fill, attack)
+    return Column(title, lambda cells: mean(suite, cells, rouge, counted=False), attack)
 
 
 def _asks_answers(suite: Suite) -> bool:
@@ -103,19 +108,3 @@ def _asks_answers(suite: Suite) -> bool:
 
 def _asks_summaries(suite: Suite) -> bool:
     return suite.examples is not None and suite.examples.rouge_tokens is not None
-
-
-def _right_before(rows: Sequence[SampleRow]) -> list[bool]:
-    return [row.answer_correct_clean is True for row in rows]
-
-
-def _right_after(rows: Sequence[SampleRow]) -> list[bool]:
-    return [row.answer_correct_adversarial is True for row in rows]
-
-
-def _rouge_before(rows: Sequence[SampleRow]) -> list[float]:
-    return [row.rouge_clean or 0.0 for row in rows]
-
-
-def _rouge_after(rows: Sequence[SampleRow]) -> list[float]:
-    return [row.rouge_adversarial or 0.0 for row in rows]

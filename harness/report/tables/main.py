@@ -137,7 +137,7 @@ def _cells(attack: str, arm: Arm) -> CellsBySeed | str:
 
 def _success(results: Results, cells: CellsBySeed) -> Cell:
     mark = ERROR_MARK if any(cell.errors for cell in cells.values()) else ""
-    shown = beyond_loss.share(
+    shown = beyond_loss.mean(
         results.suite, cells, lambda rows: successes(rows, results.threshold)
     )
     return marked(shown, mark)
