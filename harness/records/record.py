@@ -157,8 +157,9 @@ class Ledger(Strict):
     """The compute of a unit, phase by phase; phases that did not take place are absent.
 
     Of a variant: ``load`` the model, ``train`` (installing the constraint included),
-    ``certify``, ``freeze``, and ``metrics`` (diagnostics included). Of a cell:
-    ``attack``, the search for prompts, and ``rescore``, measuring them in float32.
+    ``certify``, ``freeze``, and ``metrics`` (diagnostics included). Of a cell: ``load``
+    the subject, unless the process had it already, ``attack``, the search for prompts,
+    and ``rescore``, measuring them from scratch in float32.
     """
 
     kept: dict[Phase, Cost] = {}

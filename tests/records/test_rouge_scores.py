@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from harness.records.rouge_scores import rouge
+from harness.records import rouge
 
 
 def by_hand(reference: str, candidate: str) -> dict[str, float]:

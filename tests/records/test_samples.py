@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from harness.base.errors import RecordError
-from harness.records.samples import SampleRow, read_samples
-from harness.records.summary import successes, summarise_attack
+from harness.base import RecordError
+from harness.records import SampleRow, read_samples, successes, summarise_attack
 from tests.run_fixtures import sample_row
 
 DELTAS = [0.0, 0.1, 0.139, 0.14, 0.5, 1.0]
@@ -77,12 +76,26 @@ def test_no_rows_give_nulls_with_reasons() -> None:
             assert estimate.reason
 
 
-def test_a_bad_line_is_told_with_its_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('"clean_loss": 2.0', '"clean_loss": "low"', 'clean_loss: .*, not "low"'),
+        ('"clean_loss": 2.0', '"clean_loss": true', "clean_loss: .*, not true"),
+        ('"clean_loss": 2.0', '"clean_loss": NaN', "cannot be read: NaN is not JSON"),
+        ('"trace": [{', '"trace": [{"x": 1e999, ', "beyond the range of floats"),
+        ('"gold": null', '"gold": 1.0', "gold: .*, not 1.0"),
+        ('"gold": null', '"gold": null, "gold": null', "'gold' occurs twice"),
+        ('"gold": null', '"mood": null', "mood: is unknown"),
+        ('"delta_loss": 0.5, ', "", "delta_loss: is missing"),
+        ("}", "", "cannot be read"),
+    ],
+)
+def test_a_bad_line_is_told_with_its_number(tmp_path: Path, old, new, told) -> None:
     file = tmp_path / "samples.jsonl"
-    good = sample_row(1, 2.0, 0.5).model_dump(mode="json")
-    bad = {**good, "clean_loss": "low"}
-    file.write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n")
-    with pytest.raises(RecordError, match=r"samples\.jsonl:2: clean_loss: "):
+    good = json.dumps(sample_row(1, 2.0, 0.5).model_dump(mode="json"))
+    assert old in good
+    file.write_text(f"{good}\n{good.replace(old, new, 1)}\n")
+    with pytest.raises(RecordError, match=rf"samples\.jsonl:2: .*{told}"):
         read_samples(file)
 
 

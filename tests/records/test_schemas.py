@@ -8,9 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from harness.records import schemas
-from harness.records.samples import SampleRow
-from harness.records.summary import summarise_attack
+from harness.records import SampleRow, schemas, summarise_attack
 from tests.run_fixtures import sample_row
 
 

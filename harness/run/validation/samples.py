@@ -53,8 +53,9 @@ def check_samples(
         if record.kind == "cell":
             return problems + _check_cell(record, file, clean)
         return problems + _check_variant(record, file, metrics)
-    except RecordError as error:
-        return [*problems, Problem(str(file), (), str(error))]
+    except (RecordError, UnicodeDecodeError) as error:
+        message = str(error).removeprefix(f"{file}: ")
+        return [*problems, Problem(str(file), (), message)]
 
 
 # --- cells --------------------------------------------------------------------------

@@ -221,6 +221,15 @@ def test_a_lost_row_is_found_though_hash_and_count_fit(run: Path) -> None:
     assert "39 examples, but the suite asks for 40" in messages
 
 
+@pytest.mark.parametrize("part", [HOTFLIP, VARIANT])
+def test_samples_that_are_not_utf_8_are_found(run: Path, part: str) -> None:
+    samples = _file(run, part, "samples.jsonl")
+    samples.write_bytes(samples.read_bytes().replace(b"_id", b"\xff_id"))
+    (found,) = [p for p in _problems(run) if p.file == str(samples)]
+    assert "'utf-8' codec can't decode" in found.message
+    assert str(samples) not in found.message
+
+
 def test_lost_samples_are_found(run: Path) -> None:
     _file(run, HOTFLIP, "samples.jsonl").unlink()
     (finding,) = _problems(run)
