@@ -91,7 +91,7 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 @cache
 def _fused_log_sum_exp(device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Return what sums the exponentials of logits [S, V] that nobody else needs."""
+    """Return a log-sum-exp of logits [S, V] that may overwrite its input."""
     if can_compile(device):
         return Compiled(_log_sum_exp)
     return _log_sum_exp_in_place

@@ -11,42 +11,42 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 import numpy as np
 import torch
 
-from harness.base import CellError
+from harness.base import CellError, Ids
 from harness.subject.causal import CausalNetwork
 from harness.subject.decoding import generate_greedily, predictions
+from harness.subject.fast.network import FastNetwork
+from harness.subject.fast.prefixes import KeyValues, serves
 from harness.subject.fingerprint import fingerprint
 from harness.subject.ledger import Meters
 from harness.subject.network import Network
-from harness.subject.rounding import rounding_margin, top
+from harness.subject.rounding import (
+    Asking,
+    Losses,
+    Pair,
+    Score,
+    rounding_margin,
+    top,
+)
 from harness.subject.seq2seq import Seq2SeqNetwork
 from harness.subject.sharing import Shape, shapes_of
 
 if TYPE_CHECKING:
-    from typing import TypeGuard
-
     from numpy.typing import NDArray
     from torch import Tensor
     from transformers import PreTrainedModel
-
-    from harness.base import Ids
-    from harness.subject.fast.prefixes import KeyValues
-    from harness.subject.rounding import Asking, Score
-
-    Losses = NDArray[np.float64]
-    Pair = tuple[Ids, Ids]
 
 T = TypeVar("T")
 
 TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
 """How many tokens a pass reads where that is enough to keep such a device busy."""
 GRADIENT_WORK = 4e11
-"""Weights times tokens of one pass with a gradient on a GPU: about as many keep it as
-busy as Python is with launching kernels. On a CPU, a pass reads one pair."""
+"""Weights times tokens of one pass with a gradient on a GPU: enough work to hide the
+launch overhead. On a CPU, a pass reads one pair."""
 MOST_GRADIENT_TOKENS = 2048
 
 READ_WHOLE = {"cpu": 0, "cuda": 4096}
 """Pairs of so few tokens in all are read whole: reading first what they share would
-launch twice the kernels, and a kernel for few tokens costs what its launch costs."""
+launch twice the kernels, and small kernels are bound by launch latency."""
 
 
 class Passes:
@@ -79,12 +79,11 @@ class Passes:
 
         Raises CellError where the model's head does more than we know of.
         """
-        kind = Seq2SeqNetwork if model.config.is_encoder_decoder else CausalNetwork
-        exact = search = kind(model)
+        exact = search = _network(model)
         exact.check_head()
         if precision != "float32":
-            search = kind(_in_precision(model, getattr(torch, precision)))
-            if isinstance(search, CausalNetwork):
+            search = _network(_in_precision(model, getattr(torch, precision)))
+            if isinstance(search, FastNetwork):
                 search.hurry()
         return cls(exact, search, precision, batch_size)
 
@@ -170,7 +169,7 @@ class Passes:
     def launched(self, network: Network, pairs: Sequence[Pair]) -> Callable[[], Losses]:
         """Have pairs scored; return what waits for their losses."""
         tokens = sum(len(prompt) + len(reference) for prompt, reference in pairs)
-        sharing = _reuses(network) and tokens > self._read_whole
+        sharing = isinstance(network, FastNetwork) and tokens > self._read_whole
         shapes = shapes_of(pairs, sharing=sharing)
         inputs = [self._inputs(shape, pairs) for shape in shapes]
         found = [
@@ -205,14 +204,14 @@ class Passes:
         prompts, references = given.prompts, given.references
         starts = [item.start for item in shape.items]
         read = None
-        if given.bases is not None and _reuses(network):
+        if given.bases is not None and isinstance(network, FastNetwork):
             read = self._read(network, given.bases)
         found: list[Tensor] = []
 
         def run(rows: Sequence[int]) -> None:
             own = slice(rows[0], rows[-1] + 1)
             reused: Sequence[int] = [0] * len(rows)
-            if read is not None and _reuses(network):
+            if read is not None and isinstance(network, FastNetwork):
                 which = given.base_of[own] if len(shape.bases) > 1 else None
                 losses = network.losses_after(
                     read, which, starts[own], prompts[own], references[own]
@@ -228,7 +227,7 @@ class Passes:
         self.in_batches(range(len(starts)), run, lambda row: whole - starts[row])
         return torch.cat(found)
 
-    def _read(self, network: CausalNetwork, bases: Tensor) -> KeyValues | None:
+    def _read(self, network: FastNetwork, bases: Tensor) -> KeyValues | None:
         """Read what candidates start like; None where there is no memory for it."""
         read: list[KeyValues] = []
 
@@ -404,7 +403,7 @@ class Passes:
         whole, back = self.exact.pass_flops(*lengths)
         flops = whole
         if reused:
-            exact = cast("CausalNetwork", self.exact)
+            exact = cast("FastNetwork", self.exact)
             flops = exact.flops_after(reused, *lengths)
         count = len(pairs)
         made = rows or count
@@ -479,10 +478,6 @@ def _gradient_tokens(device: str, n_parameters: int) -> int:
     return max(1, min(MOST_GRADIENT_TOKENS, int(GRADIENT_WORK / n_parameters)))
 
 
-def _reuses(network: Network) -> TypeGuard[CausalNetwork]:
-    return isinstance(network, CausalNetwork) and network.reuses
-
-
 def _fits(run: Callable[[T], None], batch: T) -> bool:
     try:
         run(batch)
@@ -494,6 +489,13 @@ def _fits(run: Callable[[T], None], batch: T) -> bool:
 def _power_of_two(most: int) -> int:
     """Return the highest power of two that is not above a number, 1 at least."""
     return int(1 << max(1, most).bit_length() - 1)
+
+
+def _network(model: PreTrainedModel) -> Network:
+    """Return what scores a model: its configuration says of which kind it is."""
+    if model.config.is_encoder_decoder:
+        return Seq2SeqNetwork(model)
+    return FastNetwork(model) if serves(model) else CausalNetwork(model)
 
 
 def _in_precision(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:

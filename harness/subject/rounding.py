@@ -41,8 +41,8 @@ def top(losses: Losses, k: int, referees: Iterable[Referee]) -> Asking[list[int]
     """Find the indices of the `k` highest losses, best first.
 
     A referee is a margin, within which the losses so far say nothing, and what asks
-    for more exact losses of some (by their indices). Each is turned to with those that
-    may still be among the highest, until no two of them are within the margin. Equal
+    for more exact losses of some (by their indices). Each referee rescores only the
+    candidates within its margin of the k-th best, until no two are that close. Equal
     losses go to the lower index; what is not finite comes last.
     """
     indices, values = np.arange(len(losses)), _finite(losses)

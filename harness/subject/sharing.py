@@ -10,16 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from harness.base import Ids
-
-    Pair = tuple[Ids, Ids]
+from harness.base import Ids
+from harness.subject.rounding import Pair
 
 WORTH_A_BASE = 2.0
 """Reuse must save so many times the tokens that reading the base costs."""

@@ -1,6 +1,6 @@
 """Kernels that are launched all at once, on CUDA devices.
 
-A pass over few tokens keeps a GPU less busy than Python is with launching its kernels.
+Passes over few tokens are bound by launch latency.
 """
 
 from __future__ import annotations

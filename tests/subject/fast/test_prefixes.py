@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.subject.causal import CausalNetwork
 from harness.subject.fast import prefixes
+from harness.subject.fast.network import FastNetwork
 from harness.subject.subject import Subject
 
 pytestmark = pytest.mark.transformers5
@@ -43,14 +43,14 @@ def candidates(base, count, seed=0, first=0):
 def passes(monkeypatch):
     """Count the passes that start from a prefix: [(prefix length, rows), ...]."""
     made = []
-    own = CausalNetwork.losses_after
+    own = FastNetwork.losses_after
 
     def counting(self, prefix, rows, starts, prompts, references):
         if min(starts):
             made.append((min(starts), len(prompts)))
         return own(self, prefix, rows, starts, prompts, references)
 
-    monkeypatch.setattr(CausalNetwork, "losses_after", counting)
+    monkeypatch.setattr(FastNetwork, "losses_after", counting)
     return made
 
 
@@ -99,7 +99,7 @@ def test_windows_of_256_hold_after_a_prefix(tiny_model, tiny_tokenizer, passes):
 
 def test_what_was_read_is_never_written(tiny_model, tiny_tokenizer, family):
     model = tiny_model(family)
-    network = CausalNetwork(model)
+    network = FastNetwork(model)
     prompts = torch.as_tensor(candidates(random_ids(N), 6, first=10))
     references = torch.as_tensor(np.tile(random_ids(M), (6, 1)))
     read = network.key_values(prompts[:1, :12]).first(10)
@@ -143,13 +143,14 @@ def test_a_model_in_an_unknown_family_is_read_whole(
     assert not passes
 
 
-def test_layers_with_sliding_windows_are_read_whole(tiny_model):
+def test_layers_with_sliding_windows_are_read_whole(tiny_model, tiny_tokenizer):
     windowed = tiny_model(
         "qwen2", use_sliding_window=True, sliding_window=8, max_window_layers=0
     )
 
-    assert not CausalNetwork(windowed).reuses
-    assert CausalNetwork(tiny_model("qwen2")).reuses
+    models = (windowed, tiny_model("qwen2"))
+    settings = [Subject(model, tiny_tokenizer).settings for model in models]
+    assert [found["reuses_prefixes"] for found in settings] == [False, True]
 
 
 def test_the_ledger_counts_what_was_read_and_not_what_was_reused(

@@ -1,0 +1,164 @@
+"""Causal networks whose passes go on after shared prefixes, on faster kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from harness.subject.causal import CausalNetwork
+from harness.subject.fast.compiling import can_compile
+from harness.subject.fast.neox import fuse_layers
+from harness.subject.fast.packing import Packing
+from harness.subject.fast.prefixes import KeyValues, PrefixAttention
+from harness.subject.fast.recording import Recorded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+
+class FastNetwork(CausalNetwork):
+    """A causal network that reads what prompts share once; `serves` says of which.
+
+    On a GPU, passes that come back are recorded. After `hurry`, they are compiled too.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__(model)
+        self._prefixes = PrefixAttention(model)
+        self._fast = False
+        self._fused = False
+        self._recorded_read: Recorded | None = None
+        self._recorded_losses: Recorded | None = None
+        self._recorded_gradients: Recorded | None = None
+        if model.device.type == "cuda" and not self._prefixes.own:
+            self._recorded_losses = Recorded(self._own_losses)
+            self._recorded_gradients = Recorded(self._own_gradients)
+
+    def hurry(self) -> None:
+        """Use faster kernels, which round otherwise, where this machine has them.
+
+        The model must be a copy of its own: parts of it are replaced.
+        """
+        if can_compile(self.model.device) and self._prefixes.compile_layers():
+            self._fast = True
+            self._fused = fuse_layers(self.model) > 0
+            self._recorded_read = Recorded(self._key_values)
+
+    @property
+    def settings(self) -> dict[str, bool]:
+        return {
+            "reuses_prefixes": True,
+            "compiled": self._prefixes.compiled,
+            "fused_layers": self._fused,
+            "recorded_passes": self._recorded_losses is not None,
+        }
+
+    def losses(self, prompts: Tensor, references: Tensor) -> Tensor:
+        with torch.inference_mode():
+            if self._recorded_losses is not None and len(prompts) == 1:
+                (losses,) = self._recorded_losses(prompts, references)
+                return losses.clone()
+            if self._fast:
+                (losses,) = self._own_losses(prompts, references)
+                return losses
+        return super().losses(prompts, references)
+
+    def gradients(self, prompts: Tensor, references: Tensor) -> Tensor:
+        if self._recorded_gradients is None:
+            return super().gradients(prompts, references)
+        (gradients,) = self._recorded_gradients(prompts, references)
+        return gradients.clone()
+
+    # --- reuse ----------------------------------------------------------------------
+
+    def key_values(self, ids: Tensor) -> KeyValues:
+        """Read sequences [G, p] that others will start like.
+
+        The result is valid until others are read.
+        """
+        with torch.inference_mode():
+            read = self._recorded_read or self._key_values
+            return KeyValues.of(read(ids))
+
+    def losses_after(
+        self,
+        prefix: KeyValues,
+        rows: Tensor | None,
+        starts: Sequence[int],
+        prompts: Tensor,
+        references: Tensor,
+    ) -> Tensor:
+        """Return the mean loss [B] of pairs that start like a prefix.
+
+        Pair b shares its first `starts[b]` tokens with row `rows[b]` of the prefix;
+        where `rows` is None, it has one. `reused` says how many of them are not read
+        again. Takes all else as `losses` does.
+        """
+        ids = torch.cat([prompts, references], dim=1)[:, :-1]
+        with torch.inference_mode():
+            if self._prefixes.packs:
+                packing = Packing.of(ids, starts)
+                with self._prefixes.after(prefix, rows, packing):
+                    output = self.model.base_model(
+                        input_ids=packing.packed(ids),
+                        position_ids=packing.positions[None],
+                        use_cache=False,
+                    )
+                hidden = packing.last(output[0], references.shape[1])
+            elif first := min(starts):
+                hidden = self._own_hidden(ids[:, first:], prefix.first(first), rows)
+            else:
+                return self.losses(prompts, references)
+            return self._scored(hidden, references).double().mean(dim=1)
+
+    def reused(self, starts: Sequence[int]) -> Sequence[int]:
+        """Say how many tokens of each pair `losses_after` does not read again."""
+        return starts if self._prefixes.packs else [min(starts)] * len(starts)
+
+    def flops_after(self, reused: int, prompt: int, reference: int) -> float:
+        """Return the FLOPs of scoring a pair whose first `reused` tokens are known."""
+        read = self.tokens_read(prompt, reference)
+        return self._flops(read, reference, reused)[0]
+
+    def prefix_flops(self, tokens: int) -> float:
+        """Return the FLOPs of reading so many tokens and predicting none."""
+        return self._flops(tokens, 0)[0]
+
+    # --- passes with the attention of `prefixes` --------------------------------------
+
+    def _own_losses(self, prompts: Tensor, references: Tensor) -> list[Tensor]:
+        return [self._own_reference_losses(prompts, references).double().mean(dim=1)]
+
+    def _own_gradients(self, prompts: Tensor, references: Tensor) -> list[Tensor]:
+        return [self._gradients(self._own_reference_losses, prompts, references)]
+
+    def _own_reference_losses(self, prompts: Tensor, references: Tensor) -> Tensor:
+        ids = torch.cat([prompts, references], dim=1)[:, :-1]
+        return self._scored(self._own_hidden(ids), references)
+
+    def _own_hidden(
+        self, ids: Tensor, prefix: KeyValues | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """Return hidden states [B, L, d] of ids that go on after a prefix."""
+        first = 0 if prefix is None else prefix.length
+        with self._prefixes.after(prefix, rows):
+            output = self.model.base_model(
+                input_ids=ids, position_ids=_positions(first, ids), use_cache=False
+            )
+        return cast("Tensor", output[0])
+
+    def _key_values(self, ids: Tensor) -> list[Tensor]:
+        with self._prefixes.collecting(ids) as collected:
+            self.model.base_model(
+                input_ids=ids, position_ids=_positions(0, ids), use_cache=False
+            )
+            found = collected()
+        return [*found.keys, *found.values]
+
+
+def _positions(first: int, ids: Tensor) -> Tensor:
+    """Return the positions [1, L] of ids [B, L] that come after `first` others."""
+    return torch.arange(first, first + ids.shape[1], device=ids.device)[None]
