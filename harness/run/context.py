@@ -14,7 +14,7 @@ from harness.suite import Experiment, Plan, Suite
 
 @dataclass(frozen=True)
 class RunContext:
-    """A plan, where its results go, and who is told."""
+    """A plan, where its results go, and where progress is printed."""
 
     plan: Plan
     folder: RunFolder

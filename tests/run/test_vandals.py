@@ -362,3 +362,20 @@ def test_a_metric_fails_its_variant(place, metric, sentence):
     assert code == 1
     (path,) = out.glob("variants/*/record.json")
     assert sentence in json.loads(path.read_text())["error"]["message"]
+
+
+def test_samples_are_hashed_once_in_a_run(place, honest_rows, monkeypatch):
+    from harness.run import folder
+
+    hashed, fault = [], folder.samples_fault
+
+    def counted(path, samples):
+        hashed.append(path)
+        return fault(path, samples)
+
+    monkeypatch.setattr(folder, "samples_fault", counted)
+    attacks = (HONEST, "none: {}", "again: {attack: none}")
+    assert run(place, "honest", *attacks)[0] == 0
+    running = [path for path in hashed if "variants" in str(path)]
+    # Once to run, and once more to report.
+    assert len(running) == 2

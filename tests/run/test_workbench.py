@@ -1,0 +1,97 @@
+"""What is lent to plugins: once made, looked after however they end."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from harness.base import CellError, Stopped
+from harness.run import workbench
+from harness.run.journal import Journal
+from harness.run.workbench import Workbench, read_only
+from harness.suite import VariantPlan
+from harness.testing import tiny_examples, tiny_subject
+
+
+def plan(seed):
+    return VariantPlan(f"v{seed}", "tiny", "baseline", seed, {}, f"key{seed}")
+
+
+@pytest.fixture
+def made():
+    """Return a list of what was loaded and cut."""
+    return []
+
+
+@pytest.fixture
+def bench(made, monkeypatch):
+    def load(run, plan):
+        made.append(plan.id)
+        return tiny_subject()
+
+    def cut(*given, **options):
+        made.append("examples")
+        return tiny_examples()
+
+    monkeypatch.setattr(workbench, "build_examples", cut)
+    suite = SimpleNamespace(examples="section", limit=None)
+    return Workbench(SimpleNamespace(suite=suite, corpora=None), load)
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return Journal(tmp_path / "journal.jsonl", "cpu")
+
+
+def damage(subject):
+    next(subject.huggingface()[0].parameters()).data.add_(1)
+
+
+def test_subjects_are_loaded_once_in_turn_and_examples_cut_once(bench, journal, made):
+    for seed in (1, 1, 2, 2):
+        subject = bench.subject(plan(seed), journal)
+        bench.examples(plan(seed), subject)
+        with bench.lent(plan(seed), "nobody"):
+            subject.losses([np.arange(4)], np.arange(3))
+    assert made == ["v1", "examples", "v2"]
+
+
+def test_what_was_changed_is_dropped_and_nothing_else(bench, journal, made):
+    subject = bench.subject(plan(1), journal)
+    bench.examples(plan(1), subject)
+    said = "the metric 'x' changed the weights of the subject, "
+    with pytest.raises(CellError, match=said), bench.lent(plan(1), "the metric 'x'"):
+        damage(subject)
+    again = bench.subject(plan(1), journal)
+    bench.examples(plan(1), again)
+    assert again is not subject
+    assert made == ["v1", "examples", "v1"]
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, Stopped])
+def test_an_interruption_stays_one_but_what_is_void_is_undone(bench, journal, ending):
+    subject, undone = bench.subject(plan(1), journal), []
+    with pytest.raises(ending), bench.lent(plan(1), "x", lambda: undone.append(1)):
+        damage(subject)
+        raise ending
+    assert undone == [1]
+
+
+def test_an_exception_is_the_cause_of_what_is_said(bench, journal):
+    subject = bench.subject(plan(1), journal)
+    with pytest.raises(CellError) as told, bench.lent(plan(1), "x"):
+        damage(subject)
+        raise SystemExit(0)
+    assert isinstance(told.value.__context__, SystemExit)
+
+
+def test_read_only_examples_are_the_same_and_none_of_their_arrays_is_shared():
+    given = tiny_examples()
+    locked = read_only(given)
+    for before, after in zip(given.test, locked.test, strict=True):
+        assert before.prompt_ids.tolist() == after.prompt_ids.tolist()
+        assert before.id == after.id
+        assert not np.shares_memory(before.prompt_ids, after.prompt_ids)
+        with pytest.raises(ValueError, match="read-only"):
+            after.reference_ids[0] = 1
+    assert given.test[0].prompt_ids.flags.writeable
