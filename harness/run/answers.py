@@ -1,4 +1,4 @@
-"""Answers: whether a subject gives the right one after a prompt."""
+"""Whether a subject gives the right answer after a prompt, clean or attacked."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class UnitPreview:
     state: str
     """One of `STATES`."""
     reason: str
-    """More of why, as a sentence; may be empty."""
+    """Details, as a sentence; may be empty."""
 
     @property
     def runs(self) -> bool:
@@ -43,7 +43,7 @@ class UnitPreview:
 
 
 def preview(plan: Plan, folder: RunFolder) -> list[UnitPreview]:
-    """Hold a plan against the records that are there, variants first.
+    """Compare a plan with the records on disk, variants first.
 
     Ids of a plan that is not resolved lack the hash, which is not known yet.
     """

@@ -1,4 +1,4 @@
-"""What an attack brought, measured from scratch: the row of an example."""
+"""The results of an attack, scored from scratch: a row for each example."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class Rescorer:
         )
 
     def failed(self, example: Example, error: str) -> SampleRow:
-        """Return the row of an example that the attack brought nothing for.
+        """Return the row of an example for which the attack has no usable result.
 
-        What is asked besides the loss stands in it as for the clean prompt.
+        Answers and summaries in it are those after the clean prompt.
         """
         beyond = self._beyond_loss(example, example.prompt_ids)
         return failed_row(example, clean_loss=None, error=error, **beyond)
@@ -116,9 +116,9 @@ def scored_row(example: Example, **found: Any) -> SampleRow:
 def failed_row(
     example: Example, *, clean_loss: float | None, error: str, **beyond: Any
 ) -> SampleRow:
-    """Return the row of an example that the attack brought nothing for.
+    """Return the row of an example for which the attack has no usable result.
 
-    `beyond` is what is asked besides the loss: answers, and summaries.
+    `beyond` are the fields about answers and summaries.
     """
     return SampleRow(
         **_given(example),

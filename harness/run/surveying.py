@@ -1,4 +1,4 @@
-"""What a run folder holds, held against the plan of its own resolved suite."""
+"""What a run folder holds, compared with the plan of its own resolved suite."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STATES: tuple[Status, ...] = ("complete", "failed", "missing", "invalid")
 
 @dataclass(frozen=True)
 class SurveyedUnit:
-    """A planned variant or cell, and what became of it."""
+    """A planned variant or cell, and the state of its record."""
 
     kind: UnitKind
     id: str

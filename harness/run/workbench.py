@@ -6,13 +6,13 @@ import hashlib
 import logging
 import pickle
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from harness.base import CellError, Ids
-from harness.data import Example, ExampleSets, build_examples
+from harness.base import CellError
+from harness.data import ExampleSets, build_examples
 from harness.run.assembly import Outcome
 from harness.run.context import RunContext
 from harness.run.journal import Journal
@@ -65,7 +65,7 @@ class Workbench:
                 self._run.suite.limit,
                 encoder_decoder=bool(network.config.is_encoder_decoder),
             )
-            sets = read_only(cut)
+            sets = lock(cut)
             self._examples[plan.model] = sets, _hash(sets)
         return self._examples[plan.model][0]
 
@@ -116,36 +116,16 @@ class Work(Generic[UnitT]):
     outcome: Outcome
 
 
-def read_only(sets: ExampleSets) -> ExampleSets:
-    """Return the same examples so that writing into them raises an error."""
-    return ExampleSets(
-        *(_sealed(part) for part in (sets.test, sets.search, sets.validation))
-    )
-
-
-def _sealed(examples: Sequence[Example]) -> tuple[Example, ...]:
-    return tuple(
-        replace(
-            example,
-            prompt_ids=_frozen(example.prompt_ids),
-            reference_ids=_frozen(example.reference_ids),
-            choices=tuple(
-                replace(
-                    choice,
-                    tail_ids=_frozen(choice.tail_ids),
-                    answer_ids=_frozen(choice.answer_ids),
-                )
-                for choice in example.choices
-            ),
-        )
-        for example in examples
-    )
-
-
-def _frozen(ids: Ids) -> Ids:
-    own: Ids = ids.copy()
-    own.flags.writeable = False
-    return own
+def lock(sets: ExampleSets) -> ExampleSets:
+    """Make writing into examples an error, and return them as tuples."""
+    parts = tuple(sets.test), tuple(sets.search), tuple(sets.validation)
+    for example in (each for part in parts for each in part):
+        arrays = [example.prompt_ids, example.reference_ids]
+        for choice in example.choices:
+            arrays += [choice.tail_ids, choice.answer_ids]
+        for ids in arrays:
+            ids.flags.writeable = False
+    return ExampleSets(*parts)
 
 
 def _hash(sets: ExampleSets) -> str:

@@ -8,7 +8,7 @@ import pytest
 from harness.base import CellError, Stopped
 from harness.run import workbench
 from harness.run.journal import Journal
-from harness.run.workbench import Workbench, read_only
+from harness.run.workbench import Workbench, lock
 from harness.suite import VariantPlan
 from harness.testing import tiny_examples, tiny_subject
 
@@ -85,13 +85,12 @@ def test_an_exception_is_the_cause_of_what_is_said(bench, journal):
     assert isinstance(told.value.__context__, SystemExit)
 
 
-def test_read_only_examples_are_the_same_and_none_of_their_arrays_is_shared():
-    given = tiny_examples()
-    locked = read_only(given)
-    for before, after in zip(given.test, locked.test, strict=True):
-        assert before.prompt_ids.tolist() == after.prompt_ids.tolist()
-        assert before.id == after.id
-        assert not np.shares_memory(before.prompt_ids, after.prompt_ids)
-        with pytest.raises(ValueError, match="read-only"):
-            after.reference_ids[0] = 1
-    assert given.test[0].prompt_ids.flags.writeable
+def test_writing_into_locked_examples_is_an_error():
+    expected = [example.prompt_ids.tolist() for example in tiny_examples().search]
+    locked = lock(tiny_examples())
+    assert [example.prompt_ids.tolist() for example in locked.search] == expected
+    for example in (*locked.test, *locked.search, *locked.validation):
+        for ids in (example.prompt_ids, example.reference_ids):
+            with pytest.raises(ValueError, match="read-only"):
+                ids[0] = 1
+    assert isinstance(locked.test, tuple)

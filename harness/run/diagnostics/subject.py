@@ -1,8 +1,8 @@
 """Questions to a subject alone, on a few of its test examples.
 
-Are its losses what a batch says they are, are its gradients there, are they the slope
-of its loss, and do they say anything of so long a step as a flip? What needs another
-arm's answer to be judged is judged in `harness.verdicts.judging`.
+Are losses the same in a batch and alone, are gradients finite and not zero, are they
+the slope of the loss, and do they predict the effect of a whole flip? What can only be
+judged beside another arm is judged in `harness.verdicts.judging`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from harness.subject import MARGIN_NATS, Subject
 Floats = NDArray[np.float64]
 
 BATCH_TOLERANCE_NATS = {"float32": MARGIN_NATS, "bfloat16": 0.05}
-"""How far a loss in a batch may be from that of its pair alone in float32: by the batch
-and, in bfloat16, by the precision. It is no `rounding_margin`: what the precision does
-to all losses of an example alike averages out over no number of tokens."""
+"""How far a loss in a batch may be from that of its pair alone in float32: because of
+the batch and, in bfloat16, of the precision. It does not shrink with the number of
+tokens as `rounding_margin` does: what all losses of an example have in common does not
+average out."""
 REPEAT_TOLERANCE_NATS = 1e-6
 """How far the same pass, made twice, may differ."""
 ALONE = 6
