@@ -18,9 +18,7 @@ from .examples import build_examples as build_examples
 from .overlap import shared_documents as shared_documents
 from .sections import (
     CORPUS as CORPUS,
-    FINGERPRINT as FINGERPRINT,
-    SLICE as SLICE,
-    SPLIT as SPLIT,
+    MEANINGS as MEANINGS,
     CorpusName as CorpusName,
     CorpusSection as CorpusSection,
     ExampleSet as ExampleSet,

@@ -11,6 +11,12 @@ from harness.base import Positive, Strict
 SLICE = r"^(\d+%?)?:(\d+%?)?$"
 SPLIT = r"^[A-Za-z0-9_.-]+$"
 FINGERPRINT = r"^(sha256:[0-9a-f]{64}|hub:.+@.+)$"
+MEANINGS = {
+    SLICE: "a slice such as ':80%' or '100:200'",
+    SPLIT: "the name of a split (`slice` takes a part of it)",
+    FINGERPRINT: "sha256:HASH or hub:ID@COMMIT",
+}
+"""What text that matches is, as a message says it."""
 Fingerprint = Annotated[str, pydantic.Field(pattern=FINGERPRINT)]
 
 CORPUS = "corpus-name"

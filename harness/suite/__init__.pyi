@@ -22,10 +22,5 @@ from .resources import (
     prefetch as prefetch,
     resolve as resolve,
 )
-from .scenes import (
-    attacks_of as attacks_of,
-    main_attacks as main_attacks,
-    scene_of as scene_of,
-)
 from .schema import suite_schema as suite_schema
 from .yaml import Layer as Layer, Place as Place, parse as parse

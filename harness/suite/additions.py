@@ -72,8 +72,7 @@ def _create(registry: Registry, name: str, options: dict[str, Any]) -> Attack[An
 
 def _additions(experiment: Experiment, label: str) -> Iterator[Addition]:
     """Yield the entries that go with an attack; UsageError where one cannot be."""
-    section = experiment.suite.attacks[label]
-    if section.match is None and section.role is None:
+    if experiment.suite.attacks[label].is_main:
         yield from _controls(experiment, label)
         if experiment.suite.diagnostics == "full":
             yield from _roles(experiment, label)
@@ -165,7 +164,7 @@ def _derived_arms(experiment: Experiment) -> Iterator[tuple[str, ArmSection]]:
     something, or without texts to match losses on, nothing is added.
     """
     suite, registry = experiment.suite, experiment.registry
-    attacks = tuple(label for label in suite.attacks if _searches(experiment, label))
+    attacks = tuple(x for x in suite.main_attacks if _searches(experiment.attacks[x]))
     held_out = suite.recovery and suite.recovery.validation
     texts = suite.examples and (suite.examples.validation or held_out)
     if suite.diagnostics != "full" or not attacks or not texts:
@@ -187,8 +186,6 @@ def _derived_arms(experiment: Experiment) -> Iterator[tuple[str, ArmSection]]:
         yield f"{arm}-planted", section
 
 
-def _searches(experiment: Experiment, label: str) -> bool:
-    """Say whether an entry looks for something by itself."""
-    section, attack = experiment.suite.attacks[label], experiment.attacks[label]
-    special = section.match is not None or section.role is not None
-    return not (special or attack.replays or attack.needs_peers)
+def _searches(attack: Attack[Any]) -> bool:
+    """Say whether an attack looks for something by itself."""
+    return not (attack.replays or attack.needs_peers)

@@ -11,19 +11,10 @@ from typing import Any, TypeVar, get_args
 import pydantic
 
 from harness.base import unknown_name
-from harness.data import FINGERPRINT, SLICE, SPLIT
-from harness.suite.model import DEVICE, LABEL
+from harness.suite.model import MEANINGS
 from harness.suite.yaml import Keys, Layer
 
 ModelT = TypeVar("ModelT", bound=pydantic.BaseModel)
-
-_PATTERNS = {
-    LABEL: "a name of letters, digits, '.', '_' and '-'",
-    SLICE: "a slice such as ':80%' or '100:200'",
-    SPLIT: "the name of a split (`slice` takes a part of it)",
-    DEVICE: "auto, cpu, cuda or cuda:N",
-    FINGERPRINT: "sha256:HASH or hub:ID@COMMIT",
-}
 
 _EXPECTED = {
     "bool_type": "true or false",
@@ -122,7 +113,7 @@ class _Fault:
 def _expected(type_: str, context: Mapping[str, Any]) -> str | None:
     if type_ == "string_pattern_mismatch":
         pattern = context["pattern"]
-        return _PATTERNS.get(pattern, f"text that matches {pattern}")
+        return MEANINGS.get(pattern, f"text that matches {pattern}")
     if type_ == "too_short":
         return f"at least {_entries(context['min_length'])}"
     if type_ == "too_long":

@@ -19,7 +19,6 @@ from harness.api import (
 )
 from harness.suite.marks import named_by
 from harness.suite.model import PLUGIN_SECTIONS, Suite
-from harness.suite.scenes import scene_of
 from harness.suite.yaml import Layer
 
 
@@ -28,8 +27,6 @@ class Experiment:
     """A valid suite, and its plugins built with their options."""
 
     suite: Suite
-    base: Path
-    """The folder of the suite file."""
     source: Path
     """The suite file."""
     profile: str | None
@@ -61,8 +58,23 @@ class Experiment:
         return [label for label in self.suite.corpora if label in used]
 
     def scene(self, arm: str | None = None, seed: int | None = None) -> Scene:
-        """Return what stands around the cells of an arm and a seed."""
-        return scene_of(self.suite, self.attacks, arm, seed)
+        """Return what stands around the cells of an arm and a seed.
+
+        By default of the first. Names are sorted, so that nothing depends on the order
+        of the suite. Of derived arms there is only `arm` itself.
+        """
+        suite, sections = self.suite, sorted(self.suite.arms.items())
+        arms = [x for x, section in sections if not section.derive_from or x == arm]
+        seeds = sorted(suite.seeds)
+        return Scene(
+            arm=arms[0] if arm is None else arm,
+            seed=seeds[0] if seed is None else seed,
+            arms=tuple(arms),
+            gets={x: tuple(suite.attacks_of(x)) for x in arms},
+            seeds=tuple(seeds),
+            attacks=dict(sorted(self.attacks.items())),
+            main=tuple(sorted(suite.main_attacks)),
+        )
 
     def _used_corpora(self) -> Iterator[str]:
         suite, recovery, examples = self.suite, self.suite.recovery, self.suite.examples

@@ -57,7 +57,7 @@ def load_experiment(
     _refuse(layer)
     assert suite is not None  # else there were problems
     experiment = Experiment(
-        suite, path.parent, path, profile, registry, **cast(Any, built), layer=layer
+        suite, path, profile, registry, **cast(Any, built), layer=layer
     )
     experiment = expand(experiment)
     _refuse(layer)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
+from harness import data
 from harness.api import AttackLabel
 from harness.base import Positive, Strict
 from harness.data import CorpusSection, ExamplesSection
@@ -21,6 +22,11 @@ from harness.subject import TokensSection
 
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+MEANINGS = data.MEANINGS | {
+    LABEL: "a name of letters, digits, '.', '_' and '-'",
+    DEVICE: "auto, cpu, cuda or cuda:N",
+}
+"""What text that matches is, as a message says it."""
 
 Label = Annotated[str, pydantic.Field(pattern=LABEL)]
 
@@ -123,6 +129,11 @@ class AttackSection(PluginSection):
     """For a cell of the full diagnostics: the attack without a limit on positions, or
     with twice the steps and restarts."""
 
+    @property
+    def is_main(self) -> bool:
+        """Whether it is no control, and no cell of the full diagnostics."""
+        return self.match is None and self.role is None
+
     @pydantic.field_validator("controls")
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
@@ -183,6 +194,16 @@ class Suite(Strict):
     results."""
     profiles: dict[Label, dict[str, Any]] = {}
     """Named partial suites, merged over this one by ``--profile``."""
+
+    @property
+    def main_attacks(self) -> list[str]:
+        """The attacks that results are about: no controls, none of a special role."""
+        return [label for label, section in self.attacks.items() if section.is_main]
+
+    def attacks_of(self, arm: str) -> list[str]:
+        """Return the attacks that an arm gets, in the suite's order."""
+        stated = self.arms[arm].attacks
+        return [label for label in self.attacks if stated is None or label in stated]
 
 
 PLUGIN_SECTIONS: dict[str, type[PluginSection]] = {

@@ -19,7 +19,6 @@ from harness.suite.identity import (
     variant_identity,
 )
 from harness.suite.model import Suite
-from harness.suite.scenes import attacks_of
 
 UnitKind = Literal["variant", "cell"]
 
@@ -136,7 +135,7 @@ def make_plan(
         for variant in variants
         if variant.arm in chosen["arm"]
         for attack in chosen["attack"]
-        if attack in attacks_of(suite, variant.arm)
+        if attack in suite.attacks_of(variant.arm)
     )
     if not variants:
         raise NothingMatched("the selection leaves nothing of the suite")

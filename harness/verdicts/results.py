@@ -12,7 +12,6 @@ from typing import Any
 from harness.api import Attack, Budget
 from harness.records import AttackRef, Record, read_samples
 from harness.run import Survey
-from harness.suite import attacks_of, main_attacks, scene_of
 from harness.verdicts.pairing import Attacked, Pairing, pair, worst_rows
 
 BASELINE = "baseline"
@@ -66,8 +65,7 @@ class Results:
     @cached_property
     def attacks(self) -> list[str]:
         """The attacks that results are about: no controls, none of a special role."""
-        main = main_attacks(self.suite)
-        return [label for label in self.suite.attacks if label in main]
+        return self.suite.main_attacks
 
     @cached_property
     def controls(self) -> list[tuple[str, str]]:
@@ -172,7 +170,7 @@ class Arm:
     @cached_property
     def planned(self) -> list[str]:
         """All attacks and controls that it gets, by their labels."""
-        return attacks_of(self.results.suite, self.label)
+        return self.results.suite.attacks_of(self.label)
 
     @cached_property
     def attacks(self) -> list[str]:
@@ -205,7 +203,7 @@ class Arm:
     def _budget(self, label: str) -> Budget:
         """Return what the attack costs on an example, as it acts on this arm."""
         experiment = self.results.experiment
-        scene = scene_of(experiment.suite, experiment.attacks, self.label)
+        scene = experiment.scene(self.label)
         return experiment.attacks[label].placed(scene).budget(1)
 
     # --- several cells --------------------------------------------------------------
