@@ -24,21 +24,24 @@ if TYPE_CHECKING:
 
 Keys = tuple[str | int, ...]
 
-FOLDER = Path(__file__).parent / "published"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-KINDS = {
-    "record": "record.v1.json",
-    "sample": "sample.v1.json",
-    "verdicts": "verdicts.v1.json",
+MODELS: dict[str, type[pydantic.BaseModel]] = {
+    "record": Record,
+    "sample": SampleRow,
+    "verdicts": Verdicts,
 }
-"""What has a schema, and the file it is in."""
+"""What has a schema, by the name that `harness schema` knows it by."""
+
+
+def file_of(kind: str) -> Path:
+    """Return the file of the published schema of one of `MODELS`."""
+    return Path(__file__).parent / "published" / f"{kind}.v1.json"
 
 
 @cache
 def load(kind: str) -> dict[str, Any]:
-    """Return the published schema of ``record``, ``sample`` or ``verdicts``."""
-    text = (FOLDER / KINDS[kind]).read_text(encoding="utf-8")
-    schema: dict[str, Any] = json.loads(text)
+    """Return the published schema of one of `MODELS`."""
+    schema: dict[str, Any] = json.loads(file_of(kind).read_text(encoding="utf-8"))
     return schema
 
 
@@ -57,13 +60,8 @@ def violations(kind: str, document: Any, file: Path) -> Iterator[Problem]:
 
 
 def generate(kind: str) -> dict[str, Any]:
-    """Return the schema as the models define it now."""
-    models: dict[str, type[pydantic.BaseModel]] = {
-        "record": Record,
-        "sample": SampleRow,
-        "verdicts": Verdicts,
-    }
-    schema = models[kind].model_json_schema()
+    """Return the schema as the model defines it now."""
+    schema = MODELS[kind].model_json_schema()
     return {"$schema": DIALECT, **_without_titles(schema)}
 
 
@@ -101,5 +99,5 @@ def _without_titles(node: Any) -> Any:
 
 
 if __name__ == "__main__":
-    for kind, file in KINDS.items():
-        write_json(FOLDER / file, generate(kind))
+    for kind in MODELS:
+        write_json(file_of(kind), generate(kind))
