@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from harness.base import CellError
+from harness.base import CellError, Ids
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
-
-    from harness.base import Ids
 
 
 def decoder_inputs(model: PreTrainedModel, references: Tensor) -> Tensor:

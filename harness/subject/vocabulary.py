@@ -8,16 +8,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from harness.base import CellError
+from harness.base import CellError, Ids
 from harness.subject.rules import WORD, TokenRules, is_stop_word
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
-
-    from harness.base import Ids
 
 REPLACEMENT = "\ufffd"
 """What decoding puts where the bytes of a token are no text on their own."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-if TYPE_CHECKING:
-    from harness.base import Ids
-    from harness.subject.subject import Subject
-
+from harness.base import Ids
+from harness.subject.subject import Subject
 
 _REMEMBERED: WeakKeyDictionary[Subject, dict[tuple[bytes, int], Written]]
 _REMEMBERED = WeakKeyDictionary()

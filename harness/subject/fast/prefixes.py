@@ -19,13 +19,13 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from harness.subject.fast.compiling import CompiledLayers
+from harness.subject.fast.packing import Packing
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
     from transformers import PreTrainedModel
 
-    from harness.subject.fast.packing import Packing
 
 ATTENTION = "harness_prefix"
 """Our name in transformers' registry of attention functions."""
