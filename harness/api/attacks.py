@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import numpy as np
 
 from harness.api.plugin import OptionsT, Plugin
+from harness.base import Ids
 from harness.data import ExampleSets
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from harness.base import Ids
-    from harness.records import SampleRow
-    from harness.subject import Subject
-
-
-# --- attacks ------------------------------------------------------------------------
+from harness.records import SampleRow
+from harness.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -166,18 +162,17 @@ class AttackContext:
     """Other arms and cells, where the attack `replays` or `needs_peers`."""
 
     def rng(self, *key: str | int) -> np.random.Generator:
-        """Return the random stream of this cell for `key`, whoever asks first."""
-        import hashlib
+        """Return a random stream, deterministic in (cell, `key`).
 
-        import numpy as np
-
+        It does not depend on the order of calls.
+        """
         text = "\x1f".join([self.seed_key, *map(str, key)])
         digest = hashlib.sha256(text.encode()).digest()
         return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
 
 
 class Attack(Plugin[OptionsT]):
-    """Looks for prompts on which the subject loses more on the same references."""
+    """Looks for prompts that raise the subject's loss on the same references."""
 
     uses_search_examples: ClassVar[bool] = False
     """True where `ExampleSets.search` and `.validation` must be given."""
@@ -203,21 +198,21 @@ class Attack(Plugin[OptionsT]):
         """Return what one example costs at most when `examples` share the work."""
 
     def missing(self) -> list[str]:
-        """Say what `run` would not find on this machine, a sentence for each."""
+        """Return a sentence for each thing that `run` needs and this machine lacks."""
         return []
 
     def unbounded(self, prompt_tokens: int) -> OptionsT | None:
         """Return options with which every token of such a prompt may change.
 
-        They serve to find out whether the attack works at all: without a limit it has
-        to succeed. None where the attack has no such limit.
+        Full diagnostics run it to find out whether the attack works at all: without a
+        limit it has to succeed. None where the attack has no such limit.
         """
         return None
 
     def longer(self) -> OptionsT | None:
         """Return options with twice the steps and restarts; None where it has neither.
 
-        They serve to find out whether the attack had converged.
+        Full diagnostics run it to find out whether the attack had converged.
         """
         return None
 

@@ -7,20 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.api.models import Anatomy, ModelAdapter, Projection
 from harness.api.plugin import OptionsT, Plugin
+from harness.base import Ids
 from harness.data import Example, ExampleSets
+from harness.records import Derivation
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from harness.api.models import Anatomy, ModelAdapter, Projection
-    from harness.base import Ids
-    from harness.records import Derivation
-
-
-# --- constraints --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class ArmContext:
     allowed: Callable[[], Ids]
     """The ids [k], ascending, that attacks of this suite may write."""
     matched: Callable[[], PreTrainedModel] | None = None
-    """Loads the frozen subject of the arm that `match_loss_of` names, if one is."""
+    """Loads the frozen subject of the arm that `match_loss_of` names, if it does."""
     report: Callable[[int, int], None] = lambda done, total: None
     """Tell the progress display how many of how many steps are done."""
 
@@ -63,9 +60,9 @@ class Constraint(Plugin[OptionsT]):
     def install(
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, context: ArmContext
     ) -> Derivation | None:
-        """Do what `apply` does, where more than the model is needed for it.
+        """Install the start and the constraint with the help of more than the model.
 
-        Returns what came of it, for the record, if there is anything to say.
+        By default that is `apply`. Returns what is to stand in the record, if anything.
         """
         self.apply(adapter, model, context.seed)
         return None

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pluggy
 
-if TYPE_CHECKING:
-    from harness.api.attacks import Attack
-    from harness.api.constraints import Constraint
-    from harness.api.metrics import Metric
-    from harness.api.models import ModelAdapter
+from harness.api.attacks import Attack
+from harness.api.constraints import Constraint
+from harness.api.metrics import Metric
+from harness.api.models import ModelAdapter
 
 hookspec = pluggy.HookspecMarker("harness")
 

@@ -6,17 +6,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.api.plugin import OptionsT, Plugin
 from harness.data import Document
-
-if TYPE_CHECKING:
-    from harness.records import Estimate
-    from harness.subject import Subject
-
-
-# --- metrics ------------------------------------------------------------------------
+from harness.records import Estimate
+from harness.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ class Metric(Plugin[OptionsT]):
         """Compute the estimates from the rows, and from nothing else."""
 
     def missing(self) -> list[str]:
-        """Say what `measure` would not find on this machine, a sentence for each."""
+        """Return a sentence for each thing that `measure` needs and is not here."""
         return []
 
     def fetch(self) -> None:

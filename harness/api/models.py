@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-# --- models -------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Projection:
     """One weight matrix of a feed-forward network."""
@@ -88,7 +85,7 @@ class ModelAdapter(Plugin[OptionsT]):
 
     @abstractmethod
     def missing(self) -> list[str]:
-        """Say what `load` would not find on this machine, a sentence for each."""
+        """Return a sentence for each thing that `load` needs and this machine lacks."""
 
     @abstractmethod
     def fingerprint(self, store_root: Path) -> str:

@@ -11,37 +11,24 @@ from harness.base import PluginError
 
 ROOT = Path(harness.__file__).parent
 OTHER_MEANINGS = {
-    "base/isolation.py": {"lm_eval"},  # the library
-    "models/ffn/parametrizations.py": {"softplus"},  # the function
-    "models/families.py": {"t5"},  # transformers' model_type, as in the next two
-    "subject/seq2seq.py": {"t5"},
-    "testing.py": {"t5"},
-    "suite/additions.py": {"planted"},  # how the labels of such arms end
-    "records/record.py": {"transfer", "worst_case"},  # diagnostics, as in the next ones
-    "verdicts/judging.py": {"worst_case"},
-    "verdicts/questions/all.py": {"worst_case"},
-    "verdicts/questions/transfers.py": {"transfer"},
-    "verdicts/rule.py": {"transfer", "worst_case"},
-    "report/tables/transfer.py": {"transfer"},  # the table's key
-    "report/content.py": {"perplexity"},  # a unit, as in the next ones
-    "report/formats/numbers.py": {"perplexity"},
-    "report/tables/main.py": {"perplexity"},
-    "report/tables/making.py": {"perplexity"},
-    "report/tables/metrics.py": {"perplexity"},
+    "lm_eval": ("base/isolation.py",),  # the library
+    "perplexity": ("report/",),  # a unit
+    "softplus": ("models/ffn/",),  # the function
+    "t5": ("models/", "subject/", "testing.py"),  # transformers' model_type
+    "transfer": ("records/", "verdicts/", "report/tables/"),  # a diagnostic, a table
+    "worst_case": ("records/", "verdicts/"),  # a diagnostic
 }
-"""Strings of the core that are names of shipped plugins, and mean something else."""
+"""Where the core says the name of a shipped plugin, and means something else."""
 
 
 def test_the_core_names_no_plugin():
     names = {info.name for info in load_registry().all()} - {"none"}  # said everywhere
-    found = {}
-    for path in sorted(ROOT.rglob("*.py")):
-        nodes = ast.walk(ast.parse(path.read_text()))
-        strings = {n.value for n in nodes if isinstance(n, ast.Constant)}
-        if named := names & {x for x in strings if isinstance(x, str)}:
-            found[path.relative_to(ROOT).as_posix()] = named
-    for file, named in found.items():
-        assert named <= OTHER_MEANINGS.get(file, set()), file
+    for path in ROOT.rglob("*.py"):
+        file = path.relative_to(ROOT).as_posix()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and str(node.value) in names:
+                places = OTHER_MEANINGS.get(node.value, ())
+                assert file.startswith(places), f"{file}:{node.lineno}: {node.value}"
 
 
 def test_plugins_are_found_by_what_they_declare():
