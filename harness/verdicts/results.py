@@ -24,10 +24,14 @@ class AttackedCell(Attacked):
 
     record: Record
 
-    @property
-    def flops_per_example(self) -> float:
-        """What the attack's passes cost on an example, on average, nothing reused."""
-        cost = self.record.ledger.kept["attack"]
+    def flops_per_example(self, *, spent: bool = False) -> float:
+        """Return the FLOPs of the attack's passes on an example, nothing reused.
+
+        Those that led to the rows; or all that were `spent`, with the work that an
+        interruption threw away.
+        """
+        ledger = self.record.ledger
+        cost = (ledger.spent if spent else ledger.kept)["attack"]
         return cost.compared_flops / max(1, len(self.rows))
 
 
@@ -240,6 +244,6 @@ def paired(sides: Mapping[str, tuple[Arm, str]]) -> Pairing | str:
     return pair(first, second) or why
 
 
-def mean_flops(cells: Mapping[int, AttackedCell]) -> float:
-    """Return what an attack cost on an example, on average over its cells."""
-    return fmean(cell.flops_per_example for cell in cells.values())
+def mean_flops(cells: Mapping[int, AttackedCell], *, spent: bool = False) -> float:
+    """Return `flops_per_example`, on average over an attack's cells."""
+    return fmean(cell.flops_per_example(spent=spent) for cell in cells.values())

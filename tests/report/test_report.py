@@ -321,6 +321,24 @@ def test_doubtful_numbers_have_a_mark_and_a_note(
     assert _table(made, table).notes[0].startswith(note)
 
 
+def test_what_interrupted_attacks_spent_is_told_and_not_compared(make_run) -> None:
+    run = make_run(**ONE)
+    before = _build(run)
+    (path,) = run.glob("cells/*baseline*random*/record.json")
+    document = json.loads(path.read_text())
+    kept = document["ledger"]["kept"]["attack"]["flops"]
+    document["ledger"]["spent"]["attack"]["flops"] = 2 * kept
+    path.write_text(json.dumps(document))
+    made = _build(run)
+    rows = [_row(x, "controls", BASELINE, PAIR) for x in (before, made)]
+    assert rows[0] == rows[1]
+    assert _table(before, "controls").notes == []
+    assert _table(made, "controls").notes == [
+        f"random on {BASELINE} was interrupted and spent {2 * kept / 40:.3g} "
+        "FLOPs/example in all"
+    ]
+
+
 def test_a_reason_is_given_once_in_each_part_of_a_row(make_run) -> None:
     text = report.render(_build(make_run(**HOLES)), "text")
     lines = [re.split(" {2,}", line) for line in text.splitlines()]

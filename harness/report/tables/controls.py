@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ from harness.report.tables.rows import BOOTSTRAP, arm_column
 from harness.verdicts import Arm, Pairing, Results, mean_flops
 
 LEDGER_MARK = "‡"
+NOTED_EXCESS = 1.01
+"""What was spent in all, relative to what the rows cost, beyond which it is told."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def controls_table(results: Results, opponents: Sequence[Opponents]) -> Table:
             "gradients shows what the gradient contributes, one with benign text what "
             "any text in front of the prompt does."
         ),
-        notes=_ledger_notes(opponents),
+        notes=[*_ledger_notes(opponents), *_interruptions(opponents)],
         keys=2,
     )
 
@@ -149,6 +151,17 @@ def _ledger_notes(opponents: Sequence[Opponents]) -> list[str]:
         return []
     percent = f"{BUDGET_TOLERANCE:.0%}".replace("%", " %")
     return [f"{LEDGER_MARK} unequal ledgers: their FLOPs differ by over {percent}"]
+
+
+def _interruptions(opponents: Sequence[Opponents]) -> Iterator[str]:
+    """Say what attacks spent in all where that is more than what the table compares."""
+    pairs = [(x.arm, attack) for x in opponents for attack in (x.attack, x.control)]
+    for arm, attack in dict.fromkeys(pairs):
+        cells = arm.cells(attack)
+        spent = mean_flops(cells, spent=True) if cells else 0.0
+        if cells and spent > NOTED_EXCESS * mean_flops(cells):
+            all_of_it = f"{spent:.3g} FLOPs/example in all"
+            yield f"{attack} on {arm.name} was interrupted and spent {all_of_it}"
 
 
 def _control_flops(found: Comparison) -> Cell:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness.records import Judged
-
-if TYPE_CHECKING:
-    from harness.records import DiagnosticId, DiagnosticStatus, Estimate
+from harness.records import DiagnosticId, DiagnosticStatus, Estimate, Judged
 
 
 def answer(

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.records import Judged, bootstrap_mean, successes, wilson
+from harness.records import DiagnosticStatus, Judged, bootstrap_mean, successes, wilson
 from harness.verdicts.questions.answers import FULL, absent, answer
 from harness.verdicts.results import Arm, mean_flops
-
-if TYPE_CHECKING:
-    from harness.records import DiagnosticStatus
 
 POINTS = 0.02
 """Of success, by which an attack is to beat its control and not to gain by length."""

@@ -7,13 +7,14 @@ what judges it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from harness.records import (
     Diagnostic,
     DiagnosticId,
+    DiagnosticStatus,
     Estimate,
     Judged,
     bootstrap_mean,
@@ -23,10 +24,7 @@ from harness.run import examine_rows
 from harness.verdicts.questions.answers import absent
 from harness.verdicts.results import Arm
 
-if TYPE_CHECKING:
-    from harness.records import DiagnosticStatus
-
-    BySeed = Mapping[int, Diagnostic]
+BySeed = Mapping[int, Diagnostic]
 
 OF_SUBJECTS: tuple[DiagnosticId, ...] = (
     "determinism",
