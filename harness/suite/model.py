@@ -165,7 +165,7 @@ class Suite(Strict):
     seeds: tuple[Annotated[int, pydantic.Field(ge=0)], ...] = pydantic.Field(
         min_length=1
     )
-    """Each seeds the order of recovery training, random starts and attacks."""
+    """Seeds of recovery order, random starts and attacks: all is repeated for each."""
     corpora: dict[Label, CorpusSection] = {}
     """The texts, by label."""
     recovery: RecoverySection | None = None

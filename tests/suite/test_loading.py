@@ -1,9 +1,14 @@
 """Suite files: every wrong one has its sentence; right ones resolve and round-trip."""
 # ruff: noqa: E501 - in the table of wrong suites, a message is a line
 
+import copy
+import functools
+import json
+import operator
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from harness.base.errors import PluginError, SuiteError
 from harness.suite import (
@@ -127,6 +132,26 @@ def test_all_problems_are_said_at_once_in_the_order_of_the_file(toy_suite):
         ["s.yaml:10", "examples.test.count"],
         ["s.yaml:10", "examples.test.corpus"],
     ]
+
+
+def test_whatever_is_a_mapping_by_mistake_is_said_with_its_line(toy_suite):
+    whole = YAML(typ="safe", pure=True).load(toy_suite.read_text(encoding="utf-8"))
+    for path in [*paths(whole)][1:]:
+        suite = copy.deepcopy(whole)
+        inner = functools.reduce(operator.getitem, path[:-1], suite)
+        inner[path[-1]] = {}
+        Path("s.yaml").write_text(json.dumps(suite), encoding="utf-8")
+        for problem in validate_suite(Path("s.yaml")):
+            assert (problem.file, problem.line, problem.exit_code) == ("s.yaml", 1, 2)
+
+
+def paths(value, path=()):
+    """Yield the paths of all parts of a plain value."""
+    yield path
+    if isinstance(value, dict | list):
+        keys = value if isinstance(value, dict) else range(len(value))
+        for key in keys:
+            yield from paths(value[key], (*path, key))
 
 
 def test_a_problem_names_the_layer_that_the_value_came_from(toy_suite):
