@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.api import hookspecs
-from harness.api.attacks import AttackContext
-from harness.api.registry import load_registry
+from harness.api import AttackContext, hookspecs, load_registry
 from harness.base import errors
 from harness.cli import BUG, COMMANDS, INTERRUPTED
 from harness.testing import tiny_examples, tiny_subject

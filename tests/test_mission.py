@@ -117,7 +117,7 @@ def test_every_variant_and_cell_has_a_complete_record(run):
 def test_a_cell_says_which_tokens_could_be_written(run, shared):
     from transformers import AutoTokenizer
 
-    from harness.subject.vocabulary import Vocabulary
+    from harness.subject import Vocabulary
 
     tokenizer = AutoTokenizer.from_pretrained(shared / "models/pythia-14m-standin")
     vocabulary = Vocabulary(tokenizer, 50304)

@@ -5,10 +5,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 import pytest
 
-from harness.api.description import describe
-from harness.api.metrics import Metric
-from harness.api.plugin import CorpusName, LocalPath, Options
-from harness.api.registry import PluginInfo
+from harness.api import CorpusName, LocalPath, Metric, Options, PluginInfo, describe
 
 
 class Window(Options):

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.api.attacks import AttackContext
-from harness.api.registry import load_registry
+from harness.api import AttackContext, load_registry
 from harness.testing import tiny_examples, tiny_subject
 
 FOLDER = Path(__file__).parents[1] / "example_plugin"

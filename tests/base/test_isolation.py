@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.base.isolation import fixed_random_state, offline, silenced
+from harness.base import fixed_random_state, offline, silenced
 
 
 def draw() -> tuple[float, float, float]:

@@ -96,7 +96,7 @@ def test_bars_need_a_terminal_that_can_redraw(environment, bars):
 
 
 PROGRAM = """
-from harness.base.progress import Progress
+from harness.base import Progress
 with Progress("label of it", "tokens") as progress:
     for done in range(0, 101, 20):
         progress.update(done, 100)

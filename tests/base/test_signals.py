@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from harness.base.errors import Stopped
+from harness.base import Stopped
 from harness.base.signals import STOP_SIGNALS, stop_on_signals
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.base.store import (
+from harness.base import (
     Store,
     default_store_root,
     fingerprint_files,
@@ -62,7 +62,7 @@ def test_kill_in_the_middle_of_a_build_leaves_nothing_half_done(tmp_path, caplog
     program = """
 import sys, time
 from pathlib import Path
-from harness.base.store import Store
+from harness.base import Store
 
 def build(folder):
     (folder / "half.txt").write_text("half")
@@ -92,7 +92,7 @@ def test_kill_while_writing_a_file_leaves_the_old_contents(tmp_path):
     program = """
 import os, sys
 from pathlib import Path
-from harness.base.store import write_atomic
+from harness.base import write_atomic
 
 os.fsync = lambda descriptor: os.kill(os.getpid(), 9)
 write_atomic(Path(sys.argv[1]), "new")
@@ -108,7 +108,7 @@ def test_of_concurrent_processes_one_builds_and_all_see_it(tmp_path):
     program = """
 import os, sys, time
 from pathlib import Path
-from harness.base.store import Store
+from harness.base import Store
 
 root = Path(sys.argv[1])
 

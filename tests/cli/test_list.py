@@ -3,7 +3,7 @@
 import json
 
 import harness_plugins
-from harness.api.registry import load_registry
+from harness.api import load_registry
 
 
 def test_it_lists_every_plugin_under_its_kind(cli, example_plugin):

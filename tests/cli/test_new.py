@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.api.registry import KINDS
+from harness.api import KINDS
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,7 +5,7 @@ import json
 import jsonschema
 import pytest
 
-from harness.api.registry import load_registry
+from harness.api import load_registry
 from harness.records import schemas
 from harness.suite import suite_schema
 

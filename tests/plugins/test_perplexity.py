@@ -12,10 +12,10 @@ import pydantic
 import pytest
 import torch
 
-from harness.api.metrics import MetricContext
-from harness.base.errors import UsageError
-from harness.data.document import Document
-from harness.subject.subject import Subject
+from harness.api import MetricContext
+from harness.base import UsageError
+from harness.data import Document
+from harness.subject import Subject
 from harness_plugins.metrics.perplexity import Perplexity, PerplexityOptions
 
 TEXTS = [

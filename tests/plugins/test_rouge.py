@@ -8,11 +8,11 @@ from statistics import fmean
 import pytest
 import torch
 
-from harness.api.metrics import MetricContext
-from harness.base.errors import UsageError
-from harness.data.document import Document
-from harness.records.rouge_scores import rouge
-from harness.subject.subject import Subject
+from harness.api import MetricContext
+from harness.base import UsageError
+from harness.data import Document
+from harness.records import rouge
+from harness.subject import Subject
 from harness.testing import tiny_subject
 from harness_plugins.metrics.rouge import Rouge, RougeOptions
 

@@ -13,11 +13,10 @@ import pydantic
 import pytest
 
 from harness import testing
-from harness.api.attacks import AttackContext
-from harness.data.document import Example, ExampleSets
-from harness.records.rouge_scores import rouge
-from harness.subject.rules import TokenRules
-from harness.subject.subject import Subject
+from harness.api import AttackContext
+from harness.data import Example, ExampleSets
+from harness.records import rouge
+from harness.subject import Subject, TokenRules
 from harness_plugins.attacks.textattack import TextAttack
 from harness_plugins.attacks.textattack.options import TextAttackOptions
 from harness_plugins.attacks.textattack.victim import Victim
