@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 _OURS = logging.getLogger("harness")
 _WARNED = logging.getLogger("py.warnings")
@@ -40,7 +39,8 @@ def unit_log(path: Path) -> Iterator[None]:
         stack.callback(_OURS.setLevel, level)
         stack.enter_context(warnings.catch_warnings())  # those seen before count anew
         warnings.showwarning = _logging_too(warnings.showwarning)
-        stack.enter_context(redirect_stdout(_Printed(sys.stdout)))
+        printed = cast("TextIO", _Printed(sys.stdout))
+        stack.enter_context(redirect_stdout(printed))
         yield
 
 
@@ -76,8 +76,8 @@ class _OnceHandler(logging.FileHandler):
             super().emit(record)
 
 
-class _Printed(io.TextIOBase):
-    """Logs what is printed, line by line, and prints it."""
+class _Printed:
+    """Logs what is printed, line by line, and prints it: all else is the stream's."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._line = stream, ""
@@ -89,8 +89,5 @@ class _Printed(io.TextIOBase):
                 _PRINTED.info("%s", line.rpartition("\r")[2])
         return self._stream.write(text)
 
-    def flush(self) -> None:
-        self._stream.flush()
-
-    def isatty(self) -> bool:
-        return self._stream.isatty()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -77,6 +77,9 @@ class Runner:
         except (Exception, SystemExit) as error:  # one unit must not end the suite
             logger.exception("%s failed", unit.id)
             failure = error
+        except BaseException as interruption:
+            logger.warning("interrupted by %r", interruption)
+            raise
         outcome.ledger = together(outcome.ledger, journal.ledger())
         if failure:
             outcome.fail(failure)

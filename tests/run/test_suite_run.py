@@ -284,6 +284,8 @@ def test_what_was_finished_survives_a_signal(suite, cli, tmp_path, number, code)
     process.send_signal(number)
     process.communicate()
     assert process.returncode == code
+    (log,) = out.glob("cells/*.baseline.*.pausing-*/log.txt")
+    assert ("WARNING harness.run.unit: interrupted" in log.read_text()) == (code > 0)
     assert list(out.glob("variants/*.baseline.*/record.json"))
     assert list(out.glob("cells/*.baseline.*.random-*/record.json"))
 
