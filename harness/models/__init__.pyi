@@ -21,6 +21,10 @@ from .families import (
     find_anatomy as find_anatomy,
     swap_activation as swap_activation,
 )
+from .ffn.constraint import (
+    ParametrizedConstraint as ParametrizedConstraint,
+    ParametrizedOptions as ParametrizedOptions,
+)
 from .ffn.parametrizations import (
     PARAMETRIZATIONS as PARAMETRIZATIONS,
     SignSplit as SignSplit,
@@ -33,10 +37,6 @@ from .ffn.starts import (
     install_start as install_start,
     keyed_normal as keyed_normal,
     select as select,
-)
-from .ffn.trained_v import (
-    ParametrizedConstraint as ParametrizedConstraint,
-    ParametrizedOptions as ParametrizedOptions,
 )
 from .freezing import freeze as freeze, load_frozen as load_frozen
 from .matching import compare_losses as compare_losses

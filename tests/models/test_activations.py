@@ -7,15 +7,13 @@ import pytest
 import torch
 from torch.nn.functional import gelu
 
-from harness.base.errors import CellError
+from harness.base import CellError
+from harness.models import hull_of, make_activation, register_activations
 from harness.models.activations import (
     GELU_MINIMUM,
     GELU_TANH_MINIMUM,
     GeluHull,
     GeluNewHull,
-    hull_of,
-    make_activation,
-    register_activations,
 )
 
 pytestmark = pytest.mark.transformers5

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from harness.api.models import Anatomy
-from harness.base.errors import CellError
-from harness.models.certificate import certify, minimum_weight
-from harness.models.families import find_anatomy
+from harness.api import Anatomy
+from harness.base import CellError
+from harness.models import certify, find_anatomy
+from harness.models.certificate import minimum_weight
 from harness_plugins.constraints.none import Unconstrained
 from harness_plugins.constraints.projection import ProjectedWeights
 from harness_plugins.constraints.softplus import Softplus

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from harness.base.errors import CellError, MissingResource, UsageError
-from harness.models.checkpoints import load_model
+from harness.base import CellError, MissingResource, UsageError
+from harness.models import load_model
 from harness_plugins.models.causal_lm import CausalLM
 from harness_plugins.models.pythia import Pythia
 

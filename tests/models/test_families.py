@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from harness.base.errors import CellError
-from harness.models import families
-from harness.models.families import Family, find_anatomy, swap_activation
+from harness.base import CellError
+from harness.models import families, find_anatomy, swap_activation
+from harness.models.families import Family
 
 pytestmark = pytest.mark.transformers5
 

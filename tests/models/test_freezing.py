@@ -7,10 +7,11 @@ from torch.nn.utils import parametrizations, parametrize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import harness.models.freezing
-from harness.base.errors import CellError
+from harness.base import CellError
+from harness.models import freeze, load_frozen
 from harness.models.checkpoints import CheckpointOptions
 from harness.models.ffn.parametrizations import Softplus
-from harness.models.freezing import freeze, load_frozen, plain_state
+from harness.models.freezing import plain_state
 from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.models.causal_lm import CausalLM
 from harness_plugins.models.pythia import Pythia

@@ -8,19 +8,16 @@ import pytest
 import torch
 from scipy.special import log_softmax
 
-from harness.base.errors import CellError, Stopped, TrainingDiverged
-from harness.base.store import Store
-from harness.data.corpora import Corpora
-from harness.data.sections import CorpusSection
+from harness.base import CellError, Stopped, Store, TrainingDiverged
+from harness.data import Corpora, CorpusSection
+from harness.models import RecoverySection, recover
 from harness.models.checkpoints import CheckpointOptions
 from harness.models.recovery import (
     OrderedBlocks,
     held_out_losses,
-    recover,
     training_order,
     training_plan,
 )
-from harness.models.sections import RecoverySection
 from harness.subject import Meter
 from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.constraints.none import Unconstrained

@@ -6,15 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from harness.base.errors import Stopped, UsageError
-from harness.base.store import Store
-from harness.data.blocks import IGNORED, count_tokens, pair_blocks
-from harness.data.corpora import Corpora
-from harness.data.sections import CorpusSection
+from harness.base import Stopped, Store, UsageError
+from harness.data import IGNORED, Corpora, CorpusSection, count_tokens, pair_blocks
+from harness.models import RecoverySection, recover
 from harness.models.checkpoints import CheckpointOptions
 from harness.models.losses import reference_losses
-from harness.models.recovery import held_out_losses, recover
-from harness.models.sections import RecoverySection
+from harness.models.recovery import held_out_losses
 from harness.subject import Meter
 from harness.testing import TEXT, tiny_model, tiny_tokenizer
 from harness_plugins.constraints.none import Unconstrained

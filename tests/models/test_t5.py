@@ -5,12 +5,10 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
-from harness.base.errors import CellError
-from harness.models.certificate import certify
+from harness.base import CellError
+from harness.models import T5, certify, freeze, load_frozen
 from harness.models.checkpoints import CheckpointOptions
-from harness.models.families import T5
 from harness.models.ffn.examination import hidden_vectors
-from harness.models.freezing import freeze, load_frozen
 from harness.testing import GATED_T5, tiny_model, tiny_tokenizer
 from harness_plugins.constraints.projection import ProjectedWeights, ProjectionOptions
 from harness_plugins.constraints.softplus import Softplus, SoftplusOptions

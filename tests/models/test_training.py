@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from harness.base.errors import Stopped, TrainingDiverged
-from harness.models.training import TrainingHooks, TrainingPlan, last_checkpoint, train
+from harness.base import Stopped, TrainingDiverged
+from harness.models import TrainingHooks, TrainingPlan, train
+from harness.models.training import last_checkpoint
 from harness.testing import tiny_model
 
 CONTEXT = 16

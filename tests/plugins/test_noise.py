@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.base.errors import CellError
+from harness.base import CellError
 from harness.models.checkpoints import CheckpointOptions
 from harness.testing import tiny_model
 from harness_plugins.constraints.noise import Noise, NoiseOptions, find_scale

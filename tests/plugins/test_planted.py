@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.document import Example, content_key
+from harness.data import Example, content_key
 from harness.models.checkpoints import CheckpointOptions
 from harness.testing import tiny_model
 from harness_plugins.constraints.planted import Planted, PlantedOptions

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from harness.base.errors import CellError
+from harness.base import CellError
 from harness_plugins.constraints.projection import ProjectedWeights
 from harness_plugins.models.causal_lm import CausalLM
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from harness.base.errors import CellError
-from harness.models.freezing import freeze, load_frozen
+from harness.base import CellError
+from harness.models import freeze, load_frozen
 from harness.testing import GATED_T5, tiny_model, tiny_tokenizer
 from harness_plugins.constraints.sign_split import SignSplit
 from harness_plugins.models.pythia import Pythia

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from harness.models.families import GPT2, GPT_NEOX, LLAMA, find_anatomy
+from harness.models import GPT2, GPT_NEOX, LLAMA, find_anatomy
 from harness.models.ffn.exact import ExactFFN, largest_fall, lowest_point
 
 pytestmark = pytest.mark.transformers5

@@ -5,14 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from harness.api.models import Projection
+from harness.api import Projection
+from harness.models import PARAMETRIZATIONS, parametrize
 from harness.models.ffn.parametrizations import (
-    PARAMETRIZATIONS,
     SMALLEST_WEIGHT,
     Exponential,
     Softplus,
     Square,
-    parametrize,
     parametrized_weights,
 )
 

@@ -5,8 +5,8 @@ import pydantic
 import pytest
 import torch
 
-from harness.base.errors import CellError
-from harness.models.ffn.starts import StartOptions, install_start, select
+from harness.base import CellError
+from harness.models import StartOptions, install_start, select
 from harness_plugins.models.causal_lm import CausalLM
 from harness_plugins.models.pythia import Pythia
 
