@@ -183,7 +183,7 @@ def test_lines_say_what_training_took_and_no_step_comes_twice(tmp_path):
         values = [line[name] for line in heard]
         assert values == sorted(values)
     assert heard[-1]["flops"] == training.kept.flops
-    assert training.kept.seconds == pytest.approx(heard[-1]["seconds"], abs=0.5)
+    assert training.kept.seconds > heard[-1]["seconds"] - 1e-3
     assert all(x["tokens_per_s"] > 0 for x in heard if x["kind"] != "resumed")
     assert heard[-1]["peak_memory_bytes"] > 10 * 2**20
 
