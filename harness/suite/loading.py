@@ -75,7 +75,7 @@ def validate_suite(path: Path, *, plugins: Sequence[Path] = ()) -> list[Problem]
             load_experiment(path, profile=profile, plugins=plugins)
         except SuiteError as error:
             found += [
-                p for p in error.problems if (p.file, p.line, p.path) not in known
+                x for x in error.problems if (x.file, x.line, x.path) not in known
             ]
     return SuiteError(found).problems
 

@@ -96,25 +96,19 @@ def with_fingerprints(
 
     Raises SuiteError if the suite states others.
     """
-    suite, problems = experiment.suite, []
     found = {"models": models, "corpora": corpora}
+    changes: dict[str, dict[str, dict[str, Any]]] = {section: {} for section in found}
+    problems = []
     for section, fingerprints in found.items():
         for label, value in fingerprints.items():
-            stated = getattr(suite, section)[label].fingerprint
+            changes[section][label] = {"fingerprint": value}
+            stated = getattr(experiment.suite, section)[label].fingerprint
             if stated not in (None, value):
                 keys = (section, label, "fingerprint")
-                place = experiment.layer.place(keys)
-                problems.append(
-                    place.problem(keys, f"expected {stated}, found {value}")
-                )
+                message = f"expected {stated}, found {value}"
+                problems.append(experiment.layer.place(keys).problem(keys, message))
     if problems:
         raise SuiteError(problems)
-    changes = {
-        section: {
-            label: {"fingerprint": value} for label, value in fingerprints.items()
-        }
-        for section, fingerprints in found.items()
-    }
     return _changed(experiment, changes)
 
 
