@@ -224,7 +224,7 @@ class _Reader:
     def _scalar(self, node: Node, keys: Keys) -> Any:
         try:
             value = self._scalars.construct_object(node)
-        except ValueError:  # a stated tag, as in `!!int many`
+        except (ValueError, LookupError):  # a stated tag, as in `!!int many`
             self._complain(node, keys, f"is no {str(node.tag).removeprefix(_TAG)}")
             return node.value
         whole = re.fullmatch(_WHOLE, node.value) and math.isfinite(value)

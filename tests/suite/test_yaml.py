@@ -99,6 +99,8 @@ def test_steps_that_lead_nowhere_are_passed_over():
         ("? [1]\n: 2\n", "s.yaml:1: a key must be plain text"),
         ("a: !ruby x\n", "s.yaml:1: a: the tag !ruby means nothing here"),
         ("a: 1\nb: !!int many\n", "s.yaml:2: b: is no int"),
+        ("a: !!bool maybe\n", "s.yaml:1: a: is no bool"),
+        ("a: !!int ''\n", "s.yaml:1: a: is no int"),
         ("a: &x {b: *x}\n", "s.yaml:1: a.b: refers to itself"),
         (
             "a: \x01\n",
