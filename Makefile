@@ -27,7 +27,7 @@ test: $(VENV)/.installed-test
 	@if $(MAKE) -s $(VENV_TEXTATTACK)/.installed > $(VENV)/textattack.log 2>&1; \
 	then $(MAKE) -s test-textattack; \
 	else echo "left out: the tests of the extra textattack; it cannot be installed:" \
-		"$$(grep -v '^make' $(VENV)/textattack.log | tail -n 1)"; fi
+		"$$(grep -oE 'ERROR: .*|TimeoutExpired.*' $(VENV)/textattack.log | tail -n 1)"; fi
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check
@@ -78,6 +78,6 @@ WITHIN_S := import subprocess, sys; \
 	sys.exit(subprocess.run(sys.argv[2:], timeout=int(sys.argv[1])).returncode)
 $(VENV_TEXTATTACK)/.installed: $(VENV)/.installed-test
 	$(stand_on_venv)
-	$(PYTHON) -c '$(WITHIN_S)' 300 $(@D)/bin/python -m pip install --quiet \
-		--retries 1 -c constraints.txt -e '.[textattack,test]'
+	PIP_RETRIES=1 $(PYTHON) -c '$(WITHIN_S)' 300 $(@D)/bin/python -m pip install \
+		--quiet -c constraints.txt -e '.[textattack,test]'
 	touch $@
