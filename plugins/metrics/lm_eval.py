@@ -42,20 +42,20 @@ class LmEvalOptions(Options):
     include_path: LocalPath | None = None
     """A folder with task files of your own."""
     num_fewshot: Annotated[int, pydantic.Field(ge=0)] | None = None
-    """Examples in the prompt; by default what the task says."""
+    """Number of few-shot examples in the prompt; by default what the task states."""
     limit: Positive | None = None
-    """First so many examples of each task only: not for real numbers."""
+    """Use only the first so many examples of each task: not for real numbers."""
     batch_size: Positive | None = None
-    """Sequences in a forward pass; by default the suite's."""
+    """Sequences in a forward pass; by default the suite's batch size."""
 
 
 class LmEval(Metric[LmEvalOptions]):
-    """Run tasks of lm-evaluation-harness; keep each example's scores.
+    """Runs tasks of lm-evaluation-harness and keeps the scores of each example.
 
     Values equal lm-eval's own. Intervals are Wilson's for scores of 0 and 1, else
-    bootstraps over examples. Its response and request caches are not used, its random
-    seeds, logs and bars do not leave the metric, and it does not call out: datasets
-    come from the local cache, which `harness prefetch` fills.
+    bootstraps over examples. Its response and request caches are not used; its random
+    seeds, logs and progress bars stay inside the metric. It makes no network calls:
+    datasets come from the local cache, which `harness prefetch` fills.
     """
 
     name = "lm_eval"

@@ -33,9 +33,9 @@ class PerplexityOptions(Options):
     """Tokens that a further window scores; by default all of it. With less, each token
     has at least context - stride tokens before it (less at a document's start)."""
     max_documents: Positive | None = None
-    """First so many documents only."""
+    """Use only the first so many documents."""
     max_tokens: Positive | None = None
-    """Stop after the document that reaches so many tokens."""
+    """Stop after the document with which the total reaches so many tokens."""
 
     @pydantic.model_validator(mode="after")
     def _stride_fits(self) -> PerplexityOptions:
@@ -45,7 +45,7 @@ class PerplexityOptions(Options):
 
 
 class Perplexity(Metric[PerplexityOptions]):
-    """Measure token, word and byte perplexity and bits per byte of a corpus.
+    """Measures token, word and byte perplexity and bits per byte of a corpus.
 
     Every token of a document is scored once, the first one after the beginning-of-text
     token (end-of-text where there is none), as lm-eval's rolling log-likelihood does:

@@ -23,21 +23,21 @@ class RougeOptions(Options):
     corpus: CorpusName
     """A corpus of pairs; its slice and the suite's limit say which."""
     prompt_tokens: Positive = 512
-    """Tokens of a prompt at most, the end token included; the rest is cut off."""
+    """Most tokens of a prompt, the end token included; the rest is cut off."""
     summary_tokens: Positive = 128
-    """Tokens that the subject may write."""
+    """Most tokens that the subject may generate."""
     stemmer: bool = True
-    """Whether words count as the same that Porter's stemmer makes the same."""
+    """Whether words are compared by their stems (Porter's stemmer)."""
     max_documents: Positive | None = None
-    """First so many documents only."""
+    """Use only the first so many documents."""
 
 
 class Rouge(Metric[RougeOptions]):
-    """Measure ROUGE-1, ROUGE-2 and ROUGE-L (F1) of greedy summaries.
+    """Measures ROUGE-1, ROUGE-2 and ROUGE-L (F1) of greedy summaries.
 
     The subject reads each prompt and writes until it ends or has written
-    `summary_tokens`; the text is held against the pair's reference by Google's
-    rouge_score. Intervals are percentile bootstraps over documents.
+    `summary_tokens`; Google's rouge_score compares the text with the pair's reference.
+    Intervals are percentile bootstraps over documents.
     """
 
     name = "rouge"
