@@ -2,13 +2,12 @@ from .attacks import (
     Adversarial as Adversarial,
     Attack as Attack,
     AttackContext as AttackContext,
-    BlockBudget as BlockBudget,
+    Blind as Blind,
     Budget as Budget,
     CellKey as CellKey,
     Peers as Peers,
     Scene as Scene,
     Shows as Shows,
-    TriggerBudget as TriggerBudget,
 )
 from .constraints import ArmContext as ArmContext, Constraint as Constraint
 from .description import (

@@ -18,50 +18,6 @@ from harness.subject import Subject
 
 
 @dataclass(frozen=True)
-class TriggerBudget:
-    """How the search for a universal trigger is laid out."""
-
-    tokens: int
-    """Length of the trigger."""
-    starts: int
-    """Triggers to start from, at least."""
-    sweeps: int
-    """Sweeps over the trigger from one start, at most."""
-    search_prompts: int
-    """How many of the search examples are used, at most."""
-    validation_prompts: int
-    """How many of the validation examples are used, at most."""
-
-
-@dataclass(frozen=True)
-class BlockBudget:
-    """How the search over a block of tokens, all of which may change, is laid out."""
-
-    positions: Literal["prompt", "prefix", "suffix"]
-    """Whether the prompt itself is the block, or tokens put before or after it."""
-    tokens: int
-    """How many tokens are put there; of no meaning for the prompt itself."""
-    steps: int
-    """How often a token is changed."""
-    buffer_size: int = 0
-    """How many of the best iterates are kept to go on from; 0 goes on from the last."""
-    start: str | None = None
-    """The text that fills a prefix or suffix at first, repeated; None draws tokens."""
-    target: str | None = None
-    """The text that is made likely; None makes the example's reference unlikely."""
-    many_at_once: bool = False
-    """Whether a step rewrites several tokens, and moves only where that is better."""
-    flips: int | None = None
-    """How many of the block's tokens may differ from the first ones; None: all."""
-    reachable_only: bool = False
-    """Whether a prompt has to be what some text encodes to."""
-    draft: str | None = None
-    """The folder or hub id of a model that says which candidates are worth a pass."""
-    draft_forward: int = 0
-    """Forward passes of that model, which stand beside those of the budget."""
-
-
-@dataclass(frozen=True)
 class Budget:
     """What an attack may spend on one example, in passes over the whole input.
 
@@ -73,12 +29,6 @@ class Budget:
     backward: int
     flips: int | None = None
     """How many positions may differ at the end; None where that is not the limit."""
-    trigger: TriggerBudget | None = None
-    """The search for a universal trigger that is prepended; None where none is."""
-    block: BlockBudget | None = None
-    """The search over a block of tokens; None where none is."""
-    examples: int = 1
-    """How many examples share the work: all of it costs so many times the above."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +48,11 @@ searches better than chance (`search`), owes that to its gradient (`gradient`), 
 more than any text in front of a prompt (`text`). Of a replay: how far prompts carry to
 other arms (`transferability`), or the worst of all attacks on each example (`worst`).
 Full diagnostics add such a replay where a suite has none."""
+
+
+Blind = Literal["uniform", "text"]
+"""What stands in for what guides an attack, in a run of it that is a control: uniform
+draws, or pieces of the corpus where it prepends a text."""
 
 
 class CellKey(NamedTuple):
@@ -160,6 +115,12 @@ class AttackContext:
     """For a control: the attack it accompanies."""
     peers: Peers | None = None
     """Other arms and cells, where the attack `replays` or `needs_peers`."""
+    blind: Blind | None = None
+    """Where a control runs the attack: what stands in for what guides it (`blinds`).
+    What its gradients would have cost goes to more candidates."""
+    gradients: int = 1
+    """How many gradients an attack takes where it asks for one: one for each arm that
+    they are averaged over."""
 
     def rng(self, *key: str | int) -> np.random.Generator:
         """Return a random stream, deterministic in (cell, `key`).
@@ -180,6 +141,10 @@ class Attack(Plugin[OptionsT]):
     """The attacks that accompany it as controls, at its budget, unless a suite says
     otherwise; none where it is a control itself, or only replays. None stands for those
     that show `search`."""
+    blinds: tuple[Blind, ...] = ()
+    """How it can be run as its own control: it heeds `AttackContext.blind`, as whoever
+    searches by a `harness.search.Guide` does. Without `uniform`, its random control
+    flips as many tokens as its budget names."""
     shows: ClassVar[Shows | None] = None
     """What its results are evidence of, where that is more than its own strength."""
     replays: ClassVar[bool] = False

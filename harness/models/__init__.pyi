@@ -9,7 +9,6 @@ from .checkpoints import (
     load_model as load_model,
     load_tokenizer as load_tokenizer,
 )
-from .draft import DraftModel as DraftModel, draft_of as draft_of
 from .families import (
     GPT2 as GPT2,
     GPT_NEO as GPT_NEO,

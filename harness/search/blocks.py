@@ -1,38 +1,36 @@
-"""The loop that attacks on a block of tokens share: any of them may change, any time.
+"""Search over a block of tokens, any of which may change at any step.
 
 A step verifies candidates that differ from an iterate in one token and moves to the
-best of them; the best iterate of all is what comes out [Zou et al. 2023]. What is tried
-is all that differs between an attack and its random control.
+best of them; the best iterate of all is what comes out [Zou et al. 2023].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.api import Adversarial, BlockBudget
+from harness.api import Adversarial
 from harness.base import CellError
-from harness.search.flips import Flip, State, eligible, ranks
+from harness.search.flips import Flip, State, draw_flips, eligible
+from harness.search.guide import Guide
 from harness.search.policy import FlipPolicy
 from harness.search.scheduler import Losses, Search, Spent, Top
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from harness.api import AttackContext
     from harness.base import Ids
     from harness.data import Example
+    from harness.search.options import BlockOptions
     from harness.subject import Subject
 
 
-PROBES = 1 / 16
-"""Which share of the candidates both models score, where there is a draft model."""
-KEPT_AT_MOST = 1 / 8
-"""Which share of the candidates is verified on the draft's word, if it says nothing."""
-ROUNDS = 8
-"""How often candidates are drawn until enough of them are permitted."""
+DRAWS = 8
+"""How often the first tokens of a block are drawn, at most, until a text gives them."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Block:
         cls,
         subject: Subject,
         example: Example,
-        layout: BlockBudget,
+        options: BlockOptions,
         rng: np.random.Generator,
     ) -> Block:
         """Put a block into an example's prompt, or let the prompt be the block.
@@ -60,46 +58,64 @@ class Block:
         put before or after it.
         """
         rules = subject.vocabulary.rules
-        if layout.reachable_only:
+        if options.reachable_only:
             rules = replace(rules, reachable_only=True)
-        if layout.positions != "prompt":
-            example = _with_block(
-                subject, example, layout, rng, reachable=rules.reachable_only
-            )
+        if options.positions != "prompt":
+            reachable = rules.reachable_only
+            example = _with_block(subject, example, options, rng, reachable=reachable)
             rules = replace(
                 rules, keep_stop_words=False, min_cosine=None, max_changed=None
             )
-        target, reference = layout.target, example.reference_ids
+        target, reference = options.target, example.reference_ids
         if target is not None:
             reference = _encoded(subject, target)
-        policy = FlipPolicy.of(subject, example, rules)
-        if layout.flips is not None:
-            most = min(policy.most_changed, layout.flips)
-            policy = replace(policy, most_changed=most)
+        policy = FlipPolicy.of(subject, example, rules, options.flips)
         return cls(example.prompt_ids, reference, policy, lowest=target is not None)
 
     def state(self, prompt: Ids, loss: float) -> State:
         """Return an iterate."""
         return State(prompt, loss, self.policy.movable_after(prompt), self.policy)
 
+    def guide(self, context: AttackContext) -> Guide:
+        """Return what says which changes of the block to try."""
+        subject = self.policy.subject
+        return Guide(subject, self.reference_ids, context, lowest=self.lowest)
 
-Propose = Callable[[State, int], "Search[list[Flip]]"]
-"""Draw flips of a state, so many of them; called again if too few are permitted."""
+    def losses(
+        self, prompts: Sequence[Ids], *, verified: bool = True
+    ) -> Search[NDArray[np.float64]]:
+        """Return the losses of prompts; NaN where a text has to give one and cannot.
+
+        Those that are not `verified` are scored as they are.
+        """
+        only = verified and self.policy.rules.reachable_only
+        losses: NDArray[np.float64]
+        losses = yield Losses(prompts, self.reference_ids, reachable_only=only)
+        return losses
+
+    def top(
+        self, prompts: Sequence[Ids], losses: NDArray[np.float64], k: int
+    ) -> Search[list[int]]:
+        """Return the indices of the `k` best prompts, best first."""
+        best: list[int] = yield Top(
+            prompts, self.reference_ids, losses, k, lowest=self.lowest
+        )
+        return best
 
 
 @dataclass
 class BlockSearch:
     """Changes a token of a block at each step, so that the loss rises or falls."""
 
-    subject: Subject
     block: Block
-    layout: BlockBudget
-    propose: Propose
+    guide: Guide
+    top_k: int
+    """How many tokens each position draws from."""
     counts: Iterable[int]
     """How many candidates to verify at each step."""
     rng: np.random.Generator
-    draft: Subject | None = None
-    """Says by its own losses which candidates are worth a pass."""
+    buffer_size: int = 0
+    """How many of the best iterates are kept to go on from; 0 goes on from the last."""
     spent: Spent = field(default_factory=Spent)
 
     def run(self, example_id: str) -> Search[Adversarial]:
@@ -110,7 +126,8 @@ class BlockSearch:
         ``target_loss`` and ``best_target_loss``.
         """
         start = self.block.prompt_ids
-        (loss,) = yield from self.spent.count(_losses(self.block, [start]))
+        first = self.block.losses([start], verified=False)
+        (loss,) = yield from self.spent.count(first)
         iterates = [self.block.state(start, float(loss))]
         trace: list[Mapping[str, Any]] = []
         pool = [0]
@@ -128,76 +145,19 @@ class BlockSearch:
 
     def _step(self, state: State, count: int) -> Search[tuple[Flip | None, State, int]]:
         """Return the best flip of those tried, what it leads to, and how many were."""
-        flips = yield from self._candidates(state, count)
-        if not flips:
-            return None, state, 0
+        look = yield from self.guide.look(state.prompt_ids, state.policy)
+        lists = look.lists(np.flatnonzero(state.free), self.top_k)
+        flips = sorted(draw_flips(state, lists, self.rng, count + look.spared))
         prompts = [state.after(flip) for flip in flips]
-        tried, losses = yield from self._scored(prompts)
+        losses = yield from self.block.losses(prompts)
+        tried = eligible(losses, self.block.policy.rules.reachable_only)
         if not tried:
             return None, state, 0
-        best: list[int] = yield Top(
-            [prompts[i] for i in tried],
-            self.block.reference_ids,
-            losses,
-            1,
-            lowest=self.block.lowest,
-        )
-        chosen = tried[best[0]]
-        after = self.block.state(prompts[chosen], float(losses[best[0]]))
+        losses = losses[tried]
+        (best,) = yield from self.block.top([prompts[i] for i in tried], losses, 1)
+        chosen = tried[best]
+        after = self.block.state(prompts[chosen], float(losses[best]))
         return flips[chosen], after, len(tried)
-
-    def _candidates(self, state: State, count: int) -> Search[list[Flip]]:
-        """Return permitted flips, by (position, token)."""
-        known: set[Flip] = set()
-        kept: list[Flip] = []
-        for _ in range(ROUNDS):
-            drawn = yield from self.propose(state, count)
-            new = [flip for flip in drawn if flip not in known]
-            known.update(new)
-            kept += state.permitted(new)
-            if len(kept) >= count or not new or not state.policy.rules.limit_flips:
-                break
-        return sorted(kept[:count])
-
-    def _scored(
-        self, prompts: Sequence[Ids]
-    ) -> Search[tuple[list[int], NDArray[np.float64]]]:
-        """Return which prompts were verified, and their losses."""
-        only = self.block.policy.rules.reachable_only
-        by = self.draft if len(prompts) >= 1 / PROBES else None
-        losses = yield from _losses(self.block, prompts, by, reachable_only=only)
-        kept = eligible(losses, only)
-        if by is None:
-            return kept, losses[kept]
-        tried, losses = yield from self._probed(
-            [prompts[i] for i in kept], losses[kept]
-        )
-        return [kept[i] for i in tried], losses
-
-    def _probed(
-        self, prompts: Sequence[Ids], drafted: NDArray[np.float64]
-    ) -> Search[tuple[list[int], NDArray[np.float64]]]:
-        """Verify what the draft model finds best, the fewer the more it is right."""
-        count = min(len(prompts), max(2, round(PROBES * len(prompts))))
-        if count < 2:
-            losses = yield from _losses(self.block, prompts)
-            return list(range(len(prompts))), losses
-        probes = self.rng.choice(len(prompts), count, replace=False).tolist()
-        probed = yield from _losses(self.block, [prompts[i] for i in probes])
-        share = (1 - agreement(probed, drafted[probes])) * KEPT_AT_MOST
-        kept: list[int] = yield Top(
-            prompts,
-            self.block.reference_ids,
-            drafted,
-            max(1, int(share * len(prompts))),
-            lowest=self.block.lowest,
-            by=self.draft,
-        )
-        rest = sorted(set(kept).difference(probes))
-        more = yield from _losses(self.block, [prompts[i] for i in rest])
-        tried, losses = [*probes, *rest], np.concatenate([probed, more])
-        order = np.argsort(tried)  # so that ties go by position and token
-        return [tried[i] for i in order], losses[order]
 
     def _go_on_from(
         self, iterates: Sequence[State], pool: Sequence[int]
@@ -207,9 +167,9 @@ class BlockSearch:
         The current iterate is not kept for its own sake [Zou et al. 2023].
         """
         last = len(iterates) - 1
-        if not self.layout.buffer_size:
+        if not self.buffer_size:
             return [last]
-        pool = yield from self._best(iterates, [*pool, last], self.layout.buffer_size)
+        pool = yield from self._best(iterates, [*pool, last], self.buffer_size)
         return list(pool)
 
     def _best(
@@ -220,13 +180,9 @@ class BlockSearch:
         for i in which:
             distinct.setdefault(iterates[i].prompt_ids.tobytes(), i)
         indices = list(distinct.values())
-        best: list[int] = yield Top(
-            [iterates[i].prompt_ids for i in indices],
-            self.block.reference_ids,
-            np.array([iterates[i].loss for i in indices]),
-            k,
-            lowest=self.block.lowest,
-        )
+        prompts = [iterates[i].prompt_ids for i in indices]
+        losses = np.array([iterates[i].loss for i in indices])
+        best = yield from self.block.top(prompts, losses, k)
         return [indices[i] for i in best]
 
     def _note(
@@ -234,7 +190,6 @@ class BlockSearch:
     ) -> dict[str, Any]:
         best = min if self.block.lowest else max
         kind = "target_loss" if self.block.lowest else "loss"
-        drafts = {"draft_passes": self.spent.draft_passes} if self.draft else {}
         return {
             "step": len(iterates) - 1,
             "from": base,
@@ -245,75 +200,30 @@ class BlockSearch:
             "verified": verified,
             "passes": self.spent.passes,
             "gradients": self.spent.gradients,
-            **drafts,
         }
-
-
-def agreement(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Return how far two rankings agree: 1 fully, 0 where they are opposite.
-
-    It is ``(1 + rho) / 2`` for Spearman's rho, as in probe sampling [Zhao et al. 2024].
-    """
-    n = len(one)
-    differences = np.subtract(ranks(one), ranks(other))
-    return float(1 - 3 * np.square(differences).sum() / (n * (n**2 - 1)))
-
-
-def draw_from_lists(
-    lists: Mapping[int, Sequence[int]], rng: np.random.Generator, count: int
-) -> list[Flip]:
-    """Draw `count` distinct flips: a uniform position, a uniform token of its list.
-
-    Where there are no more than `count`, all of them are returned.
-    """
-    lists = {position: tokens for position, tokens in lists.items() if len(tokens)}
-    if sum(map(len, lists.values())) <= count:
-        return [Flip(i, int(token)) for i, tokens in lists.items() for token in tokens]
-    positions = list(lists)
-    drawn: dict[Flip, None] = {}
-    while len(drawn) < count:
-        rows = rng.integers(len(positions), size=count)
-        for row, place in zip(rows, rng.random(count), strict=True):
-            position = positions[row]
-            tokens = lists[position]
-            drawn[Flip(position, int(tokens[int(place * len(tokens))]))] = None
-    return list(drawn)[:count]
-
-
-def _losses(
-    block: Block,
-    prompts: Sequence[Ids],
-    by: Subject | None = None,
-    *,
-    reachable_only: bool = False,
-) -> Search[NDArray[np.float64]]:
-    losses: NDArray[np.float64] = yield Losses(
-        prompts, block.reference_ids, by, reachable_only
-    )
-    return losses
 
 
 def _with_block(
     subject: Subject,
     example: Example,
-    layout: BlockBudget,
+    options: BlockOptions,
     rng: np.random.Generator,
     *,
     reachable: bool,
 ) -> Example:
-    """Put a prefix or suffix to a prompt, drawn if the layout has no text for it.
+    """Put a prefix or suffix to a prompt, drawn if the options have no text for it.
 
     If the prompt is to be `reachable`, words are drawn, several times if need be.
     """
-    if layout.start is not None:
-        tokens = np.resize(_encoded(subject, layout.start), layout.tokens)
-        return _inserted(example, layout.positions == "prefix", tokens)
+    if options.start is not None:
+        tokens = np.resize(_encoded(subject, options.start), options.tokens)
+        return _inserted(example, options.positions == "prefix", tokens)
     allowed = subject.vocabulary.allowed
     if reachable:
         allowed = subject.vocabulary.words(allowed)
-    for _ in range(ROUNDS if reachable else 1):
-        tokens = rng.choice(allowed, layout.tokens)
-        found = _inserted(example, layout.positions == "prefix", tokens)
+    for _ in range(DRAWS if reachable else 1):
+        tokens = rng.choice(allowed, options.tokens)
+        found = _inserted(example, options.positions == "prefix", tokens)
         if reachable and subject.reachable([found.prompt_ids])[0]:
             break
     return found

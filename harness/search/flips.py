@@ -1,18 +1,16 @@
-"""The loop that attacks on single tokens share: what they try is all that differs.
+"""Flip single tokens, a position at most once each.
 
 An attack explores a prompt by verifying flips in a `Pool`; `flip_search` decides which
-of them are kept. So an attack and its random control have the same rule of acceptance,
-the same ties and the same trace. Both are generators, which `lockstep` runs.
+of them are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 
 from harness.api import Adversarial
 from harness.search.policy import FlipPolicy
@@ -20,19 +18,13 @@ from harness.search.scheduler import Losses, Search, Spent, Top
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from harness.base import Ids
     from harness.data import Example
     from harness.subject import Subject
 
-TINY = 1e-6
-"""Squared distances below this share of the largest squared norm are taken for it:
-equal rows of an embedding, up to rounding."""
-LOOKED_AT = 4
-"""How many times as many flips are looked at where only few may be permitted."""
 DRAWS = 20
-"""How many times as many flips are drawn, at most, for the same reason."""
+"""How often flips are drawn, at most, until enough are distinct and permitted."""
 
 
 class Flip(NamedTuple):
@@ -64,14 +56,9 @@ class State:
         policy = FlipPolicy.of(subject, example)
         return cls(prompt, float(loss), policy.movable, policy)
 
-    def possible_flips(self, allowed: Ids) -> list[Flip]:
-        """Return every flip of a free position to another allowed token."""
-        return [
-            Flip(int(i), int(token))
-            for i in np.flatnonzero(self.free)
-            for token in allowed
-            if token != self.prompt_ids[i]
-        ]
+    def has(self, flip: Flip) -> bool:
+        """Return whether the token of a flip stands there already."""
+        return bool(self.prompt_ids[flip.position] == flip.token)
 
     def after(self, flip: Flip) -> Ids:
         """Return the prompt with one flip made."""
@@ -87,20 +74,6 @@ class State:
         prompts = [self.after(flip) for flip in flips]
         kept = self.policy.permits(prompts, since=self.prompt_ids)
         return [flip for flip, allowed in zip(flips, kept, strict=True) if allowed]
-
-    def best_permitted(
-        self, scores: Tensor, flip_of: Callable[[int], Flip], count: int
-    ) -> list[Flip]:
-        """Return the permitted flips of highest score, those at -inf left out.
-
-        `flip_of` turns an index of `scores` [k] into its flip. Rules that only a whole
-        prompt can break are looked at for `LOOKED_AT` times as many.
-        """
-        strict = self.policy.rules.reachable_only
-        looked = min(count * (LOOKED_AT if strict else 1), len(scores))
-        values, indices = scores.topk(looked)
-        flips = [flip_of(int(i)) for i in indices[values > -torch.inf]]
-        return self.permitted(flips)[:count]
 
 
 @dataclass
@@ -118,7 +91,7 @@ class Pool:
     """First-order gains in the order of `flips`, where the attack has any."""
 
     def verify(self, flips: Iterable[Flip]) -> Search[None]:
-        """Compute the true losses of flips, but of those known or not permitted.
+        """Compute the true losses of flips, except those verified or not permitted.
 
         Those that turn out to be unreachable are left out.
         """
@@ -132,16 +105,6 @@ class Pool:
         self.flips += [new[i] for i in kept]
         self.prompts += [prompts[i] for i in kept]
         self.losses = np.concatenate([self.losses, losses[kept]])
-
-    def best(self, passed_over: Collection[Flip] = ()) -> Search[Flip | None]:
-        """Return the flip of highest loss, some passed over; None if none is left."""
-        left = [i for i, flip in enumerate(self.flips) if flip not in passed_over]
-        if not left:
-            return None
-        left.sort(key=self.flips.__getitem__)  # ties break on (position, token)
-        prompts = [self.prompts[i] for i in left]
-        best: list[int] = yield Top(prompts, self.reference_ids, self.losses[left], 1)
-        return self.flips[left[best[0]]]
 
     def states(self, spent: Spent) -> list[State]:
         """Return what each verified flip leads to, by (position, token)."""
@@ -190,36 +153,22 @@ def flip_search(
     *,
     flips: int,
     beam_width: int = 1,
-    restarts: int = 1,
     stop_on_success: float | None = None,
 ) -> Search[Adversarial]:
     """Flip up to `flips` distinct positions, a step each, so that the loss rises.
 
     Each step explores every state of the beam and keeps the best `beam_width` among
     what was found and the states themselves: with a width of 1, a flip is accepted if
-    it improves. The best of `restarts` tries is returned, each from the clean prompt.
-    With `stop_on_success`, stop once exp(dL) > 1 + that. The steps of the trace say how
-    many passes and gradients were spent until their flip was chosen, tries before their
-    own included.
+    it improves. With `stop_on_success`, stop once exp(dL) > 1 + that. The steps of the
+    trace say how many passes and gradients were spent until their flip was chosen.
     """
     spent = Spent()
-    clean = yield from spent.count(State.clean(subject, example))
-    found: list[State] = []
-    for _ in range(restarts):
-        beam, succeeded = [clean], False
-        for _ in range(flips):
-            beam = yield from _step(subject, example, explore, beam, beam_width, spent)
-            succeeded = stop_on_success is not None and _succeeded(
-                subject, example, beam[0], stop_on_success
-            )
-            if succeeded:
-                break
-        found.append(beam[0])
-        if succeeded:
+    beam = [(yield from spent.count(State.clean(subject, example)))]
+    for _ in range(flips):
+        beam = yield from _step(subject, example, explore, beam, beam_width, spent)
+        if succeeded(subject, example, beam[0].prompt_ids, stop_on_success):
             break
-    if len(found) > 1:
-        found = yield from _best_states(example, _distinct(found), 1)
-    return Adversarial(example.id, found[0].prompt_ids, found[0].trace)
+    return Adversarial(example.id, beam[0].prompt_ids, beam[0].trace)
 
 
 def _step(
@@ -242,92 +191,41 @@ def _step(
 
 def draw_flips(
     state: State,
-    allowed: Ids,
+    lists: Mapping[int, Ids],
     rng: np.random.Generator,
     count: int,
     weights: NDArray[np.float64] | None = None,
 ) -> list[Flip]:
-    """Draw `count` distinct flips, each other token equally likely.
+    """Draw `count` distinct permitted flips to tokens that do not stand there yet.
 
-    Positions are equally likely too, or by `weights` [n], which are positive where the
-    state is free and zero elsewhere. Where there are no more than `count` flips, all
-    of them are returned. Under rules about flips, only permitted ones are drawn.
+    A position of `lists`, each equally likely or by `weights` [n], and then a token of
+    its list, each equally likely. Where there are no more than `count` flips, all come
+    back; fewer, where `DRAWS` times as many draws do not find enough.
     """
-    if state.policy.rules.limit_flips:
-        return _draw_permitted(state, allowed, rng, count, weights)
-    possible = int(state.free.sum()) * len(allowed)
-    if possible <= count:
-        return state.possible_flips(allowed)
-    chances = state.free / state.free.sum() if weights is None else weights
-    drawn: dict[Flip, None] = {}
-    while len(drawn) < min(count, possible - int(state.free.sum())):
-        positions = rng.choice(len(chances), count, p=chances)
-        for position, token in zip(positions, rng.choice(allowed, count), strict=True):
-            if token != state.prompt_ids[position]:
-                drawn[Flip(int(position), int(token))] = None
-    return list(drawn)[:count]
-
-
-def _draw_permitted(
-    state: State,
-    allowed: Ids,
-    rng: np.random.Generator,
-    count: int,
-    weights: NDArray[np.float64] | None,
-) -> list[Flip]:
-    """Draw as `draw_flips` does, each permitted token of a position equally likely.
-
-    Fewer come back where so few are permitted that `DRAWS` times as many draws do not
-    find them.
-    """
-    choices = {
-        int(i): _without(state.policy.writable(int(i), allowed), state.prompt_ids[i])
-        for i in np.flatnonzero(state.free)
-    }
-    chances = np.zeros(len(state.free))
-    for position, tokens in choices.items():
-        chances[position] = bool(len(tokens))
-    chances *= 1.0 if weights is None else weights
-    possible = sum(len(tokens) for tokens in choices.values())
-    if possible <= count or not chances.sum():
-        every = (Flip(i, int(t)) for i, tokens in choices.items() for t in tokens)
-        return state.permitted(every)
-    chances /= chances.sum()
+    lists = {i: tokens for i, tokens in lists.items() if len(tokens)}
+    if sum(map(len, lists.values())) <= count + len(lists):
+        every = [Flip(i, int(t)) for i, tokens in lists.items() for t in tokens]
+        every = [flip for flip in every if not state.has(flip)]
+        if len(every) <= count:
+            return state.permitted(every)
+    positions = np.array(list(lists))
+    chances = np.ones(len(positions)) if weights is None else weights[positions]
+    chances = chances / chances.sum()
     seen: set[Flip] = set()
     found: list[Flip] = []
     for _ in range(DRAWS):
-        positions = rng.choice(len(chances), count, p=chances).tolist()
-        drawn = [Flip(i, int(rng.choice(choices[i]))) for i in positions]
-        new = [flip for flip in dict.fromkeys(drawn) if flip not in seen]
+        rows = rng.choice(positions, count, p=chances).tolist()
+        places = rng.random(count).tolist()
+        drawn = (
+            Flip(i, int(lists[i][int(place * len(lists[i]))]))
+            for i, place in zip(rows, places, strict=True)
+        )
+        new = [f for f in dict.fromkeys(drawn) if f not in seen and not state.has(f)]
         seen.update(new)
         found += state.permitted(new)
-        if len(found) >= count or len(seen) >= possible:
+        if len(found) >= count:
             break
     return found[:count]
-
-
-def _without(tokens: Ids, token: int) -> Ids:
-    others: Ids = tokens[tokens != token]
-    return others
-
-
-def gains_for_distance(subject: Subject, token: int, gradient: Tensor) -> Tensor:
-    """Return the `scaled_gains` [V] at one token, for the gradient [d] there."""
-    return scaled_gains(subject, np.array([token]), gradient[None])[0]
-
-
-def scaled_gains(subject: Subject, tokens: Ids, gradient: Tensor) -> Tensor:
-    """Return the first-order gain [n, V] of each token for its squared distance.
-
-    `gradient` [n, d] is that at the embeddings of `tokens` [n]. A gain is first-order:
-    the farther a token is, the less it says. Dividing by the squared distance prefers
-    what is near enough; it is -inf where `Subject.gains` is.
-    """
-    rows = subject.embedding
-    index = torch.as_tensor(tokens, device=rows.device)
-    squares = subject.squared_norms
-    distances = squares + squares[index][:, None] - 2 * rows[index] @ rows.T
-    return subject.gains(tokens, gradient) / distances.clamp(min=TINY * squares.max())
 
 
 def eligible(losses: NDArray[np.float64], reachable_only: bool) -> list[int]:
@@ -360,10 +258,13 @@ def _distinct(states: Iterable[State]) -> list[State]:
     return list(by_prompt.values())
 
 
-def _succeeded(
-    subject: Subject, example: Example, state: State, threshold: float
+def succeeded(
+    subject: Subject, example: Example, prompt: Ids, threshold: float | None
 ) -> bool:
+    """Return whether exp(dL) of a prompt is above 1 + `threshold`; False of None."""
+    if threshold is None:
+        return False
     clean, attacked = subject.exact_losses(
-        [example.prompt_ids, state.prompt_ids], example.reference_ids
+        [example.prompt_ids, prompt], example.reference_ids
     )
     return bool(attacked - clean > np.log1p(threshold))

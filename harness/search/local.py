@@ -1,14 +1,15 @@
 """Flips without gradients: what was tried says what to try next.
 
-What a flip does is, to a good part, the sum of what its position and its token do. So
-every pass says something of both: positions that gave much are drawn more often, and
-tokens that gave much somewhere are tried where much is to be had.
+Much of a flip's effect is the sum of an effect of its position and one of its token. So
+every pass says something of both: positions that raised the loss are drawn more often,
+and tokens that worked at one position are tried at the most promising ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,7 +79,6 @@ class Effects:
 class Learner:
     """Verifies flips in rounds, and draws those of a round by what came before."""
 
-    allowed: Ids
     bigrams: Bigrams
     rng: np.random.Generator
     counts: Iterator[int]
@@ -152,8 +152,11 @@ class Learner:
         }
 
     def _uniform(self, state: State, weights: NDArray[np.float64]) -> Iterator[Flip]:
+        allowed = state.policy.subject.vocabulary.allowed
+        free = map(int, np.flatnonzero(state.free))
+        lists = {i: state.policy.writable(i, allowed) for i in free}
         while True:
-            drawn = draw_flips(state, self.allowed, self.rng, self.round_size, weights)
+            drawn = draw_flips(state, lists, self.rng, self.round_size, weights)
             yield from drawn
             if not drawn:
                 return
@@ -213,11 +216,11 @@ def _weights(state: State, effects: NDArray[np.float64]) -> NDArray[np.float64]:
     return mixed
 
 
-def bigrams_of(texts: Sequence[Ids], allowed: Ids) -> Bigrams:
+def bigrams_of(texts: Iterable[Iterable[int]], allowed: Ids) -> Bigrams:
     """Return which allowed tokens follow each token in some texts."""
     writable, found = set(allowed.tolist()), dict[int, list[int]]()
     for text in texts:
-        for before, after in zip(text[:-1].tolist(), text[1:].tolist(), strict=True):
+        for before, after in pairwise(map(int, text)):
             if after in writable:
                 found.setdefault(before, []).append(after)
     return found

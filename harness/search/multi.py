@@ -1,22 +1,23 @@
-"""The loop that attacks on many tokens at once share: how many adapts to what pays.
+"""Change many tokens at once; how many adapts to what pays.
 
-A step verifies candidates that differ from the current prompt in several positions,
-and moves to the best of them if it is better. While large changes pay they grow, and
-where none does they shrink, down to a single token. What is tried is all that differs
-between an attack and its random control.
+A step verifies candidates that differ from the current prompt in several positions, and
+moves to the best of them if it is better. While large changes pay they grow, and where
+none does they shrink, down to a single token. No prompt is verified twice, and no
+gradient is taken twice at the same prompt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.api import Adversarial
 from harness.search.blocks import Block
-from harness.search.scheduler import Losses, Search, Spent, Top
+from harness.search.guide import Guide
+from harness.search.scheduler import Search, Spent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,21 +33,20 @@ OCTAVES = 1.0
 STAY = 1 / 2
 """How often a candidate rewrites only what differs from the clean prompt already,
 where no more may."""
+FIRST_CANDIDATES = (2, 2, 4, 4)
+"""How many candidates the first steps verify, at most: early on, looking where the
+gradient points now says more than another candidate does."""
+SHARPNESS = 1.5
+"""To which power of its gradient's norm a position is drawn where only some may change:
+the fewer they are, the more depends on which. Where all may, to the first."""
+DRAWS = 6
+"""How often candidates are drawn, at most, until enough are new and permitted."""
 
 
-class Source(Protocol):
-    """Where the changes of one prompt come from."""
-
-    @property
-    def chances(self) -> NDArray[np.float64]:
-        """How likely each position [n] is to be changed, zero where it may not be."""
-
-    def tokens(self, positions: Sequence[int]) -> Mapping[int, Ids]:
-        """Return what each of some positions is written with: any of these ids."""
-
-
-Look = Callable[["Ids"], "Search[Source]"]
-"""Find out where the changes of a prompt may come from."""
+def candidate_counts(most: int, steps: int) -> list[int]:
+    """Return how many candidates each of some steps verifies."""
+    first = [min(most, count) for count in FIRST_CANDIDATES[:steps]]
+    return first + [most] * (steps - len(first))
 
 
 @dataclass
@@ -54,15 +54,18 @@ class MultiSearch:
     """Changes several tokens of a block at each step, so that the loss rises."""
 
     block: Block
-    look: Look
+    guide: Guide
+    top_k: int
+    """How many tokens each position draws from."""
     counts: Iterable[int]
     """How many candidates to verify at each step."""
     rng: np.random.Generator
-    allowed: Ids
-    """What a start is drawn from."""
     draw_start: bool = True
     """Whether the first candidate is a block of drawn tokens."""
+    enough: Callable[[Ids], bool] = lambda prompt: False
+    """Whether a prompt that was moved to ends the search."""
     spent: Spent = field(default_factory=Spent)
+    _seen: set[bytes] = field(default_factory=set)
 
     def run(self, example_id: str) -> Search[Adversarial]:
         """Return the last prompt, and a step of the trace for each change kept.
@@ -71,7 +74,9 @@ class MultiSearch:
         target, ``target_loss``.
         """
         prompt = self.block.prompt_ids
-        (loss,) = yield from self.spent.count(self._losses([prompt]))
+        first = self.block.losses([prompt], verified=False)
+        (loss,) = yield from self.spent.count(first)
+        self._seen.add(prompt.tobytes())
         trace: list[Mapping[str, Any]] = []
         if self.draw_start:
             drawn = self._permitted([self._start(prompt)], prompt)
@@ -82,9 +87,12 @@ class MultiSearch:
             tried = self.spent.count(self._candidates(prompt, size, count))
             prompts = yield from tried
             moved = yield from self.spent.count(self._move(prompt, loss, prompts))
-            size *= FACTOR if moved[0] is not prompt else 1 / FACTOR
+            better = moved[0] is not prompt
+            size *= FACTOR if better else 1 / FACTOR
             size = float(np.clip(size, 1, self._most))
             prompt, loss = self._kept(trace, prompt, loss, moved, len(prompts))
+            if better and self.enough(prompt):
+                break
         return Adversarial(example_id, prompt, trace)
 
     @property
@@ -99,39 +107,47 @@ class MultiSearch:
         positions = self.rng.permutation(positions)[: policy.most_changed]
         start: Ids = prompt.copy()
         for i in positions:
-            writable = policy.writable(int(i), self.allowed)
+            writable = policy.writable(int(i), policy.subject.vocabulary.allowed)
             if len(writable):
                 start[i] = self.rng.choice(writable)
         return start
 
     def _candidates(self, prompt: Ids, size: float, count: int) -> Search[list[Ids]]:
-        source = yield from self.look(prompt)
-        if not source.chances.any():
-            return []
-        places = [self._places(prompt, source, size) for _ in range(count)]
-        tokens = source.tokens(sorted({i for drawn in places for i in drawn}))
-        drawn = [self._written(prompt, place, tokens) for place in places]
-        return self._permitted(drawn, prompt)
+        """Draw permitted prompts that were not verified before."""
+        look = yield from self.guide.look(prompt, self.block.policy)
+        count += look.spared
+        found: list[Ids] = []
+        policy = self.block.policy
+        limited = policy.most_changed < policy.movable.sum()
+        chances = look.chances(SHARPNESS if limited else 1.0)
+        for _ in range(DRAWS if chances.any() else 0):
+            wanted = count - len(found)
+            places = [self._places(prompt, chances, size) for _ in range(wanted)]
+            changed = sorted({i for drawn in places for i in drawn})
+            tokens = look.lists(changed, self.top_k, scaled=True)
+            drawn = [self._written(prompt, place, tokens) for place in places]
+            found += self._permitted(drawn, prompt)
+            if len(found) >= count:
+                break
+        return found
 
-    def _places(self, prompt: Ids, source: Source, size: float) -> list[int]:
-        """Draw the positions that a candidate changes: about `size` of them."""
+    def _places(
+        self, prompt: Ids, chances: NDArray[np.float64], size: float
+    ) -> list[int]:
+        """Draw the positions that a candidate changes: about `size` of them.
+
+        Where no more tokens may differ, in part of those that do already.
+        """
         changes = max(1, round(size * 2 ** self.rng.uniform(-OCTAVES, OCTAVES)))
-        chances = self._chances(prompt, source)
-        most = min(changes, self._most, int(np.count_nonzero(chances)))
-        drawn = self.rng.choice(len(prompt), most, replace=False, p=chances)
-        return [int(i) for i in drawn]
-
-    def _chances(self, prompt: Ids, source: Source) -> NDArray[np.float64]:
-        """Return those of a source or, where no more may differ, of what does."""
         policy = self.block.policy
         changed = prompt != policy.clean_ids
         full = policy.most_changed <= changed.sum() < policy.movable.sum()
-        if full and self.rng.random() < STAY:
-            own: NDArray[np.float64] = np.where(changed, source.chances, 0.0)
-            if own.any():
-                own /= own.sum()
-                return own
-        return source.chances
+        if full and self.rng.random() < STAY and chances[changed].any():
+            chances = np.where(changed, chances, 0.0)
+            chances = chances / chances.sum()
+        most = min(changes, self._most, int(np.count_nonzero(chances)))
+        drawn = self.rng.choice(len(chances), most, replace=False, p=chances)
+        return [int(i) for i in drawn]
 
     def _written(
         self, prompt: Ids, places: Sequence[int], tokens: Mapping[int, Ids]
@@ -151,14 +167,17 @@ class MultiSearch:
         return written
 
     def _permitted(self, prompts: list[Ids], before: Ids) -> list[Ids]:
-        """Leave out what the suite's rules forbid, and what comes twice."""
+        """Leave out what the suite's rules forbid, and what came before."""
         policy = self.block.policy
-        prompts = policy.mended(prompts, since=before)
-        distinct = list({prompt.tobytes(): prompt for prompt in prompts}.values())
+        new = []
+        for prompt in policy.mended(prompts, since=before):
+            if prompt.tobytes() not in self._seen:
+                self._seen.add(prompt.tobytes())
+                new.append(prompt)
         if not policy.rules.limit_flips:
-            return distinct
-        kept = policy.permits(distinct, since=before)
-        return [p for p, allowed in zip(distinct, kept, strict=True) if allowed]
+            return new
+        kept = policy.permits(new, since=before)
+        return [p for p, allowed in zip(new, kept, strict=True) if allowed]
 
     def _move(
         self, prompt: Ids, loss: float, prompts: list[Ids]
@@ -166,22 +185,10 @@ class MultiSearch:
         """Return the best of a prompt and others, the prompt itself in a tie."""
         if not prompts:
             return prompt, loss
-        only = self.block.policy.rules.reachable_only
-        losses = yield from self._losses(prompts, reachable_only=only)
-        all_losses = np.array([loss, *losses])
-        reference, lowest = self.block.reference_ids, self.block.lowest
-        best: list[int] = yield Top(
-            [prompt, *prompts], reference, all_losses, 1, lowest=lowest
-        )
-        return [prompt, *prompts][best[0]], float(all_losses[best[0]])
-
-    def _losses(
-        self, prompts: list[Ids], *, reachable_only: bool = False
-    ) -> Search[NDArray[np.float64]]:
-        losses: NDArray[np.float64] = yield Losses(
-            prompts, self.block.reference_ids, reachable_only=reachable_only
-        )
-        return losses
+        losses = yield from self.block.losses(prompts)
+        all_prompts, all_losses = [prompt, *prompts], np.array([loss, *losses])
+        (best,) = yield from self.block.top(all_prompts, all_losses, 1)
+        return all_prompts[best], float(all_losses[best])
 
     def _kept(
         self,
@@ -206,32 +213,3 @@ class MultiSearch:
         }
         trace.append(step)
         return moved
-
-
-@dataclass(frozen=True)
-class Uniform:
-    """Changes that nothing guides: every free position, every allowed token."""
-
-    block: Block
-    allowed: Ids
-
-    @property
-    def chances(self) -> NDArray[np.float64]:
-        """The same for every position that may be changed."""
-        free = self.block.policy.movable.astype(np.float64)
-        return np.divide(free, max(1.0, free.sum()))
-
-    def tokens(self, positions: Sequence[int]) -> Mapping[int, Ids]:
-        """Return all tokens that may be written."""
-        policy = self.block.policy
-        return {i: policy.writable(i, self.allowed) for i in positions}
-
-
-def look_nowhere(block: Block, allowed: Ids) -> Look:
-    """Return a `Look` that asks for nothing: for the random control."""
-
-    def look(prompt: Ids) -> Search[Source]:
-        return Uniform(block, allowed)
-        yield  # a search that asks for nothing
-
-    return look

@@ -1,13 +1,42 @@
-"""What the options of attacks on a block of tokens have in common."""
+"""What attacks that search for each example by itself have in common."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Annotated, Literal, TypeVar
 
 import pydantic
 
-from harness.api import BlockBudget, Options
+from harness import search
+from harness.api import Adversarial, Attack, AttackContext, Options
 from harness.base import Positive
+from harness.data import Example, ExampleSets
+from harness.subject import Subject
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+class GuidedAttack(Attack[OptionsT]):
+    """Searches for each example by itself, where a `Guide` says what to try.
+
+    The searches of many examples advance together, so that their passes share batches.
+    """
+
+    controls = ("random", "permuted")
+    blinds = ("uniform",)
+
+    def run(
+        self, subject: Subject, examples: ExampleSets, context: AttackContext
+    ) -> Iterator[Adversarial]:
+        searches = (self.search_for(subject, one, context) for one in examples.test)
+        yield from search.lockstep(subject, searches)
+
+    @abstractmethod
+    def search_for(
+        self, subject: Subject, example: Example, context: AttackContext
+    ) -> search.Search[Adversarial]:
+        """Return the search for one example; `Guide` takes the context."""
 
 
 class BlockOptions(Options):
@@ -17,6 +46,8 @@ class BlockOptions(Options):
     """What may change: every token of the prompt, or tokens put before or after it."""
     tokens: Positive = 20
     """How many tokens are put before or after the prompt."""
+    flips: Positive | None = None
+    """How many tokens may differ from the first ones; by default, all of the block."""
     start: Annotated[str, pydantic.Field(min_length=1)] | None = None
     """The text that fills a prefix or suffix at first, repeated or cut to length; by
     default its tokens are drawn."""
@@ -28,14 +59,16 @@ class BlockOptions(Options):
     reachable_only: bool = False
     """Choose only among prompts that some text encodes to."""
 
-    def layout(self, **more: Any) -> BlockBudget:
-        """Return how the search is laid out; `more` are its other fields."""
-        return BlockBudget(
-            positions=self.positions,
-            tokens=self.tokens if self.positions != "prompt" else 0,
-            steps=self.steps,
-            start=self.start,
-            target=self.target,
-            reachable_only=self.reachable_only,
-            **more,
-        )
+
+BlockOptionsT = TypeVar("BlockOptionsT", bound=BlockOptions)
+
+
+class BlockAttack(GuidedAttack[BlockOptionsT]):
+    """Searches over a block of tokens, any of which may change at every step."""
+
+    def unbounded(self, prompt_tokens: int) -> BlockOptionsT | None:
+        free = self.options.model_copy(update={"positions": "prompt", "flips": None})
+        return None if free == self.options else free
+
+    def longer(self) -> BlockOptionsT | None:
+        return self.options.model_copy(update={"steps": 2 * self.options.steps})

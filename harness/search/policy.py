@@ -45,15 +45,21 @@ class FlipPolicy:
 
     @classmethod
     def of(
-        cls, subject: Subject, example: Example, rules: TokenRules | None = None
+        cls,
+        subject: Subject,
+        example: Example,
+        rules: TokenRules | None = None,
+        flips: int | None = None,
     ) -> FlipPolicy:
         """Apply rules, those of the subject by default, to an example's prompt.
 
-        One token may always change: a share is not meant to forbid all.
+        No more than `flips` tokens may change, and no more than a share that the rules
+        allow; one may always change: a share is not meant to forbid all.
         """
         rules, movable = rules or subject.vocabulary.rules, example.free
         share = 1.0 if rules.max_changed is None else rules.max_changed
         most = max(1, int(share * movable.sum() + ROUNDING))
+        most = most if flips is None else min(most, flips)
         if rules.keep_stop_words:
             movable = movable & ~subject.vocabulary.stop_words(example.prompt_ids)
         return cls(subject, np.asarray(example.prompt_ids), movable, most, rules)

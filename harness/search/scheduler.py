@@ -19,52 +19,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from harness.api import Budget
     from harness.base import Ids
-    from harness.data import Example, ExampleSets
     from harness.subject import Subject
-
-
-def passes(
-    subject: Subject, budget: Budget, example: Example, draft: Subject | None = None
-) -> float:
-    """Return how many forward passes cost as many FLOPs as a budget for an example.
-
-    `draft` is the model that the budget's draft passes go through, if there are any.
-    """
-    block, inserted = budget.block, budget.trigger or budget.block
-    prompt = len(example.prompt_ids) + (inserted.tokens if inserted else 0)
-    reference = len(example.reference_ids)
-    if block is not None and block.target is not None:
-        reference = len(subject.encode(block.target))
-    forward, backward = subject.pass_flops(prompt, reference)
-    count = budget.forward + budget.backward * backward / forward
-    if block is not None and draft is not None:
-        drafted, _ = draft.pass_flops(prompt, reference)
-        count += block.draft_forward * drafted / forward
-    return count
 
 
 def shares(total: int, parts: int) -> list[int]:
     """Split a number into so many that differ by 1 at most."""
     ends = [total * i // parts for i in range(parts + 1)]
     return [after - before for before, after in pairwise(ends)]
-
-
-def trigger_passes(subject: Subject, budget: Budget, examples: ExampleSets) -> float:
-    """Return how many forward passes the whole search for a trigger may cost.
-
-    A budget is stated for as many prompts as the attack uses at most; where the suite
-    gives fewer, the attack spends less, and so may its control.
-    """
-    trigger = budget.trigger
-    assert trigger is not None
-    sweeps = trigger.starts * trigger.sweeps
-    whole = budget.examples * passes(subject, budget, examples.test[0])
-    searching = whole - sweeps * trigger.validation_prompts
-    given = min(1.0, len(examples.search) / trigger.search_prompts)
-    chosen_on = min(trigger.validation_prompts, len(examples.validation))
-    return searching * given + sweeps * chosen_on
 
 
 T = TypeVar("T")
@@ -79,8 +41,6 @@ class Losses:
 
     prompts: Sequence[Ids]
     reference_ids: Ids
-    by: Subject | None = None
-    """Whose loss it is, if not that of the subject that is attacked."""
     reachable_only: bool = False
     """Whether it is NaN where no text encodes to the prompt."""
 
@@ -102,7 +62,6 @@ class Top:
     losses: NDArray[np.float64]
     k: int
     lowest: bool = False
-    by: Subject | None = None
 
 
 Request = Losses | Gradients | Top
@@ -167,8 +126,6 @@ class Spent:
     """Forward passes of one sequence, those that a gradient needs included."""
     gradients: int = 0
     """Backward passes of one sequence."""
-    draft_passes: int = 0
-    """Forward passes of one sequence by another model than the one attacked."""
 
     def count(self, search: Search[T]) -> Search[T]:
         """Run a search within another, counting what it asks for."""
@@ -184,30 +141,27 @@ class Spent:
 
     def _add(self, request: Request) -> None:
         match request:
-            case Losses(prompts, by=None):
-                self.passes += len(prompts)
             case Losses(prompts):
-                self.draft_passes += len(prompts)
+                self.passes += len(prompts)
             case Gradients(prompts):
                 self.passes += len(prompts)
                 self.gradients += len(prompts)
 
 
 def _answers(subject: Subject, requests: Sequence[Request]) -> list[Any]:
-    """Answer requests, those of a kind and a subject by one call."""
+    """Answer requests, those of a kind by one call."""
     answers: list[Any] = [None] * len(requests)
     calls: dict[Any, list[int]] = {}
     choices: dict[int, Any] = {}
     for i, request in enumerate(requests):
         match request:
-            case Losses(by=by, reachable_only=only):
-                calls.setdefault(((by or subject).losses, only), []).append(i)
+            case Losses(reachable_only=only):
+                calls.setdefault((subject.losses, only), []).append(i)
             case Gradients():
                 calls.setdefault((subject.gradients, False), []).append(i)
-            case Top(prompts, reference, losses, k):
-                by = request.by or subject
-                choices[i] = by.choice(
-                    prompts, reference, losses, k, lowest=request.lowest
+            case Top(prompts, reference, losses, k, lowest):
+                choices[i] = subject.choice(
+                    prompts, reference, losses, k, lowest=lowest
                 )
     for i, chosen in zip(choices, together([*choices.values()]), strict=True):
         answers[i] = chosen

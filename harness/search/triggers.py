@@ -1,4 +1,4 @@
-"""The loop that attacks with a universal trigger share: what they try differs.
+"""Search one trigger for all prompts.
 
 One trigger is written before every prompt. It is searched on one set of prompts, the
 best of several starts is chosen on a second, and a third says what it is worth
@@ -7,18 +7,20 @@ best of several starts is chosen on a second, and a third says what it is worth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.base import CellError
+from harness.search.guide import Spared, token_gains
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from harness.api import AttackContext
     from harness.base import Ids
     from harness.data import Example
     from harness.subject import Subject
@@ -41,7 +43,7 @@ class Batch:
 
     def losses(self, triggers: Sequence[Trigger]) -> NDArray[np.float64]:
         """Return the mean loss [T] over the examples, in nats/token."""
-        losses = self.subject.losses(*self._inputs(triggers))
+        losses = self.subject.losses(*self.inputs(triggers))
         means: NDArray[np.float64]
         means = losses.reshape(len(triggers), len(self.examples)).mean(axis=1)
         return means
@@ -53,30 +55,27 @@ class Batch:
 
         As `Subject.top` does: where rounding could decide, triggers are scored again.
         """
-        return self.subject.top(*self._inputs(triggers), losses, k)
+        return self.subject.top(*self.inputs(triggers), losses, k)
 
     def gradient(self, trigger: Trigger) -> Tensor:
         """Return the mean over the examples of dL/d(embedding) [m, d] of a trigger."""
         import torch
 
-        gradients = self.subject.gradients(*self._inputs([trigger]))
+        gradients = self.subject.gradients(*self.inputs([trigger]))
         own = [
             gradient[example.protected : example.protected + len(trigger)]
             for gradient, example in zip(gradients, self.examples, strict=True)
         ]
         return torch.stack(own).mean(dim=0)
 
-    def _inputs(self, triggers: Iterable[Trigger]) -> tuple[list[Ids], list[Ids]]:
+    def inputs(self, triggers: Iterable[Trigger]) -> tuple[list[Ids], list[Ids]]:
+        """Return the prompts with each trigger, trigger by trigger, and references."""
         pairs = [
             (with_trigger(example, trigger), example.reference_ids)
             for trigger in triggers
             for example in self.examples
         ]
         return [prompt for prompt, _ in pairs], [reference for _, reference in pairs]
-
-
-Propose = Callable[[Batch, Trigger, int, "np.random.Generator"], "Iterable[int]"]
-"""Return the tokens to try at one place of a trigger: (batch, trigger, place, rng)."""
 
 
 @dataclass(frozen=True)
@@ -87,16 +86,20 @@ class Found:
     trace: tuple[Mapping[str, Any], ...]
 
 
-@dataclass(frozen=True)
+@dataclass
 class TriggerSearch:
-    """Looks for the trigger that raises the mean loss most."""
+    """Looks for the trigger that raises the mean loss most.
+
+    Blindly, for the random control, the tokens tried at a place are uniform draws, as
+    many more of them as its gradients would have cost.
+    """
 
     subject: Subject
     search: Sequence[Example]
     """What the trigger is searched on."""
     validation: Sequence[Example]
     """What the best start is chosen on."""
-    propose: Propose
+    context: AttackContext
     tokens: int
     """Length of the trigger."""
     starts: int
@@ -105,28 +108,76 @@ class TriggerSearch:
     """Sweeps over all batches and places from one start, at most."""
     batch_prompts: int
     """Search examples that share a loss; a sweep goes over all of them."""
+    candidates: int
+    """Tokens tried at each place, besides the one that is there."""
+    scaled: bool = True
+    """Whether gains are divided by the squared distance of tokens."""
     beam_width: int = 1
     """Triggers kept from place to place."""
 
-    def run(self, rng: Callable[..., np.random.Generator]) -> Found:
+    def __post_init__(self) -> None:
+        self._spared = Spared(self.context)
+
+    def run(self) -> Found:
         """Return the best trigger on the validation prompts.
 
-        `rng(*key)` gives the stream of each start. A start from which a whole sweep
-        brings nothing is over; the sweeps it leaves go to further starts, so that the
-        whole costs `starts * sweeps` sweeps.
+        A start from which a whole sweep brings nothing is over; the sweeps it leaves go
+        to further starts, so that the whole costs `starts * sweeps` sweeps.
         """
         if not self.search or not self.validation:
             raise CellError("a universal trigger needs search and validation examples")
+        if self.context.blind == "text":
+            return self._best_text()
         found: list[Found] = []
         left = self.starts * self.sweeps
         while left > 0:
-            start = len(found)
-            one, used = self._climb(start, rng("start", start), min(left, self.sweeps))
+            start, rng = len(found), self.context.rng("start", len(found))
+            one, used = self._climb(start, rng, min(left, self.sweeps))
             found.append(one)
             left -= used
         triggers = [one.trigger for one in found]
         batch = Batch(self.subject, self.validation)
         return found[batch.top(triggers, batch.losses(triggers), 1)[0]]
+
+    def _best_text(self) -> Found:
+        """Return the best of so many pieces of documents as the search would pay for.
+
+        Pieces of the search documents come first, then those of the validation
+        documents, each in random order and none twice.
+        """
+        pools = (
+            _pieces(self.search, self.tokens),
+            _pieces(self.validation, self.tokens),
+        )
+        rng = self.context.rng("text")
+        drawn = [pool[i] for pool in pools for i in rng.permutation(len(pool))]
+        drawn = drawn[: max(1, int(self._passes() / len(self.validation)))]
+        if not drawn:
+            raise CellError("no document is as long as the trigger")
+        triggers = [trigger for trigger, _, _ in drawn]
+        batch = Batch(self.subject, self.validation)
+        losses = batch.losses(triggers)
+        best = batch.top(triggers, losses, 1)[0]
+        trigger, example, start = drawn[best]
+        step = {
+            "step": 1,
+            "loss": float(losses[best]),
+            "drawn": len(drawn),
+            "document": example.document_id,
+            "start": start,
+        }
+        return Found(trigger, (step,))
+
+    def _passes(self) -> float:
+        """Return how many forward passes cost as much as the whole search may."""
+        [[prompt], [reference]] = Batch(self.subject, self.search[:1]).inputs(
+            [(0,) * self.tokens]
+        )
+        forward, backward = self.subject.pass_flops(len(prompt), len(reference))
+        gradients = self.tokens * self.context.gradients * (1 + backward / forward)
+        tried = 1 + self.candidates * (1 + (self.tokens - 1) * self.beam_width)
+        sweep = len(self.search) * (tried + gradients) + len(self.validation)
+        return self.starts * self.sweeps * sweep
 
     def _climb(
         self, start: int, rng: np.random.Generator, sweeps: int
@@ -161,9 +212,29 @@ class TriggerSearch:
         known = {trigger: float(batch.losses([trigger])[0])}
         beam = [trigger]
         for place in range(self.tokens):
-            tokens = list(self.propose(batch, beam[0], place, rng))
+            tokens = self._tokens(batch, beam[0], place, rng)
             beam = self._extend(batch, beam, place, tokens, known)
         return beam[0], known[beam[0]]
+
+    def _tokens(
+        self, batch: Batch, trigger: Trigger, place: int, rng: np.random.Generator
+    ) -> list[int]:
+        """Return the tokens to try at a place: those of highest gain, or draws."""
+        if self.context.blind:
+            example = batch.examples[0]
+            length = len(example.prompt_ids) + len(trigger)
+            count = self.candidates + self._spared.instead(
+                self.subject, length, example.reference_ids
+            )
+            allowed = self.subject.vocabulary.allowed
+            others = allowed[allowed != trigger[place]]
+            drawn = rng.choice(others, min(count, len(others)), replace=False)
+            return [int(token) for token in drawn]
+        gradient = batch.gradient(trigger)[place][None]
+        here = np.array([trigger[place]])
+        [gains] = token_gains(self.subject, here, gradient, scaled=self.scaled)
+        values, tokens = gains.topk(min(self.candidates, len(gains)))
+        return [int(token) for token in tokens[values > -np.inf]]
 
     def _extend(
         self,
@@ -197,3 +268,17 @@ def _changes(before: Trigger, after: Trigger) -> list[dict[str, int]]:
         for place, (old, new) in enumerate(zip(before, after, strict=True))
         if old != new
     ]
+
+
+def _pieces(
+    examples: Sequence[Example], tokens: int
+) -> list[tuple[Trigger, Example, int]]:
+    """Return all different pieces of the documents, special tokens left out."""
+    pieces: dict[Trigger, tuple[Trigger, Example, int]] = {}
+    for example in examples:
+        own = [example.prompt_ids[example.protected :], example.reference_ids]
+        ids = [int(token) for token in np.concatenate(own)]
+        for start in range(len(ids) - tokens + 1):
+            piece = tuple(ids[start : start + tokens])
+            pieces.setdefault(piece, (piece, example, start))
+    return list(pieces.values())

@@ -17,14 +17,12 @@ from harness.api import (
     Peers,
     Scene,
 )
-from harness.base import CellError, unknown_name
+from harness.base import CellError, Ids, unknown_name
 from harness.data import ExampleSets
+from harness.subject import Subject
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from harness.base import Ids
-    from harness.subject import Subject
 
 AVERAGE = "average"
 
@@ -59,6 +57,7 @@ class Adaptive(Attack[AdaptiveOptions]):
         """Return the attack with the one that it steers."""
         own = Adaptive(self.options)
         own._steered = scene.attacks[self.options.of].placed(scene)
+        own.blinds = own._steered.blinds
         through = self.options.through
         own._arms = scene.arms if through == AVERAGE else (through,)
         return own
@@ -68,9 +67,13 @@ class Adaptive(Attack[AdaptiveOptions]):
     ) -> Iterator[Adversarial]:
         if self._steered is None or context.peers is None:
             raise CellError("adaptive needs a suite with other arms around it")
-        view = subject.with_gradients_from(_Steering(context.peers, self._arms))
-        own = replace(context, budget=None, matched=None, peers=None)
-        yield from self._steered.run(view, examples, own)
+        if not context.blind:
+            steering = _Steering(context.peers, self._arms)
+            subject = subject.with_gradients_from(steering)
+        own = replace(
+            context, budget=None, matched=None, peers=None, gradients=len(self._arms)
+        )
+        yield from self._steered.run(subject, examples, own)
 
     def budget(self, examples: int) -> Budget:
         """Return the budget of what it steers, each gradient taken on every arm."""

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
 from harness.api import Adversarial, Attack, AttackContext, Budget, Options
-from harness.base import CellError
+from harness.base import CellError, Ids
 from harness.data import ExampleSets
+from harness.subject import Subject
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from harness.base import Ids
-    from harness.subject import Subject
 
 
 class Permuted(Attack[Options]):

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import pydantic
 
-from harness import hookimpl
+from harness import hookimpl, search
 from harness.api import Adversarial, Attack, AttackContext, Budget, Options
 from harness.base import Positive
 from harness.data import Example, ExampleSets
-
-if TYPE_CHECKING:
-    from harness.search import Search
-    from harness.subject import Subject
+from harness.subject import Subject
 
 
 class QueryOptions(Options):
@@ -45,27 +42,20 @@ class Query(Attack[QueryOptions]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        import numpy as np
-
-        from harness.search import Learner, bigrams_of, flip_search, lockstep, shares
-
         allowed = subject.vocabulary.allowed
-        texts = [np.r_[x.prompt_ids, x.reference_ids] for x in examples.search]
-        bigrams = bigrams_of(texts, allowed)
+        texts = [[*x.prompt_ids, *x.reference_ids] for x in examples.search]
+        bigrams = search.bigrams_of(texts, allowed)
+        clean, flips = 1, self.options.flips
+        counts = search.shares(self.options.queries - clean, flips)
 
-        def search(example: Example) -> Search[Adversarial]:
-            clean, flips = 1, self.options.flips
-            counts = shares(self.options.queries - clean, flips)
-            learner = Learner(
-                allowed,
-                bigrams,
-                context.rng(example.id),
-                iter(counts),
-                self.options.round_size,
+        def search_for(example: Example) -> search.Search[Adversarial]:
+            rng = context.rng(example.id)
+            learner = search.Learner(
+                bigrams, rng, iter(counts), self.options.round_size
             )
-            return flip_search(subject, example, learner, flips=flips)
+            return search.flip_search(subject, example, learner, flips=flips)
 
-        yield from lockstep(subject, map(search, examples.test))
+        yield from search.lockstep(subject, map(search_for, examples.test))
 
     def budget(self, examples: int) -> Budget:
         """Return the cost of an example, near ties that are scored again left out."""

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
-from harness import hookimpl
-from harness.api import (
-    Adversarial,
-    Attack,
-    AttackContext,
-    BlockBudget,
-    Budget,
-    Options,
-    TriggerBudget,
-)
+from harness import hookimpl, search
+from harness.api import Adversarial, Attack, AttackContext, Budget, Options
 from harness.base import Positive
 from harness.data import Example, ExampleSets
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from harness.base import Ids
-    from harness.search import Batch, Flip, Pool, Search, State, Trigger
-    from harness.subject import Subject
+from harness.subject import Subject
 
 
 class RandomOptions(Options):
@@ -39,10 +25,11 @@ class RandomOptions(Options):
 class Random(Attack[RandomOptions]):
     """Verifies uniform draws of (position, token) and keeps the best.
 
-    As the control of another attack it accepts flips by the same rule, and spends on
-    forward passes alone what that attack spends in FLOPs. If what it controls is a
-    universal trigger, the tokens tried at each place of the trigger are uniform draws;
-    if it is a block of tokens, so are the changes that are tried of it.
+    As a control it is a blind run of the attack that it accompanies: the same search,
+    with uniform draws where the attack follows its gradient, and as many more of them
+    as the gradients would have cost. An attack that cannot run blind, since nothing
+    guides it or by itself, is accompanied by flips of as many positions instead, at as
+    many FLOPs as its budget.
     """
 
     name = "random"
@@ -53,15 +40,16 @@ class Random(Attack[RandomOptions]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
+        matched = context.matched
+        if matched is not None and "uniform" in matched.blinds:
+            blind = replace(context, budget=None, matched=None, blind="uniform")
+            yield from matched.run(subject, examples, blind)
+            return
         budget = context.budget or self.budget(len(examples.test))
-        if budget.trigger is not None:
-            yield from _write_trigger(
-                subject, examples, context, budget, budget.trigger
-            )
-        elif budget.block is not None:
-            yield from _write_block(subject, examples, context, budget, budget.block)
-        else:
-            yield from self._flip_tokens(subject, examples, context, budget)
+        own = replace(context, blind="uniform", gradients=0)
+        yield from search.lockstep(
+            subject, (self._search(subject, x, own, budget) for x in examples.test)
+        )
 
     def budget(self, examples: int) -> Budget:
         """Return the cost of an example, near ties that are scored again left out."""
@@ -78,149 +66,17 @@ class Random(Attack[RandomOptions]):
             return f"{matched.name} spends nothing that could be matched"
         return None
 
-    def _flip_tokens(
-        self,
-        subject: Subject,
-        examples: ExampleSets,
-        context: AttackContext,
-        budget: Budget,
-    ) -> Iterator[Adversarial]:
-        from harness.search import flip_search, lockstep, passes, shares
-
-        flips = budget.flips or self.options.flips
-
-        def search(example: Example) -> Search[Adversarial]:
-            clean = 1
-            drawn = max(0, int(passes(subject, budget, example)) - clean)
-            draw = _Draw(context.rng(example.id), iter(shares(drawn, flips)))
-            return flip_search(subject, example, draw, flips=flips)
-
-        return lockstep(subject, map(search, examples.test))
-
-
-def _write_trigger(
-    subject: Subject,
-    examples: ExampleSets,
-    context: AttackContext,
-    budget: Budget,
-    trigger: TriggerBudget,
-) -> Iterator[Adversarial]:
-    from harness.search import TriggerSearch, passes, with_trigger
-
-    search = examples.search[: trigger.search_prompts]
-    validation = examples.validation[: trigger.validation_prompts]
-    whole = budget.examples * passes(subject, budget, examples.test[0])
-    found = TriggerSearch(
-        subject,
-        search,
-        validation,
-        _Tokens(_tokens_at_a_place(whole, trigger)),
-        tokens=trigger.tokens,
-        starts=trigger.starts,
-        sweeps=trigger.sweeps,
-        batch_prompts=trigger.search_prompts,
-    ).run(context.rng)
-    for example in examples.test:
-        prompt = with_trigger(example, found.trigger)
-        yield Adversarial(example.id, prompt, found.trace)
-
-
-def _write_block(
-    subject: Subject,
-    examples: ExampleSets,
-    context: AttackContext,
-    budget: Budget,
-    layout: BlockBudget,
-) -> Iterator[Adversarial]:
-    from harness.models import draft_of
-    from harness.search import (
-        Block,
-        BlockSearch,
-        MultiSearch,
-        lockstep,
-        look_nowhere,
-        passes,
-        shares,
-    )
-
-    draft = draft_of(subject, layout.draft) if layout.draft is not None else None
-
-    def search(example: Example) -> Search[Adversarial]:
-        rng = context.rng(example.id)
-        start = 1
-        affordable = int(passes(subject, budget, example, draft))
-        counts = shares(affordable - start, layout.steps)
-        block = Block.of(subject, example, layout, rng)
-        allowed = subject.vocabulary.allowed
-        if layout.many_at_once:
-            look = look_nowhere(block, allowed)
-            whole = layout.positions == "prompt"
-            counts = shares(affordable - start - whole, layout.steps)
-            many = MultiSearch(block, look, counts, rng, allowed, draw_start=whole)
-            return many.run(example.id)
-        draw = _DrawFromAll(allowed, rng)
-        return BlockSearch(subject, block, layout, draw, counts, rng).run(example.id)
-
-    return lockstep(subject, map(search, examples.test))
-
-
-def _tokens_at_a_place(passes: float, trigger: TriggerBudget) -> int:
-    """Return how many tokens to try where the whole search may cost so many passes."""
-    in_sweep = passes / (trigger.starts * trigger.sweeps) - trigger.validation_prompts
-    start = 1
-    triggers = in_sweep / trigger.search_prompts - start
-    return max(1, round(triggers / trigger.tokens))
-
-
-@dataclass(frozen=True)
-class _Draw:
-    """Verifies uniform flips, so many at each step."""
-
-    rng: np.random.Generator
-    counts: Iterator[int]
-
-    def __call__(self, pool: Pool) -> Search[None]:
-        from harness.search import draw_flips
-
-        allowed = pool.subject.vocabulary.allowed
-        yield from pool.verify(
-            draw_flips(pool.state, allowed, self.rng, next(self.counts))
-        )
-
-
-@dataclass(frozen=True)
-class _DrawFromAll:
-    """Proposes uniform flips of a block."""
-
-    allowed: Ids
-    rng: np.random.Generator
-
-    def __call__(self, state: State, count: int) -> Search[list[Flip]]:
-        import numpy as np
-
-        from harness.search import draw_from_lists
-
-        lists = {}
-        for i in map(int, np.flatnonzero(state.free)):
-            writable = state.policy.writable(i, self.allowed)
-            lists[i] = writable[writable != state.prompt_ids[i]]
-        return draw_from_lists(lists, self.rng, count)
-        yield  # a search that asks for nothing
-
-
-@dataclass(frozen=True)
-class _Tokens:
-    """Proposes uniform tokens for a place of a trigger."""
-
-    count: int
-
-    def __call__(
-        self, batch: Batch, trigger: Trigger, place: int, rng: np.random.Generator
-    ) -> list[int]:
-        allowed = batch.subject.vocabulary.allowed
-        others = allowed[allowed != trigger[place]]
-        drawn = rng.choice(others, min(self.count, len(others)), replace=False)
-        return [int(token) for token in drawn]
+    def _search(
+        self, subject: Subject, example: Example, context: AttackContext, budget: Budget
+    ) -> search.Search[Adversarial]:
+        clean, flips = 1, budget.flips or self.options.flips
+        prompt, reference = example.prompt_ids, example.reference_ids
+        forward, backward = subject.pass_flops(len(prompt), len(reference))
+        passes = int(budget.forward + budget.backward * backward / forward)
+        counts = search.shares(max(0, passes - clean), flips)
+        guide = search.Guide(subject, reference, context)
+        explore = search.Explorer(guide, iter(counts), context.rng(example.id))
+        return search.flip_search(subject, example, explore, flips=flips)
 
 
 @hookimpl

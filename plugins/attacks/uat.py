@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from harness import hookimpl
-from harness.api import (
-    Adversarial,
-    Attack,
-    AttackContext,
-    Budget,
-    Options,
-    TriggerBudget,
-)
+from harness import hookimpl, search
+from harness.api import Adversarial, Attack, AttackContext, Budget, Options
 from harness.base import Positive
 from harness.data import ExampleSets
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from harness.search import Batch, Trigger
-    from harness.subject import Subject
+from harness.subject import Subject
 
 
 class UATOptions(Options):
@@ -62,26 +50,27 @@ class UAT(Attack[UATOptions]):
     Options = UATOptions
     uses_search_examples = True
     controls = ("random", "permuted", "benign")
+    blinds = ("uniform", "text")
 
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        from harness.search import TriggerSearch, with_trigger
-
         options = self.options
-        found = TriggerSearch(
+        found = search.TriggerSearch(
             subject,
             examples.search[: options.search_prompts],
             examples.validation[: options.validation_prompts],
-            self._propose,
+            context,
             tokens=options.trigger_tokens,
             starts=options.restarts,
             sweeps=options.sweeps,
             batch_prompts=options.batch_prompts,
+            candidates=options.candidates,
+            scaled=options.candidates_from == "scaled",
             beam_width=options.beam_width,
-        ).run(context.rng)
+        ).run()
         for example in examples.test:
-            prompt = with_trigger(example, found.trigger)
+            prompt = search.with_trigger(example, found.trigger)
             yield Adversarial(example.id, prompt, found.trace)
 
     def budget(self, examples: int) -> Budget:
@@ -96,37 +85,12 @@ class UAT(Attack[UATOptions]):
         return Budget(
             forward=_share(sweeps * (forward + options.validation_prompts), examples),
             backward=_share(sweeps * options.search_prompts * places, examples),
-            trigger=TriggerBudget(
-                tokens=places,
-                starts=options.restarts,
-                sweeps=options.sweeps,
-                search_prompts=options.search_prompts,
-                validation_prompts=options.validation_prompts,
-            ),
-            examples=examples,
         )
 
     def longer(self) -> UATOptions | None:
         options = self.options
         more = {"restarts": 2 * options.restarts, "sweeps": 2 * options.sweeps}
         return options.model_copy(update=more)
-
-    def _propose(
-        self, batch: Batch, trigger: Trigger, place: int, rng: np.random.Generator
-    ) -> list[int]:
-        """Return the tokens of highest first-order gain, `scaled` or not."""
-        import numpy as np
-
-        from harness.search import gains_for_distance
-
-        subject, token = batch.subject, trigger[place]
-        gradient = batch.gradient(trigger)[place]
-        if self.options.candidates_from == "scaled":
-            gains = gains_for_distance(subject, token, gradient)
-        else:
-            gains = subject.gains(np.array([token]), gradient[None])[0]
-        values, tokens = gains.topk(min(self.options.candidates, len(gains)))
-        return [int(token) for token in tokens[values > -np.inf]]
 
 
 def _share(total: int, examples: int) -> int:

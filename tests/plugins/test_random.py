@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from harness.api.attacks import AttackContext
+from harness import search
+from harness.api import Attack, AttackContext, Budget
 from harness.data.document import ExampleSets
 from harness_plugins.attacks.hotflip import HotFlip
 from harness_plugins.attacks.random import Random, RandomOptions
@@ -10,9 +11,10 @@ from harness_plugins.attacks.uat import UAT, UATOptions
 pytestmark = pytest.mark.transformers5
 
 
-def attack(subject, examples, budget=None, **options):
+def attack(subject, examples, matched=None, **options):
     sets = examples if isinstance(examples, ExampleSets) else ExampleSets(examples)
-    context = AttackContext("cell", budget)
+    budget = matched.budget(len(sets.test)) if matched else None
+    context = AttackContext("cell", budget, matched)
     results = Random(RandomOptions(**options)).run(subject, sets, context)
     return {found.example_id: found for found in results}
 
@@ -44,18 +46,80 @@ def test_its_own_budget_is_what_it_spends(letter_subject, letter_examples):
     assert len(found.trace) <= 3
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"candidates": 3}, {"candidates_from": "gradient", "beam_width": 2}],
+    ids=str,
+)
 def test_as_a_control_it_spends_the_flops_of_what_it_matches(
-    letter_subject, letter_examples
+    options, letter_subject, letter_examples
 ):
     subject, examples = letter_subject(), letter_examples(3, prompt=12)
+    hotflip = HotFlip(HotFlip.Options(**options))
     with subject.metered() as spent:
-        list(HotFlip().run(subject, ExampleSets(examples), AttackContext("cell")))
+        list(hotflip.run(subject, ExampleSets(examples), AttackContext("cell")))
 
     with subject.metered() as control:
-        found = attack(subject, examples, HotFlip().budget(3), flips=1)
+        found = attack(subject, examples, hotflip, flips=1)
 
-    assert control.flops_whole == pytest.approx(spent.flops_whole, rel=0.02)
-    assert max(len(one.trace) for one in found.values()) == 5  # as many flips, too
+    assert control.flops_whole == pytest.approx(spent.flops_whole, rel=0.04)
+    changed = [(found[x.id].prompt_ids != x.prompt_ids).sum() for x in examples]
+    assert max(changed) == 5  # as many flips, too
+
+
+class Stranger(Attack):
+    """An attack that knows nothing of guides."""
+
+    name = "stranger"
+
+    def run(self, subject, examples, context):
+        raise AssertionError("it cannot run blind")
+
+    def budget(self, examples):
+        return Budget(forward=40, backward=20, flips=3)
+
+
+def test_an_attack_that_cannot_run_blind_is_matched_by_flips(
+    letter_subject, letter_examples
+):
+    subject, (example,) = letter_subject(), letter_examples(1, prompt=12)
+
+    with subject.metered() as spent:
+        found = attack(subject, [example], Stranger())[example.id]
+
+    forward, backward = subject.pass_flops(12, 3)
+    whole = 40 * forward + 20 * backward
+    assert spent.flops_whole == pytest.approx(whole, rel=0.04)
+    assert len(found.trace) == 3
+
+
+def test_a_strangers_attack_has_a_fair_control_by_one_line(
+    letter_subject, letter_examples
+):
+    class OneStep(Stranger):
+        """Verifies ten flips that a guide proposes."""
+
+        blinds = ("uniform",)
+
+        def run(self, subject, examples, context):
+            for x in examples.test:
+                guide = search.Guide(subject, x.reference_ids, context)
+                explore = search.Explorer(guide, iter([10]), context.rng(x.id))
+                one = search.flip_search(subject, x, explore, flips=1)
+                yield from search.lockstep(subject, [one])
+
+    subject, examples = letter_subject(), letter_examples(3, prompt=12)
+    sets = ExampleSets(examples)
+    with subject.metered() as spent:
+        own = list(OneStep().run(subject, sets, AttackContext("cell")))
+
+    with subject.metered() as control:
+        found = attack(subject, examples, OneStep())
+
+    assert spent.sequences_backward == 3
+    assert control.sequences_backward == 0
+    assert control.flops_whole == pytest.approx(spent.flops_whole, rel=0.1)
+    assert ids_of(found) != {one.example_id: one.prompt_ids.tolist() for one in own}
 
 
 def test_neither_batch_size_nor_order_changes_a_prompt(letter_subject, letter_examples):
@@ -89,7 +153,7 @@ def test_the_control_of_a_trigger_writes_one_at_the_same_cost(
         list(uat.run(subject, sets, AttackContext("cell")))
 
     with subject.metered() as control:
-        found = attack(subject, sets, uat.budget(3))
+        found = attack(subject, sets, uat)
 
     assert control.flops_whole == pytest.approx(spent.flops_whole, rel=0.1)
     triggers = {tuple(found[x.id].prompt_ids[:3]) for x in test}

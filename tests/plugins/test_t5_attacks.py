@@ -71,7 +71,9 @@ def test_with_every_candidate_one_flip_is_exhaustive_search(subject):
         (example,) = examples(prompt=3, seed=seed)
         prompts = all_flips(example, allowed)
         losses = plain_losses(subject, prompts, example.reference_ids)
-        attack = HotFlip(HotFlipOptions(flips=1, candidates=len(prompts)))
+        attack = HotFlip(
+            HotFlipOptions(flips=1, candidates=len(prompts), candidates_from="gradient")
+        )
 
         found = run(attack, subject, [example])[example.id]
 

@@ -108,8 +108,10 @@ def test_no_more_than_a_share_of_the_prompt_changes(make, example):
     subject = make(max_changed=3.5 / free)
 
     def explore(pool):
-        allowed = subject.vocabulary.allowed[:10]
-        yield from pool.verify(pool.state.possible_flips(allowed))
+        free = map(int, np.flatnonzero(pool.state.free))
+        allowed = subject.vocabulary.allowed[:10].tolist()
+        flips = (Flip(i, token) for i in free for token in allowed)
+        yield from pool.verify(f for f in flips if not pool.state.has(f))
 
     (found,) = lockstep(
         subject, [flip_search(subject, example, explore, flips=free, beam_width=2)]
@@ -186,10 +188,13 @@ def test_drawn_flips_are_permitted_and_uniform_at_a_position(make, example, rule
     state = State(example.prompt_ids, 0.0, policy.movable, policy)
     every = [f for f, p in possible(subject, example) if policy.permits([p])[0]]
     rng = np.random.default_rng(0)
+    allowed = subject.vocabulary.allowed
+    free = map(int, np.flatnonzero(state.free))
+    lists = {i: policy.writable(i, allowed) for i in free}
     counts = dict.fromkeys(every, 0)
 
     for _ in range(150):
-        drawn = draw_flips(state, subject.vocabulary.allowed, rng, 10)
+        drawn = draw_flips(state, lists, rng, 10)
         assert len(set(drawn)) == 10
         for flip in drawn:
             counts[flip] += 1  # a flip that is not permitted is no key
@@ -199,7 +204,7 @@ def test_drawn_flips_are_permitted_and_uniform_at_a_position(make, example, rule
     expected = sum(own) / len(own)
     chi_square = sum((n - expected) ** 2 / expected for n in own)
     assert abs(chi_square - (len(own) - 1)) < 5 * np.sqrt(2 * len(own))
-    all_of_them = draw_flips(state, subject.vocabulary.allowed, rng, 10**6)
+    all_of_them = draw_flips(state, lists, rng, 10**6)
     assert sorted(all_of_them) == sorted(every)
 
 

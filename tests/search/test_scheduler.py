@@ -150,7 +150,9 @@ def test_neither_width_nor_batch_size_changes_prompts_or_traces(
             assert other[name].prompt_ids.tolist() == one.prompt_ids.tolist()
             assert len(other[name].trace) == len(one.trace) > 0
             for step, same in zip(one.trace, other[name].trace, strict=True):
-                assert step == pytest.approx(same, rel=1e-4, abs=1e-5)
+                assert step.keys() == same.keys()
+                for key, value in step.items():
+                    assert value == pytest.approx(same[key], rel=1e-4, abs=1e-5)
 
 
 def test_what_is_spent_is_counted(subject):

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.document import Example
+from harness.api import AttackContext
+from harness.data import Example
 from harness.search.triggers import Batch, TriggerSearch, with_trigger
 
 pytestmark = pytest.mark.transformers5
@@ -68,17 +69,19 @@ def test_rounding_does_not_decide_between_triggers(subject):
 
 def test_the_start_is_chosen_on_the_validation_prompts(subject):
     search, validation = (examples_of(subject, 4, seed=s) for s in (1, 2))
+    context = AttackContext("cell")
     loop = TriggerSearch(
         subject,
         search,
         validation,
-        lambda batch, trigger, place, rng: [],  # starts stay what they are
+        context,
         tokens=2,
         starts=6,
         sweeps=1,
         batch_prompts=4,
+        candidates=0,  # starts stay what they are
     )
-    streams = [np.random.default_rng(i) for i in range(6)]
+    streams = [context.rng("start", i) for i in range(6)]
     starts = [s.choice(subject.vocabulary.allowed, 2) for s in streams]
     means = [
         np.mean(
@@ -90,7 +93,7 @@ def test_the_start_is_chosen_on_the_validation_prompts(subject):
         for start in starts
     ]
 
-    found = loop.run(lambda name, start: np.random.default_rng(start))
+    found = loop.run()
 
     assert found.trigger == tuple(starts[int(np.argmax(means))])
 
@@ -99,20 +102,22 @@ def test_sweeps_that_a_start_leaves_go_to_further_starts(subject):
     examples = examples_of(subject, 2, seed=1)
     begun = []
 
-    def rng(name, start):
-        begun.append(start)
-        return np.random.default_rng(start)
+    class Context(AttackContext):
+        def rng(self, name, start):
+            begun.append(start)
+            return super().rng(name, start)
 
     TriggerSearch(
         subject,
         examples,
         examples,
-        lambda batch, trigger, place, rng: [],  # over after a sweep each
+        Context("cell"),
         tokens=1,
         starts=2,
         sweeps=3,
         batch_prompts=2,
-    ).run(rng)
+        candidates=0,  # over after a sweep each
+    ).run()
 
     assert begun == [0, 1, 2, 3, 4, 5]
 

@@ -1,0 +1,210 @@
+"""Which changes of a prompt to try: what its gradient says or, in a control, any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from harness.search.flips import Flip, Pool, State, draw_flips
+from harness.search.scheduler import Gradients, Search
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from harness.api import AttackContext
+    from harness.base import Ids
+    from harness.search.policy import FlipPolicy
+    from harness.subject import Subject
+
+TINY = 1e-6
+"""Squared distances below this share of the largest squared norm are taken for it:
+equal rows of an embedding, up to rounding."""
+UNIFORM_SHARE = 0.1
+"""How often a position is drawn uniformly, whatever its gradient says."""
+LOOKED_AT = 4
+"""How many times as many flips are looked at where only few may be permitted."""
+
+
+class Spared:
+    """The passes that a gradient would have cost, to be spent on candidates instead."""
+
+    def __init__(self, context: AttackContext) -> None:
+        self._gradients, self._owed = context.gradients, 0.0
+
+    def instead(self, subject: Subject, prompt_tokens: int, reference: Ids) -> int:
+        """Return so many forward passes; fractions are carried to the next time."""
+        forward, backward = subject.pass_flops(prompt_tokens, len(reference))
+        self._owed += self._gradients * (1 + backward / forward)
+        whole = int(self._owed)
+        self._owed -= whole
+        return whole
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known of the changes of one prompt before any of them is tried."""
+
+    subject: Subject
+    policy: FlipPolicy
+    prompt_ids: Ids
+    gradient: Tensor | None
+    """Where the loss rises (or, of a target, falls) [n, d]; None says nothing."""
+    spared: int = 0
+    """Passes that no gradient was taken for: so many more candidates are verified."""
+    _lists: dict[int, Ids] = field(default_factory=dict)
+
+    @cached_property
+    def norms(self) -> NDArray[np.float64]:
+        """The norm of the gradient at each position [n], zero where none may change."""
+        free = self.policy.movable
+        if self.gradient is None:
+            return free.astype(np.float64)
+        norms = self.gradient.double().norm(dim=1).cpu().numpy()
+        found: NDArray[np.float64] = np.nan_to_num(norms, posinf=0) * free
+        return found if found.any() else free.astype(np.float64)
+
+    def chances(self, sharpness: float = 1.0) -> NDArray[np.float64]:
+        """Return how likely each position [n] is drawn: by a power of its norm.
+
+        Blindly they are all equally likely, and to a small part always.
+        """
+        free, weights = self.policy.movable, self.norms**sharpness
+        uniform: NDArray[np.float64] = free / max(1, free.sum())
+        if not weights.any():
+            return uniform
+        mixed: NDArray[np.float64]
+        mixed = (1 - UNIFORM_SHARE) * weights / weights.sum() + UNIFORM_SHARE * uniform
+        return mixed
+
+    def lists(
+        self, positions: Iterable[int], top_k: int, *, scaled: bool = False
+    ) -> dict[int, Ids]:
+        """Return the tokens that each position draws from.
+
+        The `top_k` of highest first-order gain, `scaled` or not (the same in all calls
+        for one prompt); all that may be written where there is no gradient.
+        """
+        wanted = [int(i) for i in positions]
+        new = [i for i in wanted if i not in self._lists]
+        if self.gradient is None:
+            allowed = self.subject.vocabulary.allowed
+            self._lists.update((i, self.policy.writable(i, allowed)) for i in new)
+        elif new:
+            values, tokens = self._gains(new, scaled).topk(
+                min(top_k, self.subject.embedding.shape[0])
+            )
+            possible = (values > -torch.inf).cpu().numpy()
+            rows = zip(new, tokens.cpu().numpy(), possible, strict=True)
+            self._lists.update((i, row[kept]) for i, row, kept in rows)
+        return {i: self._lists[i] for i in wanted}
+
+    def flips(self, state: State, count: int, rng: np.random.Generator) -> list[Flip]:
+        """Return the permitted flips of highest first-order gain, or uniform draws.
+
+        Rules that only a whole prompt can break are looked at for `LOOKED_AT` times as
+        many.
+        """
+        free = np.flatnonzero(state.free)
+        if self.gradient is None:
+            return draw_flips(state, self.lists(free, 0), rng, count)
+        gains = self._gains([int(i) for i in free]).flatten()
+        looked = count * (LOOKED_AT if self.policy.rules.reachable_only else 1)
+        values, indices = gains.topk(min(looked, len(gains)))
+        rows = len(self.subject.embedding)
+        best = (divmod(int(i), rows) for i in indices[values > -torch.inf])
+        return state.permitted(Flip(int(free[i]), token) for i, token in best)[:count]
+
+    def gains_of(self, flips: Sequence[Flip]) -> NDArray[np.float64] | None:
+        """Return the first-order gain of each flip; None without a gradient."""
+        if self.gradient is None:
+            return None
+        positions, tokens = np.array(flips, dtype=np.int64).reshape(-1, 2).T
+        written = torch.from_numpy(np.stack([tokens, self.prompt_ids[positions]]))
+        new, old = self.subject.embedding[written.to(self.gradient.device)]
+        gains = ((new - old) * self.gradient[positions]).sum(dim=1)
+        found: NDArray[np.float64] = gains.double().cpu().numpy()
+        return found
+
+    def _gains(self, positions: list[int], scaled: bool = False) -> Tensor:
+        assert self.gradient is not None
+        here = self.prompt_ids[positions], self.gradient[positions]
+        gains = token_gains(self.subject, *here, scaled=scaled)
+        return self.policy.forbid(gains, positions)
+
+
+class Guide:
+    """Looks where changes of a prompt pay: by a gradient, or blindly in a control.
+
+    A blind guide takes no gradient, and no guide takes a second one at the prompt that
+    it looked at last. What it would have cost is spent on candidates instead, so that
+    an attack and its control cost the same: who searches by a guide has a fair control.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        reference_ids: Ids,
+        context: AttackContext,
+        *,
+        lowest: bool = False,
+    ) -> None:
+        """Take the `reference_ids` whose loss is to rise or, if `lowest`, to fall."""
+        self._subject, self._reference_ids = subject, reference_ids
+        self._blind, self._lowest = context.blind is not None, lowest
+        self._spared = Spared(context)
+        self._last: Look | None = None
+
+    def look(self, prompt: Ids, policy: FlipPolicy) -> Search[Look]:
+        """Find out which changes of a prompt to try."""
+        if self._last is None or self._last.prompt_ids is not prompt:
+            gradient = None
+            if not self._blind:
+                (gradient,) = yield Gradients([prompt], self._reference_ids)
+                gradient = -gradient if self._lowest else gradient
+            self._last = Look(self._subject, policy, prompt, gradient)
+            if not self._blind:
+                return self._last
+        spared = self._spared.instead(self._subject, len(prompt), self._reference_ids)
+        return replace(self._last, spared=spared)
+
+
+@dataclass
+class Explorer:
+    """Verifies the flips of a state that a guide finds most promising."""
+
+    guide: Guide
+    counts: Iterator[int]
+    """How many to verify at each state."""
+    rng: np.random.Generator
+
+    def __call__(self, pool: Pool) -> Search[None]:
+        """Verify flips in the pool of a state."""
+        look = yield from self.guide.look(pool.state.prompt_ids, pool.state.policy)
+        count = next(self.counts) + look.spared
+        yield from pool.verify(look.flips(pool.state, count, self.rng))
+        pool.gains = look.gains_of(pool.flips)
+
+
+def token_gains(
+    subject: Subject, tokens: Ids, gradient: Tensor, *, scaled: bool
+) -> Tensor:
+    """Return the first-order gain [n, V] of each token, or that for its distance.
+
+    `gradient` [n, d] is that at the embeddings of `tokens` [n]. A gain is first-order:
+    the farther a token is, the less it says. Dividing by the squared distance prefers
+    what is near enough. It is -inf where `Subject.gains` is.
+    """
+    gains = subject.gains(tokens, gradient)
+    if not scaled:
+        return gains
+    rows = subject.embedding
+    index = torch.tensor(tokens, device=rows.device)
+    squares = subject.squared_norms
+    distances = squares + squares[index][:, None] - 2 * rows[index] @ rows.T
+    return gains / distances.clamp(min=TINY * squares.max())
