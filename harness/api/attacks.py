@@ -141,7 +141,7 @@ class Attack(Plugin[OptionsT]):
     """The attacks that accompany it as controls, at its budget, unless a suite says
     otherwise; none where it is a control itself, or only replays. None stands for those
     that show `search`."""
-    blinds: tuple[Blind, ...] = ()
+    blinds: ClassVar[tuple[Blind, ...]] = ()
     """How it can be run as its own control: it heeds `AttackContext.blind`, as whoever
     searches by a `harness.search.Guide` does. Without `uniform`, its random control
     flips as many tokens as its budget names."""

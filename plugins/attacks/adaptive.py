@@ -12,6 +12,7 @@ from harness.api import (
     Attack,
     AttackContext,
     AttackLabel,
+    Blind,
     Budget,
     Options,
     Peers,
@@ -53,11 +54,15 @@ class Adaptive(Attack[AdaptiveOptions]):
     _arms: tuple[str, ...] = ()
     """Whose gradients are averaged."""
 
+    @property
+    def blinds(self) -> tuple[Blind, ...]:  # type: ignore[override]
+        """Return how the attack that it steers can be run as its own control."""
+        return self._steered.blinds if self._steered else ()
+
     def placed(self, scene: Scene) -> Adaptive:
         """Return the attack with the one that it steers."""
         own = Adaptive(self.options)
         own._steered = scene.attacks[self.options.of].placed(scene)
-        own.blinds = own._steered.blinds
         through = self.options.through
         own._arms = scene.arms if through == AVERAGE else (through,)
         return own

@@ -34,7 +34,7 @@ attacks:
   transfer: {}
   adaptive: {of: hotflip, controls: none}
   average: {attack: adaptive, of: hotflip, through: average, controls: [random]}
-  hotflip: {flips: 2, candidates: 8, controls: none}
+  hotflip: {flips: 2, candidates: 8, candidates_from: gradient, controls: none}
   none: {}
 seeds: [7, 8]
 """
@@ -185,7 +185,7 @@ def test_an_adaptive_attack_follows_the_gradient_of_the_arm_it_names(place, done
         for c in plan.cells
         if (c.variant.arm, c.variant.seed, c.attack) == ("abs", 7, "adaptive")
     )
-    attack = HotFlip(HotFlipOptions(flips=2, candidates=8))
+    attack = HotFlip(HotFlipOptions(flips=2, candidates=8, candidates_from="gradient"))
     view = own.with_gradients_from(baseline.gradients)
     context = AttackContext(seed_key=content_hash(cell.identity))
     for made in attack.run(view, ExampleSets(examples), context):
