@@ -7,7 +7,6 @@ from .attacks import (
     CellKey as CellKey,
     Peers as Peers,
     Scene as Scene,
-    Shows as Shows,
 )
 from .constraints import ArmContext as ArmContext, Constraint as Constraint
 from .description import (

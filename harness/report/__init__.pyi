@@ -1,4 +1,3 @@
 from .building import build as build
-from .content import Report as Report
 from .tables.verdicts import lines as lines
 from .writing import render as render, write_reports as write_reports

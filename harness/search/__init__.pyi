@@ -1,13 +1,10 @@
 from .blocks import Block as Block, BlockSearch as BlockSearch
 from .flips import (
     Flip as Flip,
-    Pool as Pool,
-    State as State,
-    draw_flips as draw_flips,
     flip_search as flip_search,
     succeeded as succeeded,
 )
-from .guide import Explorer as Explorer, Guide as Guide, Look as Look
+from .guide import Explorer as Explorer, Guide as Guide
 from .local import Learner as Learner, bigrams_of as bigrams_of
 from .multi import (
     MultiSearch as MultiSearch,
@@ -30,7 +27,6 @@ from .scheduler import (
     shares as shares,
 )
 from .triggers import (
-    Batch as Batch,
     TriggerSearch as TriggerSearch,
     with_trigger as with_trigger,
 )

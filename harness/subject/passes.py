@@ -14,8 +14,8 @@ import torch
 from harness.base import CellError, Ids
 from harness.subject.causal import CausalNetwork
 from harness.subject.decoding import generate_greedily, predictions
-from harness.subject.fast.network import FastNetwork
 from harness.subject.fast.prefixes import KeyValues, serves
+from harness.subject.fast_network import FastNetwork
 from harness.subject.fingerprint import fingerprint
 from harness.subject.ledger import Meters
 from harness.subject.network import Network

@@ -16,7 +16,7 @@ import pytest
 from harness import report
 from harness.records.record import Record
 from harness.records.samples import read_samples
-from harness.report.content import Label, Missing, Number, Table
+from harness.report.content import Label, Missing, Number, Report, Table
 from harness.report.formats.latex import escape
 from harness.run.folder import RunFolder
 from harness.run.surveying import survey
@@ -49,16 +49,16 @@ HOLES = ONE | {"failed": ("monotone.s1.hotflip",), "absent": ("monotone.s1.rando
 LIMITED = ONE | {"more": "limit: 9"}
 
 
-def _build(run: Path, threshold: float | None = None) -> report.Report:
+def _build(run: Path, threshold: float | None = None) -> Report:
     return report.build(survey(run), threshold)
 
 
-def _table(made: report.Report, key: str) -> Table:
+def _table(made: Report, key: str) -> Table:
     (found,) = [table for table in made.tables if table.key == key]
     return found
 
 
-def _row(made: report.Report, key: str, *names: str) -> dict[str, Any]:
+def _row(made: Report, key: str, *names: str) -> dict[str, Any]:
     """Return a table's row by its first cells; keys are group and title."""
     table = _table(made, key)
     keys = [f"{column.group} {column.title}".strip() for column in table.columns]

@@ -1,1 +1,1 @@
-"""Kernels, caches and recorded passes that make a causal model's passes quick."""
+"""Kernels, caches and recorded passes, of which `fast_network` makes use."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from harness.subject.fast import prefixes
-from harness.subject.fast.network import FastNetwork
+from harness.subject.fast_network import FastNetwork
 from harness.subject.subject import Subject
 
 pytestmark = pytest.mark.transformers5
