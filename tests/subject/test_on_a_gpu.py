@@ -160,13 +160,22 @@ def test_recorded_passes_say_what_unrecorded_ones_do():
             assert torch.equal(one, other)
 
 
-def test_what_was_recorded_in_tf32_is_not_replayed_in_float32(monkeypatch):
+@pytest.fixture
+def matmul():
+    """The settings of matrix products, as they were again afterwards."""
+    settings = torch.backends.cuda.matmul
+    before = settings.allow_tf32
+    yield settings
+    settings.allow_tf32 = before
+
+
+def test_what_was_recorded_in_tf32_is_not_replayed_in_float32(matmul):
     weight = torch.randn(256, 256, device="cuda")
     recorded = Recorded(lambda states: [states @ weight])
     states = torch.randn(64, 256, device="cuda")
     products = []
     for tf32 in (True, False):
-        monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", tf32)
+        matmul.allow_tf32 = tf32
         for _ in range(SEEN_BEFORE_CAPTURE + 2):
             products.append(recorded(states)[0].clone())
         assert torch.equal(products[-1], states @ weight)
