@@ -13,7 +13,7 @@ from .document import (
     content_key as content_key,
     content_of as content_of,
 )
-from .encoding import TextEncoder as TextEncoder
+from .encoding import TextEncoder as TextEncoder, special_ids as special_ids
 from .examples import build_examples as build_examples
 from .overlap import shared_documents as shared_documents
 from .sections import (

@@ -33,7 +33,7 @@ class TextEncoder:
     ) -> None:
         self._tokenizer = tokenizer
         self.encoder_decoder = encoder_decoder
-        start, end = _specials(tokenizer)
+        start, end = special_ids(tokenizer)
         self.start = start
         """The ids that precede every prompt."""
         self.end = self._end(end) if encoder_decoder else []
@@ -105,8 +105,8 @@ def shared_start(sequences: list[list[int]]) -> int:
     return count
 
 
-def _specials(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Return the special tokens that the tokenizer puts before and behind a text."""
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Return the ids that a tokenizer puts before and behind every text."""
     bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     whole = list(tokenizer("a")["input_ids"])
     starts = range(len(whole) - len(bare) + 1)

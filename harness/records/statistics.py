@@ -25,7 +25,7 @@ _SEED = 20240607
 _GATHERED_AT_ONCE = 1_000_000
 
 
-def wilson(successes: int, n: int, *, level: float = LEVEL) -> Estimate:
+def wilson(successes: int, n: int) -> Estimate:
     """Estimate a fraction with its Wilson score interval.
 
     Source: Wilson 1927, without continuity correction.
@@ -35,14 +35,14 @@ def wilson(successes: int, n: int, *, level: float = LEVEL) -> Estimate:
         return Estimate(
             value=None, n=0, unit="fraction", method=method, reason="nothing to count"
         )
-    bounds = scipy.stats.binomtest(successes, n).proportion_ci(level, method="wilson")
+    bounds = scipy.stats.binomtest(successes, n).proportion_ci(LEVEL, method="wilson")
     return Estimate(
         value=successes / n,
         n=n,
         unit="fraction",
         method=method,
         interval=(float(bounds.low), float(bounds.high)),
-        level=level,
+        level=LEVEL,
     )
 
 

@@ -22,7 +22,7 @@ from harness.data import (
 )
 from harness.models import RecoverySection
 from harness.run.context import RunContext
-from harness.subject import Subject, TokenRules, Vocabulary
+from harness.subject import Subject, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -102,8 +102,7 @@ def _held_out(
 
 
 def _allowed(run: RunContext, tokenizer: PreTrainedTokenizerBase, rows: int) -> Ids:
-    rules = TokenRules(**run.suite.tokens.model_dump())
-    return Vocabulary(tokenizer, rows, rules).allowed
+    return Vocabulary(tokenizer, rows, run.suite.tokens).allowed
 
 
 def _losses(

@@ -45,7 +45,7 @@ from harness.run.diagnostics.subject import examine
 from harness.run.folder import write_samples
 from harness.run.journal import Journal, spent_so_far, together
 from harness.run.workbench import Work
-from harness.subject import Subject, TokenRules
+from harness.subject import Subject
 from harness.suite import EXAMINED, VariantPlan
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def load_subject(run: RunContext, plan: VariantPlan) -> Subject:
         device=run.device,
         dtype=run.experiment.models[plan.model].dtype,
         batch_size=run.suite.batch_size,
-        rules=TokenRules(**run.suite.tokens.model_dump()),
+        rules=run.suite.tokens,
     )
 
 

@@ -14,7 +14,6 @@ from .rounding import (
 from .rules import (
     STOP_WORDS as STOP_WORDS,
     TokenRules as TokenRules,
-    TokensSection as TokensSection,
 )
 from .seq2seq import head_scale as head_scale
 from .subject import Subject as Subject

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -34,7 +34,8 @@ class PassFlops:
         """Read the sizes off a model; the weights themselves are not needed."""
         config = model.config
         heads = config.num_attention_heads
-        width = heads * (getattr(config, "head_dim", None) or _head_dim(config, heads))
+        stated: int | None = getattr(config, "head_dim", None)
+        width = heads * (stated or config.hidden_size // heads)
         head = cast("torch.nn.Linear", model.get_output_embeddings())
         return cls(
             linear=2.0 * sum(_matrix_sizes(model.base_model)),
@@ -117,7 +118,3 @@ def _matrix_sizes(model: torch.nn.Module) -> list[int]:
 
     linear = (torch.nn.Linear, Conv1D)
     return [m.weight.numel() for m in model.modules() if isinstance(m, linear)]
-
-
-def _head_dim(config: Any, heads: int) -> int:
-    return int(config.hidden_size) // heads

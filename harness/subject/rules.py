@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated
 
 import pydantic
@@ -33,49 +32,11 @@ WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 """A word: letters, apostrophes between them."""
 
 
-@dataclass(frozen=True)
-class TokenRules:
-    """What an attack may write, and over what; the defaults forbid nothing.
-
-    What no attack may ever write is not stated here: see `Vocabulary.allowed`.
-    """
-
-    ascii_only: bool = False
-    """Write no token whose text has other characters."""
-    words_only: bool = False
-    """Write tokens alone that are a space and letters."""
-    no_stop_words: bool = False
-    """Write none of the `STOP_WORDS`."""
-    keep_stop_words: bool = False
-    """Replace no token that is a part of a stop word of the clean prompt."""
-    min_cosine: float | None = None
-    """The least cosine between the embeddings of a token and of what replaces it."""
-    max_changed: float | None = None
-    """The largest share of a prompt's tokens that may differ."""
-    reachable_only: bool = False
-    """Make no flip after which the prompt, decoded and encoded, is another."""
-
-    @property
-    def limit_flips(self) -> bool:
-        """Whether they say anything of flips, besides which tokens are written."""
-        return (
-            self.keep_stop_words
-            or self.min_cosine is not None
-            or self.max_changed is not None
-            or self.reachable_only
-        )
-
-
-def is_stop_word(text: str) -> bool:
-    """Return whether a text is a stop word, spaces around it and case left aside."""
-    return text.strip().lower().replace("\u2019", "'") in STOP_WORDS
-
-
-class TokensSection(Strict):
+class TokenRules(Strict):
     """Which tokens attacks may write, and over which, besides what none ever may.
 
-    Attacks and their controls keep to the same rules. Special tokens, ids that are no
-    token, and parts of a character are never written.
+    Attacks and their controls keep to the same rules; the defaults forbid nothing.
+    Special tokens, ids that are no token, and parts of a character are never written.
     """
 
     ascii_only: bool = False
@@ -92,3 +53,18 @@ class TokensSection(Strict):
     """The largest share of a prompt's tokens that flips may change."""
     reachable_only: bool = False
     """Make no flip after which the prompt, decoded and encoded, would be another."""
+
+    @property
+    def limit_flips(self) -> bool:
+        """Whether they say anything of flips, besides which tokens are written."""
+        return (
+            self.keep_stop_words
+            or self.min_cosine is not None
+            or self.max_changed is not None
+            or self.reachable_only
+        )
+
+
+def is_stop_word(text: str) -> bool:
+    """Return whether a text is a stop word, spaces around it and case left aside."""
+    return text.strip().lower().replace("\u2019", "'") in STOP_WORDS

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.base import CellError, Ids
+from harness.data import special_ids
 from harness.subject.rules import WORD, TokenRules, is_stop_word
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ class Vocabulary:
         that the rules allow. Raises CellError where none is left.
         """
         known = {i for i in self.tokenizer.get_vocab().values() if 0 <= i < self.rows}
-        candidates = sorted(known - self._special_or_added())
+        special = self.tokenizer.all_special_ids
+        added = self.tokenizer.get_added_vocab().values()
+        candidates = sorted(known.difference(special, added))
         kept = [i for i in candidates if self._may_be_written(i)]
         if not kept:
             raise CellError(
@@ -95,12 +98,12 @@ class Vocabulary:
     @cached_property
     def opening(self) -> Ids:
         """The ids that the tokenizer puts before every text: OPT's ``</s>``."""
-        return opening_ids(self.tokenizer)
+        return np.array(special_ids(self.tokenizer)[0], dtype=np.int64)
 
     @cached_property
     def closing(self) -> Ids:
         """The ids that the tokenizer puts after every text: T5's ``</s>``."""
-        return closing_ids(self.tokenizer)
+        return np.array(special_ids(self.tokenizer)[1], dtype=np.int64)
 
     def texts(self, ids: Ids) -> list[str]:
         """Return the text of each token, with the space that it begins with.
@@ -197,12 +200,6 @@ class Vocabulary:
     def _are_tokens(self, ids: Ids) -> bool:
         return not ids.size or bool(ids.min() >= 0 and ids.max() < self._size)
 
-    def _special_or_added(self) -> set[int]:
-        return {
-            *self.tokenizer.all_special_ids,
-            *self.tokenizer.get_added_vocab().values(),
-        }
-
     def _may_be_written(self, token: int) -> bool:
         if not self._alone[token] or REPLACEMENT in self._alone[token]:
             return False
@@ -270,27 +267,3 @@ class Vocabulary:
             return None
         backend: Tokenizer = self.tokenizer.backend_tokenizer
         return backend
-
-
-def opening_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
-    """Return the ids that a tokenizer puts before every text, often none."""
-    return _around(tokenizer)[0]
-
-
-def closing_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
-    """Return the ids that a tokenizer puts after every text, often none."""
-    return _around(tokenizer)[1]
-
-
-def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[Ids, Ids]:
-    probe = "a"
-    body = list(tokenizer(probe, add_special_tokens=False)["input_ids"])
-    whole = list(tokenizer(probe)["input_ids"])
-    first = _find(body, whole)
-    before, after = whole[:first], whole[first + len(body) :]
-    return np.array(before, dtype=np.int64), np.array(after, dtype=np.int64)
-
-
-def _find(part: Sequence[int], whole: Sequence[int]) -> int:
-    starts = range(len(whole) - len(part) + 1)
-    return next((i for i in starts if whole[i : i + len(part)] == part), 0)

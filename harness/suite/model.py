@@ -18,7 +18,7 @@ from harness.base import Positive, Strict
 from harness.data import CorpusSection, ExamplesSection
 from harness.models import RecoverySection
 from harness.records import ROUGE_DROP
-from harness.subject import TokensSection
+from harness.subject import TokenRules
 
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
@@ -178,7 +178,7 @@ class Suite(Strict):
     """What each frozen variant is attacked with."""
     controls: Literal["auto", "none"] = "auto"
     """Whether attacks get the controls that they ask for, as entries of `attacks`."""
-    tokens: TokensSection = TokensSection()
+    tokens: TokenRules = TokenRules()
     """Which tokens attacks may write, and over which."""
     success: SuccessSection = SuccessSection()
     """When an attack counts as a success."""
