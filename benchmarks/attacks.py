@@ -557,13 +557,13 @@ def hotflip(arguments: argparse.Namespace) -> None:
     same = own(len(examples), candidates_from="gradient")
     say(f"ours, the same candidates, {len(examples)} examples", *same)
     some = max(few, len(examples) // 5)
-    refined = own(some)
-    say(f"ours, refined candidates (default), {some} examples", *refined)
+    default = own(some)
+    say(f"ours, by default, {some} examples", *default)
     after, more = plain(examples[few // 2 : few])
     seconds = (before + after) / 2
     say(f"plain loop, {few} examples", seconds, prompts | more)
     print(f"  ours, the same candidates: {seconds / same[0]:.1f} times as fast")
-    print(f"  ours, refined candidates: {seconds / refined[0]:.1f} times as fast")
+    print(f"  ours, by default: {seconds / default[0]:.1f} times as fast")
 
 
 def growth(arguments: argparse.Namespace) -> None:
