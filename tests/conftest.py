@@ -23,6 +23,8 @@ import pytest
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from harness.subject import Subject
+
 from harness.cli import main
 
 HERE = Path(__file__).parent
@@ -88,6 +90,29 @@ def tiny_tokenizer() -> "PreTrainedTokenizerBase":
     return tiny_tokenizer()
 
 
+@pytest.fixture
+def subject(
+    tiny_model: "Callable[..., PreTrainedModel]",
+    tiny_tokenizer: "PreTrainedTokenizerBase",
+) -> "Subject":
+    """Return the subject of a tiny GPT-NeoX."""
+    from harness.subject import Subject
+
+    return Subject(tiny_model(), tiny_tokenizer)
+
+
+@pytest.fixture
+def family_subject(
+    tiny_model: "Callable[..., PreTrainedModel]",
+    tiny_tokenizer: "PreTrainedTokenizerBase",
+    family: str,
+) -> "Subject":
+    """Return a subject of every family."""
+    from harness.subject import Subject
+
+    return Subject(tiny_model(family), tiny_tokenizer)
+
+
 @pytest.fixture(scope="session")
 def merging_tokenizer() -> "PreTrainedTokenizerBase":
     """Return one of four letters, their pairs and spaces: few ids are texts' ids."""
@@ -103,6 +128,28 @@ def merging_tokenizer() -> "PreTrainedTokenizerBase":
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|endoftext|>"
     )
+
+
+@pytest.fixture(scope="session")
+def opened() -> "Callable[..., PreTrainedTokenizerBase]":
+    """Return a function that lets a copy of a tokenizer put token 0 before a text.
+
+    As OPT's does. The template says where, and may have it at the end too.
+    """
+    import copy
+
+    from tokenizers.processors import TemplateProcessing
+
+    def opened(
+        tokenizer: "PreTrainedTokenizerBase", template: str = "{0} $A"
+    ) -> "PreTrainedTokenizerBase":
+        tokenizer, token = copy.deepcopy(tokenizer), tokenizer.eos_token
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=template.format(token), special_tokens=[(token, 0)]
+        )
+        return tokenizer
+
+    return opened
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,6 @@ from harness.subject import Subject
 IDS = np.arange(5, 12)
 
 
-@pytest.fixture
-def subject(tiny_model, tiny_tokenizer):
-    return Subject(tiny_model(), tiny_tokenizer)
-
-
 def scale_a_bit(subject):
     weight = next(subject.huggingface()[0].parameters())
     weight.data.view(torch.int32)[3, 1] ^= 1

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.subject.flops import PassFlops
+from harness.subject.flops import PassFlops, Seq2SeqFlops
+from tests.subject.plain import KINDS, model_of
 
 N, SCORED = 24, 5
 
@@ -14,21 +15,28 @@ def counted(model) -> tuple[int, int]:
     embeddings = embeddings.detach().requires_grad_(True)
     model.requires_grad_(False)
     with FlopCounterMode(display=False) as forward:
-        hidden = model.base_model(inputs_embeds=embeddings, use_cache=False)[0]
-        logits = model.get_output_embeddings()(hidden[:, -SCORED:])
+        if model.config.is_encoder_decoder:
+            labels = torch.ones(1, SCORED).long()
+            logits = model(inputs_embeds=embeddings, labels=labels).logits
+        else:
+            hidden = model.base_model(inputs_embeds=embeddings, use_cache=False)[0]
+            logits = model.get_output_embeddings()(hidden[:, -SCORED:])
     with FlopCounterMode(display=False) as backward:
         torch.autograd.grad(logits.sum(), [embeddings])
     return forward.get_total_flops(), backward.get_total_flops()
 
 
 @pytest.mark.transformers5
-def test_analytic_flops_are_those_that_torch_counts(tiny_model, family):
-    model = tiny_model(family)
-
-    forward, backward = PassFlops.of(model)(N, SCORED)
-
+@pytest.mark.parametrize("kind", KINDS)
+def test_analytic_flops_are_those_that_torch_counts(kind):
+    model, flops, error = model_of(kind), PassFlops, 2e-4
     # Rotary embeddings are left out: one product of [rotary / 2, 1] by [1, n].
-    assert counted(model) == pytest.approx((forward, backward), rel=2e-4)
+    if model.config.is_encoder_decoder:
+        flops, error = Seq2SeqFlops, 1e-9
+
+    forward, backward = flops.of(model)(N, SCORED)
+
+    assert counted(model) == pytest.approx((forward, backward), rel=error)
 
 
 def test_flops_of_a_model_of_real_shape_need_no_weights(tiny_model):

@@ -9,50 +9,68 @@ import torch
 from harness.base.errors import CellError
 from harness.subject.subject import Subject
 from harness.testing import FAMILIES, tiny_model, tiny_tokenizer
+from tests.subject.plain import (
+    KINDS,
+    M,
+    N,
+    gpu_memory,
+    make_memory_small,
+    model_of,
+    on_gpu,
+    plain_gradient,
+    random_ids,
+)
 
 pytestmark = pytest.mark.transformers5
 
-N, M = 20, 7
 READ = N + M - 1
 
 
-def random_ids(*shape, seed=0):
-    return np.random.default_rng(seed).integers(1, 282, size=shape)
+class ScaledEmbedding(torch.nn.Embedding):
+    """An embedding whose output is not its weight, as Gemma's is."""
+
+    def forward(self, ids):
+        return super().forward(ids) * 5.0
 
 
-def many_rows(kind="gpt_neox", rows=4, **where):
+def scaled_model():
+    model = tiny_model("llama")
+    scaled = ScaledEmbedding(320, 32)
+    scaled.load_state_dict(model.get_input_embeddings().state_dict())
+    model.set_input_embeddings(scaled)
+    return model
+
+
+def many_rows(kind="gpt_neox", rows=4):
     """Return a subject whose passes with a gradient have so many rows."""
-    tokenizer = tiny_tokenizer(closed=kind == "t5")
-    subject = Subject(tiny_model(kind), tokenizer, **where)
+    model = scaled_model() if kind == "scaled" else model_of(kind)
+    tokenizer = tiny_tokenizer(closed=model.config.is_encoder_decoder)
+    subject = Subject(model, tokenizer)
     subject.gradient_tokens = rows * (READ + 1)
     return subject
 
 
-def plain_gradient(model, prompt, reference):
-    """Return the gradient [n, d] of one pair, from plain transformers in float64."""
-    double = copy.deepcopy(model).double()
-    table = double.get_input_embeddings()
-    leaf = table(torch.as_tensor(prompt)[None]).detach().requires_grad_(True)
-    if model.config.is_encoder_decoder:
-        labels = torch.as_tensor(reference)[None]
-        loss = double(inputs_embeds=leaf, labels=labels).loss
-    else:
-        tail = table(torch.as_tensor(reference))[None]
-        logits = double(inputs_embeds=torch.cat([leaf, tail], dim=1)).logits
-        loss = torch.nn.functional.cross_entropy(
-            logits[0, len(prompt) - 1 : -1], torch.as_tensor(reference)
-        )
-    return torch.autograd.grad(loss, leaf)[0][0]
+all_kinds = pytest.mark.parametrize("kind", [*KINDS, "scaled"])
 
 
-@pytest.fixture(params=sorted(FAMILIES))
-def kind(request):
-    return request.param
+@all_kinds
+def test_the_embedding_turns_one_hot_vectors_into_what_the_model_makes_of_ids(kind):
+    subject = many_rows(kind)
+    model, _ = subject.huggingface()
+    ids = torch.as_tensor(random_ids(N))
+    onehot = torch.nn.functional.one_hot(ids, 320).float()
+    more = {"labels": ids[None]} if model.config.is_encoder_decoder else {}
+    with torch.no_grad():
+        expected = model(ids[None], **more).logits
+        logits = model(inputs_embeds=(onehot @ subject.embedding)[None], **more).logits
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
 
 
+@all_kinds
 def test_each_row_is_the_gradient_of_its_own_pair(kind):
     subject = many_rows(kind)
     prompts, references = random_ids(6, N), random_ids(6, M, seed=1)
+    references[:3, :3] = prompts[:3, :3]  # tokens that decoders and heads use too
 
     together = subject.gradients(prompts, references)
 
@@ -64,12 +82,17 @@ def test_each_row_is_the_gradient_of_its_own_pair(kind):
         torch.testing.assert_close(
             found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
         )
+    for parameter in model.parameters():
+        assert parameter.grad is None
+        assert not parameter.requires_grad
 
 
-def test_neither_company_nor_place_changes_a_bit(kind):
+@all_kinds
+def test_neither_company_nor_place_nor_the_caller_s_mode_changes_a_bit(kind):
     subject = many_rows(kind)
     prompts, references = random_ids(9, N), random_ids(9, M, seed=1)
-    (alone,) = subject.gradients(prompts[:1], references[:1])
+    with torch.inference_mode():
+        (alone,) = subject.gradients(prompts[:1], references[:1])
     rng = np.random.default_rng(2)
 
     for place in range(6):
@@ -147,22 +170,11 @@ def test_rows_that_fill_a_pass_up_are_computed_but_were_not_asked_for():
     assert cost.flops == pytest.approx(8 * (forward + backward))
 
 
-def out_of_memory_beyond(rows):
-    def check(module, args, kwargs):
-        if len(kwargs["input_ids"]) > rows:
-            raise torch.OutOfMemoryError("the test's device is small")
-
-    return check
-
-
 def test_there_are_fewer_rows_where_memory_does_not_suffice():
     subject = many_rows(rows=16)
     prompts, reference = random_ids(9, N), random_ids(M)
     expected = subject.gradients(prompts, reference)
-    model, _ = subject.huggingface()
-    model.base_model.register_forward_pre_hook(
-        out_of_memory_beyond(5), with_kwargs=True
-    )
+    make_memory_small(subject, rows=5)
 
     found = subject.gradients(prompts, reference)
 
@@ -173,19 +185,15 @@ def test_there_are_fewer_rows_where_memory_does_not_suffice():
 
 def test_a_gradient_that_does_not_fit_alone_is_an_error():
     subject = many_rows(rows=2)
-    model, _ = subject.huggingface()
-    model.base_model.register_forward_pre_hook(
-        out_of_memory_beyond(0), with_kwargs=True
-    )
-
+    make_memory_small(subject, rows=0)
     with pytest.raises(CellError, match="a single gradient does not fit"):
         subject.gradients(random_ids(3, N), random_ids(M))
 
 
 # --- on a GPU -----------------------------------------------------------------------
 
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-PRECISIONS = ["float32", "bfloat16"]
+on_both = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+families = pytest.mark.parametrize("kind", sorted(FAMILIES))
 
 
 def gpu_subject(kind, dtype):
@@ -207,7 +215,8 @@ def gpu_subject(kind, dtype):
 
 @pytest.mark.accelerator
 @on_gpu
-@pytest.mark.parametrize("dtype", PRECISIONS)
+@on_both
+@families
 def test_on_a_gpu_rows_agree_with_the_cpu_s(kind, dtype):
     gpu = gpu_subject(kind, dtype)
     model, tokenizer = gpu.huggingface()
@@ -223,7 +232,8 @@ def test_on_a_gpu_rows_agree_with_the_cpu_s(kind, dtype):
 
 @pytest.mark.accelerator
 @on_gpu
-@pytest.mark.parametrize("dtype", PRECISIONS)
+@on_both
+@families
 def test_on_a_gpu_neither_company_nor_place_nor_recording_changes_a_bit(kind, dtype):
     subject = gpu_subject(kind, dtype)
     prompts, references = random_ids(33, N), random_ids(33, M, seed=1)
@@ -245,13 +255,8 @@ def test_a_gpu_that_runs_out_of_memory_makes_do_with_fewer_rows():
     prompts, reference = random_ids(2**14, N), random_ids(M)
     expected = subject.gradients(prompts[:1], reference)[0]
     subject.gradient_tokens = 2**14 * READ
-    torch.cuda.empty_cache()
-    total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction(2e9 / total)
-    try:
+    with gpu_memory(2e9):
         found = subject.gradients(prompts, reference)
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
 
     assert READ <= subject.gradient_tokens < 2**14 * READ
     torch.testing.assert_close(found[0], expected, rtol=1e-3, atol=1e-5)

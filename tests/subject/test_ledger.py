@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.subject import Subject, reference_key
+from harness.subject import reference_key
 from harness.subject.ledger import Meter, Meters, peak_memory_bytes
+from tests.subject.plain import on_gpu
 
 pytestmark = pytest.mark.transformers5
 
@@ -34,8 +35,7 @@ def test_spans_see_what_is_spent_inside_them_and_the_total_sees_all():
     assert meters.total.flops == 1000.0
 
 
-def test_what_a_batch_costs_is_told_apart_by_reference(tiny_model, tiny_tokenizer):
-    subject = Subject(tiny_model(), tiny_tokenizer)
+def test_what_a_batch_costs_is_told_apart_by_reference(subject):
     prompt, short, other = np.arange(6), np.array([7, 8]), np.array([8, 7])
     with subject.metered() as meter:
         subject.losses([prompt] * 4, [short, other, other, other.tolist()])
@@ -79,7 +79,7 @@ def test_peak_memory_is_in_bytes():
 
 
 @pytest.mark.accelerator
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@on_gpu
 def test_an_inner_span_does_not_hide_the_peak_of_the_outer_one():
     device = torch.device("cuda")
     meters = Meters(device)

@@ -12,10 +12,11 @@ from harness.subject.fast.packing import Packing
 from harness.subject.fast.recording import SEEN_BEFORE_CAPTURE, Recorded
 from harness.subject.rounding import rounding_margin
 from harness.subject.subject import Subject
+from tests.subject.plain import candidates, on_gpu, random_ids as ids
 
 pytestmark = [
     pytest.mark.accelerator,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
+    on_gpu,
     pytest.mark.filterwarnings("ignore"),  # torch's compiler warns of itself
 ]
 
@@ -23,17 +24,10 @@ N, M = 90, 70
 """More than a block of the kernel's, and no multiple of one."""
 
 
-def ids(*shape, seed=0):
-    return np.random.default_rng(seed).integers(1, 282, size=shape)
-
-
-def candidates(prompt, count, seed=0):
-    """Copies of a prompt that differ from it in one token, the last ones late."""
-    rng = np.random.default_rng(seed)
-    prompts = np.tile(prompt, (count, 1))
-    where = np.sort(rng.integers(0, len(prompt), count))
-    prompts[np.arange(count), where] = rng.integers(1, 282, count)
-    return prompts
+def changed(prompt, count, seed=0):
+    """Return copies that differ from a prompt in one token, the last ones late."""
+    prompts = candidates(prompt, count, seed, changes=1)
+    return prompts[np.argsort((prompts != prompt).argmax(axis=1))]
 
 
 def wide_model(tiny_model, family="gpt_neox"):
@@ -117,7 +111,7 @@ def test_a_search_in_bfloat16_is_near_plain_float32(tiny_model, tiny_tokenizer, 
     model = wide_model(tiny_model, family)
     fast = Subject(model, tiny_tokenizer, device="cuda", dtype="bfloat16")
     # Many candidates of two prompts: prefixes of both are read once, and reused.
-    prompts = np.concatenate([candidates(ids(N, seed=s), 64, seed=s) for s in range(2)])
+    prompts = np.concatenate([changed(ids(N, seed=s), 64, seed=s) for s in range(2)])
     references = [ids(M, seed=i // 64) for i in range(128)]
 
     for _ in range(SEEN_BEFORE_CAPTURE + 2):  # from some on, passes are recorded
@@ -132,7 +126,7 @@ def test_a_search_in_bfloat16_is_near_plain_float32(tiny_model, tiny_tokenizer, 
 
 def test_rounding_in_bfloat16_stays_within_its_margin(tiny_model, tiny_tokenizer):
     model = wide_model(tiny_model)
-    prompts, reference = candidates(ids(N), 256), ids(M)
+    prompts, reference = changed(ids(N), 256), ids(M)
     found = []
     for size in (256, 7):
         subject = Subject(

@@ -27,10 +27,6 @@ def test_what_rounding_moves_is_chosen_as_if_it_had_not(k):
     assert asked == sorted(asked, reverse=True)
 
 
-def test_nobody_is_asked_where_rounding_cannot_decide():
-    assert together([top(np.array([1.0, 3.0, 2.0]), 2, [(0.9, None)])]) == [[1, 2]]
-
-
 def test_who_asks_the_same_scorer_gets_the_losses_by_one_call():
     calls = []
 

@@ -2,10 +2,7 @@ import numpy as np
 import pytest
 
 from harness.subject.sharing import common, shapes_of
-
-
-def random_ids(*shape, seed=0):
-    return np.random.default_rng(seed).integers(1, 282, size=shape)
+from tests.subject.plain import random_ids
 
 
 def flipped(base, count, seed=0):

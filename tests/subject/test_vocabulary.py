@@ -1,9 +1,13 @@
+import copy
 import hashlib
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from harness import testing
+from harness.base import CellError
 from harness.subject.rules import TokenRules
 from harness.subject.vocabulary import Vocabulary
 
@@ -13,25 +17,6 @@ pytestmark = pytest.mark.transformers5
 @pytest.fixture(scope="module")
 def vocabulary(tiny_tokenizer):
     return Vocabulary(tiny_tokenizer, rows=320)
-
-
-@pytest.fixture(scope="module")
-def opening_tokenizer(tiny_tokenizer):
-    """Return a tokenizer that opens every text with a token, as OPT's does."""
-    return opened(tiny_tokenizer)
-
-
-def opened(tokenizer):
-    """Let a copy of a tokenizer open every text with its token 0."""
-    import copy
-
-    from tokenizers.processors import TemplateProcessing
-
-    tokenizer = copy.deepcopy(tokenizer)
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
-    )
-    return tokenizer
 
 
 def test_allowed_tokens_are_neither_holes_nor_special_nor_parts_of_a_character(
@@ -52,8 +37,6 @@ def test_no_token_beyond_the_embedding_is_allowed(tiny_tokenizer):
 
 
 def test_added_tokens_are_not_allowed(tiny_tokenizer):
-    import copy
-
     tokenizer = copy.deepcopy(tiny_tokenizer)
     tokenizer.add_tokens(["mat; the"])
     added = tokenizer.convert_tokens_to_ids("mat; the")
@@ -62,10 +45,7 @@ def test_added_tokens_are_not_allowed(tiny_tokenizer):
 
 
 def word_tokenizer(*words):
-    """Return a tokenizer that knows these words, with ids in their order."""
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
+    """Return a tokenizer that knows these words."""
     known = {word: i for i, word in enumerate(words)}
     model = models.WordLevel(known, unk_token=words[0])
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model))
@@ -74,17 +54,13 @@ def word_tokenizer(*words):
 @pytest.fixture(scope="module")
 def piece_tokenizer():
     """Return a tokenizer of SentencePiece's kind: spaces are a part of its pieces."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
     pieces = ["<unk>", "</s>", "\u2581", "\u2581the", "\u2581cat", "th", "e", "cat"]
     pieces += ["\u2581at", "\u2581é", "<0x0A>", "s", "\u2581a", "t", "'"]
     scores = [(piece, -float(len(pieces) - len(piece))) for piece in pieces]
     tokenizer = Tokenizer(models.Unigram(scores, unk_id=0, byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.ByteFallback(), decoders.Metaspace()]
-    )
+    both = [decoders.ByteFallback(), decoders.Metaspace()]
+    tokenizer.decoder = decoders.Sequence(both)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>"
     )
@@ -95,20 +71,16 @@ def allowed(tokenizer, **rules):
     return tokenizer.convert_ids_to_tokens(vocabulary.allowed.tolist())
 
 
-def test_ascii_only_leaves_out_other_characters():
-    tokenizer = word_tokenizer("a", "é", "b")
-
-    assert allowed(tokenizer) == ["a", "é", "b"]
-    assert allowed(tokenizer, ascii_only=True) == ["a", "b"]
-
-
-def test_words_only_leaves_a_space_and_letters(tiny_tokenizer, piece_tokenizer):
+def test_rules_leave_a_space_and_letters_and_no_stop_words(
+    tiny_tokenizer, piece_tokenizer
+):
     """The space is told from the token itself: pieces lose it when decoded alone."""
     words = ["\u2581the", "\u2581cat", "\u2581at", "\u2581é", "\u2581a"]
     assert allowed(piece_tokenizer, words_only=True) == words
-    assert allowed(piece_tokenizer, words_only=True, ascii_only=True) == [
-        word for word in words if word.isascii() or word == word.replace("é", "")
-    ]
+    ascii_words = ["\u2581the", "\u2581cat", "\u2581at", "\u2581a"]
+    assert allowed(piece_tokenizer, words_only=True, ascii_only=True) == ascii_words
+    kept = allowed(piece_tokenizer, words_only=True, no_stop_words=True)
+    assert kept == ["\u2581cat", "\u2581é"]
     for token in allowed(tiny_tokenizer, words_only=True):
         assert token[0] == "\u0120"
         assert token[1:].isascii()
@@ -116,15 +88,10 @@ def test_words_only_leaves_a_space_and_letters(tiny_tokenizer, piece_tokenizer):
     assert "\u0120cat" in allowed(tiny_tokenizer, words_only=True)
 
 
-def test_stop_words_can_be_left_out(piece_tokenizer):
-    kept = allowed(piece_tokenizer, words_only=True, no_stop_words=True)
-
-    assert kept == ["\u2581cat", "\u2581é"]
-
-
-def test_rules_that_leave_nothing_are_an_error():
-    from harness.base.errors import CellError
-
+def test_ascii_only_leaves_out_other_characters_and_not_all():
+    tokenizer = word_tokenizer("a", "é", "b")
+    assert allowed(tokenizer) == ["a", "é", "b"]
+    assert allowed(tokenizer, ascii_only=True) == ["a", "b"]
     with pytest.raises(CellError, match="leave none of the tokenizer's 2 tokens"):
         allowed(word_tokenizer("é", "ü"), ascii_only=True)
 
@@ -153,42 +120,49 @@ def test_every_token_of_a_stop_word_is_found_and_no_part_of_another_word(vocabul
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "opening", "closing"),
+    [
+        ("plain", [], []),
+        ("opening", [0], []),
+        ("closed", [], [0]),
+        ("pieces", [], []),
+    ],
+)
 def test_a_batch_of_prompts_is_judged_as_each_prompt_alone(
-    vocabulary, opening_tokenizer, piece_tokenizer
+    kind, opening, closing, tiny_tokenizer, opened, piece_tokenizer
 ):
-    """Against the tokenizer itself, one prompt at a time."""
-    rng = np.random.default_rng(0)
-    for known in (
-        vocabulary,
-        Vocabulary(opening_tokenizer, 320),
-        Vocabulary(testing.tiny_tokenizer(closed=True), 320),
-        Vocabulary(piece_tokenizer, 15),
-    ):
-        clean = known.encode(" the cat at the cat's")
-        prompts = [clean[:n] for n in range(len(clean))]
-        texts = dict(zip(known.allowed, known.texts(known.allowed), strict=True))
-        often_merged = [i for i, text in texts.items() if set(text) <= set(" theca")]
-        prompts += list(rng.choice(often_merged, (60, 3)))
-        expected = [
-            known.encode(known.decode(prompt)).tolist() == prompt.tolist()
-            for prompt in prompts
-        ]
-        assert 10 < sum(expected) < len(expected)
-        around = [
-            np.concatenate([known.opening, prompt, known.closing]) for prompt in prompts
-        ]
+    """Against the tokenizer itself; what it puts around a text needs no text."""
+    tokenizer = {
+        "plain": tiny_tokenizer,
+        "opening": opened(tiny_tokenizer),
+        "closed": testing.tiny_tokenizer(closed=True),
+        "pieces": piece_tokenizer,
+    }[kind]
+    known = Vocabulary(tokenizer, 15 if kind == "pieces" else 320)
+    clean = known.encode(" the cat at the cat's")
+    prompts = [clean[:n] for n in range(len(clean) + 1)]
+    texts = dict(zip(known.allowed, known.texts(known.allowed), strict=True))
+    often_merged = [i for i, text in texts.items() if set(text) <= set(" theca")]
+    prompts += list(np.random.default_rng(0).choice(often_merged, (60, 3)))
+    expected = [
+        known.encode(known.decode(prompt)).tolist() == prompt.tolist()
+        for prompt in prompts
+    ]
+    assert 10 < sum(expected) < len(expected)
+    around = [np.concatenate([opening, ids, closing]).astype(int) for ids in prompts]
 
-        assert known.reachable(prompts) == expected
-        assert known.reachable(around) == expected
-        assert known.reachable(np.array(prompts[-60:])) == expected[-60:]
-    assert vocabulary.reachable([]) == []
+    assert (known.opening.tolist(), known.closing.tolist()) == (opening, closing)
+    assert known.reachable(prompts) == expected
+    assert known.reachable(around) == expected
+    assert known.reachable(np.array(prompts[-60:])) == expected[-60:]
+    no_token = np.append(clean, len(tokenizer))
+    assert known.reachable([clean, no_token]) == [True, False]
+    assert known.reachable([]) == []
 
 
 def piece_of_words():
     """Return a tokenizer of WordPiece's kind."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
     pieces = ["[UNK]", "the", "cat", "##s", "##at", "a", "##t", "s", "."]
     known = {piece: i for i, piece in enumerate(pieces)}
     tokenizer = Tokenizer(models.WordPiece(known, unk_token="[UNK]"))
@@ -204,8 +178,6 @@ def test_any_ids_are_judged_as_the_tokenizer_alone_judges_them(
     """Parts of characters, spaces, special strings written out, truncation set."""
     folders = {"pythia": "pythia-14m-standin", "t5": "t5-dialogue-standin"}
     if kind in folders:
-        from transformers import AutoTokenizer
-
         folder = request.getfixturevalue("shared") / "models" / folders[kind]
         tokenizer = AutoTokenizer.from_pretrained(folder)
     else:
@@ -241,7 +213,7 @@ def test_any_ids_are_judged_as_the_tokenizer_alone_judges_them(
 
 @pytest.mark.parametrize("opens", [False, True])
 def test_changed_words_say_whether_a_prompt_is_still_reachable(
-    opens, merging_tokenizer
+    opens, merging_tokenizer, opened
 ):
     """Of a byte-level tokenizer that cuts texts into words first, they say all."""
     tokenizer = opened(merging_tokenizer) if opens else merging_tokenizer
@@ -278,88 +250,24 @@ def test_words_are_tokens_that_begin_with_a_space(vocabulary):
     ]
 
 
-def test_the_hash_identifies_the_allowed_ids(vocabulary, tiny_tokenizer):
+def test_hash_and_mask_are_of_the_allowed_ids(vocabulary, tiny_tokenizer):
     text = ",".join(str(i) for i in vocabulary.allowed.tolist())
 
     assert vocabulary.sha256 == hashlib.sha256(text.encode()).hexdigest()
     assert vocabulary.sha256 != Vocabulary(tiny_tokenizer, rows=100).sha256
+    assert vocabulary.mask().shape == (320,)
+    assert np.flatnonzero(vocabulary.mask()).tolist() == vocabulary.allowed.tolist()
 
 
-def test_the_mask_is_true_at_the_allowed_ids_alone(vocabulary):
-    mask = vocabulary.mask()
-
-    assert mask.shape == (320,)
-    assert np.flatnonzero(mask).tolist() == vocabulary.allowed.tolist()
-
-
-def test_encoding_adds_no_tokens(opening_tokenizer):
-    vocabulary = Vocabulary(opening_tokenizer, rows=320)
+def test_encoding_adds_no_tokens(opened, tiny_tokenizer):
+    vocabulary = Vocabulary(opened(tiny_tokenizer), rows=320)
 
     assert vocabulary.encode("the cat")[0] != 0
     assert vocabulary.encode("").tolist() == []
     assert vocabulary.decode(vocabulary.encode(" the  cat .")) == " the  cat ."
 
 
-def test_encoded_text_is_reachable(vocabulary):
-    assert vocabulary.reachable([vocabulary.encode("the cat sat on the mat")]) == [True]
-
-
-def test_ids_that_would_merge_are_unreachable(vocabulary):
-    whole = vocabulary.encode("the")
-    letters = np.concatenate([vocabulary.encode(c) for c in "the"])
-    assert len(whole) < len(letters)
-
-    assert vocabulary.reachable([letters]) == [False]
-
-
-def test_a_prompt_is_unreachable_if_only_its_context_breaks_it(vocabulary):
-    """Each half survives decoding and encoding on its own; together they merge."""
-    left, right = vocabulary.encode("the ca"), vocabulary.encode("t sat")
-    assert vocabulary.reachable([left, right]) == [True, True]
-
-    assert vocabulary.reachable([np.concatenate([left, right])]) == [False]
-
-
-def test_equally_many_other_ids_are_not_the_same_ids(vocabulary):
-    """A comparison of lengths alone would let these pass."""
-    tokens = vocabulary.allowed.tolist()
-    pairs = (np.array([a, b]) for a in tokens for b in tokens)
-    again = ((ids, vocabulary.encode(vocabulary.decode(ids))) for ids in pairs)
-    ids = next(p for p, q in again if len(q) == 2 and p.tolist() != q.tolist())
-
-    assert vocabulary.reachable([ids]) == [False]
-
-
-def test_what_the_tokenizer_puts_last_needs_no_text():
-    vocabulary = Vocabulary(testing.tiny_tokenizer(closed=True), rows=320)
-    ids = vocabulary.encode("the cat")
-
-    assert (vocabulary.opening.tolist(), vocabulary.closing.tolist()) == ([], [0])
-    assert vocabulary.reachable([np.append(ids, 0), ids]) == [True, True]
-    letters = np.concatenate([vocabulary.encode(c) for c in "the"])
-    assert vocabulary.reachable([np.append(letters, 0)]) == [False]
-
-
-def test_ids_that_are_no_token_are_unreachable(vocabulary, tiny_tokenizer):
-    assert vocabulary.reachable([np.array([len(tiny_tokenizer)])]) == [False]
-
-
-def test_the_opening_token_needs_no_text(opening_tokenizer):
-    vocabulary = Vocabulary(opening_tokenizer, rows=320)
-    body = vocabulary.encode("the cat")
-    opened = np.concatenate([[0], body])
-
-    assert vocabulary.opening.tolist() == [0]
-    assert vocabulary.reachable([opened, body]) == [True, True]
-
-
-def test_most_tokenizers_open_with_nothing(tiny_tokenizer):
-    assert Vocabulary(tiny_tokenizer, rows=320).opening.tolist() == []
-
-
 def test_pythia_has_holes_and_runs_of_spaces_that_are_not_allowed(shared):
-    from transformers import AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(shared / "models/pythia-14m-standin")
     vocabulary = Vocabulary(tokenizer, rows=50304)
 
@@ -372,8 +280,6 @@ def test_pythia_has_holes_and_runs_of_spaces_that_are_not_allowed(shared):
 
 
 def test_rules_on_the_tokenizer_of_pythia(shared):
-    from transformers import AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(shared / "models/pythia-14m-standin")
     plain = set(allowed(tokenizer))
     ascii_only = set(allowed(tokenizer, ascii_only=True))

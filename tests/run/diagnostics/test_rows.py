@@ -1,7 +1,5 @@
 """Questions to a cell's rows: what a curve has to look like for them to fire."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
@@ -33,7 +31,7 @@ def noise():
     return np.random.default_rng(0).normal(scale=0.05, size=(20, 4))
 
 
-def test_rising_curves_pass(noise) -> None:
+def test_rising_curves_pass(noise):
     curves = np.array([0.2, 0.4, 0.5, 0.6]) + noise
     found = answers(rows_of(curves))
     gain = found["iterative_beats_one_step"]
@@ -45,25 +43,25 @@ def test_rising_curves_pass(noise) -> None:
     assert curve.value == pytest.approx(np.diff(curves.mean(axis=0)).min())
 
 
-def test_a_drop_fires_and_says_where(noise) -> None:
+def test_a_drop_fires_and_says_where(noise):
     found = answers(rows_of(np.array([0.2, 0.6, 0.4, 0.7]) + noise))["budget_curve"]
     assert found.status == "fail"
     assert "3 steps do less harm than 2" in found.reason
 
 
-def test_a_drop_within_the_noise_does_not_fire() -> None:
+def test_a_drop_within_the_noise_does_not_fire():
     noise = np.random.default_rng(1).normal(scale=0.5, size=(20, 4))
     found = answers(rows_of(np.array([0.2, 0.21, 0.2, 0.22]) + noise))["budget_curve"]
     assert found.value < 0
     assert found.status == "pass"
 
 
-def test_steps_that_bring_nothing_fire() -> None:
+def test_steps_that_bring_nothing_fire():
     curves = np.linspace(0.1, 0.4, 12)[:, None] * np.ones(3)
     assert answers(rows_of(curves))["iterative_beats_one_step"].status == "fail"
 
 
-def test_a_gain_that_could_be_chance_is_a_warning() -> None:
+def test_a_gain_that_could_be_chance_is_a_warning():
     curves = np.random.default_rng(3).normal(scale=0.5, size=(12, 2))
     curves += 0.05 - (curves[:, 1] - curves[:, 0]).mean() * np.array([0, 1])
     found = answers(rows_of(curves + np.array([0, 0.05])))["iterative_beats_one_step"]
@@ -71,7 +69,7 @@ def test_a_gain_that_could_be_chance_is_a_warning() -> None:
     assert found.status == "warn"
 
 
-def test_long_curves_are_read_where_budgets_double() -> None:
+def test_long_curves_are_read_where_budgets_double():
     found = answers(rows_of(np.linspace(0, 1, 20)[None] * [[1], [2], [3]]))
     assert found["budget_curve"].measured["budgets"] == [1, 2, 4, 8, 16, 20]
 
@@ -88,20 +86,20 @@ def test_long_curves_are_read_where_budgets_double() -> None:
         (rows_of(np.ones((3, 1)) * [[1], [2], [3]]), "single"),
     ],
 )
-def test_what_cannot_be_asked_is_not_passed(rows, reason) -> None:
+def test_what_cannot_be_asked_is_not_passed(rows, reason):
     for found in examine_rows(rows):
         assert found.status == "not_applicable"
         assert reason is None or reason in found.reason
 
 
-def test_unchanged_rows_count_with_a_flat_curve() -> None:
+def test_unchanged_rows_count_with_a_flat_curve():
     rows = rows_of(np.array([[0.4, 0.8], [0.2, 0.4]]))
     rows.append(sample_row(2, 2.0, 0.0).model_copy(update={"trace": []}))
     found = answers(rows)["iterative_beats_one_step"]
     assert (found.value, found.n) == (pytest.approx((0.4 + 0.2 + 0.0) / 3), 3)
 
 
-def test_the_p_value_is_student_s_over_documents() -> None:
+def test_the_p_value_is_student_s_over_documents():
     values = np.array([0.1, 0.3, -0.1, 0.2, 0.5, 0.0])
     by_document = [0.2, 0.05, 0.25]
     expected = ttest_1samp(by_document, 0, alternative="greater").pvalue

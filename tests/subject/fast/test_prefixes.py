@@ -7,36 +7,11 @@ import torch
 from harness.subject.fast import prefixes
 from harness.subject.fast_network import FastNetwork
 from harness.subject.subject import Subject
+from tests.subject.plain import M, candidates, plain_losses, random_ids
 
 pytestmark = pytest.mark.transformers5
 
-N, M = 24, 7
-
-
-def random_ids(*shape, seed=0):
-    return np.random.default_rng(seed).integers(1, 282, size=shape)
-
-
-def plain_losses(model, prompts, references):
-    """Return losses from whole passes of plain transformers in float32."""
-    losses = []
-    for prompt, reference in zip(prompts, references, strict=True):
-        ids = torch.as_tensor(np.concatenate([prompt, reference]))[None]
-        with torch.no_grad():
-            logits = model(ids).logits[0, len(prompt) - 1 : -1]
-        targets = torch.as_tensor(reference)
-        losses.append(torch.nn.functional.cross_entropy(logits, targets).item())
-    return losses
-
-
-def candidates(base, count, seed=0, first=0):
-    """Return prompts [count, n], a token or two of each changed from `first` on."""
-    rng = np.random.default_rng(seed)
-    prompts = np.tile(base, (count, 1))
-    for _ in range(2):
-        positions = rng.integers(first, len(base), count)
-        prompts[np.arange(count), positions] = rng.integers(1, 282, count)
-    return prompts
+N = 24
 
 
 @pytest.fixture
@@ -61,14 +36,12 @@ def test_losses_after_a_prefix_are_those_of_plain_transformers(
     """Many candidates of many examples in one call, whatever the batch."""
     subject = Subject(tiny_model(family), tiny_tokenizer, batch_size=batch_size)
     model, _ = subject.huggingface()
-    prompts, references = [], []
+    pairs = []
     for example in range(3):
         own = candidates(random_ids(N, seed=example), 20, seed=example, first=example)
-        prompts += list(own)
-        references += [random_ids(M, seed=10 + example)] * len(own)
-    order = np.random.default_rng(0).permutation(len(prompts))
-    prompts = [prompts[i] for i in order]
-    references = [references[i] for i in order]
+        pairs += [(prompt, random_ids(M, seed=10 + example)) for prompt in own]
+    order = np.random.default_rng(0).permutation(len(pairs))
+    prompts, references = zip(*(pairs[i] for i in order), strict=True)
 
     losses = subject.losses(prompts, references)
 
@@ -97,9 +70,8 @@ def test_windows_of_256_hold_after_a_prefix(tiny_model, tiny_tokenizer, passes):
     assert {length >= 100 for length, _ in passes} == {True}
 
 
-def test_what_was_read_is_never_written(tiny_model, tiny_tokenizer, family):
-    model = tiny_model(family)
-    network = FastNetwork(model)
+def test_what_was_read_is_never_written(tiny_model, family):
+    network = FastNetwork(tiny_model(family))
     prompts = torch.as_tensor(candidates(random_ids(N), 6, first=10))
     references = torch.as_tensor(np.tile(random_ids(M), (6, 1)))
     read = network.key_values(prompts[:1, :12]).first(10)
@@ -109,19 +81,16 @@ def test_what_was_read_is_never_written(tiny_model, tiny_tokenizer, family):
     again = network.losses_after(read, None, [10] * 6, prompts, references)
 
     assert torch.equal(first, again)
-    for one, other in zip(
-        read.keys + read.values, kept.keys + kept.values, strict=True
-    ):
-        assert torch.equal(one, other)
+    pairs = zip(read.keys + read.values, kept.keys + kept.values, strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
 
 
-def test_passes_leave_the_model_as_it_was(tiny_model, tiny_tokenizer, family):
+def test_passes_leave_the_model_as_it_was(tiny_model, family_subject):
     """Others use it too: with padding, which our attention knows nothing of."""
-    model = tiny_model(family)
-    before = model.config._attn_implementation
-    subject = Subject(model, tiny_tokenizer)
+    model, _ = family_subject.huggingface()
+    before = tiny_model(model.config.model_type).config._attn_implementation
 
-    subject.losses(candidates(random_ids(N), 20), random_ids(M))
+    family_subject.losses(candidates(random_ids(N), 20), random_ids(M))
 
     assert model.config._attn_implementation == before
     assert not any(module._forward_pre_hooks for module in model.modules())
@@ -144,19 +113,13 @@ def test_a_model_in_an_unknown_family_is_read_whole(
 
 
 def test_layers_with_sliding_windows_are_read_whole(tiny_model, tiny_tokenizer):
-    windowed = tiny_model(
-        "qwen2", use_sliding_window=True, sliding_window=8, max_window_layers=0
-    )
-
-    models = (windowed, tiny_model("qwen2"))
+    changes = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}
+    models = tiny_model("qwen2", **changes), tiny_model("qwen2")
     settings = [Subject(model, tiny_tokenizer).settings for model in models]
     assert [found["reuses_prefixes"] for found in settings] == [False, True]
 
 
-def test_the_ledger_counts_what_was_read_and_not_what_was_reused(
-    tiny_model, tiny_tokenizer
-):
-    subject = Subject(tiny_model(), tiny_tokenizer)
+def test_the_ledger_counts_what_was_read_and_not_what_was_reused(subject):
     prompts, reference = candidates(random_ids(N), 10, first=N - 1), random_ids(M)
     with subject.metered() as meter:
         subject.losses(prompts, reference)
