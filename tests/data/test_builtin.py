@@ -1,6 +1,8 @@
 """Python's own help topics as a corpus."""
 
-from __future__ import annotations
+import json
+import subprocess
+import sys
 
 from harness.data.builtin import python_topics
 
@@ -11,8 +13,13 @@ def test_documents_have_a_useful_length_and_hold_most_of_the_text():
     assert sum(map(len, documents)) > 300_000
 
 
-def test_documents_are_the_same_each_time():
-    assert python_topics() == python_topics()
+def test_documents_are_the_same_in_each_process():
+    program = (
+        "import json; from harness.data.builtin import python_topics\n"
+        "print(json.dumps(python_topics()))"
+    )
+    told = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert json.loads(told) == python_topics()
 
 
 def test_no_paragraph_is_in_two_documents():

@@ -1,10 +1,7 @@
 """Corpora: slices, fingerprints, what is missing, and packed token blocks."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
-import json
 import re
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from harness.base.store import Store
 from harness.data.blocks import token_blocks
 from harness.data.corpora import Corpora
 from harness.data.sections import CorpusSection
+from tests.data.rows import write_rows
 
 TEXTS = [f"document number {i} " * 3 for i in range(10)]
 
@@ -28,8 +26,7 @@ def corpora_of(folder: Path, limit: int | None = None, **section) -> Corpora:
 
 
 def write(path: Path, texts: list[str]) -> Path:
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return path
+    return write_rows(path, [{"text": text} for text in texts])
 
 
 def ids(corpora: Corpora) -> list[int]:
@@ -88,6 +85,7 @@ def test_file_name_with_globs_own_characters_is_taken_literally(tmp_path):
 
 def test_fingerprint_is_the_hash_of_the_file_or_of_the_text(tmp_path):
     corpora = corpora_of(tmp_path)
+    assert corpora.missing("c") == []
     contents = (tmp_path / "data.jsonl").read_bytes()
     expected = hashlib.sha256(contents).hexdigest()
     assert corpora.fingerprint("c") == f"sha256:{expected}"
@@ -128,10 +126,6 @@ def test_missing_says_in_a_sentence_what_keeps_it_from_being_read(
     assert re.search(complaint, sentence)
 
 
-def test_nothing_is_missing_of_a_readable_corpus(tmp_path):
-    assert corpora_of(tmp_path).missing("c") == []
-
-
 def test_reading_a_dataset_that_is_not_here_fails_at_once(tmp_path):
     corpora = corpora_of(tmp_path, dataset="org/name", split="test")
     with pytest.raises(MissingResource, match="split test"):
@@ -156,28 +150,22 @@ def blocks_of(corpora, tokenizer, folder, *, context=8, tokens=10**6, key="k"):
 
 
 def packed(texts, tokenizer) -> list[int]:
-    return list(
-        itertools.chain.from_iterable(
-            [*tokenizer.encode(t, add_special_tokens=False), tokenizer.eos_token_id]
-            for t in texts
-        )
-    )
+    """Return the ids of documents that are joined by the end token."""
+    end = [tokenizer.eos_token_id]
+    every = [tokenizer.encode(t, add_special_tokens=False) + end for t in texts]
+    return list(itertools.chain.from_iterable(every))
 
 
-def test_blocks_are_the_documents_joined_by_the_end_token(tmp_path, tiny_tokenizer):
-    blocks = blocks_of(corpora_of(tmp_path), tiny_tokenizer, tmp_path)
-    expected = packed(TEXTS, tiny_tokenizer)
-    whole = len(expected) // 8
-    assert blocks.shape == (whole, 8)
-    assert blocks.ravel().tolist() == expected[: whole * 8]
-
-
-@pytest.mark.parametrize(("tokens", "n"), [(1, 1), (8, 1), (9, 2), (80, 10)])
+@pytest.mark.parametrize(
+    ("tokens", "n"), [(1, 1), (8, 1), (9, 2), (80, 10), (10**6, None)]
+)
 def test_blocks_suffice_for_the_tokens_asked_for(tmp_path, tiny_tokenizer, tokens, n):
     corpora = corpora_of(tmp_path)
     blocks = blocks_of(corpora, tiny_tokenizer, tmp_path, tokens=tokens)
-    assert blocks.shape == (n, 8)
-    assert blocks.ravel().tolist() == packed(TEXTS, tiny_tokenizer)[: n * 8]
+    expected = packed(TEXTS, tiny_tokenizer)
+    whole = len(expected) // 8 if n is None else n
+    assert blocks.shape == (whole, 8)
+    assert blocks.ravel().tolist() == expected[: whole * 8]
 
 
 def test_blocks_take_every_document_of_the_slice_whatever_the_limit(

@@ -1,9 +1,5 @@
 """Examples from pairs and tasks: what is read, what is scored, what is protected."""
 
-from __future__ import annotations
-
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,34 +7,25 @@ import pytest
 from harness.base.errors import UsageError
 from harness.base.store import Store
 from harness.data.corpora import Corpora
-from harness.data.document import Example
 from harness.data.examples import build_examples
 from harness.data.sections import CorpusSection, ExampleSet, ExamplesSection
 from harness.testing import tiny_tokenizer
+from tests.data.rows import write_rows
 
 pytestmark = pytest.mark.transformers5
 PAIR = {"prompt": "dialogue", "reference": "summary"}
 TASK = {"prompt": "query", "choices": "endings", "gold": "label"}
 
 
-def cut(
-    tmp_path: Path,
-    rows: list[dict[str, Any]],
-    tokenizer: Any,
-    fields: dict[str, str] | None = None,
-    *,
-    count: int | None = None,
-    encoder_decoder: bool = False,
-    **section: Any,
-) -> list[Example]:
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    corpus = CorpusSection(path=str(path), **(fields or {}))
+def cut(tmp_path, rows, tokenizer, fields=None, *, count=None, **section) -> list[Any]:
+    """Return the examples of rows; `encoder_decoder` is for `build_examples`."""
+    encoder_decoder = section.pop("encoder_decoder", False)
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    corpora = {"c": CorpusSection(path=str(path), **(fields or {}))}
+    test = ExampleSet(corpus="c", count=count or len(rows))
     sets = build_examples(
-        ExamplesSection(
-            test=ExampleSet(corpus="c", count=count or len(rows)), **section
-        ),
-        Corpora({"c": corpus}, Store(tmp_path / "store")),
+        ExamplesSection(test=test, **section),
+        Corpora(corpora, Store(tmp_path / "store")),
         tokenizer,
         None,
         encoder_decoder=encoder_decoder,
@@ -50,28 +37,23 @@ def ids_of(tokenizer, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def test_a_causal_model_reads_the_summary_after_a_space(tmp_path, tiny_tokenizer):
-    rows = [{"dialogue": "the cat sat on it", "summary": "the cat sat"}]
-    (example,) = cut(tmp_path, rows, tiny_tokenizer, PAIR)
-    assert example.prompt_ids.tolist() == ids_of(tiny_tokenizer, "the cat sat on it")
-    assert example.reference_ids.tolist() == ids_of(tiny_tokenizer, " the cat sat")
-    assert (example.protected, example.protected_end) == (0, 0)
-    assert example.reference_text == "the cat sat"
-
-
-def test_an_encoder_reads_a_closed_prompt_and_a_decoder_closes_its_text(tmp_path):
-    rows = [{"dialogue": "the cat sat on it", "summary": "the cat sat"}]
-    for closed in (True, False):  # T5's tokenizer adds the end itself, others do not
-        tokenizer = tiny_tokenizer(closed=closed)
-        end = tokenizer.eos_token_id
-        (example,) = cut(tmp_path, rows, tokenizer, PAIR, encoder_decoder=True)
-        prompt = [*ids_of(tokenizer, "the cat sat on it"), end]
-        assert example.prompt_ids.tolist() == prompt
-        assert example.reference_ids.tolist() == [
-            *ids_of(tokenizer, "the cat sat"),
-            end,
-        ]
-        assert (example.protected, example.protected_end) == (0, 1)
+@pytest.mark.parametrize(
+    ("encoder_decoder", "closed"), [(False, False), (True, True), (True, False)]
+)
+def test_a_causal_model_reads_a_summary_after_a_space_and_encoders_close_texts(
+    tmp_path, encoder_decoder, closed
+):
+    """T5's tokenizer adds the end itself, others do not."""
+    tokenizer = tiny_tokenizer(closed=closed)
+    end = [tokenizer.eos_token_id] if encoder_decoder else []
+    dialogue, summary = "the cat sat on it", "the cat sat"
+    rows = [{"dialogue": dialogue, "summary": summary}]
+    (example,) = cut(tmp_path, rows, tokenizer, PAIR, encoder_decoder=encoder_decoder)
+    assert example.prompt_ids.tolist() == ids_of(tokenizer, dialogue) + end
+    read = summary if encoder_decoder else f" {summary}"
+    assert example.reference_ids.tolist() == ids_of(tokenizer, read) + end
+    assert (example.protected, example.protected_end) == (0, len(end))
+    assert example.reference_text == summary
 
 
 def test_pairs_are_cut_at_the_end_and_may_be_short(tmp_path):
@@ -182,14 +164,8 @@ def test_where_prompts_differ_their_ends_are_no_part_of_the_attack(
     contexts = ["the cat sat so the cat", "the cat sat so the dog"]
     rows = [{"contexts": contexts, "ending": "ate", "gold": 1}]
     fields = {"prompt": "contexts", "reference": "ending", "gold": "gold"}
-    (example,) = cut(
-        tmp_path,
-        rows,
-        tokenizer,
-        fields,
-        objective="answer",
-        encoder_decoder=encoder_decoder,
-    )
+    options = {"objective": "answer", "encoder_decoder": encoder_decoder}
+    (example,) = cut(tmp_path, rows, tokenizer, fields, **options)
     whole = [[*ids_of(tokenizer, text), *end] for text in contexts]
     free = example.prompt_ids[: len(example.prompt_ids) - example.protected_end]
     assert example.prompt_ids.tolist() == whole[1]
@@ -204,20 +180,15 @@ def test_real_tasks_fit_the_real_tokenizer(shared, tmp_path):
 
     tokenizer = AutoTokenizer.from_pretrained(shared / "models" / "pythia-14m-standin")
     folder = shared / "data"
+    tasks = {
+        "lambada_openai": {},
+        "hellaswag": {"prompt": "query", "choices": "choices", "gold": "gold"},
+        "winogrande": {"prompt": "context_options", "reference": "continuation"},
+    }
+    tasks["winogrande"]["gold"] = "gold"
     corpora = {
-        "lambada": CorpusSection(path=str(folder / "lambada_openai.jsonl")),
-        "hellaswag": CorpusSection(
-            path=str(folder / "hellaswag.jsonl"),
-            prompt="query",
-            choices="choices",
-            gold="gold",
-        ),
-        "winogrande": CorpusSection(
-            path=str(folder / "winogrande.jsonl"),
-            prompt="context_options",
-            reference="continuation",
-            gold="gold",
-        ),
+        name: CorpusSection(path=str(folder / f"{name}.jsonl"), **fields)
+        for name, fields in tasks.items()
     }
     for name in corpora:
         section = ExamplesSection(

@@ -1,9 +1,5 @@
 """Examples: one from each document, the first tokens of it, sets disjoint."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from harness.base.errors import UsageError
@@ -16,7 +12,7 @@ TEXTS = [f"{i}: the cat sat on the mat and ate {i} dogs" for i in range(8)]
 
 
 @pytest.fixture
-def corpora(tmp_path: Path) -> Corpora:
+def corpora(tmp_path):
     def section(name: str, texts: list[str]) -> CorpusSection:
         (tmp_path / name).write_text("\n\n".join(texts))
         return CorpusSection(path=str(tmp_path / name))
@@ -38,20 +34,6 @@ def section(count: int = 3, **sets: ExampleSet) -> ExamplesSection:
     )
 
 
-def with_start(tokenizer):
-    """Return a copy that puts its special token before every text, as OPT's does."""
-    from tokenizers import Tokenizer
-    from tokenizers.processors import TemplateProcessing
-    from transformers import PreTrainedTokenizerFast
-
-    start = tokenizer.eos_token
-    inner = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    inner.post_processor = TemplateProcessing(
-        single=f"{start} $A {start}", special_tokens=[(start, tokenizer.eos_token_id)]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=start)
-
-
 def test_prompt_and_reference_are_the_first_tokens(corpora, tiny_tokenizer):
     sets = build_examples(section(), corpora, tiny_tokenizer, None)
     for example, text in zip(sets.test, TEXTS, strict=False):
@@ -71,8 +53,10 @@ def test_short_documents_are_passed_over_and_ids_say_where_from(
     assert [example.document_id for example in sets.test] == expected
 
 
-def test_start_token_precedes_the_prompt_and_is_protected(corpora, tiny_tokenizer):
-    tokenizer = with_start(tiny_tokenizer)
+def test_start_token_precedes_the_prompt_and_is_protected(
+    corpora, tiny_tokenizer, opened
+):
+    tokenizer = opened(tiny_tokenizer, "{0} $A {0}")
     plain = build_examples(section(), corpora, tiny_tokenizer, None)
     started = build_examples(section(), corpora, tokenizer, None)
     for a, b in zip(plain.test, started.test, strict=True):
@@ -81,26 +65,27 @@ def test_start_token_precedes_the_prompt_and_is_protected(corpora, tiny_tokenize
         assert b.reference_ids.tolist() == a.reference_ids.tolist()
 
 
-def test_limit_cuts_every_set(corpora, tiny_tokenizer):
+def test_limit_cuts_every_set_and_too_few_documents_are_counted(
+    corpora, tiny_tokenizer
+):
     search = ExampleSet(corpus="other", count=4)
     sets = build_examples(section(search=search), corpora, tiny_tokenizer, 2)
     assert (len(sets.test), len(sets.search)) == (2, 2)
-
-
-def test_too_few_documents_are_counted(corpora, tiny_tokenizer):
     with pytest.raises(UsageError, match=r"mixed gives 8 examples \(2 left out: short"):
         build_examples(section(9), corpora, tiny_tokenizer, None)
 
 
-def test_sets_that_share_a_text_are_refused(corpora, tiny_tokenizer):
-    search = ExampleSet(corpus="copy", count=2)
-    message = r"examples.search: document copy/1 has the text of mixed/2"
-    with pytest.raises(UsageError, match=message):
-        build_examples(section(search=search), corpora, tiny_tokenizer, None)
-
-
-def test_search_and_validation_must_differ_too(corpora, tiny_tokenizer):
-    other = ExampleSet(corpus="other", count=1)
-    sets = section(search=other, validation=other)
-    with pytest.raises(UsageError, match=r"examples\.validation: document other/0"):
-        build_examples(sets, corpora, tiny_tokenizer, None)
+@pytest.mark.parametrize(
+    ("search", "validation", "told"),
+    [
+        ("copy", None, r"examples\.search: document copy/1 has the text of mixed/2"),
+        ("other", "other", r"examples\.validation: document other/0"),
+    ],
+)
+def test_sets_that_share_a_text_are_refused(
+    corpora, tiny_tokenizer, search, validation, told
+):
+    named = {"search": search, "validation": validation}
+    sets = {k: ExampleSet(corpus=v, count=2) for k, v in named.items() if v}
+    with pytest.raises(UsageError, match=told):
+        build_examples(section(**sets), corpora, tiny_tokenizer, None)

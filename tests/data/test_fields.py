@@ -1,8 +1,5 @@
 """Pairs and tasks out of files: the same from every format, faults in one sentence."""
 
-from __future__ import annotations
-
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from harness.base.store import Store
 from harness.data.corpora import Corpora
 from harness.data.document import Document
 from harness.data.sections import CorpusSection
+from tests.data.rows import write_rows
 
 PAIRS = [
     {"dialogue": "a, b\nc", "summary": "one", "n": 1},
@@ -28,35 +26,19 @@ TASKS = [
 ]
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    elif path.suffix == ".parquet":
-        import pyarrow
-        from pyarrow import parquet
-
-        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    else:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    return path
-
-
 def documents(path: Path, **fields: Any) -> list[Document]:
     section = CorpusSection(path=str(path), **fields)
     return list(Corpora({"c": section}, Store(path.parent)).all_documents("c"))
 
 
 def task(tmp_path: Path, row: dict[str, Any], **fields: str) -> Document:
-    (document,) = documents(write(tmp_path / "task.jsonl", [row]), **fields)
+    (document,) = documents(write_rows(tmp_path / "task.jsonl", [row]), **fields)
     return document
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet", "csv"])
 def test_pairs_are_read_alike_and_blank_ones_left_out(tmp_path, ending):
-    path = write(tmp_path / f"pairs.{ending}", PAIRS)
+    path = write_rows(tmp_path / f"pairs.{ending}", PAIRS)
     found = documents(path, prompt="dialogue", reference="summary", prefix="sum: ")
     assert found == [
         Document("0", "sum: a, b\nc", "one", prefix="sum: "),
@@ -67,7 +49,7 @@ def test_pairs_are_read_alike_and_blank_ones_left_out(tmp_path, ending):
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_choices_have_a_right_one(tmp_path, ending):
     rows = [{**row, "label": str(row["label"])} for row in TASKS]
-    path = write(tmp_path / f"tasks.{ending}", rows)
+    path = write_rows(tmp_path / f"tasks.{ending}", rows)
     found = documents(path, prompt="query", choices="endings", gold="label")
     assert found == [
         Document("0", "sky is", "blue", ("blue", "red"), 0),
@@ -77,16 +59,15 @@ def test_choices_have_a_right_one(tmp_path, ending):
 
 def test_wrong_choices_of_a_csv_stand_beside_the_right_answer(tmp_path):
     rows = [{"q": "Who?", "best": "me", "wrong": "you; they;"}]
-    path = write(tmp_path / "truth.csv", rows)
+    path = write_rows(tmp_path / "truth.csv", rows)
     (found,) = documents(path, prompt="q", reference="best", choices="wrong")
     assert found == Document("0", "Who?", "me", ("me", "you", "they"), 0)
 
 
 def test_prompts_may_differ_instead_of_answers(tmp_path):
     row = {"contexts": ["so Sarah", "so Maria"], "continuation": "won.", "gold": 1}
-    found = task(
-        tmp_path, row, prompt="contexts", reference="continuation", gold="gold"
-    )
+    fields = {"prompt": "contexts", "reference": "continuation", "gold": "gold"}
+    found = task(tmp_path, row, **fields)
     prompts = ("so Sarah", "so Maria")
     assert found == Document("0", "so Maria", "won.", ("won.",) * 2, 1, prompts)
 
@@ -99,45 +80,48 @@ def test_a_space_joins_prompt_and_reference(prompt, reference, whole):
     assert Document("0", prompt, reference).whole == whole
 
 
+TASK = {"prompt": "q", "choices": "c", "gold": "g"}
+
+
 @pytest.mark.parametrize(
     ("row", "fields", "complaint"),
     [
         (
             {"dialog": "a", "summary": "b"},
             {"prompt": "dialogue", "reference": "summary"},
-            r"task.jsonl:1: unknown field 'dialogue'; did you mean 'dialog'\? "
-            r"\(known: dialog, summary\)",
-        ),
-        (
-            {"q": "a", "c": ["x", "y"], "g": 2},
-            {"prompt": "q", "choices": "c", "gold": "g"},
-            "task.jsonl:1: field 'g' holds 2, and the choices are numbered 0 to 1",
-        ),
-        (
-            {"q": "a", "c": ["x", "y"], "g": ""},
-            {"prompt": "q", "choices": "c", "gold": "g"},
-            "task.jsonl:1: field 'g' holds '', not the number of a choice",
-        ),
-        (
-            {"q": "a", "c": ["x"], "g": 0},
-            {"prompt": "q", "choices": "c", "gold": "g"},
-            "task.jsonl:1: field 'c' holds one choice, and two are needed",
-        ),
-        (
-            {"q": "a", "c": [1, 2], "g": 0},
-            {"prompt": "q", "choices": "c", "gold": "g"},
-            "task.jsonl:1: field 'c' holds list, not a list of texts",
+            "unknown field 'dialogue'; did you mean 'dialog'? (known: dialog, summary)",
         ),
         (
             {"q": ["a", "b"], "r": "x"},
             {"prompt": "q", "reference": "r"},
-            "task.jsonl:1: field 'q' holds list, not text",
+            "field 'q' holds list, not text",
+        ),
+        (
+            {"q": "a", "c": ["x", "y"], "g": 2},
+            TASK,
+            "field 'g' holds 2, and the choices are numbered 0 to 1",
+        ),
+        (
+            {"q": "a", "c": ["x", "y"], "g": ""},
+            TASK,
+            "field 'g' holds '', not the number of a choice",
+        ),
+        (
+            {"q": "a", "c": ["x"], "g": 0},
+            TASK,
+            "field 'c' holds one choice, and two are needed",
+        ),
+        (
+            {"q": "a", "c": [1, 2], "g": 0},
+            TASK,
+            "field 'c' holds list, not a list of texts",
         ),
     ],
 )
 def test_faults_of_rows_say_where(tmp_path, row, fields, complaint):
-    with pytest.raises(UsageError, match=complaint) as caught:
+    with pytest.raises(UsageError) as caught:
         task(tmp_path, row, **fields)
+    assert f"task.jsonl:1: {complaint}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -154,10 +138,7 @@ def test_text_files_have_no_fields(tmp_path):
         ({"reference": "summary"}, "reference needs `prompt` beside it"),
         ({"prompt": "dialogue"}, "prompt needs `reference` or `choices` beside it"),
         ({"prompt": "q", "choices": "c"}, "choices need either `gold`"),
-        (
-            {"prompt": "q", "choices": "c", "gold": "g", "reference": "r"},
-            "choices need either `gold`",
-        ),
+        (TASK | {"reference": "r"}, "choices need either `gold`"),
     ],
 )
 def test_sections_that_name_too_little_are_refused(fields, complaint):
@@ -168,7 +149,7 @@ def test_sections_that_name_too_little_are_refused(fields, complaint):
 
 
 def test_fields_are_part_of_what_identifies_a_corpus(tmp_path):
-    path = str(write(tmp_path / "pairs.jsonl", PAIRS))
+    path = str(write_rows(tmp_path / "pairs.jsonl", PAIRS))
 
     def identity(**fields: str) -> dict[str, Any]:
         section = CorpusSection(path=path, **fields)

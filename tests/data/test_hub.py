@@ -3,8 +3,6 @@
 The real client talks to a small server of the hub's protocol on this machine.
 """
 
-from __future__ import annotations
-
 import http.server
 import io
 import json
@@ -15,7 +13,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow
@@ -106,7 +103,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub() -> Iterator[str]:
+def hub():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

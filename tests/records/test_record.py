@@ -1,18 +1,13 @@
 """Records: what may be written, and what they say."""
 
-from __future__ import annotations
-
 import json
 import math
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
 
 from harness.base import RecordError
-from harness.records import Cost, Diagnostic, Record, read_record, schemas, write_record
+from harness.records import Cost, Diagnostic, read_record, schemas, write_record
 from harness.run import RunFolder
 from tests.run_fixtures import read_all
 
@@ -31,11 +26,11 @@ STORY = {
 
 
 @pytest.fixture
-def records(make_run: Callable[..., Path]) -> list[Record]:
+def records(make_run):
     return read_all(make_run(**STORY))
 
 
-def test_what_is_written_is_read_back_equal(records, tmp_path: Path) -> None:
+def test_what_is_written_is_read_back_equal(records, tmp_path):
     for record in records:
         path = tmp_path / record.id / "record.json"
         write_record(path, record)
@@ -54,9 +49,7 @@ def test_what_is_written_is_read_back_equal(records, tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
-def test_what_breaks_the_schema_is_not_written(
-    make_run: Callable[..., Path], wrong: dict[str, Any], told: str
-) -> None:
+def test_what_breaks_the_schema_is_not_written(make_run, wrong, told):
     file = RunFolder(make_run(seeds=[1])).records("cell")[0]
     good = {"id": "determinism", "status": "pass", "value": 1.0, "n": 1, "unit": "x"}
     hidden = [Diagnostic.model_construct(**{**good, **wrong})]
@@ -68,7 +61,7 @@ def test_what_breaks_the_schema_is_not_written(
     assert file.read_bytes() == before
 
 
-def test_the_published_schema_alone_accepts_what_is_written(records) -> None:
+def test_the_published_schema_alone_accepts_what_is_written(records):
     """Others validate with the file, not with our models."""
     schema = json.loads(schemas.file_of("record").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -77,7 +70,7 @@ def test_the_published_schema_alone_accepts_what_is_written(records) -> None:
         jsonschema.validate(document, schema, jsonschema.Draft202012Validator)
 
 
-def test_a_record_says_what_its_plugins_are(records) -> None:
+def test_a_record_says_what_its_plugins_are(records):
     """So that reports can judge without them."""
     roles = {record.arm.label: record.arm.role for record in records}
     assert roles == {"baseline": None, "monotone": None, "match": "match"}
@@ -87,7 +80,7 @@ def test_a_record_says_what_its_plugins_are(records) -> None:
     assert not any(attack.replays or attack.role for attack in attacks.values())
 
 
-def test_costs_add_up_but_for_peak_memory() -> None:
+def test_costs_add_up_but_for_peak_memory():
     parts = [
         Cost(tokens_forward=5, flops=1.5, flops_whole=2.0, peak_memory_bytes=10),
         Cost(tokens_forward=6, flops=0.5, peak_memory_bytes=None),

@@ -1,7 +1,5 @@
 """ROUGE by its definition, written out again here."""
 
-from __future__ import annotations
-
 import itertools
 import random
 import re

@@ -1,11 +1,9 @@
 """Estimates of attacks: every example counts, errors too."""
 
-from __future__ import annotations
-
 import json
 import math
-from pathlib import Path
 
+import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
@@ -16,20 +14,30 @@ from tests.run_fixtures import sample_row
 DELTAS = [0.0, 0.1, 0.139, 0.14, 0.5, 1.0]
 
 
-def _rows(errors: int = 0):
-    attacked = [sample_row(i, 2.0 + i, delta) for i, delta in enumerate(DELTAS)]
-    return attacked + [sample_row(50 + i, 9.0, 0.0, error=True) for i in range(errors)]
+def _row(*loss_and_rise, number=0, error=False, **changes):
+    row = sample_row(number, *loss_and_rise, error=error)
+    return row.model_copy(update=changes)
+
+
+def _rows(errors=0):
+    attacked = [_row(2.0 + i, delta, number=i) for i, delta in enumerate(DELTAS)]
+    return attacked + [_row(9.0, 0.0, number=50 + i, error=True) for i in range(errors)]
+
+
+def _answers(clean, adversarial, **more):
+    right = {"answer_correct_clean": clean, "answer_correct_adversarial": adversarial}
+    return _row(2.0, 0.1, **right, **more)
 
 
 @pytest.mark.parametrize(("threshold", "hits"), [(0.15, 3), (0.05, 5), (1.0, 1)])
 def test_success_means_that_perplexity_rises_by_more_than_the_threshold(
-    threshold: float, hits: int
-) -> None:
+    threshold, hits
+):
     assert sum(math.exp(delta) > 1 + threshold for delta in DELTAS) == hits
     assert sum(successes(_rows(), threshold)) == hits
 
 
-def test_errors_stay_in_every_denominator() -> None:
+def test_errors_stay_in_every_denominator():
     found = summarise_attack(_rows(errors=4), 0.15)
     assert found["success"].value == 3 / 10
     assert found["success"].interval == pytest.approx(
@@ -40,7 +48,7 @@ def test_errors_stay_in_every_denominator() -> None:
     assert found["errors"].value == 4
 
 
-def test_losses_and_their_difference_agree() -> None:
+def test_losses_and_their_difference_agree():
     found = summarise_attack(_rows(), 0.15)
     clean = sum(2.0 + i for i in range(6)) / 6
     assert found["clean_loss"].value == pytest.approx(clean)
@@ -49,27 +57,22 @@ def test_losses_and_their_difference_agree() -> None:
     assert found["delta_loss_median"].value == pytest.approx((0.139 + 0.14) / 2)
 
 
-def test_success_in_text_needs_a_reachable_prompt() -> None:
+def test_success_in_text_needs_a_reachable_prompt():
     found = summarise_attack(_rows(), 0.15)
     reachable = [i % 4 > 0 for i in range(6)]  # as the rows were made
-    both = [
-        ok and delta > math.log(1.15)
-        for ok, delta in zip(reachable, DELTAS, strict=True)
-    ]
+    harmful = [delta > math.log(1.15) for delta in DELTAS]
     assert found["reachable"].value == sum(reachable) / 6
-    assert found["text_success"].value == sum(both) / 6
+    assert found["text_success"].value == np.logical_and(reachable, harmful).mean()
 
 
-def test_an_error_before_the_clean_loss_is_known_is_left_out_of_losses_alone() -> None:
-    unknown = sample_row(7, 0.0, 0.0, error=True).model_copy(
-        update={"clean_loss": None}
-    )
+def test_an_error_before_the_clean_loss_is_known_is_left_out_of_losses_alone():
+    unknown = _row(0.0, 0.0, error=True, clean_loss=None)
     found = summarise_attack([*_rows(), unknown], 0.15)
     assert found["clean_loss"].n == 6
     assert found["success"].n == 7
 
 
-def test_no_rows_give_nulls_with_reasons() -> None:
+def test_no_rows_give_nulls_with_reasons():
     for name, estimate in summarise_attack([], 0.15).items():
         if name not in ("threshold", "errors"):
             assert estimate.value is None
@@ -90,7 +93,7 @@ def test_no_rows_give_nulls_with_reasons() -> None:
         ("}", "", "cannot be read"),
     ],
 )
-def test_a_bad_line_is_told_with_its_number(tmp_path: Path, old, new, told) -> None:
+def test_a_bad_line_is_told_with_its_number(tmp_path, old, new, told):
     file = tmp_path / "samples.jsonl"
     good = json.dumps(sample_row(1, 2.0, 0.5).model_dump(mode="json"))
     assert old in good
@@ -99,25 +102,17 @@ def test_a_bad_line_is_told_with_its_number(tmp_path: Path, old, new, told) -> N
         read_samples(file)
 
 
-def test_rows_are_read_back_as_they_were_written(tmp_path: Path) -> None:
+def test_rows_are_read_back_as_they_were_written(tmp_path):
     file = tmp_path / "samples.jsonl"
     rows = _rows(errors=2)
     file.write_text("".join(f"{row.model_dump_json()}\n" for row in rows))
     assert read_samples(file) == rows
 
 
-def test_answers_are_counted_over_all_examples() -> None:
+def test_answers_are_counted_over_all_examples():
     outcomes = [(True, True), (True, False), (False, False), (False, True)]
-    rows = [
-        sample_row(i, 2.0, 0.1).model_copy(
-            update={"answer_correct_clean": a, "answer_correct_adversarial": b}
-        )
-        for i, (a, b) in enumerate([*outcomes, *outcomes[1:3]])
-    ]
-    lost = sample_row(9, 2.0, 0.0, error=True).model_copy(
-        update={"answer_correct_clean": True, "answer_correct_adversarial": True}
-    )
-    found = summarise_attack([*rows, lost], 0.15)
+    rows = [_answers(*each) for each in [*outcomes, *outcomes[1:3]]]
+    found = summarise_attack([*rows, _answers(True, True, error=True)], 0.15)
     assert found["clean_accuracy"].value == 4 / 7
     assert found["attacked_accuracy"].value == 3 / 7
     assert found["answer_lost"].value == 2 / 7
@@ -126,14 +121,9 @@ def test_answers_are_counted_over_all_examples() -> None:
     )
 
 
-def test_summaries_are_spoilt_by_a_relative_fall() -> None:
+def test_summaries_are_spoilt_by_a_relative_fall():
     scores = [(0.5, 0.44), (0.5, 0.46), (0.0, 0.0), (0.2, 0.0)]
-    rows = [
-        sample_row(i, 2.0, 0.1).model_copy(
-            update={"rouge_clean": a, "rouge_adversarial": b}
-        )
-        for i, (a, b) in enumerate(scores)
-    ]
+    rows = [_row(2.0, 0.1, rouge_clean=a, rouge_adversarial=b) for a, b in scores]
     found = summarise_attack(rows, 0.15, 0.10)
     assert found["rouge_drop_success"].value == 2 / 4
     assert found["rouge_drop"].value == pytest.approx((0.06 + 0.04 + 0.2) / 4)
@@ -142,7 +132,7 @@ def test_summaries_are_spoilt_by_a_relative_fall() -> None:
     assert found["rouge_threshold"].value == 0.10
 
 
-def test_rows_without_answers_give_the_estimates_that_they_always_gave() -> None:
+def test_rows_without_answers_give_the_estimates_that_they_always_gave():
     old = sample_row(0, 2.0, 0.1).model_dump(mode="json")
     new = {"choices", "gold", "reference_text", "clean_summary", "adversarial_summary"}
     new |= {f"answer_correct_{x}" for x in ("clean", "adversarial")}

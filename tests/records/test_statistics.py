@@ -1,7 +1,5 @@
 """Statistics against statsmodels, closed forms and enumeration."""
 
-from __future__ import annotations
-
 import itertools
 import math
 
@@ -15,7 +13,7 @@ from harness.records import statistics
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 7), (3, 10), (50, 100), (12, 12)])
-def test_wilson_agrees_with_statsmodels(successes: int, n: int) -> None:
+def test_wilson_agrees_with_statsmodels(successes, n):
     estimate = statistics.wilson(successes, n)
     assert estimate.value == successes / n
     expected = proportion_confint(successes, n, method="wilson")
@@ -23,18 +21,12 @@ def test_wilson_agrees_with_statsmodels(successes: int, n: int) -> None:
 
 
 @pytest.mark.parametrize(("n", "half_width"), [(100, 0.096), (1000, 0.031)])
-def test_wilson_half_widths_at_one_half(n: int, half_width: float) -> None:
+def test_wilson_half_widths_at_one_half(n, half_width):
     low, high = statistics.wilson(n // 2, n).interval
     assert (high - low) / 2 == pytest.approx(half_width, abs=5e-4)
 
 
-def test_wilson_of_nothing_is_null_with_a_reason() -> None:
-    estimate = statistics.wilson(0, 0)
-    assert estimate.value is None
-    assert estimate.reason
-
-
-def test_bootstrap_mean_matches_the_normal_interval_of_many_values() -> None:
+def test_bootstrap_mean_matches_the_normal_interval_of_many_values():
     values = np.random.default_rng(0).normal(3.0, 2.0, size=2000)
     estimate = statistics.bootstrap_mean(values, unit="nats/token")
     half = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
@@ -44,7 +36,7 @@ def test_bootstrap_mean_matches_the_normal_interval_of_many_values() -> None:
     )
 
 
-def test_bootstrap_of_three_values_matches_enumeration() -> None:
+def test_bootstrap_of_three_values_matches_enumeration():
     values = np.array([0.0, 1.0, 5.0])
     means = [np.mean(draw) for draw in itertools.product(values, repeat=3)]
     estimate = statistics.bootstrap_mean(values, unit="x")
@@ -52,7 +44,7 @@ def test_bootstrap_of_three_values_matches_enumeration() -> None:
     assert estimate.interval == pytest.approx(expected)
 
 
-def test_clustering_widens_the_interval_by_the_design_effect() -> None:
+def test_clustering_widens_the_interval_by_the_design_effect():
     by_document = np.random.default_rng(1).normal(size=400)
     values = np.repeat(by_document, 9)
     clusters = np.repeat(np.arange(400), 9)
@@ -63,7 +55,7 @@ def test_clustering_widens_the_interval_by_the_design_effect() -> None:
     assert _width(clustered) / _width(alone) == pytest.approx(3.0, rel=0.1)
 
 
-def test_seeds_and_documents_are_resampled_together() -> None:
+def test_seeds_and_documents_are_resampled_together():
     """The variance of a crossed design: between documents plus between seeds."""
     rng = np.random.default_rng(2)
     documents, seeds = rng.normal(size=200), rng.normal(size=40)
@@ -76,18 +68,13 @@ def test_seeds_and_documents_are_resampled_together() -> None:
     assert "documents and seeds" in estimate.method
 
 
-def test_a_document_missing_under_a_seed_is_refused() -> None:
-    with pytest.raises(ValueError, match="every seed"):
-        statistics.bootstrap_mean([1.0, 2.0, 3.0], "aab", [1, 2, 1], unit="x")
-
-
-def test_bootstrap_ratio_weighs_units_by_their_denominators() -> None:
+def test_bootstrap_ratio_weighs_units_by_their_denominators():
     estimate = statistics.bootstrap_ratio([2.0, 90.0], [1.0, 9.0], unit="x")
     assert estimate.value == pytest.approx(9.2)
     assert estimate.interval == pytest.approx((2.0, 10.0))
 
 
-def test_bootstrap_ratio_transforms_value_and_interval() -> None:
+def test_bootstrap_ratio_transforms_value_and_interval():
     rng = np.random.default_rng(3)
     tokens = rng.integers(5, 50, size=80).astype(float)
     nats = tokens * rng.normal(3.0, 0.3, size=80)
@@ -97,30 +84,31 @@ def test_bootstrap_ratio_transforms_value_and_interval() -> None:
     assert perplexity.interval == pytest.approx(np.exp(loss.interval), rel=1e-3)
 
 
-def test_a_perplexity_beyond_floats_is_null_with_a_reason() -> None:
-    estimate = statistics.bootstrap_ratio([9e3], [10.0], np.exp, unit="perplexity")
-    assert estimate.value is None
-    assert estimate.reason
+def test_what_cannot_be_told_is_null_with_a_reason():
+    nothing = statistics.wilson(0, 0)
+    beyond = statistics.bootstrap_ratio([9e3], [10.0], np.exp, unit="perplexity")
+    one = statistics.bootstrap_ratio([4.0], [2.0], unit="x")
+    assert nothing.value is beyond.value is one.interval is None
+    assert one.value == 2.0
+    assert nothing.reason
+    assert beyond.reason
+    assert one.reason
 
 
-def test_one_unit_has_a_value_and_no_interval() -> None:
-    estimate = statistics.bootstrap_ratio([4.0], [2.0], unit="x")
-    assert (estimate.value, estimate.interval) == (2.0, None)
-    assert estimate.reason
-
-
-def test_a_zero_denominator_is_refused() -> None:
+def test_a_zero_denominator_and_a_document_missing_under_a_seed_are_refused():
     with pytest.raises(ValueError, match="positive"):
         statistics.bootstrap_ratio([1.0, 2.0], [1.0, 0.0], unit="x")
+    with pytest.raises(ValueError, match="every seed"):
+        statistics.bootstrap_mean([1.0, 2.0, 3.0], "aab", [1, 2, 1], unit="x")
 
 
-def test_the_same_rows_give_the_same_interval() -> None:
+def test_the_same_rows_give_the_same_interval():
     values = np.random.default_rng(4).normal(size=50)
     first, second = (statistics.bootstrap_mean(values, unit="x") for _ in range(2))
     assert first == second
 
 
-def test_paired_difference_ignores_what_both_share() -> None:
+def test_paired_difference_ignores_what_both_share():
     rng = np.random.default_rng(5)
     shared, gain = rng.normal(0, 100, size=300), rng.normal(0.2, 0.1, size=300)
     estimate = statistics.paired_difference(shared + gain, shared, unit="nats/token")
@@ -129,35 +117,29 @@ def test_paired_difference_ignores_what_both_share() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_mcnemar_agrees_with_statsmodels(seed: int) -> None:
-    first, second = np.random.default_rng(seed).random((2, 60)) < [[0.7], [0.5]]
-    table = [
-        [np.sum(first & second), np.sum(first & ~second)],
-        [np.sum(~first & second), np.sum(~first & ~second)],
-    ]
+def test_mcnemar_and_holm_agree_with_statsmodels(seed):
+    rng = np.random.default_rng(seed)
+    first, second = rng.random((2, 60)) < [[0.7], [0.5]]
+    table = [[np.sum(a & b) for b in (second, ~second)] for a in (first, ~first)]
     expected = reference_mcnemar(table, exact=True).pvalue
     assert statistics.mcnemar(first, second) == pytest.approx(expected)
-
-
-def test_mcnemar_without_disagreement_is_one() -> None:
-    assert statistics.mcnemar([True, False], [True, False]) == 1.0
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_holm_agrees_with_statsmodels(seed: int) -> None:
-    p_values = np.random.default_rng(seed).random(7) ** 3
+    p_values = rng.random(7) ** 3
     expected = multipletests(p_values, method="holm")[1]
     assert statistics.holm(p_values.tolist()) == pytest.approx(expected)
 
 
-def test_spread_over_seeds_uses_the_sample_deviation() -> None:
+def test_mcnemar_without_disagreement_is_one():
+    assert statistics.mcnemar([True, False], [True, False]) == 1.0
+
+
+def test_spread_over_seeds_uses_the_sample_deviation():
     spread = statistics.across_seeds([1.0, 2.0, 4.0])
     assert spread.mean == pytest.approx(7 / 3)
     assert spread.std == pytest.approx(math.sqrt((16 + 1 + 25) / 9 / 2))
     assert spread.n == 3
 
 
-def test_spread_of_one_seed_is_null_not_zero() -> None:
+def test_spread_of_one_seed_is_null_not_zero():
     assert statistics.across_seeds([1.5]) == statistics.Spread(1.5, None, 1)
     assert statistics.across_seeds([]) == statistics.Spread(None, None, 0)
 
