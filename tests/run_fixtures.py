@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,7 @@ from harness.run.folder import RunFolder, write_samples
 from harness.run.scored import failed_row, scored_row
 from harness.suite import CellPlan, VariantPlan, dump_suite, load_experiment, make_plan
 
+ABSENT = object()
 SUITE = """
 name: rehearsal
 seeds: {seeds}
@@ -66,6 +70,12 @@ controls: none
 """
 
 
+def deltas(*means: float) -> dict[tuple[str, str], float]:
+    """Return dL by arm and attack: of the baseline's two cells, then of the other's."""
+    cells = itertools.product(("baseline", "monotone"), ("hotflip", "random"))
+    return dict(zip(cells, means, strict=True))
+
+
 @dataclass
 class Story:
     """What the records of a run folder are to say."""
@@ -79,12 +89,7 @@ class Story:
         default_factory=lambda: {"baseline": 2.4, "monotone": 2.5}
     )
     delta_loss: dict[tuple[str, str], float] = field(
-        default_factory=lambda: {
-            ("baseline", "hotflip"): 0.60,
-            ("baseline", "random"): 0.40,
-            ("monotone", "hotflip"): 0.45,
-            ("monotone", "random"): 0.30,
-        }
+        default_factory=lambda: deltas(0.60, 0.40, 0.45, 0.30)
     )
     """Mean dL, by arm and attack."""
     errors: int = 0
@@ -250,6 +255,25 @@ def _write_run(story: Story, place: Path) -> Path:
     )
     _Writer(story, run).write_all()
     return folder.root
+
+
+@contextlib.contextmanager
+def editing(path: Path) -> Iterator[Any]:
+    """Give the document of a JSON file, and write back what it is then."""
+    document = json.loads(path.read_text())
+    yield document
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def edit(path: Path, *keys: str, value: Any) -> None:
+    """Change or, with ABSENT, delete one value of a JSON file."""
+    with editing(path) as node:
+        for key in keys[:-1]:
+            node = node[key]
+        if value is ABSENT:
+            del node[keys[-1]]
+        else:
+            node[keys[-1]] = value
 
 
 def read_all(run: Path) -> list[Record]:

@@ -1,11 +1,8 @@
 """Reports of whole runs: the numbers in them, and what they warn of."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -21,28 +18,14 @@ from harness.report.formats.latex import escape
 from harness.run.folder import RunFolder
 from harness.run.surveying import survey
 from harness.verdicts.results import Results
-from tests.run_fixtures import read_all
+from tests.run_fixtures import deltas, editing, read_all
 
 BASELINE, MONOTONE = "Pythia_1.4B (baseline)", "Pythia_1.4B (monotone)"
 PAIR = "hotflip : random"
 ONE = {"seeds": [1]}
 """Stories of runs: arguments of `make_run`."""
-LOSING = {
-    "delta_loss": {
-        ("baseline", "hotflip"): 0.40,
-        ("baseline", "random"): 0.42,
-        ("monotone", "hotflip"): 0.60,
-        ("monotone", "random"): 0.20,
-    }
-}
-LOSING_ELSEWHERE = {
-    "delta_loss": {
-        ("baseline", "hotflip"): 0.60,
-        ("baseline", "random"): 0.40,
-        ("monotone", "hotflip"): 0.30,
-        ("monotone", "random"): 0.31,
-    }
-}
+LOSING = {"delta_loss": deltas(0.40, 0.42, 0.60, 0.20)}
+LOSING_ELSEWHERE = {"delta_loss": deltas(0.60, 0.40, 0.30, 0.31)}
 BROKEN = {"clean_loss": {"baseline": 2.4, "monotone": 9.0}}
 UNEQUAL = {"tokens": {"monotone": 500_000}}
 HOLES = ONE | {"failed": ("monotone.s1.hotflip",), "absent": ("monotone.s1.random",)}
@@ -90,7 +73,7 @@ def _perplexities(run: Path, arm: str) -> list[float]:
 # --- numbers ------------------------------------------------------------------------
 
 
-def test_perplexity_is_mean_and_sample_deviation_over_seeds(make_run) -> None:
+def test_perplexity_is_mean_and_sample_deviation_over_seeds(make_run):
     run = make_run(seeds=[1, 2, 3])
     row = _row(_build(run), "main", MONOTONE)
     cell, values = row["perplexity"], _perplexities(run, "monotone")
@@ -102,9 +85,7 @@ def test_perplexity_is_mean_and_sample_deviation_over_seeds(make_run) -> None:
 
 
 @pytest.mark.parametrize("threshold", [None, 0.15, 1.0])
-def test_success_is_derived_from_the_rows_for_any_threshold(
-    make_run, threshold
-) -> None:
+def test_success_is_derived_from_the_rows_for_any_threshold(make_run, threshold):
     run = make_run()
     cell = _row(_build(run, threshold), "main", BASELINE)["hotflip success"]
     rates = [
@@ -115,28 +96,25 @@ def test_success_is_derived_from_the_rows_for_any_threshold(
     assert cell.std == pytest.approx(stdev(rates))
 
 
-def test_one_seed_has_no_deviation_and_wilsons_interval(make_run) -> None:
+def test_one_seed_has_no_deviation_and_wilsons_interval(make_run):
     run = make_run(**ONE)
     row = _row(_build(run), "main", BASELINE)
     ((record, _),) = _cells(run, "baseline", "hotflip")
-    found = record.results["attack"]
-    shown = row["hotflip success"]
+    found, shown = record.results["attack"], row["hotflip success"]
     assert row["perplexity"].std is shown.std is None
-    assert (shown.value, shown.interval) == (
-        found["success"].value,
-        found["success"].interval,
-    )
+    assert shown.value == found["success"].value
+    assert shown.interval == found["success"].interval
     assert row["hotflip dL"].interval == found["delta_loss"].interval
 
 
 @pytest.mark.parametrize("seeds", [[1], [1, 2]])
-def test_a_cell_never_mixes_deviation_and_interval(make_run, seeds) -> None:
+def test_a_cell_never_mixes_deviation_and_interval(make_run, seeds):
     for table in _build(make_run(seeds=seeds)).tables:
         numbers = [c for row in table.rows for c in row if isinstance(c, Number)]
         assert not [c for c in numbers if c.std is not None and c.interval]
 
 
-def test_attack_and_control_are_paired_by_example(make_run) -> None:
+def test_attack_and_control_are_paired_by_example(make_run):
     run = make_run()
     row = _row(_build(run), "controls", BASELINE, PAIR)
     attacked, random = (
@@ -153,7 +131,7 @@ def test_attack_and_control_are_paired_by_example(make_run) -> None:
     assert row["FLOPs/example attack"].value == pytest.approx(expected)
 
 
-def test_arms_are_compared_in_absolute_nats_beside_their_clean_losses(make_run) -> None:
+def test_arms_are_compared_in_absolute_nats_beside_their_clean_losses(make_run):
     run = make_run()
     shown = _row(_build(run), "arms", MONOTONE, "hotflip")
     means = {}
@@ -167,7 +145,7 @@ def test_arms_are_compared_in_absolute_nats_beside_their_clean_losses(make_run) 
     assert shown["dL difference"].value == pytest.approx(difference)
 
 
-def test_recovery_is_shown_at_once_and_after(make_run) -> None:
+def test_recovery_is_shown_at_once_and_after(make_run):
     run = make_run()
     cell = _row(_build(run), "recovery", MONOTONE)["held-out perplexity at once"]
     variants = [r for r in read_all(run) if r.id.startswith("Pythia_1.4B.monotone")]
@@ -175,7 +153,7 @@ def test_recovery_is_shown_at_once_and_after(make_run) -> None:
     assert cell.value == pytest.approx(fmean(map(math.exp, losses)))
 
 
-def test_the_worst_case_is_the_highest_rise_of_each_example(make_run) -> None:
+def test_the_worst_case_is_the_highest_rise_of_each_example(make_run):
     found = Results(survey(make_run()), 0.15)
     arm = found.arm("Pythia_1.4B", "baseline")
     cells = [arm.cells(attack)[1].rows for attack in ("hotflip", "random")]
@@ -192,48 +170,38 @@ def test_the_worst_case_is_the_highest_rise_of_each_example(make_run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("story", "table", "names", "expected"),
+    ("story", "table", "name", "expected"),
     [
         (
             {},
             "controls",
-            (BASELINE, PAIR),
+            BASELINE,
             {"verdict": Label("beats random", short="beats it")},
         ),
-        (
-            LOSING,
-            "controls",
-            (BASELINE, PAIR),
-            {"verdict": Label("ATTACK INVALID", True)},
-        ),
-        (
-            LOSING,
-            "controls",
-            (MONOTONE, PAIR),
-            {"verdict": Label("ATTACK INVALID", True)},
-        ),
+        (LOSING, "controls", BASELINE, {"verdict": Label("ATTACK INVALID", True)}),
+        (LOSING, "controls", MONOTONE, {"verdict": Label("ATTACK INVALID", True)}),
         (
             LOSING_ELSEWHERE,
             "controls",
-            (MONOTONE, PAIR),
+            MONOTONE,
             {"verdict": Label("no better than random", True, "no better")},
         ),
         (
             HOLES,
             "controls",
-            (MONOTONE, PAIR),
+            MONOTONE,
             dict.fromkeys(("verdict", "p", "pairs"), Missing("hotflip failed")),
         ),
         (
             HOLES,
             "main",
-            (MONOTONE,),
+            MONOTONE,
             dict.fromkeys(("hotflip success", "hotflip dL"), Missing("failed")),
         ),
         (
             {},
             "certificates",
-            (MONOTONE,),
+            MONOTONE,
             {
                 "certificate": Label("pass -> pass"),
                 "examined": Label("48 of 48"),
@@ -241,23 +209,19 @@ def test_the_worst_case_is_the_highest_rise_of_each_example(make_run) -> None:
                 "smallest weight after": Number(1.5e-6, "weight", signed=True),
             },
         ),
-        ({}, "certificates", (BASELINE,), {"certificate": Label("nothing promised")}),
-        ({}, "recovery", (BASELINE,), {"data and order": Label("reference")}),
+        ({}, "certificates", BASELINE, {"certificate": Label("nothing promised")}),
+        ({}, "recovery", BASELINE, {"data and order": Label("reference")}),
         (
             {},
             "recovery",
-            (MONOTONE,),
+            MONOTONE,
             {"data and order": Label("as baseline"), "tokens": Number(1e6, "count")},
         ),
-        (
-            UNEQUAL,
-            "recovery",
-            (MONOTONE,),
-            {"data and order": Label("NOT EQUAL", True)},
-        ),
+        (UNEQUAL, "recovery", MONOTONE, {"data and order": Label("NOT EQUAL", True)}),
     ],
 )
-def test_cells_say_what_was_found(make_run, story, table, names, expected) -> None:
+def test_cells_say_what_was_found(make_run, story, table, name, expected):
+    names = (name, PAIR) if table == "controls" else (name,)
     row = _row(_build(make_run(**story)), table, *names)
     assert {key: row[key] for key in expected} == expected
 
@@ -277,7 +241,7 @@ def test_cells_say_what_was_found(make_run, story, table, names, expected) -> No
         ),
     ],
 )
-def test_what_a_reader_must_know_first_is_said_first(make_run, story, starts) -> None:
+def test_what_a_reader_must_know_first_is_said_first(make_run, story, starts):
     warnings = _build(make_run(**story)).warnings
     said = [x for x in warnings if not x.startswith("UNCOMMITTED")]
     assert [x[: len(start)] for x, start in zip(said, starts, strict=True)] == starts
@@ -285,50 +249,44 @@ def test_what_a_reader_must_know_first_is_said_first(make_run, story, starts) ->
 
 
 @pytest.mark.parametrize(
-    ("story", "table", "marked", "note"),
+    ("story", "table", "names", "titles", "note"),
     [
-        (
-            BROKEN,
-            "main",
-            {(MONOTONE, "hotflip success"), (MONOTONE, "hotflip dL")},
-            "§",
-        ),
+        (BROKEN, "main", [MONOTONE], {"hotflip success", "hotflip dL"}, "§"),
         (
             ONE | {"errors": 3},
             "main",
-            {(BASELINE, "hotflip success"), (MONOTONE, "hotflip success")},
+            [BASELINE, MONOTONE],
+            {"hotflip success"},
             "† hotflip on Pythia_1.4B (baseline): 3 of 40 examples ended in an error",
         ),
         (
             {"control_flops": 0.5},
             "controls",
-            {(BASELINE, "FLOPs/example control"), (MONOTONE, "FLOPs/example control")},
+            [BASELINE, MONOTONE],
+            {"FLOPs/example control"},
             "‡ unequal ledgers",
         ),
     ],
 )
 def test_doubtful_numbers_have_a_mark_and_a_note(
-    make_run, story, table, marked, note
-) -> None:
+    make_run, story, table, names, titles, note
+):
     made = _build(make_run(**story))
-    found = {
-        (name, key)
-        for name in (BASELINE, MONOTONE)
-        for key, cell in _row(made, table, name).items()
-        if isinstance(cell, Number) and note[0] in cell.mark
-    }
-    assert found == marked
+    for name in (BASELINE, MONOTONE):
+        cells = _row(made, table, name).items()
+        numbers = {key: cell for key, cell in cells if isinstance(cell, Number)}
+        marked = {key for key, cell in numbers.items() if note[0] in cell.mark}
+        assert marked == (titles if name in names else set())
     assert _table(made, table).notes[0].startswith(note)
 
 
-def test_what_interrupted_attacks_spent_is_told_and_not_compared(make_run) -> None:
+def test_what_interrupted_attacks_spent_is_told_and_not_compared(make_run):
     run = make_run(**ONE)
     before = _build(run)
     (path,) = run.glob("cells/*baseline*random*/record.json")
-    document = json.loads(path.read_text())
-    kept = document["ledger"]["kept"]["attack"]["flops"]
-    document["ledger"]["spent"]["attack"]["flops"] = 2 * kept
-    path.write_text(json.dumps(document))
+    with editing(path) as document:
+        kept = document["ledger"]["kept"]["attack"]["flops"]
+        document["ledger"]["spent"]["attack"]["flops"] = 2 * kept
     made = _build(run)
     rows = [_row(x, "controls", BASELINE, PAIR) for x in (before, made)]
     assert rows[0] == rows[1]
@@ -339,7 +297,7 @@ def test_what_interrupted_attacks_spent_is_told_and_not_compared(make_run) -> No
     ]
 
 
-def test_a_reason_is_given_once_in_each_part_of_a_row(make_run) -> None:
+def test_a_reason_is_given_once_in_each_part_of_a_row(make_run):
     text = report.render(_build(make_run(**HOLES)), "text")
     lines = [re.split(" {2,}", line) for line in text.splitlines()]
     parts = [x for x in lines if x[:2] == ["monotone", PAIR]]
@@ -347,25 +305,26 @@ def test_a_reason_is_given_once_in_each_part_of_a_row(make_run) -> None:
     assert {cell for x in parts for cell in x[3:]} == {"--"}
 
 
-def test_a_seed_that_is_missing_shows_in_n(make_run) -> None:
+def test_a_seed_that_is_missing_shows_in_n(make_run):
     made = _build(make_run(absent=("baseline.s2.hotflip",)))
     cell = _row(made, "main", BASELINE)["hotflip success"]
     assert (cell.n, cell.planned, cell.std) == (1, 2, None)
 
 
-def _edit_samples(cell: Path) -> None:
-    path = cell / "samples.jsonl"
-    path.write_text(path.read_text().replace("some text", "any text"))
+def _write_in(cell, name, old, new):
+    path = cell / name
+    path.write_text(path.read_text().replace(old, new))
 
 
-def _edit_schema(cell: Path) -> None:
-    path = cell / "record.json"
-    path.write_text(
-        path.read_text().replace('"schema_version": 1', '"schema_version": 2')
-    )
+def _edit_samples(cell):
+    _write_in(cell, "samples.jsonl", "some text", "any text")
 
 
-def _leave_the_plan(cell: Path) -> None:
+def _edit_schema(cell):
+    _write_in(cell, "record.json", '"schema_version": 1', '"schema_version": 2')
+
+
+def _leave_the_plan(cell):
     cell.rename(cell.with_name("Pythia_1.4B.baseline.s1.hotflip-00000000"))
 
 
@@ -379,7 +338,7 @@ def _leave_the_plan(cell: Path) -> None:
 )
 def test_what_cannot_be_trusted_is_left_out_and_told(
     make_run, edit, start, part, reason
-) -> None:
+):
     run = make_run(**ONE)
     (cell,) = run.glob("cells/*baseline*hotflip*")
     edit(cell)
@@ -388,14 +347,12 @@ def test_what_cannot_be_trusted_is_left_out_and_told(
     assert any(w.startswith(start) and part in w for w in made.warnings)
 
 
-def test_records_of_another_suite_or_code_are_not_mixed_silently(make_run) -> None:
+def test_records_of_another_suite_or_code_are_not_mixed_silently(make_run):
     run = make_run(**ONE)
-    path = RunFolder(run).records("cell")[0]
-    document = json.loads(path.read_text())
-    document["suite"]["sha256"] = "f" * 64
-    document["provenance"]["commit"] = "e" * 40
-    document["provenance"]["versions"]["torch"] = "0.1"
-    path.write_text(json.dumps(document))
+    with editing(RunFolder(run).records("cell")[0]) as document:
+        document["suite"]["sha256"] = "f" * 64
+        document["provenance"]["commit"] = "e" * 40
+        document["provenance"]["versions"]["torch"] = "0.1"
     made = _build(run)
     assert sum(warning.startswith("MIXED") for warning in made.warnings) == 3
     assert any("other versions of torch" in warning for warning in made.warnings)
@@ -406,12 +363,12 @@ def test_records_of_another_suite_or_code_are_not_mixed_silently(make_run) -> No
 
 
 @pytest.mark.parametrize("story", [{}, {"failed": ("hotflip",)}])
-def test_text_fits_the_terminal(make_run, story) -> None:
+def test_text_fits_the_terminal(make_run, story):
     text = report.render(_build(make_run(**story)), "text")
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_latex_rows_read_as_in_a_paper(make_run) -> None:
+def test_latex_rows_read_as_in_a_paper(make_run):
     made = report.render(_build(make_run()), "latex")
     rows = [[cell.strip() for cell in line.split("&")] for line in made.splitlines()]
     (cells,) = [x for x in rows if x[:2] == [r"Pythia\_1.4B (monotone)", "$1.4$B"]]
@@ -420,7 +377,7 @@ def test_latex_rows_read_as_in_a_paper(make_run) -> None:
     assert r" $\pm$ " in cells[5]
 
 
-def test_latex_pins_its_numbers_down_and_is_the_same_on_a_rerun(make_run) -> None:
+def test_latex_pins_its_numbers_down_and_is_the_same_on_a_rerun(make_run):
     run = make_run()
     first, second = (report.render(_build(run), "latex") for _ in range(2))
     assert first == second
@@ -432,7 +389,7 @@ def test_latex_pins_its_numbers_down_and_is_the_same_on_a_rerun(make_run) -> Non
     assert r"\toprule" in first
 
 
-def test_latex_is_balanced(make_run) -> None:
+def test_latex_is_balanced(make_run):
     made = report.render(_build(make_run(failed=("monotone.s1.hotflip",))), "latex")
     body = [x for x in made.splitlines() if not x.startswith("%")]
     opened = []
@@ -448,7 +405,7 @@ def test_latex_is_balanced(make_run) -> None:
         assert line.replace(r"\$", "").count("$") % 2 == 0
 
 
-def test_latex_rows_are_as_wide_as_their_tabular_says(make_run) -> None:
+def test_latex_rows_are_as_wide_as_their_tabular_says(make_run):
     made = report.render(_build(make_run()), "latex")
     for letters, body in re.findall(
         r"\\begin\{tabular\}\{(\w+)\}\n(.*?)\\end\{tabular\}", made, re.DOTALL
@@ -463,7 +420,7 @@ def test_latex_rows_are_as_wide_as_their_tabular_says(make_run) -> None:
                 assert line.count(" & ") == len(letters) - 1
 
 
-def test_json_holds_numbers_in_full_and_reasons_for_nulls(make_run) -> None:
+def test_json_holds_numbers_in_full_and_reasons_for_nulls(make_run):
     run = make_run(seeds=[1], absent=("monotone.s1.hotflip",))
     made = json.loads(report.render(_build(run), "json"))
     rows = {row["model (arm)"]: row for row in made["tables"]["main"]["rows"]}
@@ -472,7 +429,7 @@ def test_json_holds_numbers_in_full_and_reasons_for_nulls(make_run) -> None:
     assert rows[MONOTONE]["hotflip: dL"] == {"value": None, "reason": "missing"}
 
 
-def test_markdown_tables_are_rectangular(make_run) -> None:
+def test_markdown_tables_are_rectangular(make_run):
     made = report.render(_build(make_run()), "markdown")
     for block in made.split("\n\n"):
         lines = block.splitlines()
@@ -480,11 +437,11 @@ def test_markdown_tables_are_rectangular(make_run) -> None:
             assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
 
 
-def test_labels_cannot_break_the_markup() -> None:
+def test_labels_cannot_break_the_markup():
     assert escape(r"a_b%{\x}") == r"a\_b\%\{\textbackslash{}x\}"
 
 
-def test_reports_are_written_beside_the_records(make_run: Callable[..., Path]) -> None:
+def test_reports_are_written_beside_the_records(make_run):
     run = make_run(**ONE)
     folder = RunFolder(run).report_dir
     made = _build(run)

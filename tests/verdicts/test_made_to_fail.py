@@ -1,7 +1,5 @@
 """Arms and an attack made to fail get the verdicts that they deserve, in real runs."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -32,7 +30,7 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory):
     return tmp_path_factory.mktemp("rigour")  # one store: the model is trained once
 
 
@@ -59,7 +57,7 @@ def run(cli, place):
     return make
 
 
-def test_a_hidden_gradient_and_a_null_arm(run) -> None:
+def test_a_hidden_gradient_and_a_null_arm(run):
     arms = run("rigour", "hotflip")
     assert arms["baseline"]["verdict"] == "reference"
 
@@ -82,7 +80,7 @@ def test_a_hidden_gradient_and_a_null_arm(run) -> None:
     assert -0.02 < low <= 0 <= high < 0.02
 
 
-def test_an_attack_down_its_gradient_is_invalid_on_every_arm(run) -> None:
+def test_an_attack_down_its_gradient_is_invalid_on_every_arm(run):
     arms = run("broken", "inverted")
     assert {found["verdict"] for found in arms.values()} == {"attack invalid"}
     for found in arms.values():
@@ -92,7 +90,7 @@ def test_an_attack_down_its_gradient_is_invalid_on_every_arm(run) -> None:
         assert answers["gradient_truth"] == answers["gradient_health"] == "pass"
 
 
-def test_replays_find_what_plain_transformers_disputes(run, place) -> None:
+def test_replays_find_what_plain_transformers_disputes(run, place):
     """After the runs above: a fresh process scores rows as the records say."""
     run("rigour", "hotflip")
     found = survey(place / "rigour")

@@ -1,7 +1,5 @@
 """The arm of suites/rigour that is made to pass."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 
@@ -14,7 +12,7 @@ PLUGIN = Path(__file__).parents[2] / "suites" / "rigour" / "made_to_pass.py"
 
 
 @pytest.mark.transformers5
-def test_wrong_tokens_are_read_in_training_alone() -> None:
+def test_wrong_tokens_are_read_in_training_alone():
     import torch
 
     plain = tiny_model()

@@ -1,7 +1,5 @@
 """Rounding: by what is uncertain, and only when shown."""
 
-from __future__ import annotations
-
 import pytest
 
 from harness.report.content import Number
@@ -39,5 +37,5 @@ from harness.report.formats.text import cell_text
         (Number(0.000001, "weight"), "1e-06"),
     ],
 )
-def test_numbers_are_shown_as_sure_as_they_are(number: Number, shown: str) -> None:
+def test_numbers_are_shown_as_sure_as_they_are(number, shown):
     assert cell_text(number) == shown

@@ -1,7 +1,5 @@
 """Tables in a terminal."""
 
-from __future__ import annotations
-
 import pytest
 
 from harness.report.content import Column, Label, Missing, Number, Report, Table
@@ -28,7 +26,7 @@ def number(value):
     return Number(value, "nats")
 
 
-def test_numbers_align_under_the_name_of_their_group() -> None:
+def test_numbers_align_under_the_name_of_their_group():
     columns = [heading("arm"), heading("clean", "loss"), heading("attacked", "loss")]
     rows = [
         [Label("baseline"), number(2.4), number(0.55)],
@@ -46,13 +44,13 @@ def test_numbers_align_under_the_name_of_their_group() -> None:
     ]
 
 
-def test_a_table_without_rows_has_its_headings() -> None:
+def test_a_table_without_rows_has_its_headings():
     lines = printed(table([heading("a"), heading("b")], []))
     assert lines == ["-  -", "a  b", "-  -", "-  -"]
 
 
 @pytest.mark.parametrize("long", [3, 30, 300])
-def test_a_table_that_is_too_wide_becomes_narrower_ones(long) -> None:
+def test_a_table_that_is_too_wide_becomes_narrower_ones(long):
     """The printer does not become wider, whatever the names are."""
     name = "very " * (long // 5) + "x" * long
     group = [heading(f"{place} {name}", "group") for place in "abc"]
@@ -68,14 +66,14 @@ def test_a_table_that_is_too_wide_becomes_narrower_ones(long) -> None:
     assert [x for part in parts for x in part.columns[2:]] == columns[2:]
 
 
-def test_columns_of_a_group_stay_together() -> None:
+def test_columns_of_a_group_stay_together():
     columns = [heading("arm"), *(heading("x", f"group {i // 2}") for i in range(12))]
     row = [Label("baseline"), *[Number(0.5, "nats", interval=(0.41, 0.59))] * 12]
     parts = [[c.group for c in x.columns[1:]] for x in narrower(table(columns, [row]))]
     assert [len(groups) for groups in parts] == [4, 4, 4]
 
 
-def test_a_wide_table_is_several_tabulars_in_latex() -> None:
+def test_a_wide_table_is_several_tabulars_in_latex():
     columns = [heading("arm"), *(heading(f"c{i}", f"g{i // 2}") for i in range(12))]
     row = [Label("baseline"), *[Number(0.5, "nats", interval=(0.41, 0.59))] * 12]
     made = render_latex(Report("r", [], [], [table(columns, [row])]))

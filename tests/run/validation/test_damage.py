@@ -1,24 +1,21 @@
 """Every form of damage to a record is refused, by readers and by validation alike."""
 
-from __future__ import annotations
-
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from harness.base import RecordError
 from harness.records import read_record
 from harness.run import RunFolder, validate
+from tests.run_fixtures import ABSENT, edit
 
 SUCCESS = ("results", "attack", "success")
-ABSENT = object()
+SLEEP, DERIVED = ("ledger", "kept", "sleep"), ("derivation",)
+NOTHING = {"achieved": False, "results": {}}
 
 
 @pytest.fixture
-def record_file(make_run: Callable[..., Path]) -> Path:
+def record_file(make_run):
     return RunFolder(make_run(seeds=[1])).records("cell")[0]
 
 
@@ -65,8 +62,8 @@ def _refused(file: Path, key: str, told: str) -> None:
         (("schema_version",), None, "this harness reads version 1"),
     ],
 )
-def test_a_wrong_value_is_told_with_its_path(record_file, keys, value, told) -> None:
-    _change(record_file, keys, value)
+def test_a_wrong_value_is_told_with_its_path(record_file, keys, value, told):
+    edit(record_file, *keys, value=value)
     _refused(record_file, ".".join(keys), told)
 
 
@@ -81,24 +78,12 @@ def test_a_wrong_value_is_told_with_its_path(record_file, keys, value, told) -> 
         (("samples",), None, (), "samples must be given where status is 'complete'"),
         (("attack",), None, (), "attack must be given where kind is 'cell'"),
         (("status",), "failed", (), "error must be given where status is 'failed'"),
-        (
-            ("derivation",),
-            {"achieved": False, "results": {}},
-            ("derivation",),
-            "reason must be given where achieved is False",
-        ),
-        (
-            ("ledger", "kept", "sleep"),
-            {},
-            ("ledger", "kept", "sleep", "[key]"),
-            "'attack' or 'rescore', not \"sleep\"",
-        ),
+        (DERIVED, NOTHING, DERIVED, "reason must be given where achieved is False"),
+        (SLEEP, {}, (*SLEEP, "[key]"), "'attack' or 'rescore', not \"sleep\""),
     ],
 )
-def test_a_broken_rule_is_told_where_it_is_stated(
-    record_file, keys, value, key, told
-) -> None:
-    _change(record_file, keys, value)
+def test_a_broken_rule_is_told_where_it_is_stated(record_file, keys, value, key, told):
+    edit(record_file, *keys, value=value)
     _refused(record_file, ".".join(key), told)
 
 
@@ -119,7 +104,7 @@ def test_a_broken_rule_is_told_where_it_is_stated(
         (('"seed": 1', '"seed": ' + "[" * 100_000), "nested too deeply"),
     ],
 )
-def test_what_is_no_strict_json_is_refused(record_file, change, told) -> None:
+def test_what_is_no_strict_json_is_refused(record_file, change, told):
     text = record_file.read_text()
     assert change[0] in text
     record_file.write_text(text.replace(*change, 1), encoding="utf-8")
@@ -128,7 +113,7 @@ def test_what_is_no_strict_json_is_refused(record_file, change, told) -> None:
 
 
 @pytest.mark.parametrize("end", [0, 1, 500, -2])
-def test_a_torn_file_is_refused(record_file, end: int) -> None:
+def test_a_torn_file_is_refused(record_file, end):
     torn = record_file.read_text().rstrip()[:end]
     record_file.write_text(torn)
     _refused(record_file, "", "cannot be read")
@@ -137,28 +122,16 @@ def test_a_torn_file_is_refused(record_file, end: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["null", "[]", "3", '"record"'])
-def test_what_is_no_object_is_refused(record_file, text: str) -> None:
+def test_what_is_no_object_is_refused(record_file, text):
     record_file.write_text(text)
     _refused(record_file, "", "should be an object")
 
 
-def test_what_is_not_utf_8_is_refused(record_file) -> None:
+def test_what_is_not_utf_8_is_refused(record_file):
     record_file.write_bytes(record_file.read_bytes().replace(b"hotflip", b"hotfl\xffp"))
     _refused(record_file, "", "cannot be read: 'utf-8' codec")
 
 
-def test_a_file_that_is_not_there_cannot_be_read(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_cannot_be_read(tmp_path):
     with pytest.raises(RecordError, match=r"record\.json: cannot be read"):
         read_record(tmp_path / "record.json")
-
-
-def _change(file: Path, keys: tuple[str, ...], value: Any) -> None:
-    document = json.loads(file.read_text())
-    node = document
-    for key in keys[:-1]:
-        node = node[key]
-    if value is ABSENT:
-        del node[keys[-1]]
-    else:
-        node[keys[-1]] = value
-    file.write_text(json.dumps(document, indent=1))

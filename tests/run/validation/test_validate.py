@@ -1,11 +1,8 @@
 """Validation: a good run passes, and each kind of damage is found."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +10,13 @@ import pytest
 
 from harness.base import Problem, UsageError, content_hash
 from harness.run import RunFolder, validate
+from tests.run_fixtures import edit, editing
 
 HOTFLIP, VARIANT = "baseline.s1.hotflip", "baseline.s1-"
 
 
 @pytest.fixture
-def run(make_run: Callable[..., Path]) -> Path:
+def run(make_run):
     return make_run(seeds=[1])
 
 
@@ -31,15 +29,6 @@ def _file(run: Path, part: str, name: str = "record.json") -> Path:
     return found
 
 
-def _edit(path: Path, *keys: str, value: Any) -> None:
-    document = json.loads(path.read_text())
-    node = document
-    for key in keys[:-1]:
-        node = node[key]
-    node[keys[-1]] = value
-    path.write_text(json.dumps(document, indent=1) + "\n")
-
-
 def _edit_row(run: Path, part: str, number: int, **changes: Any) -> None:
     """Change a row, and make the record's hash of the samples fit it again."""
     samples = _file(run, part, "samples.jsonl")
@@ -47,11 +36,11 @@ def _edit_row(run: Path, part: str, number: int, **changes: Any) -> None:
     rows[number] |= changes
     samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
     digest = hashlib.sha256(samples.read_bytes()).hexdigest()
-    _edit(samples.with_name("record.json"), "samples", "sha256", value=digest)
+    edit(samples.with_name("record.json"), "samples", "sha256", value=digest)
 
 
 @pytest.mark.parametrize("story", [{}, {"errors": 3}, {"more": "limit: 7"}])
-def test_a_whole_run_is_valid(make_run: Callable[..., Path], story) -> None:
+def test_a_whole_run_is_valid(make_run, story):
     """Also where examples ended in errors, and with a limit."""
     found = validate([make_run(seeds=[1], **story)])
     assert found.problems == ()
@@ -64,7 +53,6 @@ def test_a_whole_run_is_valid(make_run: Callable[..., Path], story) -> None:
 @pytest.mark.parametrize(
     ("keys", "value", "told"),
     [
-        (("seed",), "1", "a valid integer"),
         (("id",), "Pythia_1.4B.baseline.s1.hotflip-00000000", "labels and identity"),
         (("arm", "label"), "monotone", "labels and identity give"),
         (("identity", "options", "flips"), 99, "labels and identity give"),
@@ -88,40 +76,42 @@ def test_a_whole_run_is_valid(make_run: Callable[..., Path], story) -> None:
         (("ledger", "spent"), {}, "missing in what was spent"),
     ],
 )
-def test_a_changed_value_of_a_cell_is_found(
-    run: Path, keys: tuple[str, ...], value: Any, told: str
-) -> None:
+def test_a_changed_value_of_a_cell_is_found(run, keys, value, told):
     file = _file(run, HOTFLIP)
-    _edit(file, *keys, value=value)
+    edit(file, *keys, value=value)
     found = [f for f in _problems(run) if told in f.message]
     assert found
     assert {f.file for f in found} == {str(file)}
     assert validate([run]).exit_code == 1
 
 
-def test_a_finding_names_the_line_of_the_value(run: Path) -> None:
+def test_a_finding_names_the_line_of_the_value(run):
     file = _file(run, HOTFLIP)
-    _edit(file, "results", "attack", "success", "value", value=0.999)
+    edit(file, "results", "attack", "success", "value", value=0.999)
     (finding,) = _problems(run)
     line = file.read_text().splitlines()[finding.line - 1]
     assert finding.key == "results.attack.success"
     assert '"success": {' in line
 
 
-def test_changed_results_of_a_variant_are_found(run: Path) -> None:
-    _edit(_file(run, VARIANT), "results", "perplexity", "loss", "value", value=1.0)
-    (finding,) = _problems(run)
-    assert finding.key == "results.perplexity.loss"
-    assert "but the samples give" in finding.message
+@pytest.mark.parametrize(
+    ("part", "changes", "keys"),
+    [
+        (VARIANT, {"nats": 1.0}, {"perplexity.loss", "perplexity.bits_per_byte"}),
+        (
+            HOTFLIP,
+            {"clean_loss": 2.0, "adversarial_loss": 9.0, "delta_loss": 7.0},
+            {"attack.delta_loss", "attack.clean_loss"},
+        ),
+    ],
+)
+def test_a_changed_row_changes_the_results(run, part, changes, keys):
+    _edit_row(run, part, 3, **changes)
+    told = {p.key for p in _problems(run) if "but the samples give" in p.message}
+    assert {f"results.{key}" for key in keys} <= told
 
 
-def test_changed_rows_of_a_variant_are_found(run: Path) -> None:
-    _edit_row(run, VARIANT, 3, nats=1.0)
-    paths = {finding.key for finding in _problems(run)}
-    assert {"results.perplexity.loss", "results.perplexity.bits_per_byte"} <= paths
-
-
-def test_rows_that_a_metric_cannot_read_are_found(run: Path) -> None:
+def test_rows_that_a_metric_cannot_read_are_found(run):
     _edit_row(run, VARIANT, 3, nats="many")
     (finding,) = _problems(run)
     assert "cannot be computed from the samples" in finding.message
@@ -139,18 +129,10 @@ def test_rows_that_a_metric_cannot_read_are_found(run: Path) -> None:
         ({"text_reachable": "yes"}, "valid boolean"),
     ],
 )
-def test_a_changed_row_of_a_cell_is_found(
-    run: Path, changes: dict[str, Any], told: str
-) -> None:
+def test_a_changed_row_of_a_cell_is_found(run, changes, told):
     _edit_row(run, HOTFLIP, 3, **changes)
     (finding,) = [f for f in _problems(run) if told in f.message]
     assert (finding.line, Path(finding.file).name) == (4, "samples.jsonl")
-
-
-def test_a_row_of_other_losses_changes_the_results(run: Path) -> None:
-    _edit_row(run, HOTFLIP, 3, clean_loss=2.0, adversarial_loss=9.0, delta_loss=7.0)
-    paths = {finding.key for finding in _problems(run)}
-    assert {"results.attack.delta_loss", "results.attack.clean_loss"} <= paths
 
 
 @pytest.mark.parametrize(
@@ -164,19 +146,18 @@ def test_a_row_of_other_losses_changes_the_results(run: Path) -> None:
         ),
     ],
 )
-def test_clean_rows_are_the_same_in_all_cells_of_a_variant(run, changes, told) -> None:
+def test_clean_rows_are_the_same_in_all_cells_of_a_variant(run, changes, told):
     first, second = "monotone.s1.hotflip", "monotone.s1.random"
     for number in (3, 5):
         _edit_row(run, second, number, **changes)
     (found,) = [p for p in _problems(run) if told in p.message]
-    assert f"in the cell {_file(run, first).parent.name} (and 1 more rows)" in str(
-        found
-    )
+    cell = _file(run, first).parent.name
+    assert f"in the cell {cell} (and 1 more rows)" in str(found)
     assert found.file == str(_file(run, second, "samples.jsonl"))
     assert found.line == 4
 
 
-def test_rounding_of_clean_losses_is_no_problem(run: Path) -> None:
+def test_rounding_of_clean_losses_is_no_problem(run):
     samples = _file(run, HOTFLIP, "samples.jsonl")
     row = json.loads(samples.read_text().splitlines()[3])
     losses = {k: row[k] + 1e-5 for k in ("clean_loss", "adversarial_loss")}
@@ -184,7 +165,7 @@ def test_rounding_of_clean_losses_is_no_problem(run: Path) -> None:
     assert not [p for p in _problems(run) if "in the cell" in p.message]
 
 
-def test_examples_without_a_clean_loss_are_compared_by_their_ids(make_run) -> None:
+def test_examples_without_a_clean_loss_are_compared_by_their_ids(make_run):
     run = make_run(seeds=[1], errors=3)
     _edit_row(run, "monotone.s1.random", 1, clean_loss=None)
     assert not [p for p in _problems(run) if "in the cell" in p.message]
@@ -195,7 +176,7 @@ def test_examples_without_a_clean_loss_are_compared_by_their_ids(make_run) -> No
 @pytest.mark.parametrize(
     ("factor", "warnings"), [(1.09, 0), (0.91, 0), (1.2, 2), (0.8, 2)]
 )
-def test_a_control_off_its_budget_is_a_warning(make_run, factor, warnings) -> None:
+def test_a_control_off_its_budget_is_a_warning(make_run, factor, warnings):
     found = validate([make_run(seeds=[1], control_flops=factor)])
     assert found.exit_code == 0
     assert len(found.problems) == warnings
@@ -207,22 +188,22 @@ def test_a_control_off_its_budget_is_a_warning(make_run, factor, warnings) -> No
         assert '"attack": {' in lines[problem.line - 1]
 
 
-def test_controls_with_failed_examples_are_not_compared(make_run) -> None:
+def test_controls_with_failed_examples_are_not_compared(make_run):
     assert _problems(make_run(seeds=[1], control_flops=0.5, errors=1)) == []
 
 
-def test_a_lost_row_is_found_though_hash_and_count_fit(run: Path) -> None:
+def test_a_lost_row_is_found_though_hash_and_count_fit(run):
     samples = _file(run, HOTFLIP, "samples.jsonl")
     samples.write_text("".join(samples.read_text().splitlines(keepends=True)[:-1]))
     record = samples.with_name("record.json")
     digest = hashlib.sha256(samples.read_bytes()).hexdigest()
-    _edit(record, "samples", value={"path": samples.name, "rows": 39, "sha256": digest})
+    edit(record, "samples", value={"path": samples.name, "rows": 39, "sha256": digest})
     messages = [finding.message for finding in _problems(run)]
     assert "39 examples, but the suite asks for 40" in messages
 
 
 @pytest.mark.parametrize("part", [HOTFLIP, VARIANT])
-def test_samples_that_are_not_utf_8_are_found(run: Path, part: str) -> None:
+def test_samples_that_are_not_utf_8_are_found(run, part):
     samples = _file(run, part, "samples.jsonl")
     samples.write_bytes(samples.read_bytes().replace(b"_id", b"\xff_id"))
     (found,) = [p for p in _problems(run) if p.file == str(samples)]
@@ -230,54 +211,49 @@ def test_samples_that_are_not_utf_8_are_found(run: Path, part: str) -> None:
     assert str(samples) not in found.message
 
 
-def test_lost_samples_are_found(run: Path) -> None:
+def test_lost_samples_are_found(run):
     _file(run, HOTFLIP, "samples.jsonl").unlink()
     (finding,) = _problems(run)
     assert finding.message == "samples.jsonl is missing"
 
 
-def test_a_record_in_another_folder_is_found(run: Path) -> None:
+def test_a_record_in_another_folder_is_found(run):
     folder = _file(run, HOTFLIP).parent
     shutil.copytree(folder, folder.with_name("copy"))
     (finding,) = _problems(run)
     assert "lies in the folder copy" in finding.message
 
 
-def test_a_missing_unit_is_found(run: Path) -> None:
-    folder = _file(run, HOTFLIP).parent
-    shutil.rmtree(folder)
-    (finding,) = _problems(run)
-    assert finding.message == f"the cell {folder.name} is missing"
-
-
-def test_a_failed_unit_is_found(make_run: Callable[..., Path]) -> None:
-    (finding,) = _problems(make_run(seeds=[1], failed=(HOTFLIP,)))
-    assert finding.message == "the cell failed: out of paper"
-
-
-def test_a_missing_variant_leaves_its_cells_without_reference(run: Path) -> None:
-    shutil.rmtree(_file(run, VARIANT).parent)
-    messages = [finding.message for finding in _problems(run)]
+def test_units_that_are_missing_or_failed_are_found(run, make_run):
+    (failed,) = _problems(make_run("failed", seeds=[1], failed=(HOTFLIP,)))
+    assert failed.message == "the cell failed: out of paper"
+    cell = _file(run, HOTFLIP).parent
+    shutil.rmtree(cell)
+    (missing,) = _problems(run)
+    assert missing.message == f"the cell {cell.name} is missing"
+    bare = make_run("bare", seeds=[1])
+    shutil.rmtree(_file(bare, VARIANT).parent)  # its two cells have no reference then
+    messages = [finding.message for finding in _problems(bare)]
     assert sum("there is no record of the variant" in m for m in messages) == 2
 
 
-def test_the_same_subject_measured_anew_is_reference_enough(run: Path) -> None:
+def test_the_same_subject_measured_anew_is_reference_enough(run):
     """Other metrics give the variant another id, and its cells stay valid."""
     folder = _file(run, VARIANT).parent
-    document = json.loads((folder / "record.json").read_text())
-    document["identity"]["metrics"]["perplexity"]["options"]["max_tokens"] = 7
-    digest = content_hash(document["identity"])[:8]
-    document["id"] = document["variant"] = f"{folder.name.rpartition('-')[0]}-{digest}"
-    (folder / "record.json").write_text(json.dumps(document))
+    with editing(folder / "record.json") as document:
+        document["identity"]["metrics"]["perplexity"]["options"]["max_tokens"] = 7
+        digest = content_hash(document["identity"])[:8]
+        name = f"{folder.name.rpartition('-')[0]}-{digest}"
+        document["id"] = document["variant"] = name
     folder.rename(folder.with_name(document["id"]))
     (finding,) = _problems(run)  # the plan's own variant is missing, and that is all
     assert finding.message == f"the variant {folder.name} is missing"
 
 
-def test_records_are_checked_though_the_suite_is_broken(run: Path) -> None:
+def test_records_are_checked_though_the_suite_is_broken(run):
     suite = RunFolder(run).suite_file
     suite.write_text(suite.read_text() + "surprise: 1\n")
-    _edit(_file(run, HOTFLIP), "seed", value=2)
+    edit(_file(run, HOTFLIP), "seed", value=2)
     found = validate([run])
     assert any("surprise" in f.key + f.message for f in found.problems)
     assert any("elsewhere the record says 2" in f.message for f in found.problems)
@@ -287,24 +263,24 @@ def test_records_are_checked_though_the_suite_is_broken(run: Path) -> None:
 # --- records and suites by themselves -----------------------------------------------
 
 
-def test_a_record_alone_is_checked(run: Path) -> None:
+def test_a_record_alone_is_checked_as_in_its_run(run):
     file = _file(run, VARIANT)
     assert validate([file]).problems == ()
-    _edit(file, "results", "perplexity", "loss", "value", value=1.0)
-    (finding,) = validate([file]).problems
-    assert finding.key == "results.perplexity.loss"
+    edit(file, "results", "perplexity", "loss", "value", value=1.0)
+    for target in (file, run):
+        (finding,) = validate([target]).problems
+        assert finding.key == "results.perplexity.loss"
+        assert "but the samples give" in finding.message
 
 
-def test_a_record_without_its_run_is_checked_as_far_as_possible(
-    run: Path, tmp_path: Path
-) -> None:
+def test_a_record_without_its_run_is_checked_as_far_as_possible(run, tmp_path):
     folder = _file(run, HOTFLIP).parent
     copy = tmp_path / "elsewhere" / folder.name
     shutil.copytree(folder, copy)
     assert validate([copy / "record.json"]).problems == ()
 
 
-def test_faults_of_a_suite_are_told_with_their_lines(tmp_path: Path) -> None:
+def test_faults_of_a_suite_are_told_with_their_lines(tmp_path):
     suite = tmp_path / "mine.yaml"
     suite.write_text("name: mine\nseeds: []\nmodel: {}\n")
     found = validate([suite])
@@ -313,12 +289,9 @@ def test_faults_of_a_suite_are_told_with_their_lines(tmp_path: Path) -> None:
     assert {2, 3} <= {finding.line for finding in found.problems}
 
 
-def test_a_folder_without_a_run_is_wrong_usage(tmp_path: Path) -> None:
+def test_what_is_no_run_suite_or_record_is_wrong_usage(tmp_path):
     with pytest.raises(UsageError, match="is no run folder"):
         validate([tmp_path])
-
-
-def test_a_file_of_another_kind_is_wrong_usage(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(UsageError, match="neither a suite"):
         validate([tmp_path / "notes.txt"])

@@ -1,44 +1,27 @@
 """Whether an attack found what was planted, from records alone."""
 
+from types import SimpleNamespace
+
 from harness.data.document import content_key
 from harness.records.record import Derivation
-from harness.records.samples import SampleRow
 from harness.verdicts.questions.planted import found_on
+from tests.run_fixtures import sample_row
 
-TRIGGER = [90, 91]
-
-
-class Variant:
-    """What is asked of a variant's record."""
-
-    def __init__(self):
-        rows = [
-            {"example": content_key([n, 1, 2], [3]), "prepended": 3.0, "written": 2.0}
-            for n in range(6)
-        ]
-        self.derivation = Derivation(
-            achieved=True,
-            results={},
-            measured={"trigger_ids": TRIGGER, "gains": rows},
-        )
+GAINS = [
+    {"example": content_key([n, 1, 2], [3]), "prepended": 3.0, "written": 2.0}
+    for n in range(6)
+]
+MEASURED = {"trigger_ids": [90, 91], "gains": GAINS}
+VARIANT = SimpleNamespace(
+    derivation=Derivation(achieved=True, results={}, measured=MEASURED)
+)
+"""What is asked of a variant's record."""
 
 
 def row(number, adversarial, delta):
-    return SampleRow(
-        example_id=f"a/{number}",
-        document_id=f"a/{number}",
-        status="error" if adversarial is None else "attacked",
-        clean_prompt_ids=[number, 1, 2],
-        adversarial_prompt_ids=adversarial,
-        reference_ids=[3],
-        clean_loss=None if adversarial is None else 4.0,
-        adversarial_loss=None if adversarial is None else 4.0 + delta,
-        delta_loss=delta,
-        text_reachable=None if adversarial is None else True,
-        adversarial_text=None if adversarial is None else "",
-        trace=[],
-        error="out of paper" if adversarial is None else None,
-    )
+    found = sample_row(number, 4.0, delta, error=adversarial is None)
+    clean = {"clean_prompt_ids": [number, 1, 2], "reference_ids": [3]}
+    return found.model_copy(update=clean | {"adversarial_prompt_ids": adversarial})
 
 
 def test_found_is_the_token_or_nine_tenths_of_what_it_does():
@@ -51,4 +34,4 @@ def test_found_is_the_token_or_nine_tenths_of_what_it_does():
         row(5, None, 0.0),
         row(6, [6, 7, 2], 9.0),  # an example that the planting did not measure
     ]
-    assert found_on(Variant(), rows) == [True, True, False, True, False, False, False]
+    assert found_on(VARIANT, rows) == [True, True, False, True, False, False, False]
