@@ -3,10 +3,8 @@
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 # Before any library reads them. Two threads in each of two workers on two cores would
 # be slower than one, and a test that reaches for the network must fail at once.
@@ -20,11 +18,6 @@ os.environ.pop("HARNESS_STORE", None)
 
 import pytest
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from harness.subject import Subject
-
 from harness.cli import main
 
 HERE = Path(__file__).parent
@@ -33,7 +26,7 @@ SHARED = HERE.parents[1] / "shared"
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
+def shared():
     """Return the folder with real texts and models; skip where it is absent."""
     if not SHARED.is_dir():
         pytest.skip(f"no real data: {SHARED} is absent")
@@ -50,10 +43,10 @@ class Outcome:
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+def cli(capsys):
     """Return a function that runs ``harness`` with arguments, in this process."""
 
-    def run(*args: object) -> Outcome:
+    def run(*args):
         with pytest.raises(SystemExit) as exited:
             main([*map(str, args)])
         captured = capsys.readouterr()
@@ -63,19 +56,19 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
 
 @pytest.fixture(scope="session")
-def example_plugin() -> Path:
+def example_plugin():
     """Return the file of a real plugin with an attack, ``rotate``."""
     return HERE / "example_plugin" / "harness_example.py"
 
 
 @pytest.fixture(params=["gpt2", "gpt_neo", "gpt_neox", "llama", "opt", "qwen2"])
-def family(request: pytest.FixtureRequest) -> str:
+def family(request):
     """Run the test for every family of models: the name is its `model_type`."""
     return str(request.param)
 
 
 @pytest.fixture(scope="session")
-def tiny_model() -> "Callable[..., PreTrainedModel]":
+def tiny_model():
     """Return `harness.testing.tiny_model`."""
     from harness.testing import tiny_model
 
@@ -83,7 +76,7 @@ def tiny_model() -> "Callable[..., PreTrainedModel]":
 
 
 @pytest.fixture(scope="session")
-def tiny_tokenizer() -> "PreTrainedTokenizerBase":
+def tiny_tokenizer():
     """Return the tokenizer that goes with `tiny_model`."""
     from harness.testing import tiny_tokenizer
 
@@ -91,10 +84,7 @@ def tiny_tokenizer() -> "PreTrainedTokenizerBase":
 
 
 @pytest.fixture
-def subject(
-    tiny_model: "Callable[..., PreTrainedModel]",
-    tiny_tokenizer: "PreTrainedTokenizerBase",
-) -> "Subject":
+def subject(tiny_model, tiny_tokenizer):
     """Return the subject of a tiny GPT-NeoX."""
     from harness.subject import Subject
 
@@ -102,11 +92,7 @@ def subject(
 
 
 @pytest.fixture
-def family_subject(
-    tiny_model: "Callable[..., PreTrainedModel]",
-    tiny_tokenizer: "PreTrainedTokenizerBase",
-    family: str,
-) -> "Subject":
+def family_subject(tiny_model, tiny_tokenizer, family):
     """Return a subject of every family."""
     from harness.subject import Subject
 
@@ -114,7 +100,7 @@ def family_subject(
 
 
 @pytest.fixture(scope="session")
-def merging_tokenizer() -> "PreTrainedTokenizerBase":
+def merging_tokenizer():
     """Return one of four letters, their pairs and spaces: few ids are texts' ids."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -131,7 +117,7 @@ def merging_tokenizer() -> "PreTrainedTokenizerBase":
 
 
 @pytest.fixture(scope="session")
-def opened() -> "Callable[..., PreTrainedTokenizerBase]":
+def opened():
     """Return a function that lets a copy of a tokenizer put token 0 before a text.
 
     As OPT's does. The template says where, and may have it at the end too.
@@ -140,9 +126,7 @@ def opened() -> "Callable[..., PreTrainedTokenizerBase]":
 
     from tokenizers.processors import TemplateProcessing
 
-    def opened(
-        tokenizer: "PreTrainedTokenizerBase", template: str = "{0} $A"
-    ) -> "PreTrainedTokenizerBase":
+    def opened(tokenizer, template="{0} $A"):
         tokenizer, token = copy.deepcopy(tokenizer), tokenizer.eos_token
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single=template.format(token), special_tokens=[(token, 0)]
@@ -153,14 +137,14 @@ def opened() -> "Callable[..., PreTrainedTokenizerBase]":
 
 
 @pytest.fixture(scope="session")
-def float32_error() -> "Callable[[PreTrainedModel, float, int], float]":
+def float32_error():
     """Return what bounds float32's error of a model's mean loss, in nats/token.
 
     A sum of n products is off by n units of rounding at most, relatively, and a token's
     loss by those of all sums on its way; the errors of tokens have no common sign.
     """
 
-    def bound(model: "PreTrainedModel", loss: float, tokens: int) -> float:
+    def bound(model, loss, tokens):
         matrices = (p for p in model.parameters() if p.ndim == 2)
         products = sum(matrix.shape[1] for matrix in matrices)  # [out, in]
         return loss * products * 2.0**-24 / tokens**0.5
@@ -169,11 +153,11 @@ def float32_error() -> "Callable[[PreTrainedModel, float, int], float]":
 
 
 @pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_network(monkeypatch):
     """Fail the test if it looks for a host or opens a connection."""
-    asked: list[object] = []
+    asked = []
 
-    def refuse(*arguments: object, **_: object) -> None:
+    def refuse(*arguments, **_):
         asked.append(arguments)
         raise OSError("there is no network")
 
@@ -184,7 +168,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def toy_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def toy_suite(tmp_path, monkeypatch):
     """Go to a folder with the suite ``base.yaml`` and its plugins; return the suite."""
     folder = tmp_path / "toys"
     shutil.copytree(HERE / "toy_suite", folder)

@@ -12,6 +12,7 @@ from harness.subject.fast.packing import Packing
 from harness.subject.fast.recording import SEEN_BEFORE_CAPTURE, Recorded
 from harness.subject.rounding import rounding_margin
 from harness.subject.subject import Subject
+from harness.testing import tiny_model, tiny_tokenizer
 from tests.subject.plain import candidates, on_gpu, random_ids as ids
 
 pytestmark = [
@@ -30,8 +31,8 @@ def changed(prompt, count, seed=0):
     return prompts[np.argsort((prompts != prompt).argmax(axis=1))]
 
 
-def wide_model(tiny_model, family="gpt_neox"):
-    """A model whose head sizes our kernel holds, with weights that bfloat16 holds.
+def wide_subject(family="gpt_neox", device="cuda", **options):
+    """Return a subject whose head sizes our kernel holds, with weights as bfloat16's.
 
     They are smaller than a tiny model's, so that it rounds as real ones do.
     """
@@ -42,7 +43,7 @@ def wide_model(tiny_model, family="gpt_neox"):
     for parameter in model.parameters():
         smaller = parameter.data * (0.3 if parameter.dim() > 1 else 1)
         parameter.data = smaller.bfloat16().float()
-    return model
+    return Subject(model, tiny_tokenizer(), device=device, **options)
 
 
 @pytest.mark.parametrize("rows", [None, [1, 0, 1, 1, 0]])
@@ -107,9 +108,8 @@ def test_queries_and_keys_are_turned_as_by_transformers(turned):
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "llama", "opt", "gpt_neo"])
-def test_a_search_in_bfloat16_is_near_plain_float32(tiny_model, tiny_tokenizer, family):
-    model = wide_model(tiny_model, family)
-    fast = Subject(model, tiny_tokenizer, device="cuda", dtype="bfloat16")
+def test_a_search_in_bfloat16_is_near_plain_float32(family):
+    fast = wide_subject(family, dtype="bfloat16")
     # Many candidates of two prompts: prefixes of both are read once, and reused.
     prompts = np.concatenate([changed(ids(N, seed=s), 64, seed=s) for s in range(2)])
     references = [ids(M, seed=i // 64) for i in range(128)]
@@ -124,14 +124,11 @@ def test_a_search_in_bfloat16_is_near_plain_float32(tiny_model, tiny_tokenizer, 
         assert fast.settings["fused_layers"]
 
 
-def test_rounding_in_bfloat16_stays_within_its_margin(tiny_model, tiny_tokenizer):
-    model = wide_model(tiny_model)
+def test_rounding_in_bfloat16_stays_within_its_margin():
     prompts, reference = changed(ids(N), 256), ids(M)
     found = []
     for size in (256, 7):
-        subject = Subject(
-            model, tiny_tokenizer, device="cuda", dtype="bfloat16", batch_size=size
-        )
+        subject = wide_subject(dtype="bfloat16", batch_size=size)
         found.append(subject.losses(prompts, reference))
         best = subject.best(prompts, reference, found[-1])
         exact = subject.exact_losses(prompts, reference)
@@ -177,17 +174,11 @@ def test_what_was_recorded_in_tf32_is_not_replayed_in_float32(matmul):
     assert not torch.equal(products[0], products[-1])
 
 
-def test_gradients_in_bfloat16_point_where_those_in_float32_do(
-    tiny_model, tiny_tokenizer
-):
-    model = wide_model(tiny_model)
-    fast = Subject(model, tiny_tokenizer, device="cuda", dtype="bfloat16")
-    slow = Subject(wide_model(tiny_model), tiny_tokenizer, device="cpu")
+def test_gradients_in_bfloat16_point_where_those_in_float32_do():
+    fast, slow = wide_subject(dtype="bfloat16"), wide_subject(device="cpu")
     for seed in range(2 * SEEN_BEFORE_CAPTURE):
         prompt, reference = ids(N, seed=seed), ids(M, seed=seed + 1)
         (found,) = fast.gradients([prompt], reference)
         (expected,) = slow.gradients([prompt], reference)
-        cosine = torch.cosine_similarity(
-            found.cpu().flatten(), expected.flatten(), dim=0
-        )
-        assert cosine > 0.99
+        pair = found.cpu().flatten(), expected.flatten()
+        assert torch.cosine_similarity(*pair, dim=0) > 0.99

@@ -8,6 +8,7 @@ from harness.data.document import Example
 from harness.run.diagnostics.probes import probe
 from harness.run.diagnostics.subject import examine
 from harness.subject.subject import Subject
+from harness.testing import tiny_subject
 
 pytestmark = pytest.mark.transformers5
 
@@ -27,9 +28,7 @@ def answers(subject: Subject):
 
 
 def changed(subject: Subject, change) -> Subject:
-    return subject.with_gradients(
-        lambda p, r, gradients: [change(g) for g in gradients]
-    )
+    return subject.with_gradients(lambda p, r, found: [change(g) for g in found])
 
 
 def test_a_plain_subject_passes(family_subject):
@@ -94,9 +93,8 @@ def test_fidelity_is_spearman_s_of_gains_and_true_losses(subject):
             losses.append(subject.exact_losses([flipped], example.reference_ids)[0])
         ranks = [np.argsort(np.argsort(values)) for values in (gains, losses)]
         by_hand = np.corrcoef(*ranks)[0, 1]
-        assert found.measured["examples"][example.id] == pytest.approx(
-            by_hand, abs=2e-3
-        )
+        told = found.measured["examples"][example.id]
+        assert told == pytest.approx(by_hand, abs=2e-3)
     values = list(found.measured["examples"].values())
     assert found.value == pytest.approx(np.mean(values))
     assert found.n == sum(each.drawn for each in probe(subject, EXAMPLES))
@@ -108,15 +106,12 @@ def test_a_gradient_of_zeros_ranks_nothing(subject):
     assert found["gradient_health"].value == 1
 
 
-def test_flips_depend_on_the_example_alone(tiny_model, tiny_tokenizer):
-    one, other = (
-        probe(Subject(tiny_model(family), tiny_tokenizer), EXAMPLES)
-        for family in ("gpt_neox", "llama")
-    )
+def test_flips_depend_on_the_example_alone(subject):
+    one, other = (probe(each, EXAMPLES) for each in (subject, tiny_subject("llama")))
     for first, second in zip(one, other, strict=True):
         assert first.flips[: first.drawn] == second.flips[: second.drawn]
         assert all(position > 0 for position, _ in first.flips)
-    alone = probe(Subject(tiny_model(), tiny_tokenizer), EXAMPLES[1:2])[0]
+    [alone] = probe(subject, EXAMPLES[1:2])
     assert alone.flips[: alone.drawn] == one[1].flips[: one[1].drawn]
 
 

@@ -7,6 +7,7 @@ import torch
 from harness.subject.fast import prefixes
 from harness.subject.fast_network import FastNetwork
 from harness.subject.subject import Subject
+from harness.testing import tiny_model, tiny_tokenizer
 from tests.subject.plain import M, candidates, plain_losses, random_ids
 
 pytestmark = pytest.mark.transformers5
@@ -31,10 +32,10 @@ def passes(monkeypatch):
 
 @pytest.mark.parametrize("batch_size", [1, 5, 256])
 def test_losses_after_a_prefix_are_those_of_plain_transformers(
-    tiny_model, tiny_tokenizer, family, batch_size, passes
+    family, batch_size, passes
 ):
     """Many candidates of many examples in one call, whatever the batch."""
-    subject = Subject(tiny_model(family), tiny_tokenizer, batch_size=batch_size)
+    subject = Subject(tiny_model(family), tiny_tokenizer(), batch_size=batch_size)
     model, _ = subject.huggingface()
     pairs = []
     for example in range(3):
@@ -50,10 +51,10 @@ def test_losses_after_a_prefix_are_those_of_plain_transformers(
     assert sum(rows for _, rows in passes) > 20
 
 
-def test_windows_of_256_hold_after_a_prefix(tiny_model, tiny_tokenizer, passes):
+def test_windows_of_256_hold_after_a_prefix(passes):
     """GPT-Neo's local layers, with prompts and references longer than a window."""
     model = tiny_model("gpt_neo", window_size=256, max_position_embeddings=512)
-    subject = Subject(model, tiny_tokenizer)
+    subject = Subject(model, tiny_tokenizer())
     prompts = candidates(random_ids(320), 12, first=100)
     reference = random_ids(60, seed=1)
 
@@ -70,7 +71,7 @@ def test_windows_of_256_hold_after_a_prefix(tiny_model, tiny_tokenizer, passes):
     assert {length >= 100 for length, _ in passes} == {True}
 
 
-def test_what_was_read_is_never_written(tiny_model, family):
+def test_what_was_read_is_never_written(family):
     network = FastNetwork(tiny_model(family))
     prompts = torch.as_tensor(candidates(random_ids(N), 6, first=10))
     references = torch.as_tensor(np.tile(random_ids(M), (6, 1)))
@@ -85,7 +86,7 @@ def test_what_was_read_is_never_written(tiny_model, family):
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
-def test_passes_leave_the_model_as_it_was(tiny_model, family_subject):
+def test_passes_leave_the_model_as_it_was(family_subject):
     """Others use it too: with padding, which our attention knows nothing of."""
     model, _ = family_subject.huggingface()
     before = tiny_model(model.config.model_type).config._attn_implementation
@@ -97,11 +98,9 @@ def test_passes_leave_the_model_as_it_was(tiny_model, family_subject):
     assert not any("_attn" in vars(module) for module in model.modules())
 
 
-def test_a_model_in_an_unknown_family_is_read_whole(
-    tiny_model, tiny_tokenizer, monkeypatch, passes
-):
+def test_a_model_in_an_unknown_family_is_read_whole(monkeypatch, passes):
     monkeypatch.setattr(prefixes, "BY_REGISTRY", frozenset())
-    subject = Subject(tiny_model(), tiny_tokenizer)
+    subject = Subject(tiny_model(), tiny_tokenizer())
     prompts, reference = candidates(random_ids(N), 20, first=12), random_ids(M)
 
     losses = subject.losses(prompts, reference)
@@ -112,10 +111,10 @@ def test_a_model_in_an_unknown_family_is_read_whole(
     assert not passes
 
 
-def test_layers_with_sliding_windows_are_read_whole(tiny_model, tiny_tokenizer):
+def test_layers_with_sliding_windows_are_read_whole():
     changes = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}
     models = tiny_model("qwen2", **changes), tiny_model("qwen2")
-    settings = [Subject(model, tiny_tokenizer).settings for model in models]
+    settings = [Subject(model, tiny_tokenizer()).settings for model in models]
     assert [found["reuses_prefixes"] for found in settings] == [False, True]
 
 
@@ -135,9 +134,9 @@ def test_the_ledger_counts_what_was_read_and_not_what_was_reused(subject):
     assert meter.flops_whole == pytest.approx(10 * whole)
 
 
-def test_bfloat16_goes_after_prefixes_too(tiny_model, tiny_tokenizer, passes):
-    half = Subject(tiny_model(), tiny_tokenizer, dtype="bfloat16")
-    full = Subject(tiny_model(), tiny_tokenizer)
+def test_bfloat16_goes_after_prefixes_too(passes):
+    half = Subject(tiny_model(), tiny_tokenizer(), dtype="bfloat16")
+    full = Subject(tiny_model(), tiny_tokenizer())
     prompts, reference = candidates(random_ids(N), 40, first=8), random_ids(M)
 
     searched, exact = half.losses(prompts, reference), full.losses(prompts, reference)
