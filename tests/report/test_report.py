@@ -407,9 +407,10 @@ def test_latex_is_balanced(make_run):
 
 def test_latex_rows_are_as_wide_as_their_tabular_says(make_run):
     made = report.render(_build(make_run()), "latex")
-    for letters, body in re.findall(
-        r"\\begin\{tabular\}\{(\w+)\}\n(.*?)\\end\{tabular\}", made, re.DOTALL
-    ):
+    tabular = r"\\begin\{tabular\}\{(\w+)\}\n(.*?)\\end\{tabular\}"
+    tables = re.findall(tabular, made, re.DOTALL)
+    assert len(tables) == made.count("tabular}") // 2 > 0
+    for letters, body in tables:
         rules = re.findall(r"^\\(\w+rule)$", body, re.MULTILINE)
         assert rules == ["toprule", "midrule", "bottomrule"]
         for line in body.splitlines():
@@ -431,10 +432,10 @@ def test_json_holds_numbers_in_full_and_reasons_for_nulls(make_run):
 
 def test_markdown_tables_are_rectangular(make_run):
     made = report.render(_build(make_run()), "markdown")
-    for block in made.split("\n\n"):
-        lines = block.splitlines()
-        if lines[0].startswith("|"):
-            assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
+    tables = [x.splitlines() for x in made.split("\n\n") if x.startswith("|")]
+    assert tables
+    for lines in tables:
+        assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
 
 
 def test_labels_cannot_break_the_markup():
