@@ -29,7 +29,7 @@ LOSING_ELSEWHERE = {"delta_loss": deltas(0.60, 0.40, 0.30, 0.31)}
 BROKEN = {"clean_loss": {"baseline": 2.4, "monotone": 9.0}}
 UNEQUAL = {"tokens": {"monotone": 500_000}}
 HOLES = ONE | {"failed": ("monotone.s1.hotflip",), "absent": ("monotone.s1.random",)}
-LIMITED = ONE | {"more": "limit: 9"}
+LIMITED = ONE | LOSING | {"more": "limit: 9"}
 
 
 def _build(run: Path, threshold: float | None = None) -> Report:
