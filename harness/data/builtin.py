@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 
 _SHORTEST = 1000
 _LONGEST_PART = 1000
@@ -19,18 +20,15 @@ def python_topics() -> list[str]:
     """
     from pydoc_data.topics import topics
 
-    documents = _split_topics(topics)
+    seen: set[str] = set()
+    documents = chain.from_iterable(
+        _documents(_fresh_parts(topics[name], seen)) for name in sorted(topics)
+    )
     return sorted(documents, key=lambda text: hashlib.sha256(text.encode()).digest())
 
 
 BUILTIN_TEXTS: Mapping[str, Callable[[], list[str]]] = {"python-topics": python_topics}
 """What a corpus can name as `builtin`."""
-
-
-def _split_topics(topics: Mapping[str, str]) -> Iterator[str]:
-    seen: set[str] = set()
-    for name in sorted(topics):
-        yield from _documents(_fresh_parts(topics[name], seen))
 
 
 def _fresh_parts(topic: str, seen: set[str]) -> Iterator[str]:

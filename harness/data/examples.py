@@ -35,16 +35,14 @@ def build_examples(
     ``</s>``, T5's last) and a corpus's prefix are protected. Raises UsageError where a
     corpus has too few documents for that, or where two sets share one.
     """
-    sets = {"test": section.test}
-    if section.search is not None:
-        sets["search"] = section.search
-    if section.validation is not None:
-        sets["validation"] = section.validation
     encoder = TextEncoder(tokenizer, encoder_decoder=encoder_decoder)
     cutter = Cutter(section, encoder)
     owners: dict[str, str] = {}
     built = {}
-    for role, wanted in sets.items():
+    for role in ("test", "search", "validation"):
+        wanted: ExampleSet | None = getattr(section, role)
+        if wanted is None:
+            continue
         found = _take(role, wanted, corpora, cutter, limit)
         _check_disjoint(role, found, owners)
         built[role] = [example for _, example in found]

@@ -104,8 +104,10 @@ class Meters:
         """Meter the passes made inside the ``with`` block; spans may nest."""
         for meter in self._running:
             meter.observe_peak()
-        _reset_peak_memory(self.total.device)
-        meter = Meter(self.total.device)
+        device = self.total.device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        meter = Meter(device)
         self._running.append(meter)
         try:
             yield meter
@@ -145,8 +147,3 @@ def peak_memory_bytes(device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated(device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # kibibytes on Linux
-
-
-def _reset_peak_memory(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)

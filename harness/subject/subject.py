@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from harness import subject as room
 from harness.base import CellError, Ids
+from harness.subject.rounding import Losses
 from harness.subject.rules import TokenRules
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    Losses = NDArray[np.float64]
-    Pair = tuple[Ids, Ids]
     References = Sequence[Ids] | Ids
     ComputeGradients = Callable[[Sequence[Ids], Sequence[Ids]], list[Tensor]]
     Transform = Callable[[Sequence[Ids], Sequence[Ids], list[Tensor]], list[Tensor]]

@@ -105,10 +105,11 @@ def _nothing_asked(case: Case) -> Decision | None:
 
 def _attack_invalid(case: Case) -> Decision | None:
     """Say so where no attack is shown to work on the baseline arm."""
-    sound = _unsound(case.base)
-    if sound:
-        reasons = [f"on the baseline arm: {answer.reason}" for answer in sound]
-        return Decision("attack invalid", reasons, _ids(sound))
+    # Each of these makes every number of the baseline arm worthless.
+    unsound = _fired(case.base, ["determinism", "gradient_health", "gradient_truth"])
+    if unsound:
+        reasons = [f"on the baseline arm: {answer.reason}" for answer in unsound]
+        return Decision("attack invalid", reasons, _ids(unsound))
     verdicts = {x: _validity(case, x) for x in case.arm.baseline.attacks}
     if any(word == "valid" for word in verdicts.values()):
         return None
@@ -165,20 +166,16 @@ def _gradient_masked(case: Case) -> Decision | None:
     signs += [
         answer
         for answer in _fired(case.own, ["gradient_ablation"])
-        if _is_gradient_free(case, answer)
+        if answer.against in case.arm.attacks  # not a control
         and not _fired_alike(case.base, answer)
         and _validity(case, answer.attack) == "valid"
     ]
-    if not signs:
-        return None
-    return Decision("gradient-masked", [_spelt(x) for x in signs], _ids(signs))
+    return _because("gradient-masked", signs) if signs else None
 
 
 def _holes(case: Case) -> Decision | None:
     fatal = _fired(case.own, ["completeness", "determinism"])
-    if not fatal:
-        return None
-    return Decision("inconclusive", [_spelt(x) for x in fatal], _ids(fatal))
+    return _because("inconclusive", fatal) if fatal else None
 
 
 def _no_effect(case: Case) -> Decision | None:
@@ -197,9 +194,7 @@ def _no_effect(case: Case) -> Decision | None:
         reason = f"the difference is within {EQUIVALENCE_NATS} nats of 0: {shown}"
         return Decision("no effect", [reason])
     unequal = _fired(case.own, ["equal_clean_loss"])
-    if unequal:
-        return Decision("no effect", [_spelt(x) for x in unequal], _ids(unequal))
-    return None
+    return _because("no effect", unequal) if unequal else None
 
 
 def _robust(case: Case) -> Decision | None:
@@ -235,9 +230,9 @@ def _inconclusive(case: Case) -> Decision:
 # --- parts of the rule --------------------------------------------------------------
 
 
-def _unsound(base: Sequence[Judged]) -> list[Judged]:
-    """Return what makes every number of the baseline arm worthless."""
-    return _fired(base, ["determinism", "gradient_health", "gradient_truth"])
+def _because(word: Word, answers: Sequence[Judged]) -> Decision:
+    """Return the decision that some answers make, each of them a reason."""
+    return Decision(word, [_spelt(answer) for answer in answers], _ids(answers))
 
 
 def _validity(case: Case, attack: str | None) -> str:
@@ -281,11 +276,6 @@ def _not_passed(case: Case, attack: str) -> list[Judged]:
         for answer in answers_to(answers, name, attack)
         if answer.status != "pass"
     ]
-
-
-def _is_gradient_free(case: Case, answer: Judged) -> bool:
-    others = case.arm.attacks
-    return answer.against in others
 
 
 def _fired_alike(answers: Iterable[Judged], like: Judged) -> bool:

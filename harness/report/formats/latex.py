@@ -31,14 +31,10 @@ def render_latex(report: Report) -> str:
     """
     facts = [f"{name}: {value}" for name, value in (*report.provenance, *report.facts)]
     comments = [report.title, *facts, *report.warnings]
-    header = "\n".join(_comment(text) for text in comments)
+    header = "\n".join(f"% {' '.join(text.split())}" for text in comments)
     needs = "% \\usepackage{booktabs}"
     tables = [_table(table) for table in report.tables]
     return "\n\n".join([f"{header}\n{needs}", *tables]) + "\n"
-
-
-def _comment(text: str) -> str:
-    return f"% {' '.join(text.split())}"
 
 
 def _table(table: Table) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.report.content import Kind, Number
@@ -90,14 +91,10 @@ def _parameters(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _p_value(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-_SPECIAL = {
+_SPECIAL: dict[Kind, Callable[[float], str]] = {
     "parameters": _parameters,
     "flops": _powers,
     "weight": lambda value: f"{value:.2g}",
     "count": lambda value: f"{value:,.0f}",
-    "p": _p_value,
+    "p": lambda value: "<0.001" if value < 0.001 else f"{value:.3f}",
 }

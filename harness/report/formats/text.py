@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -21,7 +21,8 @@ DATA_WIDTH = 40
 
 def render_text(report: Report) -> str:
     """Return the report for people at a terminal."""
-    parts = [report.title, _facts(report), *_warnings(report.warnings)]
+    parts = [report.title, _facts(report)]
+    parts += [_filled(f"! {warning}") for warning in report.warnings]
     parts += [_table(table) for table in report.tables]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -38,11 +39,6 @@ def cell_text(cell: Cell) -> str:
 def _facts(report: Report) -> str:
     facts = [*report.facts, *report.provenance]
     return tabulate(facts, tablefmt="plain", disable_numparse=True)
-
-
-def _warnings(warnings: Iterable[str]) -> Iterator[str]:
-    for warning in warnings:
-        yield _filled(f"! {warning}")
 
 
 def _filled(text: str) -> str:

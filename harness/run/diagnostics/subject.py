@@ -94,7 +94,7 @@ def gradient_health(probes: Sequence[Probe]) -> Diagnostic:
     The norm's ratio to the baseline arm is formed where both are known.
     """
     gradients = [
-        each.gradient[_tensor_mask(each)].double().cpu().numpy() for each in probes
+        each.gradient.double().cpu().numpy()[each.example.free] for each in probes
     ]
     entries = np.concatenate([gradient.ravel() for gradient in gradients])
     zero = float((entries == 0).mean())
@@ -218,12 +218,6 @@ def _slopes(subject: Subject, each: Probe, chosen: Sequence[int]) -> Floats:
 
 
 # --- numbers ------------------------------------------------------------------------
-
-
-def _tensor_mask(each: Probe) -> Any:
-    import torch
-
-    return torch.from_numpy(each.example.free).to(each.gradient.device)
 
 
 def _deltas(each: Probe) -> Floats:

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.base import HarnessError, Problem, SuiteError, UsageError
 from harness.records import Record
 from harness.run.folder import RunFolder
-from harness.run.surveying import Survey, SurveyedUnit, survey
+from harness.run.surveying import Survey, survey
 from harness.run.validation.cells import CleanRows, compare_budgets, subject_key
 from harness.run.validation.records import check_record
 from harness.run.validation.samples import Metrics
@@ -144,8 +144,5 @@ def _completeness_problems(planned: Survey) -> Iterator[Problem]:
             yield Problem(str(planned.folder.suite_file), (), message)
         elif unit.state.status == "failed":
             message = f"the {unit.kind} failed: {unit.state.reason}"
-            yield Problem(str(_record_file(planned, unit)), ("error",), message)
-
-
-def _record_file(planned: Survey, unit: SurveyedUnit) -> Path:
-    return planned.folder.record_path(unit.kind, unit.id)
+            file = planned.folder.record_path(unit.kind, unit.id)
+            yield Problem(str(file), ("error",), message)
