@@ -2,7 +2,7 @@
 
 Are losses the same in a batch and alone, are gradients finite and not zero, are they
 the slope of the loss, and do they predict the effect of a whole flip? What can only be
-judged beside another arm is judged in `harness.verdicts.judging`.
+judged beside another arm is judged in `harness.verdicts.questions`.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from harness.run.validation.cells import CleanRows
 
 Metrics = Mapping[str, Metric[Any]]
 """Metrics by the labels that results are stored under."""
+_Stated = Estimate | Diagnostic
 
 LOSS_TOLERANCE = 1e-9
 """Of dL against its two losses, in nats/token: all three are stored in full."""
@@ -141,27 +142,14 @@ def _cell_problems(record: Record, rows: Sequence[SampleRow]) -> Iterator[Proble
     found = record.results["attack"]
     stated = found.get("rouge_threshold", threshold).value
     expected = summarise_attack(rows, threshold.value, stated or ROUGE_DROP)
-    yield from _differences("attack", found, expected)
-    yield from _diagnostic_problems(record, rows)
+    yield from _differences(("results", "attack"), found, expected)
+    if record.diagnostics:  # a suite may ask for none
+        answers, again = record.diagnostics, examine_rows(rows)
+        yield from _differences(
+            ("diagnostics",), {x.id: x for x in answers}, {x.id: x for x in again}
+        )
     for label in record.results.keys() - {"attack"}:
         yield Problem("", ("results", label), "a cell has results of its attack alone")
-
-
-def _diagnostic_problems(
-    record: Record, rows: Sequence[SampleRow]
-) -> Iterator[Problem]:
-    """Compare the diagnostics with those of the rows; a suite may ask for none."""
-    if not record.diagnostics:
-        return
-    expected = {each.id: each for each in examine_rows(rows)}
-    found = {each.id: each for each in record.diagnostics}
-    for name in sorted(found.keys() | expected.keys()):
-        if name not in found or name not in expected:
-            verb = "is missing" if name in expected else "is not of a cell's rows"
-            yield Problem("", ("diagnostics",), f"{name} {verb}")
-        elif not _same_diagnostic(found[name], expected[name]):
-            message = f"{_answer(found[name])}, but the samples give "
-            yield Problem("", ("diagnostics", name), message + _answer(expected[name]))
 
 
 # --- variants -----------------------------------------------------------------------
@@ -196,29 +184,30 @@ def _variant_problems(
             message = f"cannot be computed from the samples: {error!r}"
             yield Problem("", ("results", label), message)
             continue
-        yield from _differences(label, found, expected)
+        yield from _differences(("results", label), found, expected)
 
 
 # --- comparison ---------------------------------------------------------------------
 
 
 def _differences(
-    label: str, found: Mapping[str, Estimate], expected: Mapping[str, Estimate]
+    path: tuple[str, ...], found: Mapping[str, _Stated], expected: Mapping[str, _Stated]
 ) -> Iterator[Problem]:
+    """Compare what a record states below a path with what the samples give."""
     for name in sorted(found.keys() | expected.keys()):
-        path = ("results", label, name)
         if name not in found:
-            yield Problem("", ("results", label), f"{name} is missing")
+            yield Problem("", path, f"{name} is missing")
         elif name not in expected:
-            yield Problem("", path, "cannot be computed from the samples")
+            yield Problem("", (*path, name), "cannot be computed from the samples")
         elif not _agree(found[name], expected[name]):
             message = f"{_shown(found[name])}, but the samples give "
-            yield Problem("", path, message + _shown(expected[name]))
+            yield Problem("", (*path, name), message + _shown(expected[name]))
 
 
-def _agree(first: Estimate | Diagnostic, second: Estimate | Diagnostic) -> bool:
+def _agree(first: _Stated, second: _Stated) -> bool:
     return (
-        first.n == second.n
+        _status(first) == _status(second)
+        and first.n == second.n
         and _close(first.value, second.value, VALUE_TOLERANCE)
         and all(
             _close(one, other, INTERVAL_TOLERANCE)
@@ -227,16 +216,12 @@ def _agree(first: Estimate | Diagnostic, second: Estimate | Diagnostic) -> bool:
     )
 
 
-def _same_diagnostic(first: Diagnostic, second: Diagnostic) -> bool:
-    return first.status == second.status and _agree(first, second)
+def _status(stated: _Stated) -> str:
+    return f"{stated.status}, " if isinstance(stated, Diagnostic) else ""
 
 
-def _answer(diagnostic: Diagnostic) -> str:
-    return f"{diagnostic.status}, {_shown(diagnostic)}"
-
-
-def _bounds(estimate: Estimate | Diagnostic) -> tuple[float | None, float | None]:
-    return estimate.interval or (None, None)
+def _bounds(stated: _Stated) -> tuple[float | None, float | None]:
+    return stated.interval or (None, None)
 
 
 def _close(first: float | None, second: float | None, tolerance: float) -> bool:
@@ -245,6 +230,6 @@ def _close(first: float | None, second: float | None, tolerance: float) -> bool:
     return math.isclose(first, second, rel_tol=tolerance, abs_tol=1e-12)
 
 
-def _shown(estimate: Estimate | Diagnostic) -> str:
-    interval = f" {list(estimate.interval)}" if estimate.interval else ""
-    return f"{estimate.value}{interval} (n={estimate.n})"
+def _shown(stated: _Stated) -> str:
+    interval = f" {list(stated.interval)}" if stated.interval else ""
+    return f"{_status(stated)}{stated.value}{interval} (n={stated.n})"

@@ -124,13 +124,12 @@ def _reference_problems(records: Sequence[tuple[Path, Record]]) -> Iterator[Prob
     """Find cells whose variant is not there."""
     variants = {r.id: subject_key(r) for _, r in records if r.kind == "variant"}
     for path, record in records:
-        if record.kind == "variant" or variants.get(record.variant) == subject_key(
-            record
-        ):
+        key = subject_key(record)
+        if record.kind == "variant" or variants.get(record.variant) == key:
             continue
         if record.variant in variants:
             message = f"the variant {record.variant!r} was made in another way"
-        elif subject_key(record) in variants.values():
+        elif key in variants.values():
             continue  # measured with other metrics since: the same subject
         else:
             message = f"there is no record of the variant {record.variant!r}"

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from harness.base import Problem, UsageError, content_hash
-from harness.run import RunFolder, validate
+from harness.records import read_samples
+from harness.run import RunFolder, examine_rows, validate
 from tests.run_fixtures import edit, editing
 
 HOTFLIP, VARIANT = "baseline.s1.hotflip", "baseline.s1-"
@@ -287,6 +288,21 @@ def test_faults_of_a_suite_are_told_with_their_lines(tmp_path):
     assert found.exit_code == 2
     assert {finding.file for finding in found.problems} == {str(suite)}
     assert {2, 3} <= {finding.line for finding in found.problems}
+
+
+def test_changed_diagnostics_of_a_cell_are_found(run: Path) -> None:
+    rows = read_samples(_file(run, HOTFLIP, "samples.jsonl"))
+    answers = [answer.model_dump(mode="json") for answer in examine_rows(rows)]
+    edit(_file(run, HOTFLIP), "diagnostics", value=answers)
+    assert _problems(run) == []
+
+    changes = [{"n": 999}, {"id": "replay"}]
+    changed = [one | change for one, change in zip(answers, changes, strict=True)]
+    edit(_file(run, HOTFLIP), "diagnostics", value=changed)
+    found = {finding.key: finding.message for finding in _problems(run)}
+    assert "but the samples give" in found["diagnostics.iterative_beats_one_step"]
+    assert found["diagnostics"] == "budget_curve is missing"
+    assert found["diagnostics.replay"] == "cannot be computed from the samples"
 
 
 def test_what_is_no_run_suite_or_record_is_wrong_usage(tmp_path):
