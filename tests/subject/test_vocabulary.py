@@ -149,8 +149,8 @@ def test_a_batch_of_prompts_is_judged_as_each_prompt_alone(
     assert known.reachable(prompts) == expected
     assert known.reachable(around) == expected
     assert known.reachable(np.array(prompts[-60:])) == expected[-60:]
-    no_token = np.append(clean, len(tokenizer))
-    assert known.reachable([clean, no_token]) == [True, False]
+    no_tokens = [np.append(clean, i) for i in (len(tokenizer), -1)]
+    assert known.reachable([clean, *no_tokens]) == [True, False, False]
     assert known.reachable([]) == []
 
 
