@@ -1,8 +1,8 @@
 from .blocks import Block as Block, BlockSearch as BlockSearch
 from .flips import (
     Flip as Flip,
+    Success as Success,
     flip_search as flip_search,
-    succeeded as succeeded,
 )
 from .guide import Explorer as Explorer, Guide as Guide
 from .local import Learner as Learner, bigrams_of as bigrams_of

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -162,11 +163,11 @@ def flip_search(
     it improves. With `stop_on_success`, stop once exp(dL) > 1 + that. The steps of the
     trace say how many passes and gradients were spent until their flip was chosen.
     """
-    spent = Spent()
+    spent, enough = Spent(), Success(subject, example, stop_on_success)
     beam = [(yield from spent.count(State.clean(subject, example)))]
     for _ in range(flips):
         beam = yield from _step(subject, example, explore, beam, beam_width, spent)
-        if succeeded(subject, example, beam[0].prompt_ids, stop_on_success):
+        if enough(beam[0].prompt_ids):
             break
     return Adversarial(example.id, beam[0].prompt_ids, beam[0].trace)
 
@@ -258,13 +259,28 @@ def _distinct(states: Iterable[State]) -> list[State]:
     return list(by_prompt.values())
 
 
-def succeeded(
-    subject: Subject, example: Example, prompt: Ids, threshold: float | None
-) -> bool:
-    """Return whether exp(dL) of a prompt is above 1 + `threshold`; False of None."""
-    if threshold is None:
-        return False
-    clean, attacked = subject.exact_losses(
-        [example.prompt_ids, prompt], example.reference_ids
-    )
-    return bool(attacked - clean > np.log1p(threshold))
+@dataclass
+class Success:
+    """Says of prompts whether they suffice; each costs a pass, and the clean one once.
+
+    These passes are in the ledger, but not among those that a search has `Spent`.
+    """
+
+    subject: Subject
+    example: Example
+    threshold: float | None
+    """The perplexity has to rise by more than this share; None is never reached."""
+
+    def __call__(self, prompt: Ids) -> bool:
+        """Return whether exp(dL) of a prompt is above 1 + `threshold`."""
+        if self.threshold is None:
+            return False
+        return bool(self._exact(prompt) - self._clean > np.log1p(self.threshold))
+
+    @cached_property
+    def _clean(self) -> float:
+        return self._exact(self.example.prompt_ids)
+
+    def _exact(self, prompt: Ids) -> float:
+        losses = self.subject.exact_losses([prompt], self.example.reference_ids)
+        return float(losses[0])

@@ -37,12 +37,17 @@ class Spared:
     def __init__(self, context: AttackContext) -> None:
         self._gradients, self._owed = context.gradients, 0.0
 
-    def instead(self, subject: Subject, prompt_tokens: int, reference: Ids) -> int:
-        """Return so many forward passes; fractions are carried to the next time."""
+    def instead(
+        self, subject: Subject, prompt_tokens: int, reference: Ids, passes: int = 1
+    ) -> int:
+        """Return so many candidates, each of so many forward passes.
+
+        Fractions are carried to the next time.
+        """
         forward, backward = subject.pass_flops(prompt_tokens, len(reference))
         self._owed += self._gradients * (1 + backward / forward)
-        whole = int(self._owed)
-        self._owed -= whole
+        whole = int(self._owed / passes)
+        self._owed -= whole * passes
         return whole
 
 

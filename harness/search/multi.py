@@ -83,7 +83,10 @@ class MultiSearch:
             moved = yield from self.spent.count(self._move(prompt, loss, drawn))
             prompt, loss = self._kept(trace, prompt, loss, moved, len(drawn))
         size = min(FIRST_SHARE * self.block.policy.movable.sum(), self._most)
+        better = prompt is not self.block.prompt_ids
         for count in self.counts:
+            if better and self.enough(prompt):
+                break
             tried = self.spent.count(self._candidates(prompt, size, count))
             prompts = yield from tried
             moved = yield from self.spent.count(self._move(prompt, loss, prompts))
@@ -91,8 +94,6 @@ class MultiSearch:
             size *= FACTOR if better else 1 / FACTOR
             size = float(np.clip(size, 1, self._most))
             prompt, loss = self._kept(trace, prompt, loss, moved, len(prompts))
-            if better and self.enough(prompt):
-                break
         return Adversarial(example_id, prompt, trace)
 
     @property

@@ -120,7 +120,10 @@ class _Running(Generic[T]):
 
 @dataclass
 class Spent:
-    """The passes that a search has asked for; near ties scored again are left out."""
+    """The passes that a search has asked for.
+
+    Near ties that are scored again are left out, and checks of success.
+    """
 
     passes: int = 0
     """Forward passes of one sequence, those that a gradient needs included."""

@@ -212,19 +212,27 @@ class TriggerSearch:
         known = {trigger: float(batch.losses([trigger])[0])}
         beam = [trigger]
         for place in range(self.tokens):
-            tokens = self._tokens(batch, beam[0], place, rng)
+            tokens = self._tokens(batch, beam, place, rng)
             beam = self._extend(batch, beam, place, tokens, known)
         return beam[0], known[beam[0]]
 
     def _tokens(
-        self, batch: Batch, trigger: Trigger, place: int, rng: np.random.Generator
+        self,
+        batch: Batch,
+        beam: Sequence[Trigger],
+        place: int,
+        rng: np.random.Generator,
     ) -> list[int]:
-        """Return the tokens to try at a place: those of highest gain, or draws."""
+        """Return the tokens to try at a place of each trigger of a beam.
+
+        Those of highest gain at the best trigger, or draws.
+        """
+        trigger = beam[0]
         if self.context.blind:
             example = batch.examples[0]
             length = len(example.prompt_ids) + len(trigger)
             count = self.candidates + self._spared.instead(
-                self.subject, length, example.reference_ids
+                self.subject, length, example.reference_ids, passes=len(beam)
             )
             allowed = self.subject.vocabulary.allowed
             others = allowed[allowed != trigger[place]]

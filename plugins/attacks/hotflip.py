@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import repeat
 from typing import Annotated, Literal
 
@@ -27,7 +26,7 @@ class HotFlipOptions(Options):
     """How many positions may change."""
     candidates: Positive = 64
     """Prompts that are verified by a forward pass for each flip that may be made; for
-    `ascent`, rounded up to the next multiple of four."""
+    `ascent`, the next higher multiple of four (68 of 64), but for a few at first."""
     candidates_from: Literal["ascent", "gradient"] = "ascent"
     """`gradient` is the textbook: the flips of highest first-order gain, one position
     after another. `ascent` rewrites several positions at once and exchanges some for
@@ -57,7 +56,10 @@ class HotFlip(search.GuidedAttack[HotFlipOptions]):
     Options = HotFlipOptions
 
     def budget(self, examples: int) -> Budget:
-        """Return the cost of an example, near ties that are scored again left out."""
+        """Return the cost of an example.
+
+        Near ties that are scored again are left out, and checks of success.
+        """
         options, clean, drawn = self.options, 1, 1
         if options.candidates_from == "ascent":
             steps = len(self._counts)
@@ -99,9 +101,7 @@ class HotFlip(search.GuidedAttack[HotFlipOptions]):
             TOP_K,
             self._counts,
             rng,
-            enough=partial(
-                search.succeeded, subject, example, threshold=options.stop_on_success
-            ),
+            enough=search.Success(subject, example, options.stop_on_success),
         ).run(example.id)
 
     @property

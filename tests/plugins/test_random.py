@@ -141,14 +141,16 @@ def test_other_cells_draw_otherwise(letter_subject, letter_examples):
     assert one.prompt_ids.tolist() != other.prompt_ids.tolist()
 
 
+@pytest.mark.parametrize("beam_width", [1, 3])
 def test_the_control_of_a_trigger_writes_one_at_the_same_cost(
-    letter_subject, letter_examples
+    beam_width, letter_subject, letter_examples
 ):
     subject = letter_subject()
     test, search = letter_examples(3, seed=1), letter_examples(6, seed=2)
     sets = ExampleSets(test, search, letter_examples(5, seed=3))
     sizes = {"search_prompts": 6, "validation_prompts": 5, "restarts": 2, "sweeps": 3}
-    uat = UAT(UATOptions(trigger_tokens=3, candidates=10, batch_prompts=6, **sizes))
+    sizes |= {"batch_prompts": 6, "beam_width": beam_width}
+    uat = UAT(UATOptions(trigger_tokens=3, candidates=6, **sizes))
     with subject.metered() as spent:
         list(uat.run(subject, sets, AttackContext("cell")))
 
