@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, get_args, get_type_hints
 
 import pydantic
@@ -61,15 +61,20 @@ def _wrong_signature(
     plugin: type[Plugin[Any]], name: str, wanted: Callable[..., Any]
 ) -> Iterator[str]:
     """Compare a method with the one it overrides, whose arguments come by position."""
-    method = getattr(plugin, name)
+    method, own = getattr(plugin, name), inspect.getattr_static(plugin, name)
     if not callable(method):
         yield f"{name} is {method!r} and no method"
         return
-    bound = isinstance(inspect.getattr_static(plugin, name), classmethod | staticmethod)
+    # What is no descriptor, as a `functools.partial`, is called without an instance.
+    bound = isinstance(own, classmethod | staticmethod) or not hasattr(own, "__get__")
     arguments = list(inspect.signature(wanted).parameters)[bound:]
-    found = inspect.signature(method)
+    found = inspect.signature(method, follow_wrapped=False)
     try:
         found.bind(*arguments)
+        if any(p.kind is p.VAR_POSITIONAL for p in found.parameters.values()):
+            # What it hands on may be too much; what is missing, it may add.
+            found = inspect.signature(method)
+            found.bind_partial(*arguments)
     except TypeError:
         takes = f"{name}({', '.join(arguments)})"
         yield f"{name}{_bare(found)} has to take what {takes} takes"
@@ -88,7 +93,7 @@ def _wrong_attributes(
     """Hold the values of class attributes against the types that `base` states."""
     for name, adapter in _attribute_types(base).items():
         value = getattr(plugin, name)
-        if isinstance(value, property):  # it depends on the options
+        if isinstance(value, property | cached_property):  # it depends on the options
             continue
         try:
             adapter.validate_python(value, strict=True)
@@ -112,6 +117,8 @@ def _wrong_defaults(options: type[Options]) -> Iterator[str]:
         name: field.get_default(call_default_factory=True)
         for name, field in options.model_fields.items()
         if not field.is_required()
+        and field.validation_alias is None  # or it would be given by another name
+        and not getattr(field, "default_factory_takes_validated_data", False)
     }
     try:
         options.model_validate(defaults, strict=True)
@@ -123,3 +130,5 @@ def _wrong_defaults(options: type[Options]) -> Iterator[str]:
                 name = ".".join(map(str, fault["loc"]))
                 default = f"a wrong default, {fault['input']!r}"
                 yield f"Options.{name} has {default}: {fault['msg']}"
+    except Exception:  # noqa: BLE001 - a validator of theirs that needs what is missing
+        return

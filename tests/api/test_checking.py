@@ -140,6 +140,68 @@ def test_what_fits_in_another_form_is_taken(write):
     assert isinstance(registry.create("attack", "fits", {"size": 3}), Attack)
 
 
+UNUSUAL = {
+    "a decorator that adds an argument": """
+    @add
+    def run(self, subject, examples, context, added): yield
+""",
+    "a decorator with arguments of its own": """
+    @adapt
+    def run(self, subject): yield
+""",
+    "a partial": "    run = functools.partial(lambda subject, examples, context: ())",
+    "what depends on the options": """
+    @functools.cached_property
+    def replays(self): return True
+""",
+    "options with an alias": """
+    class Options(Options):
+        size: int = pydantic.Field(3, alias="Size")
+""",
+    "a default that depends on others": """
+    class Options(Options):
+        size: int = 3
+        more: int = pydantic.Field(default_factory=lambda others: others["size"])
+""",
+    "a validator that reads what is required": """
+    class Options(Options):
+        size: int
+        more: int = 3
+        @pydantic.model_validator(mode="before")
+        @classmethod
+        def check(cls, given): return given["size"] and given
+""",
+}
+DECORATORS = """
+import functools
+import pydantic
+from harness.api import Attack, Options
+
+def add(method):
+    @functools.wraps(method)
+    def outer(self, *given): return method(self, *given, 3)
+    return outer
+
+def adapt(method):
+    @functools.wraps(method)
+    def outer(self, subject, examples, context): return method(self, subject)
+    return outer
+"""
+
+
+@pytest.mark.parametrize("body", UNUSUAL)
+def test_what_works_is_not_refused(write, body):
+    path = write("unusual", f"{DECORATORS}{ATTACK}{UNUSUAL[body]}\n{OFFER}\n")
+    assert load_registry([path]).get("attack", "x").source == str(path)
+
+
+def test_a_decorator_does_not_hide_a_wrong_signature(write):
+    decorated = "    @add\n    def run(self, subject): yield"
+    path = write("hidden", f"{DECORATORS}{ATTACK}{decorated}\n{OFFER}\n")
+    with pytest.raises(PluginError, match=r"Thing.run\(self, subject\) has to take"):
+        load_registry([path])
+
+
 def test_the_command_line_exits_with_2(write, cli):
     path = write(
         "wrong", ATTACK.replace(", context)", ")").replace("class", IMPORT, 1) + OFFER
