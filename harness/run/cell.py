@@ -80,7 +80,7 @@ def _rows(
     left = [example for example in examples.test if example.id not in done]
     if left:
         _attack(work, rescorer, replace(examples, test=left), peers)
-    for example in left:
+    for example in examples.test:
         if example.id not in done:
             reason = "the attack returned nothing for this example"
             with subject.metered() as meter:

@@ -48,7 +48,9 @@ class Journal:
         A torn last line is dropped, and so is a file that another version wrote.
         """
         self._path, self._device = path, device
-        self._lines = _read(path)
+        self._lines, sound = _read(path)
+        if not sound:
+            write_atomic(path, "".join(map(_text, self._lines)))
         self.rows = {line.row.example_id: line.row for line in self._lines if line.row}
         self.restarts = max((line.attempt for line in self._lines), default=0)
         self.note({})
@@ -87,13 +89,13 @@ class Journal:
                 logger.info("%s took %.1f s", name, meter.seconds)
 
     def void(self) -> None:
-        """Forget the rows of this attempt, but not what they cost."""
+        """Forget all rows, but not what they cost.
+
+        Those of earlier attempts too: one that was killed could not be looked after.
+        """
         void = {"row": None, "own_flops": 0.0}
-        self._lines = [
-            line if line.attempt <= self.restarts else line.model_copy(update=void)
-            for line in self._lines
-        ]
-        self.rows = {line.row.example_id: line.row for line in self._lines if line.row}
+        self._lines = [line.model_copy(update=void) for line in self._lines]
+        self.rows = {}
         write_atomic(self._path, "".join(map(_text, self._lines)))
 
     def close(self) -> None:
@@ -118,8 +120,11 @@ class Journal:
 
 
 def spent_so_far(path: Path) -> Ledger:
-    """Return what the attempts in a journal spent, which came to nothing."""
-    return Ledger(spent=total(line.spent for line in _read(path)))
+    """Return what the attempts in a journal spent, which came to nothing.
+
+    The file stays as it is: another process may be writing to it.
+    """
+    return Ledger(spent=total(line.spent for line in _read(path)[0]))
 
 
 def together(*ledgers: Ledger) -> Ledger:
@@ -163,14 +168,13 @@ def _text(line: Line) -> str:
     return json.dumps(line.model_dump(mode="json"), allow_nan=False) + "\n"
 
 
-def _read(path: Path) -> list[Line]:
+def _read(path: Path) -> tuple[list[Line], bool]:
+    """Return the lines that can be read, and whether those are all of the file."""
     if not path.exists():
-        return []
-    whole, end, torn = path.read_text().rpartition("\n")
-    if torn:
-        path.write_text(whole + end)
+        return [], True
+    whole, _, torn = path.read_text().rpartition("\n")
     try:
-        return [Line.model_validate_json(line) for line in whole.splitlines()]
+        lines = [Line.model_validate_json(line) for line in whole.splitlines()]
     except pydantic.ValidationError:
-        path.unlink()
-        return []
+        return [], False
+    return lines, not torn

@@ -13,6 +13,7 @@ from typing import Any, TextIO, cast
 _OURS = logging.getLogger("harness")
 _WARNED = logging.getLogger("py.warnings")
 _PRINTED = logging.getLogger("harness.printed")
+_PRINTED.propagate = False  # or a handler that prints would print what it prints
 _LIBRARIES = ("accelerate", "datasets", "huggingface_hub", "torch", "transformers")
 """Loggers that keep their messages from the root's handlers once they are imported."""
 

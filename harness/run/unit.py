@@ -64,7 +64,6 @@ class Runner:
 
     def _outcome(self, unit: Unit, journal: Journal) -> Outcome:
         outcome = Outcome(restarts=journal.restarts)
-        failure: BaseException | None = None
         try:
             self._announce(unit)
             if isinstance(unit, CellPlan):
@@ -76,13 +75,13 @@ class Runner:
                 run_variant(Work(self._run, self._bench, unit, journal, outcome))
         except (Exception, SystemExit) as error:  # one unit must not end the suite
             logger.exception("%s failed", unit.id)
-            failure = error
+            outcome.ledger = together(outcome.ledger, journal.ledger())
+            outcome.fail(error)  # kept no longer: it holds all that was loaded
+            return outcome
         except BaseException as interruption:
             logger.warning("interrupted by %r", interruption)
             raise
         outcome.ledger = together(outcome.ledger, journal.ledger())
-        if failure:
-            outcome.fail(failure)
         return outcome
 
     def _sources_complete(self, plan: VariantPlan) -> None:

@@ -111,6 +111,18 @@ class QuitsEarly(Vandal):
         sys.exit(0)
 
 
+class Empties(Vandal):
+    """Take examples off the list, and return nothing for one of them."""
+
+    name = "empties"
+
+    def run(self, subject, examples, context):
+        examples.test.pop()
+        while examples.test:
+            example = examples.test.pop()
+            yield Adversarial(example.id, example.prompt_ids)
+
+
 class Warns(Vandal):
     """Raise a warning of the harness."""
 
@@ -161,7 +173,8 @@ class QuitsToo(Metric):
 
 @hookimpl
 def register_attacks():
-    return [Weights, Raises, Examples, Sly, Quits, QuitsEarly, Talks, Warns]
+    return [Weights, Raises, Examples, Sly, Quits, QuitsEarly, Talks, Warns,
+            Empties]
 
 
 @hookimpl
@@ -301,6 +314,13 @@ def test_a_log_holds_what_happened_and_what_was_said(done):
         "complete",
     ):
         assert len([line for line in log if said in line]) == 1, said
+
+
+def test_an_attack_may_empty_the_list_that_it_gets(place):
+    code, out = run(place, "emptied", "empties: {}")
+    assert code == 0
+    rows = [json.loads(line) for line in samples(out, "empties").splitlines()]
+    assert [row["status"] for row in rows] == ["unchanged", "unchanged", "error"]
 
 
 @pytest.mark.filterwarnings("default:plugin warns")

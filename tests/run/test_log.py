@@ -1,0 +1,42 @@
+"""The log of a unit, apart from what units write into it."""
+
+import logging
+import sys
+
+import pytest
+
+from harness.run.log import unit_log
+
+
+@pytest.fixture
+def printing():
+    """Return a function that lets the root logger print."""
+    added = []
+
+    def add(stream, level=logging.NOTSET):
+        added.append(logging.StreamHandler(stream))
+        added[-1].setLevel(level)
+        logging.root.addHandler(added[-1])
+
+    yield add
+    for handler in added:
+        logging.root.removeHandler(handler)
+
+
+def test_a_handler_may_print_what_is_logged(tmp_path, capsys, printing):
+    """A library sets one up within a unit, where what is printed is logged."""
+    with unit_log(tmp_path / "log.txt"):
+        printing(sys.stdout)
+        print("said")
+        logging.getLogger("somebody").warning("warned")
+    assert capsys.readouterr().out == "said\nwarned\n"
+    log = (tmp_path / "log.txt").read_text()
+    assert log.count("harness.printed: said") == 1
+    assert log.count("somebody: warned") == 1
+
+
+def test_what_is_printed_is_printed_once(tmp_path, capsys, printing):
+    printing(sys.stdout)
+    with unit_log(tmp_path / "log.txt"):
+        print("said")
+    assert capsys.readouterr().out == "said\n"
