@@ -59,13 +59,12 @@ class Block:
         """
         rules = subject.vocabulary.rules
         if options.reachable_only:
-            rules = replace(rules, reachable_only=True)
+            rules = rules.model_copy(update={"reachable_only": True})
         if options.positions != "prompt":
             reachable = rules.reachable_only
             example = _with_block(subject, example, options, rng, reachable=reachable)
-            rules = replace(
-                rules, keep_stop_words=False, min_cosine=None, max_changed=None
-            )
+            no_limits = {"keep_stop_words": False, "min_cosine": None}
+            rules = rules.model_copy(update={**no_limits, "max_changed": None})
         target, reference = options.target, example.reference_ids
         if target is not None:
             reference = _encoded(subject, target)
