@@ -30,8 +30,17 @@ def unit_log(path: Path) -> Iterator[None]:
     handler.setFormatter(
         logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
-    level = _OURS.level
+    level, shown = _OURS.level, _OURS.getEffectiveLevel()
+
+    def as_before(record: logging.LogRecord) -> bool:
+        """Keep from others' handlers what they got nothing of outside of units."""
+        ours = record.name.partition(".")[0] == _OURS.name
+        return not ours or record.levelno >= shown
+
     with ExitStack() as stack:
+        for other in logging.root.handlers:
+            other.addFilter(as_before)
+            stack.callback(other.removeFilter, as_before)
         stack.callback(handler.close)
         for logger in _loggers():
             logger.addHandler(handler)

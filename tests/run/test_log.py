@@ -40,3 +40,16 @@ def test_what_is_printed_is_printed_once(tmp_path, capsys, printing):
     with unit_log(tmp_path / "log.txt"):
         print("said")
     assert capsys.readouterr().out == "said\n"
+
+
+def test_others_handlers_show_no_more_of_us_than_before(tmp_path, capsys, printing):
+    printing(sys.stdout)
+    ours = logging.getLogger("harness.somewhere")
+    with unit_log(tmp_path / "log.txt"):
+        ours.info("for the log")
+        ours.warning("for everybody")
+    ours.warning("afterwards")
+    assert capsys.readouterr().out == "for everybody\nafterwards\n"
+    log = (tmp_path / "log.txt").read_text()
+    assert "for the log" in log
+    assert "for everybody" in log
