@@ -50,6 +50,9 @@ class Runner:
         """
         folder = self._run.folder.unit_dir(unit.kind, unit.id)
         folder.mkdir(parents=True, exist_ok=True)
+        if self._run.folder.state(unit.kind, unit.id).status == "complete":
+            # It is run again: what led to its record is no part of a new attempt.
+            (folder / JOURNAL).unlink(missing_ok=True)
         with unit_log(folder / "log.txt"):
             journal, started = Journal(folder / JOURNAL, self._run.device), utc_now()
             logger.info("%s %s: attempt %d", unit.kind, unit.id, journal.restarts + 1)

@@ -4,10 +4,28 @@ import gc
 import weakref
 from types import SimpleNamespace
 
+import pytest
+
 from harness.base import CellError
 from harness.run import unit
 from harness.run.folder import RunFolder
 from harness.suite import VariantPlan
+
+PLAN = VariantPlan("v1", "tiny", "baseline", 1, {}, "key")
+
+
+@pytest.mark.parametrize(("status", "restarts"), [("complete", 0), ("missing", 1)])
+def test_only_an_unfinished_unit_goes_on_from_its_journal(
+    tmp_path, monkeypatch, status, restarts
+):
+    """A kill can leave the journal beside the record that it led to."""
+    seen = []
+    runner = stubbed(tmp_path, monkeypatch, lambda work: seen.append(work.journal))
+    monkeypatch.setattr(RunFolder, "state", lambda *_: SimpleNamespace(status=status))
+    runner.run(PLAN)
+    assert seen[-1].restarts == 0
+    runner.run(PLAN)
+    assert seen[-1].restarts == restarts
 
 
 def test_a_failure_does_not_keep_what_was_loaded(tmp_path, monkeypatch):
@@ -22,18 +40,10 @@ def test_a_failure_does_not_keep_what_was_loaded(tmp_path, monkeypatch):
         alive.append(weakref.ref(model))
         raise CellError("out of memory")
 
-    monkeypatch.setattr(unit.logger, "disabled", True)  # pytest keeps what is logged
-    monkeypatch.setattr(unit, "run_variant", fail)
-    monkeypatch.setattr(unit, "write_record", lambda path, record: None)
-    monkeypatch.setattr(unit, "assemble", lambda run, plan, outcome, *_: Found(outcome))
-    hook = SimpleNamespace(
-        variant_started=lambda **_: None, variant_finished=lambda **_: None
-    )
-    run = SimpleNamespace(device="cpu", folder=RunFolder(tmp_path), hook=hook)
+    runner = stubbed(tmp_path, monkeypatch, fail)
     gc.disable()
     try:
-        plan = VariantPlan("v1", "tiny", "baseline", 1, {}, "key")
-        found = unit.Runner(run, {}).run(plan)
+        found = runner.run(PLAN)
         assert found.outcome.error.message == "out of memory"
         assert alive[0]() is None
     finally:
@@ -50,3 +60,16 @@ class Found:
 
     def model_dump(self, **_):
         return {}
+
+
+def stubbed(tmp_path, monkeypatch, run_variant):
+    """Return a runner whose variants do what is given, and whose records say so."""
+    monkeypatch.setattr(unit.logger, "disabled", True)  # pytest keeps what is logged
+    monkeypatch.setattr(unit, "run_variant", run_variant)
+    monkeypatch.setattr(unit, "write_record", lambda path, record: None)
+    monkeypatch.setattr(unit, "assemble", lambda run, plan, outcome, *_: Found(outcome))
+    hook = SimpleNamespace(
+        variant_started=lambda **_: None, variant_finished=lambda **_: None
+    )
+    run = SimpleNamespace(device="cpu", folder=RunFolder(tmp_path), hook=hook)
+    return unit.Runner(run, {})
