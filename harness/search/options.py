@@ -23,7 +23,6 @@ class GuidedAttack(Attack[OptionsT]):
     The searches of many examples advance together, so that their passes share batches.
     """
 
-    controls = ("random", "permuted")
     blinds = ("uniform",)
 
     def run(

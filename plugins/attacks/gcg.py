@@ -39,6 +39,7 @@ class GCG(search.BlockAttack[GCGOptions]):
 
     name = "gcg"
     Options = GCGOptions
+    controls = ("random", "permuted")
 
     def budget(self, examples: int) -> Budget:
         """Return the cost of an example, near ties that are scored again left out."""

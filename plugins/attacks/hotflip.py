@@ -54,6 +54,7 @@ class HotFlip(search.GuidedAttack[HotFlipOptions]):
 
     name = "hotflip"
     Options = HotFlipOptions
+    controls = ("random", "permuted")
 
     def budget(self, examples: int) -> Budget:
         """Return the cost of an example.

@@ -37,6 +37,7 @@ class MultiFlip(search.BlockAttack[MultiFlipOptions]):
 
     name = "multiflip"
     Options = MultiFlipOptions
+    controls = ("random", "permuted")
 
     def budget(self, examples: int) -> Budget:
         """Return the cost of an example, near ties that are scored again left out."""
