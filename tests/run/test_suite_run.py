@@ -239,7 +239,8 @@ class Pausing(HotFlip):
     def run(self, subject, examples, context):
         for found in super().run(subject, examples, context):
             yield found
-            while Path(__file__).with_name("pause").exists():
+            pause = Path(__file__).with_name("pause")
+            while context.blind is None and pause.exists():  # its control does not
                 time.sleep(0.01)
 
 
