@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from harness import subject as room
 from harness.base import CellError, Ids
-from harness.subject.rounding import Losses
 from harness.subject.rules import TokenRules
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from harness.subject.rounding import Losses
 
     References = Sequence[Ids] | Ids
     ComputeGradients = Callable[[Sequence[Ids], Sequence[Ids]], list[Tensor]]
