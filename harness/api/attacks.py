@@ -70,11 +70,12 @@ class Scene:
     arm: str
     seed: int
     arms: tuple[str, ...]
-    """Its own arm and all others that are not derived from one, sorted."""
+    """Its own arm and all others that are not derived from one and get its seed,
+    sorted."""
     gets: Mapping[str, Sequence[str]]
     """The labels of the attacks that each of the arms gets."""
     seeds: tuple[int, ...]
-    """All seeds of the suite, sorted."""
+    """The seeds that its arm gets, sorted."""
     attacks: Mapping[str, Attack[Any]]
     """All attacks of the suite by label, sorted."""
     main: tuple[str, ...]

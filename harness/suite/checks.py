@@ -22,7 +22,7 @@ from harness.data import CorpusSection, shared_documents
 from harness.suite import complaints
 from harness.suite.experiment import Experiment
 from harness.suite.marks import Marked, marked
-from harness.suite.model import ARM, BASELINE, Suite
+from harness.suite.model import ARM, BASELINE, ArmSection, Suite
 from harness.suite.plugin_options import Plugins, build_plugins, make_absolute
 from harness.suite.yaml import Keys, Layer
 
@@ -62,7 +62,7 @@ def _mutual_reads(experiment: Experiment) -> Iterator[Fault]:
     reads = {
         CellKey(arm, label, seed): experiment.attacks[label].reads(scene)
         for arm in experiment.suite.arms
-        for seed in experiment.suite.seeds
+        for seed in experiment.suite.seeds_of(arm)
         for scene in [experiment.scene(arm, seed)]
         for label in scene.gets[arm]
     }
@@ -266,10 +266,49 @@ def _unfit(draft: _Draft, label: str, match: str | None) -> str | None:
 
 
 def _seeds(draft: _Draft) -> Iterator[Fault]:
-    seeds = draft.layer.get("seeds")
-    for index, seed in enumerate(seeds if isinstance(seeds, list) else []):
+    """Find seeds that are stated twice, and those of arms that are not there."""
+    layer = draft.layer
+    known = _listed(layer, "seeds")
+    yield from _twice(known, ("seeds",))
+    for arm, entry in layer.entries("arms"):
+        keys, stated = ("arms", arm, "seeds"), _listed(layer, "arms", arm, "seeds")
+        yield from _twice(stated, keys)
+        if stated and arm == BASELINE:
+            yield (
+                keys,
+                "the baseline is what others are compared with: it gets all seeds",
+            )
+        for seed in stated:
+            for name, seeds in _seeds_of_sources(layer, entry):
+                if seed not in seeds:
+                    listed = ", ".join(map(str, seeds))
+                    message = f"{seed} is no seed of {name}, which has {listed}"
+                    yield (*keys, stated.index(seed)), message
+                    break
+
+
+def _seeds_of_sources(
+    layer: Layer, entry: Mapping[str, Any]
+) -> Iterator[tuple[str, list[Any]]]:
+    """Yield what an arm's seeds have to be among: by name, the seeds that it states."""
+    yield "the suite", _listed(layer, "seeds")
+    for key in ArmSection.SOURCES:
+        source = entry.get(key)
+        if isinstance(source, str) and (
+            seeds := _listed(layer, "arms", source, "seeds")
+        ):
+            yield f"the arm {source!r}", seeds
+
+
+def _listed(layer: Layer, *keys: str | int) -> list[Any]:
+    found = layer.get(*keys)
+    return found if isinstance(found, list) else []
+
+
+def _twice(seeds: list[Any], keys: Keys) -> Iterator[Fault]:
+    for index, seed in enumerate(seeds):
         if seed in seeds[:index]:
-            yield ("seeds", index), f"{seed} is stated twice"
+            yield (*keys, index), f"{seed} is stated twice"
 
 
 _RULES: tuple[Callable[[_Draft], Iterator[Fault]], ...] = (

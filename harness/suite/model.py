@@ -29,6 +29,7 @@ MEANINGS = data.MEANINGS | {
 """What text that matches is, as a message says it."""
 
 Label = Annotated[str, pydantic.Field(pattern=LABEL)]
+Seed = Annotated[int, pydantic.Field(ge=0)]
 
 BASELINE = "baseline"
 """The arm that all others are compared with."""
@@ -75,6 +76,8 @@ class ArmSection(PluginSection):
     """A named treatment: a constraint with its options, and its recovery."""
 
     kind, key = "constraint", "constraint"
+    SOURCES: ClassVar = ("derive_from", "match_loss_of")
+    """The keys that name arms which it is made from."""
     constraint: str = "none"
     """The constraint plugin."""
     recovery: bool | None = None
@@ -87,6 +90,9 @@ class ArmSection(PluginSection):
     """The arm whose clean loss it is to have; of constraints that match losses only."""
     attacks: tuple[AttackLabel, ...] | None = None
     """The attacks that it gets, by their labels; by default all."""
+    seeds: tuple[Seed, ...] | None = pydantic.Field(default=None, min_length=1)
+    """The seeds that it gets, some of the suite's; by default all that the arms have
+    which it is made from."""
 
     @classmethod
     def default(cls, label: str) -> str:
@@ -101,9 +107,7 @@ class ArmSection(PluginSection):
     @property
     def sources(self) -> dict[str, str]:
         """The arms that it is made from, by the keys that name them."""
-        return self.model_dump(
-            include={"derive_from", "match_loss_of"}, exclude_none=True
-        )
+        return self.model_dump(include=set(self.SOURCES), exclude_none=True)
 
 
 class MetricSection(PluginSection):
@@ -162,9 +166,7 @@ class Suite(Strict):
     """The models, by label."""
     arms: dict[Label, ArmSection] = pydantic.Field(min_length=1)
     """The treatments, by label; `baseline` must be among them."""
-    seeds: tuple[Annotated[int, pydantic.Field(ge=0)], ...] = pydantic.Field(
-        min_length=1
-    )
+    seeds: tuple[Seed, ...] = pydantic.Field(min_length=1)
     """Seeds of recovery order, random starts and attacks: all is repeated for each."""
     corpora: dict[Label, CorpusSection] = {}
     """The texts, by label."""
@@ -204,6 +206,14 @@ class Suite(Strict):
         """Return the attacks that an arm gets, in the suite's order."""
         stated = self.arms[arm].attacks
         return [label for label in self.attacks if stated is None or label in stated]
+
+    def seeds_of(self, arm: str) -> list[int]:
+        """Return the seeds that an arm gets, in the suite's order."""
+        section = self.arms[arm]
+        found = [x for x in self.seeds if section.seeds is None or x in section.seeds]
+        for source in section.sources.values():
+            found = [seed for seed in found if seed in self.seeds_of(source)]
+        return found
 
 
 PLUGIN_SECTIONS: dict[str, type[PluginSection]] = {

@@ -129,6 +129,7 @@ def make_plan(
         for model in chosen["model"]
         for arm in _with_sources(suite, chosen["arm"])
         for seed in chosen["seed"]
+        if int(seed) in suite.seeds_of(arm)
     )
     cells = tuple(
         planner.cell(variant, attack)
@@ -136,6 +137,7 @@ def make_plan(
         if variant.arm in chosen["arm"]
         for attack in chosen["attack"]
         if attack in suite.attacks_of(variant.arm)
+        and planner.has_input(variant, attack)
     )
     if not variants:
         raise NothingMatched("the selection leaves nothing of the suite")
@@ -189,6 +191,12 @@ class _Planner:
         if key not in self._cells:
             self._cells[key] = self._cell(variant, label)
         return self._cells[key]
+
+    def has_input(self, variant: VariantPlan, label: str) -> bool:
+        """Say whether there is a cell to replay, under this seed, if that is all."""
+        scene = self._experiment.scene(variant.arm, variant.seed)
+        attack = self._experiment.attacks[label]
+        return not attack.replays or bool(attack.reads(scene))
 
     def _variant(self, model: str, arm: str, seed: int) -> VariantPlan:
         experiment = self._experiment

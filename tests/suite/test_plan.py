@@ -293,6 +293,46 @@ def test_a_source_s_identity_is_in_the_id_and_its_label_is_not(plan):
     assert "monotone" not in json.dumps(copy.identity)
 
 
+# --- seeds of an arm ----------------------------------------------------------------
+
+
+def test_an_arm_gets_the_seeds_that_it_states_and_those_of_its_sources(plan):
+    some = plan("arms.monotone.seeds=[2]", extra=COPY)
+    assert [(v.arm, v.seed) for v in some.variants] == [
+        ("baseline", 1),
+        ("baseline", 2),
+        ("monotone", 2),
+        ("copy", 2),
+    ]
+    assert set(ids(some)) < set(ids(plan(extra=COPY)))
+    assert not [
+        v
+        for v in plan("arms.monotone.seeds=[2]", only={"seed": ["1"]}).cells
+        if v.variant.arm == "monotone"
+    ]
+
+
+def test_what_is_replayed_are_cells_that_there_are(plan):
+    extra = "attacks: {transfer: {of: flip}, worst_case: {of: flip}}\n"
+    made = plan("arms.monotone.seeds=[2]", extra=extra)
+    reads = {
+        (cell.attack, cell.variant.arm, cell.variant.seed): [
+            (key.arm, key.seed) for key in cell.reads
+        ]
+        for cell in made.cells
+        if cell.reads
+    }
+    assert reads == {
+        # Under seed 1, the baseline arm has nothing to replay from: no cell is planned.
+        ("transfer", "baseline", 2): [("monotone", 2)],
+        ("transfer", "monotone", 2): [("baseline", 2)],
+        ("worst_case", "baseline", 1): [("baseline", 1), ("baseline", 2)],
+        ("worst_case", "baseline", 2): [("baseline", 1), ("baseline", 2)],
+        ("worst_case", "monotone", 2): [("monotone", 2)],
+    }
+    assert len(made.cells) == 3 * 2 + len(reads)
+
+
 # --- selection ----------------------------------------------------------------------
 
 
