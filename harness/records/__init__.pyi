@@ -1,3 +1,7 @@
+from .crossed import (
+    Crossed as Crossed,
+    clopper_pearson as clopper_pearson,
+)
 from .estimate import Estimate as Estimate
 from .files import (
     parse_record as parse_record,

@@ -1,0 +1,353 @@
+"""The mean of a table of training seeds by documents: bounds, p-values and power.
+
+Two-way random effects without replication: d[s, i] = mean + seed s + document i +
+residual. One statistic gives every bound and every p, so that the two never disagree.
+From three seeds on it speaks of the treatment; with fewer of these very weights.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+import numpy as np
+import scipy
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Number = TypeVar("Number", bound=ArrayLike)
+
+TREATMENT_SEEDS = 3
+"""How many training seeds speak of a treatment, and not of these weights alone."""
+RESAMPLES = 9999
+_SEED = 20240607
+_BISECTIONS = 48
+_ROUNDING = 1e-12
+_SMALLEST = 1e-300
+_GRID = 128
+
+
+def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Bound a proportion of k in n by the exact interval of Clopper and Pearson 1934.
+
+    `level` is that of both sides together: a one-sided bound at 95 % is a side of the
+    interval at 90 %. Without a trial the interval is (0, 1).
+    """
+    if n == 0:
+        return 0.0, 1.0
+    interval = scipy.stats.binomtest(k, n).proportion_ci(level, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True)
+class Crossed(Generic[Number]):
+    """What a table [seeds, documents] says of its mean.
+
+    Every number is a float for one table (`of`), and an array of one number a table
+    for many of the same shape (`batch`). `level` is always that of one side: 0.99 is a
+    bound that the mean is beyond in 1 % of tables.
+
+    Tables that say little never say much: without a table, or with one document, bounds
+    are infinite and p is 1. A table of equal values has its mean for bounds, and p is
+    0 or 1: it shows no spread to judge by.
+    """
+
+    mean: Number
+    ms_seed: Number
+    """Mean square between seeds; 0 with a single seed, as are residuals."""
+    ms_document: Number
+    ms_residual: Number
+    skew: Number
+    """Hall's g: the third moment of the documents' means over n^2 v^1.5."""
+    documents: Floats
+    """The documents' means over seeds, [..., n]."""
+    S: int
+    """How many training seeds."""
+
+    @property
+    def n(self) -> int:
+        """How many documents."""
+        return int(self.documents.shape[-1])
+
+    @staticmethod
+    def of(table: ArrayLike) -> Crossed[float]:
+        """Summarise one table, [seeds, documents]; every value must be finite."""
+        table = np.asarray(table, dtype=np.float64)
+        if table.ndim != 2:
+            raise ValueError("needs a table of seeds by documents")
+        return _summarised(table)
+
+    @staticmethod
+    def batch(tables: ArrayLike) -> Crossed[Floats]:
+        """Summarise many tables of one shape, [tables, seeds, documents]."""
+        tables = np.asarray(tables, dtype=np.float64)
+        if tables.ndim != 3:
+            raise ValueError("needs tables of seeds by documents")
+        return _summarised(tables)
+
+    def lower(self, level: float) -> Number:
+        """Return what the mean is above, with confidence `level`."""
+        return self._bound(level, sign=1)
+
+    def upper(self, level: float) -> Number:
+        """Return what the mean is below, with confidence `level`."""
+        return self._bound(level, sign=-1)
+
+    def interval(self, level: float = 0.95) -> tuple[Number, Number]:
+        """Return the two-sided interval: both bounds at half of what `level` leaves."""
+        one_sided = (1 + level) / 2
+        return self.lower(one_sided), self.upper(one_sided)
+
+    def p_above(self, mu: float = 0.0) -> Number:
+        """Return the p-value that the mean is above `mu`: `lower(1 - p)` meets it."""
+        return self._p(mu, sign=1)
+
+    def p_below(self, mu: float = 0.0) -> Number:
+        """Return the p-value that the mean is below `mu`: `upper(1 - p)` meets it."""
+        return self._p(mu, sign=-1)
+
+    @property
+    def variance(self) -> Number:
+        """The variance of the mean: conservative by what residuals count twice.
+
+        Of the mean of these very weights with fewer than three seeds.
+        """
+        return self._given(self._variance)
+
+    @property
+    def components(self) -> tuple[Number, Number, Number]:
+        """Variances of seeds, documents and residuals, by moments, 0 at least."""
+        residual = np.asarray(self.ms_residual)
+        of_seeds = np.maximum(self.ms_seed - residual, 0) / max(self.n, 1)
+        of_documents = np.maximum(self.ms_document - residual, 0) / max(self.S, 1)
+        return self._given(of_seeds), self._given(of_documents), self.ms_residual
+
+    def detectable(
+        self,
+        level: float,
+        power: float = 0.8,
+        seeds: int | None = None,
+        documents: int | None = None,
+    ) -> Number:
+        """Return the smallest true difference that a design finds with that power.
+
+        The design has this table's seeds and documents where none are given, and its
+        components; found means that `lower(level)` is above 0. Exact for normal
+        effects without the correction for skew. NaN where components are unknown:
+        those of seeds from a single one, all from a single document.
+        """
+        design = Design(seeds or self.S, documents or self.n)
+        known = self.n > 1 and (self.S > 1 or design.seeds < TREATMENT_SEEDS)
+        found = [
+            design.detectable(each, level, power) if known else np.nan
+            for each in zip(*map(np.ravel, self.components), strict=True)
+        ]
+        return self._given(np.reshape(found, np.shape(self.mean)))
+
+    def _given(self, value: Floats) -> Number:
+        """Return a float for one table, an array for many."""
+        return cast("Number", value if np.ndim(self.mean) else float(value))
+
+    def _bound(self, level: float, sign: int) -> Number:
+        mean = np.asarray(self.mean)
+        if self.n < 2:
+            return self._given(np.full(mean.shape, -sign * np.inf))
+        if self.S < TREATMENT_SEEDS:
+            u = sign * _studentized_quantile(sign * self.documents, level)
+        else:
+            u = self._unskewed(sign * self._critical(1 - level))
+        bound = mean - np.where(self._constant, 0.0, u) * np.sqrt(self._variance)
+        return self._given(np.where(self._constant, mean, bound))
+
+    def _p(self, mu: float, sign: int) -> Number:
+        mean = np.asarray(self.mean)
+        if self.n < 2:
+            return self._given(np.ones(mean.shape))
+        off = sign * (mean - mu)
+        if self.S < TREATMENT_SEEDS:
+            p = _studentized_p(sign * self.documents, self._over_spread(off))
+        else:
+            p = self._tail(sign * self._skewed(sign * self._over_spread(off)))
+        above = off > _ROUNDING * np.maximum(abs(mean), abs(mu))
+        return self._given(np.where(self._constant, np.where(above, 0.0, 1.0), p))
+
+    @functools.cached_property
+    def _variance(self) -> Floats:
+        seeds = np.asarray(self.ms_seed) if self.S >= TREATMENT_SEEDS else 0.0
+        total = np.asarray(seeds + np.asarray(self.ms_document))
+        return np.asarray(total / max(self.n * self.S, 1))
+
+    @functools.cached_property
+    def _constant(self) -> NDArray[np.bool_]:
+        """Whether the values of a table differ by no more than rounding."""
+        return np.sqrt(self._variance) <= _ROUNDING * np.abs(self.mean)
+
+    def _over_spread(self, off: Floats) -> Floats:
+        return np.asarray(off / np.where(self._constant, 1.0, np.sqrt(self._variance)))
+
+    def _skewed(self, u: Floats) -> Floats:
+        """Transform a studentized mean to near symmetry (Hall 1992); monotone."""
+        g = np.asarray(self.skew)
+        return u + g * u**2 / 3 + g**2 * u**3 / 27 + g / 6
+
+    def _unskewed(self, t: Floats) -> Floats:
+        """Invert `_skewed`: ((1 + g u / 3)^3 - 1) / g + g / 6 = t."""
+        g = np.asarray(self.skew)
+        rest = t - g / 6
+        root = np.cbrt(1 + g * rest)
+        return np.asarray(3 * rest / (root**2 + root + 1))
+
+    def _critical(self, p: Any) -> Floats:
+        """Return q, which the transformed mean exceeds in a share p of tables.
+
+        q^2 weighs the squares of Student's t for seeds and for documents by what each
+        adds to the variance. Satterthwaite's degrees of freedom fail in the far tail.
+        """
+        by_seeds, by_documents = (_student(df, p) for df in (self.S - 1, self.n - 1))
+        weight = self._weight_of_seeds
+        square = weight * by_seeds**2 + (1 - weight) * by_documents**2
+        return np.asarray(np.sign(by_documents) * np.sqrt(square))
+
+    @functools.cached_property
+    def _weight_of_seeds(self) -> Floats:
+        total = np.asarray(self.ms_seed) + np.asarray(self.ms_document)
+        return np.asarray(self.ms_seed / np.where(total > 0, total, 1.0))
+
+    def _tail(self, t: Floats) -> Floats:
+        """Invert `_critical` by bisection of log p between the p of both t-tests."""
+        apart = [scipy.special.stdtr(df, -np.abs(t)) for df in (self.S - 1, self.n - 1)]
+        low, high = np.log(np.maximum(np.sort(apart, axis=0), _SMALLEST))
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            beyond = self._critical(np.exp(middle)) > np.abs(t)
+            low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
+        p = np.exp((low + high) / 2)
+        return np.asarray(np.where(t > 0, p, 1 - p))
+
+
+@dataclass(frozen=True)
+class Design:
+    """How many seeds and documents a contrast has."""
+
+    seeds: int
+    documents: int
+
+    def detectable(
+        self, components: tuple[float, float, float], level: float, power: float
+    ) -> float:
+        """Return the smallest true difference found with `power`, for normal effects.
+
+        `components` are the variances of seeds, documents and residuals. The mean is
+        independent of both mean squares, and these are multiples of chi^2: power is
+        averaged over a grid of their quantiles.
+        """
+        of_seeds, of_documents, residual = components
+        if self.seeds < TREATMENT_SEEDS:  # these weights: their effects are constants
+            of_seeds = 0.0
+        ms_seed = residual + self.documents * of_seeds
+        ms_document = residual + self.seeds * of_documents
+        cells = self.seeds * self.documents
+        error = np.sqrt((ms_seed + ms_document - residual) / cells)
+        half = _chi_square_quantiles(self.documents - 1) * ms_document
+        half = half * _student(self.documents - 1, 1 - level) ** 2
+        if self.seeds >= TREATMENT_SEEDS:
+            by_seeds = _chi_square_quantiles(self.seeds - 1)[:, None] * ms_seed
+            half = half + by_seeds * _student(self.seeds - 1, 1 - level) ** 2
+        return _found_with(np.sqrt(half / cells), float(error), power)
+
+
+def _found_with(half_widths: Floats, error: float, power: float) -> float:
+    """Solve mean P(difference + error Z > half width) = power for the difference."""
+    if error == 0:
+        return 0.0
+    low, high = 0.0, float(np.max(half_widths)) + 10 * error
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        reached = np.mean(scipy.special.ndtr((middle - half_widths) / error)) >= power
+        low, high = (low, middle) if reached else (middle, high)
+    return high
+
+
+@functools.lru_cache
+def _chi_square_quantiles(df: int) -> Floats:
+    """Return chi^2 / df at the middles of equal shares of probability."""
+    shares = (np.arange(_GRID) + 0.5) / _GRID
+    return np.asarray(2 * scipy.special.gammaincinv(df / 2, shares) / df)
+
+
+def _student(df: int, p: Any) -> Any:
+    """Return what Student's t exceeds with probability p."""
+    return -scipy.special.stdtrit(df, p)
+
+
+def _summarised(tables: Floats) -> Crossed[Any]:
+    """Reduce [..., seeds, documents] to what every bound and p is made of."""
+    if not np.isfinite(tables).all():
+        raise ValueError("every value of a table must be finite")
+    seeds, n = tables.shape[-2:]
+    if tables.size == 0:
+        no: Any = np.full(tables.shape[:-2], np.nan)[()]
+        return Crossed(no, no, no, no, no, np.empty((*np.shape(no), 0)), seeds)
+    documents, by_seed = tables.mean(-2), tables.mean(-1)
+    mean = documents.mean(-1)
+    off = documents - mean[..., None]
+    rest = tables - documents[..., None, :] - by_seed[..., None] + mean[..., None, None]
+    ms_seed = n * np.square(by_seed - mean[..., None]).sum(-1) / max(seeds - 1, 1)
+    ms_document = seeds * np.square(off).sum(-1) / max(n - 1, 1)
+    ms_residual = np.square(rest).sum((-2, -1)) / max((seeds - 1) * (n - 1), 1)
+    cubed = np.power((ms_seed + ms_document) / (n * seeds), 1.5) * n**2
+    third = np.power(off, 3).mean(-1)
+    skew = np.divide(third, cubed, out=np.zeros_like(mean), where=cubed > 0)
+    return Crossed(
+        mean[()],
+        ms_seed[()],
+        ms_document[()],
+        ms_residual[()],
+        skew[()],
+        documents,
+        seeds,
+    )
+
+
+@functools.lru_cache(2)
+def _draws(n: int) -> Floats:
+    """Return how often each of n documents is in each resample: [resamples, n]."""
+    rng = np.random.default_rng(_SEED)
+    return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
+
+
+def _studentized(documents: Floats) -> Floats:
+    """Return (resampled mean - mean) / its standard error: [..., resamples].
+
+    A resample without spread counts as beyond everything: it is infinite.
+    """
+    n = documents.shape[-1]
+    centred = documents - documents.mean(-1, keepdims=True)
+    mean, square = (power @ _draws(n).T / n for power in (centred, centred**2))
+    variance = square - mean**2
+    spread = variance > _ROUNDING * square
+    error = np.sqrt(np.where(spread, variance, 1.0) / (n - 1))
+    return np.where(spread, mean / error, np.inf)
+
+
+def _studentized_quantile(documents: Floats, level: float) -> Floats:
+    """Return the smallest studentized mean whose p is at most 1 - `level`."""
+    beyond = math.floor((1 - level) * (RESAMPLES + 1) + _ROUNDING)
+    if beyond < 1:
+        return np.full(documents.shape[:-1], np.inf)
+    k = RESAMPLES - beyond
+    rows = [np.partition(_studentized(row), k)[k] for row in _rows(documents)]
+    return np.reshape(rows, documents.shape[:-1])
+
+
+def _studentized_p(documents: Floats, u: Floats) -> Floats:
+    """Return the share of resamples at or above the observed u, itself included."""
+    pairs = zip(_rows(documents), np.ravel(u), strict=True)
+    counts = [np.count_nonzero(_studentized(row) >= each) for row, each in pairs]
+    return np.reshape((1 + np.asarray(counts)) / (RESAMPLES + 1), np.shape(u))
+
+
+def _rows(documents: Floats) -> Floats:
+    return documents.reshape(-1, documents.shape[-1])

@@ -1,0 +1,214 @@
+"""Seeds crossed with documents, against anova, t-tests, root finding and simulation."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.optimize
+import scipy.stats
+import statsmodels.api
+import statsmodels.formula.api
+from statsmodels.stats.proportion import proportion_confint
+
+from harness.records.crossed import Crossed, clopper_pearson
+
+LEVELS = [0.6, 0.9, 0.975, 0.99, 1 - 0.01 / 6]
+
+
+def drawn(seeds, n, rng, *, mean=0.0, of_seeds=0.1, of_documents=0.3, residual=0.2):
+    return (
+        mean
+        + rng.normal(0, of_seeds, (seeds, 1))
+        + rng.normal(0, of_documents, n)
+        + rng.normal(0, residual, (seeds, n))
+    )
+
+
+def skewed(seeds, n, seed=0):
+    rng = np.random.default_rng(seed)
+    return 0.4 + rng.lognormal(size=n) / 4 + drawn(seeds, n, rng)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_mean_squares_are_those_of_an_analysis_of_variance(seeds):
+    table = skewed(seeds, 12)
+    rows = pd.DataFrame(
+        [(s, i, value) for (s, i), value in np.ndenumerate(table)],
+        columns=["seed", "document", "value"],
+    )
+    fit = statsmodels.formula.api.ols("value ~ C(seed) + C(document)", rows).fit()
+    expected = statsmodels.api.stats.anova_lm(fit)["mean_sq"].tolist()
+    crossed = Crossed.of(table)
+    squares = crossed.ms_seed, crossed.ms_document, crossed.ms_residual
+    assert squares == pytest.approx(expected)
+    assert crossed.mean == pytest.approx(rows["value"].mean())
+    of_seeds, of_documents, residual = crossed.components
+    assert residual + 12 * of_seeds == pytest.approx(max(expected[0], expected[2]))
+    assert residual + seeds * of_documents == pytest.approx(expected[1])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_equal_seeds_and_symmetric_documents_give_the_t_test(level):
+    half = np.random.default_rng(1).normal(size=10)
+    values = 0.3 + np.concatenate([half, -half])
+    crossed = Crossed.of(np.tile(values, (4, 1)))
+    expected = scipy.stats.ttest_1samp(values, 0.1, alternative="greater")
+    bound = expected.confidence_interval(level).low
+    assert crossed.lower(level) == pytest.approx(bound)
+    assert crossed.p_above(0.1) == pytest.approx(expected.pvalue)
+    assert crossed.p_below(0.1) == pytest.approx(1 - expected.pvalue)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("seeds", "n"), [(3, 24), (5, 8), (8, 3)])
+def test_bounds_solve_the_equation_of_the_transformed_mean(level, seeds, n):
+    """t(u) = +-q, with every symbol written out from its definition."""
+    table = skewed(seeds, n)
+    mean, documents, by_seed = table.mean(), table.mean(0), table.mean(1)
+    ms_seed = n * by_seed.var(ddof=1)
+    ms_document = seeds * documents.var(ddof=1)
+    v = (ms_seed + ms_document) / (n * seeds)
+    g = np.mean((documents - mean) ** 3) / (n**2 * v**1.5)
+    t_seeds, t_documents = scipy.stats.t.ppf(level, [seeds - 1, n - 1])
+    squares = ms_seed * t_seeds**2 + ms_document * t_documents**2
+    q = math.sqrt(squares / (ms_seed + ms_document))
+
+    def transformed(mu):
+        u = (mean - mu) / math.sqrt(v)
+        return u + g * u**2 / 3 + g**2 * u**3 / 27 + g / 6
+
+    low = scipy.optimize.brentq(lambda mu: transformed(mu) - q, -1e4, 1e4)
+    high = scipy.optimize.brentq(lambda mu: transformed(mu) + q, -1e4, 1e4)
+    crossed = Crossed.of(table)
+    assert crossed.lower(level) == pytest.approx(low)
+    assert crossed.upper(level) == pytest.approx(high)
+    assert crossed.interval(2 * level - 1) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+def test_p_is_the_level_at_which_the_bound_meets_the_mean(level, seeds):
+    crossed = Crossed.of(skewed(seeds, 24))
+    step = 1e-9 if seeds > 2 else 2e-4
+    assert crossed.p_above(crossed.lower(level)) == pytest.approx(1 - level, abs=step)
+    assert crossed.p_below(crossed.upper(level)) == pytest.approx(1 - level, abs=step)
+    assert crossed.p_above(crossed.mean - 30) < 1e-3
+    assert crossed.p_above(crossed.mean + 30) > 1 - 1e-3
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 4])
+def test_a_table_turned_around_has_its_bounds_turned_around(seeds):
+    table = skewed(seeds, 9)
+    there, back = Crossed.of(table), Crossed.of(-table)
+    assert there.lower(0.99) == pytest.approx(-back.upper(0.99), rel=1e-6)
+    assert there.p_above(0.2) == pytest.approx(back.p_below(-0.2), rel=1e-6)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+def test_many_tables_at_once_are_each_as_alone(seeds):
+    rng = np.random.default_rng(2)
+    tables = np.array([drawn(seeds, 11, rng, mean=0.1) for _ in range(5)])
+    many, each = Crossed.batch(tables), [Crossed.of(table) for table in tables]
+    for ask in (
+        lambda c: c.lower(0.99),
+        lambda c: c.upper(0.9),
+        lambda c: c.p_above(),
+        lambda c: c.variance,
+        lambda c: c.detectable(0.99),
+    ):
+        assert ask(many).tolist() == pytest.approx([ask(one) for one in each])
+
+
+def test_documents_of_one_seed_are_resampled_and_studentized():
+    """Against every resample of five documents there is, within the draw's error."""
+    values = np.array([0.2, 0.3, -0.1, 1.0, 0.35])
+    centre, n = values.mean(), len(values)
+    t = (centre - 0.1) / (values.std(ddof=1) / math.sqrt(n))
+    extreme = 0
+    for draw in itertools.product(values, repeat=n):
+        spread = np.std(draw, ddof=1) / math.sqrt(n)
+        extreme += spread < 1e-9 or (np.mean(draw) - centre) / spread >= t
+    crossed = Crossed.of(values[None])
+    assert crossed.p_above(0.1) == pytest.approx(extreme / n**n, abs=0.015)
+
+
+def test_two_seeds_speak_of_their_documents_alone():
+    table = skewed(1, 20) + np.array([[0.0], [0.5]])
+    alone = Crossed.of(table.mean(0, keepdims=True))
+    assert Crossed.of(table).interval() == pytest.approx(alone.interval())
+    assert Crossed.of(table).variance == pytest.approx(table[0].var(ddof=1) / 20)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0), (1, 1), (3, 1)])
+def test_no_document_or_one_says_nothing(shape):
+    crossed = Crossed.of(np.ones(shape))
+    assert crossed.interval() == (-math.inf, math.inf)
+    assert crossed.p_above() == crossed.p_below() == 1.0
+    assert math.isnan(crossed.detectable(0.99))
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (3, 8)])
+@pytest.mark.parametrize(("value", "above", "below"), [(0.1, 0, 1), (0, 1, 1)])
+def test_equal_values_are_their_own_bounds(shape, value, above, below):
+    crossed = Crossed.of(np.full(shape, value))
+    assert crossed.interval() == pytest.approx((value, value))
+    assert (crossed.p_above(), crossed.p_below()) == (above, below)
+    assert crossed.p_above(value) == crossed.p_below(value) == 1
+
+
+def test_values_that_are_not_finite_or_no_table_are_refused():
+    with pytest.raises(ValueError, match="finite"):
+        Crossed.of([[1.0, math.nan]])
+    with pytest.raises(ValueError, match="seeds by documents"):
+        Crossed.of([1.0, 2.0])
+    with pytest.raises(ValueError, match="seeds by documents"):
+        Crossed.batch([[1.0, 2.0]])
+
+
+def test_far_p_values_stay_finite_and_ordered():
+    table = drawn(3, 30, np.random.default_rng(3), of_seeds=0)
+    p_values = [Crossed.of(table + shift).p_above() for shift in (1, 3, 10, 1e3, 1e9)]
+    assert p_values == sorted(p_values, reverse=True)
+    assert 0 < p_values[-1] < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("seeds", "n", "of_seeds"), [(3, 24, 0.1), (5, 200, 0.05), (2, 24, 0.3)]
+)
+def test_the_detectable_difference_is_found_as_often_as_it_says(seeds, n, of_seeds):
+    """4,000 tables: the standard error of a share of 0.8 is 0.006."""
+    rng = np.random.default_rng(4)
+    size = 4000 if seeds > 2 else 400
+    pilot = Crossed.of(drawn(40, 400, rng, of_seeds=of_seeds))
+    true = pilot.detectable(0.99, 0.8, seeds=seeds, documents=n)
+    scope = of_seeds if seeds > 2 else 0
+    tables = np.array(
+        [drawn(seeds, n, rng, mean=true, of_seeds=scope) for _ in range(size)]
+    )
+    assert np.mean(Crossed.batch(tables).lower(0.99) > 0) == pytest.approx(
+        0.8, abs=0.05
+    )
+
+
+def test_more_seeds_or_documents_find_smaller_differences():
+    crossed = Crossed.of(drawn(3, 24, np.random.default_rng(5)))
+    by_seeds = [crossed.detectable(0.99, seeds=seeds) for seeds in (3, 5, 8)]
+    by_documents = [crossed.detectable(0.99, documents=n) for n in (24, 48, 96)]
+    assert by_seeds == sorted(by_seeds, reverse=True)
+    assert by_documents == sorted(by_documents, reverse=True)
+    assert by_seeds[0] == by_documents[0] == crossed.detectable(0.99)
+    assert crossed.detectable(0.99) < crossed.detectable(0.99, 0.9)
+    assert math.isnan(Crossed.of([[0.1, 0.2, 0.4]]).detectable(0.99, seeds=3))
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 7), (3, 10), (20, 20), (180, 200)])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_exact_bounds_of_a_proportion_agree_with_statsmodels(k, n, level):
+    expected = proportion_confint(k, n, 1 - level, method="beta")
+    assert clopper_pearson(k, n, level) == pytest.approx(expected)
+
+
+def test_a_proportion_of_nothing_may_be_anything():
+    assert clopper_pearson(0, 0) == (0.0, 1.0)
