@@ -26,6 +26,7 @@ _SEED = 20240607
 _BISECTIONS = 48
 _ROUNDING = 1e-12
 _SMALLEST = 1e-300
+_SLACK = 1e-6
 _GRID = 128
 
 
@@ -45,8 +46,8 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
 class Crossed(Generic[Number]):
     """What a table [seeds, documents] says of its mean.
 
-    Every number is a float for one table (`of`), and an array of one number a table
-    for many of the same shape (`batch`). `level` is always that of one side: 0.99 is a
+    Every number is a float for one table (`of`), and an array of a number a table for
+    many of the same shape (`batch`). `level` is always that of one side: 0.99 is a
     bound that the mean is beyond in 1 % of tables.
 
     Tables that say little never say much: without a table, or with one document, bounds
@@ -81,9 +82,9 @@ class Crossed(Generic[Number]):
 
     @staticmethod
     def batch(tables: ArrayLike) -> Crossed[Floats]:
-        """Summarise many tables of one shape, [tables, seeds, documents]."""
+        """Summarise tables of one shape, [..., seeds, documents], to arrays [...]."""
         tables = np.asarray(tables, dtype=np.float64)
-        if tables.ndim != 3:
+        if tables.ndim < 3:
             raise ValueError("needs tables of seeds by documents")
         return _summarised(tables)
 
@@ -199,32 +200,31 @@ class Crossed(Generic[Number]):
         root = np.cbrt(1 + g * rest)
         return np.asarray(3 * rest / (root**2 + root + 1))
 
-    def _critical(self, p: Any) -> Floats:
-        """Return q, which the transformed mean exceeds in a share p of tables.
-
-        q^2 weighs the squares of Student's t for seeds and for documents by what each
-        adds to the variance. Satterthwaite's degrees of freedom fail in the far tail.
-        """
-        by_seeds, by_documents = (_student(df, p) for df in (self.S - 1, self.n - 1))
-        weight = self._weight_of_seeds
-        square = weight * by_seeds**2 + (1 - weight) * by_documents**2
-        return np.asarray(np.sign(by_documents) * np.sqrt(square))
+    def _critical(self, p: float) -> Floats:
+        """Return q, which the transformed mean exceeds in a share p of tables."""
+        return _critical(p, self._weight_of_seeds, self.S, self.n)
 
     @functools.cached_property
     def _weight_of_seeds(self) -> Floats:
+        """What share of the variance is the seeds'."""
         total = np.asarray(self.ms_seed) + np.asarray(self.ms_document)
         return np.asarray(self.ms_seed / np.where(total > 0, total, 1.0))
 
     def _tail(self, t: Floats) -> Floats:
-        """Invert `_critical` by bisection of log p between the p of both t-tests."""
-        apart = [scipy.special.stdtr(df, -np.abs(t)) for df in (self.S - 1, self.n - 1)]
+        """Invert `_critical` between the p of the two t-tests that it lies between."""
+        from scipy.optimize import elementwise
+
+        size, weight = np.broadcast_arrays(np.abs(t), self._weight_of_seeds)
+        apart = [scipy.special.stdtr(df, -size) for df in (self.S - 1, self.n - 1)]
         low, high = np.log(np.maximum(np.sort(apart, axis=0), _SMALLEST))
-        for _ in range(_BISECTIONS):
-            middle = (low + high) / 2
-            beyond = self._critical(np.exp(middle)) > np.abs(t)
-            low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
-        p = np.exp((low + high) / 2)
-        return np.asarray(np.where(t > 0, p, 1 - p))
+
+        def beyond(log_p: Floats, size: Floats, weight: Floats) -> Floats:
+            return _critical(np.exp(log_p), weight, self.S, self.n) - size
+
+        found = elementwise.find_root(
+            beyond, (low - _SLACK, high + _SLACK), args=(size, weight)
+        )
+        return np.asarray(np.where(t > 0, np.exp(found.x), 1 - np.exp(found.x)))
 
 
 @dataclass(frozen=True)
@@ -275,6 +275,17 @@ def _chi_square_quantiles(df: int) -> Floats:
     """Return chi^2 / df at the middles of equal shares of probability."""
     shares = (np.arange(_GRID) + 0.5) / _GRID
     return np.asarray(2 * scipy.special.gammaincinv(df / 2, shares) / df)
+
+
+def _critical(p: float | Floats, weight: Floats, seeds: int, n: int) -> Floats:
+    """Weigh the squares of Student's t for seeds and for documents.
+
+    `weight` is the seeds' share of the variance. Satterthwaite's degrees of freedom in
+    place of the two t's fail in the far tail.
+    """
+    by_seeds, by_documents = _student(seeds - 1, p), _student(n - 1, p)
+    square = weight * by_seeds**2 + (1 - weight) * by_documents**2
+    return np.asarray(np.sign(by_documents) * np.sqrt(square))
 
 
 def _student(df: int, p: Any) -> Any:

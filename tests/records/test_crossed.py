@@ -98,6 +98,18 @@ def test_p_is_the_level_at_which_the_bound_meets_the_mean(level, seeds):
     assert crossed.p_above(crossed.mean + 30) > 1 - 1e-3
 
 
+@pytest.mark.parametrize("of_seeds", [0, 0.01, 100])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_p_inverts_the_bound_wherever_the_variance_is(of_seeds, sign):
+    """Equal seeds and equal documents included, where one t-test alone decides."""
+    effect = np.array([[-1.0], [0.0], [1.0]]) * of_seeds
+    crossed = Crossed.of(np.random.default_rng(6).normal(size=12) + effect)
+    for level in (0.5, 0.5 + 1e-9, 0.8, 0.999, 1 - 1e-9):
+        bound = crossed.lower(level) if sign > 0 else crossed.upper(level)
+        p = crossed.p_above(bound) if sign > 0 else crossed.p_below(bound)
+        assert p == pytest.approx(1 - level, rel=1e-5)
+
+
 @pytest.mark.parametrize("seeds", [1, 2, 4])
 def test_a_table_turned_around_has_its_bounds_turned_around(seeds):
     table = skewed(seeds, 9)
@@ -119,6 +131,8 @@ def test_many_tables_at_once_are_each_as_alone(seeds):
         lambda c: c.detectable(0.99),
     ):
         assert ask(many).tolist() == pytest.approx([ask(one) for one in each])
+    pairs = Crossed.batch(np.stack([tables, tables + 1]))
+    assert pairs.p_above(1.0)[1] == pytest.approx(many.p_above())
 
 
 def test_documents_of_one_seed_are_resampled_and_studentized():
