@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -40,6 +40,12 @@ class Adversarial:
     """The whole attacked prompt, a trigger included."""
     trace: Sequence[Mapping[str, Any]] = ()
     """Steps: ``step``, ``position``, ``token``, ``loss`` (nats/token) and more."""
+    checkpoints: Mapping[float, Ids] = field(default_factory=dict)
+    """The whole prompt that it would have returned, had it been stopped, by the share
+    of its budget that was spent by then: those that `AttackContext.checkpoints` asks
+    for."""
+    replicates: Sequence[Ids] = ()
+    """The whole prompts that further searches of a universal attack found."""
 
 
 Shows = Literal["search", "gradient", "text", "transferability", "worst"]
@@ -119,6 +125,9 @@ class AttackContext:
     blind: Blind | None = None
     """Where a control runs the attack: what stands in for what guides it (`blinds`).
     What its gradients would have cost goes to more candidates."""
+    checkpoints: tuple[float, ...] = ()
+    """The shares of what it may spend, ascending, at which to keep what it would have
+    returned: `Adversarial.checkpoints`. A control gets those of its attack."""
     gradients: int = 1
     """How many gradients an attack takes where it asks for one: one for each arm that
     they are averaged over."""

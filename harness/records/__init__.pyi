@@ -37,6 +37,7 @@ from .rouge_scores import KINDS as KINDS, rouge as rouge
 from .samples import (
     ROUGE_DROP as ROUGE_DROP,
     ChoiceRow as ChoiceRow,
+    Replicate as Replicate,
     SampleRow as SampleRow,
     parse_samples as parse_samples,
     read_samples as read_samples,

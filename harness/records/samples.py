@@ -30,11 +30,29 @@ class ChoiceRow(Strict):
     finite."""
 
 
+class Replicate(Strict):
+    """What another search of a universal attack found, under the same seed."""
+
+    adversarial_prompt_ids: list[int]
+    """Token ids of the prompt after that search, with any trigger."""
+    adversarial_loss: float
+    """Loss of the reference after it, in nats/token, from a fresh float32 pass."""
+    delta_loss: float
+    """dL: `adversarial_loss` - the row's `clean_loss`, in nats/token."""
+
+
+class Checkpoint(Replicate):
+    """What an attack would have returned had it been stopped earlier."""
+
+    share: float = pydantic.Field(gt=0)
+    """Which multiple of the attack's stated budget was spent by then."""
+
+
 class SampleRow(Ruled):
     """One line of a cell's ``samples.jsonl``: what an attack did to one example."""
 
     rules = (
-        When("status", "error", error=GIVEN, delta_loss=0),
+        When("status", "error", error=GIVEN, delta_loss=None),
         When(
             "status",
             "attacked",
@@ -42,6 +60,7 @@ class SampleRow(Ruled):
             adversarial_prompt_ids=GIVEN,
             clean_loss=GIVEN,
             adversarial_loss=GIVEN,
+            delta_loss=GIVEN,
             text_reachable=GIVEN,
         ),
     )
@@ -52,7 +71,8 @@ class SampleRow(Ruled):
     """Identifies the document; confidence intervals resample whole documents."""
     status: Literal["attacked", "unchanged", "error"]
     """`unchanged` if the attack returned the clean prompt; `error` if it returned no
-    valid prompt: the example still counts in every denominator, with a dL of 0."""
+    valid prompt: it counts as no success, and has no dL: an error harms nobody, and
+    shows no harmlessness."""
     clean_prompt_ids: list[int]
     """Token ids of the prompt before the attack."""
     adversarial_prompt_ids: list[int] | None
@@ -65,14 +85,28 @@ class SampleRow(Ruled):
     adversarial_loss: float | None
     """Loss of the reference after the adversarial prompt, in nats/token, from a fresh
     float32 forward pass; null only for an error."""
-    delta_loss: float
-    """dL: `adversarial_loss` - `clean_loss`, in nats/token."""
+    delta_loss: float | None
+    """dL: `adversarial_loss` - `clean_loss`, in nats/token; null only for an error."""
     text_reachable: bool | None
     """Whether decoding and encoding the adversarial prompt gives the same token ids."""
     adversarial_text: str | None
     """The adversarial prompt, decoded."""
     trace: list[dict[str, Any]]
     """The steps of the attack: ``step``, ``position``, ``token``, ``loss`` and more."""
+    share: float = pydantic.Field(default=1.0, gt=0)
+    """Which multiple of the attack's stated budget led to the adversarial prompt."""
+    checkpoints: list[Checkpoint] = []
+    """What it would have returned with less of it, the least first."""
+    replicates: list[Replicate] = []
+    """What further searches of a universal attack found, under the same seed."""
+    clean_text: str | None = None
+    """The prompt before the attack, decoded."""
+    clean_token_losses: list[float] | None = None
+    """Loss of each reference token after the clean prompt, in nats, whose mean is
+    `clean_loss`."""
+    adversarial_token_losses: list[float] | None = None
+    """Loss of each reference token after the adversarial prompt, in nats, whose mean is
+    `adversarial_loss`."""
     error: str | None = None
     """Why there is no adversarial prompt; null unless the status is ``error``."""
     answer_correct_clean: bool | None = None

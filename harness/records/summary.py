@@ -16,26 +16,27 @@ def summarise_attack(
 ) -> dict[str, Estimate]:
     """Compute the estimates of a cell from its rows.
 
-    Every example is in the denominator: an error counts as no success and dL 0.
+    Every example is in the denominator of a fraction: an error counts as no success.
+    It has no dL; means of dL and of losses after the attack are over the others.
     Losses and dL are in nats/token; success means exp(dL) > 1 + `threshold`. There are
     estimates of answers and of summaries where the rows have some; a summary is spoilt
     where ROUGE-L falls by more than `rouge_drop` of itself.
     """
-    documents = [row.document_id for row in rows]
     known = [row for row in rows if row.clean_loss is not None]
     known_documents = [row.document_id for row in known]
     clean = [row.clean_loss or 0.0 for row in known]
-    after = [(row.clean_loss or 0.0) + row.delta_loss for row in known]
+    found = [row for row in rows if row.delta_loss is not None]
+    found_documents = [row.document_id for row in found]
+    deltas = [row.delta_loss or 0.0 for row in found]
+    after = [row.adversarial_loss or 0.0 for row in found]
     success = successes(rows, threshold)
     reachable = [row.text_reachable is True for row in rows]
     both = [hit and seen for hit, seen in zip(success, reachable, strict=True)]
     return {
-        "delta_loss": bootstrap_mean(
-            [row.delta_loss for row in rows], documents, unit="nats/token"
-        ),
-        "delta_loss_median": _median(rows),
+        "delta_loss": bootstrap_mean(deltas, found_documents, unit="nats/token"),
+        "delta_loss_median": _median(deltas),
         "clean_loss": bootstrap_mean(clean, known_documents, unit="nats/token"),
-        "adversarial_loss": bootstrap_mean(after, known_documents, unit="nats/token"),
+        "adversarial_loss": bootstrap_mean(after, found_documents, unit="nats/token"),
         "success": wilson(sum(success), len(rows)),
         "text_success": wilson(sum(both), len(rows)),
         "reachable": wilson(sum(reachable), len(rows)),
@@ -56,9 +57,9 @@ def successes(rows: Sequence[SampleRow], threshold: float) -> list[bool]:
     return [exceeds(row.delta_loss, threshold) for row in rows]
 
 
-def exceeds(delta_loss: float, threshold: float) -> bool:
-    """Say whether a dL is a success: dL > ln(1 + `threshold`)."""
-    return delta_loss > math.log1p(threshold)
+def exceeds(delta_loss: float | None, threshold: float) -> bool:
+    """Say whether a dL is a success: dL > ln(1 + `threshold`); null never is."""
+    return delta_loss is not None and delta_loss > math.log1p(threshold)
 
 
 def lost_answers(rows: Sequence[SampleRow]) -> list[bool]:
@@ -111,13 +112,13 @@ def _summaries(rows: Sequence[SampleRow], drop: float) -> dict[str, Estimate]:
     }
 
 
-def _median(rows: Sequence[SampleRow]) -> Estimate:
+def _median(deltas: Sequence[float]) -> Estimate:
     return Estimate(
-        value=median(row.delta_loss for row in rows) if rows else None,
-        n=len(rows),
+        value=median(deltas) if deltas else None,
+        n=len(deltas),
         unit="nats/token",
         method="median",
-        reason="descriptive: no interval" if rows else "no values",
+        reason="descriptive: no interval" if deltas else "no values",
     )
 
 

@@ -114,16 +114,15 @@ def _attack(
             for key, flops in spent.by_reference.items():
                 own_flops[key] = own_flops.get(key, 0.0) + flops
             with rescorer.subject.metered() as scoring:
-                row = rescorer.scored(example, found)
+                row = rescorer.scored(example, found, share=1.0)
             journal.note(
                 {"attack": spent.cost(), "rescore": scoring.cost()},
                 row,
                 own_flops.pop(reference_key(example.reference_ids), 0.0),
             )
-            logger.info(
-                "%d/%d %s: %s, dL %.4g nats/token",
-                *(len(journal.rows), total, row.example_id, row.status, row.delta_loss),
-            )
+            outcome = row.error or f"{row.status}, dL {row.delta_loss:.4g} nats/token"
+            done = len(journal.rows)
+            logger.info("%d/%d %s: %s", done, total, row.example_id, outcome)
             progress.update(len(journal.rows), total)
 
 

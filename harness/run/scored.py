@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,26 +27,48 @@ class Rescorer:
     rouge_tokens: int | None = None
     """How many tokens the subject may write to be compared with a reference text."""
 
-    def scored(self, example: Example, found: Adversarial) -> SampleRow:
-        """Return the row of an attacked example."""
-        if not _intact(example, found.prompt_ids):
+    def scored(self, example: Example, found: Adversarial, share: float) -> SampleRow:
+        """Return the row of an attacked example.
+
+        `share` is the multiple of its stated budget that the attack was given.
+        """
+        held, others = found.checkpoints, found.replicates
+        prompts = [example.prompt_ids, found.prompt_ids, *held.values(), *others]
+        if not all(_intact(example, prompt) for prompt in prompts):
             return self.failed(example, OVERWRITTEN)
-        clean, adversarial = self.subject.exact_losses(
-            [example.prompt_ids, found.prompt_ids], example.reference_ids
-        )
-        if not (math.isfinite(clean) and math.isfinite(adversarial)):
-            losses = f"clean {clean}, attacked {adversarial}"
-            return self.failed(example, f"the loss is not finite ({losses})")
+        scored = self._scored(prompts, example.reference_ids)
+        if not all(math.isfinite(loss) for _, loss in scored):
+            losses = ", ".join(str(loss) for _, loss in scored)
+            what = "clean, attacked and at checkpoints"
+            return self.failed(example, f"a loss is not finite ({what}: {losses})")
+        (before, clean), (after, adversarial), *rest = scored
+        other = [
+            {
+                "adversarial_prompt_ids": prompt.tolist(),
+                "adversarial_loss": loss,
+                "delta_loss": loss - clean,
+            }
+            for prompt, (_, loss) in zip(prompts[2:], rest, strict=True)
+        ]
         unchanged = found.prompt_ids.tolist() == example.prompt_ids.tolist()
         return scored_row(
             example,
             status="unchanged" if unchanged else "attacked",
             adversarial_prompt_ids=found.prompt_ids.tolist(),
-            clean_loss=float(clean),
-            adversarial_loss=float(adversarial),
+            clean_loss=clean,
+            adversarial_loss=adversarial,
             text_reachable=self.subject.reachable([found.prompt_ids])[0],
             adversarial_text=self.subject.decode(found.prompt_ids),
             trace=[dict(step) for step in found.trace],
+            share=share,
+            checkpoints=[
+                {"share": part * share, **one}
+                for part, one in zip(held, other, strict=False)
+            ],
+            replicates=other[len(held) :],
+            clean_text=self.subject.decode(example.prompt_ids),
+            clean_token_losses=before,
+            adversarial_token_losses=after,
             **self._beyond_loss(example, found.prompt_ids),
         )
 
@@ -54,8 +77,29 @@ class Rescorer:
 
         Answers and summaries in it are those after the clean prompt.
         """
-        beyond = self._beyond_loss(example, example.prompt_ids)
-        return failed_row(example, clean_loss=None, error=error, **beyond)
+        [(tokens, clean)] = self._scored([example.prompt_ids], example.reference_ids)
+        known = math.isfinite(clean)
+        return failed_row(
+            example,
+            clean_loss=clean if known else None,
+            error=error,
+            clean_text=self.subject.decode(example.prompt_ids),
+            clean_token_losses=tokens if known else None,
+            **self._beyond_loss(example, example.prompt_ids),
+        )
+
+    def _scored(
+        self, prompts: Sequence[Ids], reference: Ids
+    ) -> list[tuple[list[float], float]]:
+        """Return the losses of a reference's tokens after each prompt, and their mean.
+
+        A prompt that comes up twice is scored once.
+        """
+        distinct = {prompt.tobytes(): prompt for prompt in prompts}
+        losses = self.subject.exact_token_losses([*distinct.values()], reference)
+        known = dict(zip(distinct, losses, strict=True))
+        found = [known[prompt.tobytes()] for prompt in prompts]
+        return [(tokens.tolist(), float(tokens.mean())) for tokens in found]
 
     def _beyond_loss(self, example: Example, prompt_ids: Ids) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -118,7 +162,7 @@ def failed_row(
 ) -> SampleRow:
     """Return the row of an example for which the attack has no usable result.
 
-    `beyond` are the fields about answers and summaries.
+    `beyond` are the fields about the clean prompt, answers and summaries.
     """
     return SampleRow(
         **_given(example),
@@ -126,7 +170,7 @@ def failed_row(
         adversarial_prompt_ids=None,
         clean_loss=clean_loss,
         adversarial_loss=None,
-        delta_loss=0.0,
+        delta_loss=None,
         text_reachable=None,
         adversarial_text=None,
         trace=[],

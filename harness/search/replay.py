@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -75,15 +76,22 @@ def replay(
 ) -> Iterator[Adversarial]:
     """Yield, for each example, the prompt of highest loss among those of `sources`.
 
-    The trace has the exact dL of each source on this subject, in nats/token: 0 where
-    the source ended in an error, since it has no prompt but the clean one.
+    The trace has the exact dL of each source on this subject, in nats/token, null where
+    it is not finite and where the source ended in an error. An example for which every
+    source did is left out.
     """
     if context.peers is None or not sources:
         raise CellError("there are no other cells to replay")
     found = {key: _by_example(context.peers, key) for key in sources}
     for example in examples:
         rows = {key: found[key].get(example.id) for key in sources}
-        yield _best(subject, example, rows)
+        for key, row in rows.items():
+            if row is None:
+                where = f"{key.attack} on {key.arm}"
+                raise CellError(f"{where} has no row for {example.id}")
+        prompts = {key: row.adversarial_prompt_ids for key, row in rows.items() if row}
+        if any(prompts.values()):
+            yield _best(subject, example, prompts)
 
 
 def _by_example(peers: Peers, key: CellKey) -> dict[str, SampleRow]:
@@ -91,29 +99,30 @@ def _by_example(peers: Peers, key: CellKey) -> dict[str, SampleRow]:
 
 
 def _best(
-    subject: Subject, example: Example, rows: Mapping[CellKey, SampleRow | None]
+    subject: Subject, example: Example, prompts: Mapping[CellKey, list[int] | None]
 ) -> Adversarial:
+    """Return the prompt of highest loss among those of sources, of equals the first."""
     import numpy as np
 
-    prompts = [np.asarray(example.prompt_ids)]
-    for key, row in rows.items():
-        if row is None:
-            raise CellError(f"{key.attack} on {key.arm} has no row for {example.id}")
-        ids = row.adversarial_prompt_ids
-        prompts.append(prompts[0] if ids is None else np.array(ids, dtype=np.int64))
-    distinct = {prompt.tobytes(): prompt for prompt in prompts}
+    clean = np.asarray(example.prompt_ids)
+    given = {key: np.array(x, dtype=np.int64) for key, x in prompts.items() if x}
+    distinct = {ids.tobytes(): ids for ids in (clean, *given.values())}
     losses = subject.exact_losses([*distinct.values()], example.reference_ids)
     known = dict(zip(distinct, losses.tolist(), strict=True))
-    clean, *others = (known[prompt.tobytes()] for prompt in prompts)
+    found = {key: known[ids.tobytes()] for key, ids in given.items()}
     trace = [
         {
             "source": key.arm,
             "attack": key.attack,
             "seed": key.seed,
-            "loss": loss,
-            "delta_loss": loss - clean,
+            "loss": _finite(found.get(key, math.nan)),
+            "delta_loss": _finite(found.get(key, math.nan) - known[clean.tobytes()]),
         }
-        for key, loss in zip(rows, others, strict=True)
+        for key in prompts
     ]
-    best = int(np.argmax(np.nan_to_num(others, nan=-np.inf)))  # ties: the first
-    return Adversarial(example.id, prompts[1 + best], trace)
+    best = max(given, key=lambda key: np.nan_to_num(found[key], nan=-np.inf))
+    return Adversarial(example.id, given[best], trace)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

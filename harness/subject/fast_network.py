@@ -56,7 +56,7 @@ class FastNetwork(CausalNetwork):
             "recorded_passes": self._recorded_losses is not None,
         }
 
-    def losses(self, prompts: Tensor, references: Tensor) -> Tensor:
+    def reference_losses(self, prompts: Tensor, references: Tensor) -> Tensor:
         with torch.inference_mode():
             if self._recorded_losses is not None and len(prompts) == 1:
                 (losses,) = self._recorded_losses(prompts, references)
@@ -64,7 +64,7 @@ class FastNetwork(CausalNetwork):
             if self._fast:
                 (losses,) = self._own_losses(prompts, references)
                 return losses
-        return super().losses(prompts, references)
+        return super().reference_losses(prompts, references)
 
     def gradients(self, prompts: Tensor, references: Tensor) -> Tensor:
         if self._recorded_gradients is None:
@@ -130,7 +130,7 @@ class FastNetwork(CausalNetwork):
     # --- passes with the attention of `prefixes` --------------------------------------
 
     def _own_losses(self, prompts: Tensor, references: Tensor) -> list[Tensor]:
-        return [self._own_reference_losses(prompts, references).double().mean(dim=1)]
+        return [self._own_reference_losses(prompts, references).double()]
 
     def _own_gradients(self, prompts: Tensor, references: Tensor) -> list[Tensor]:
         return [self._gradients(self._own_reference_losses, prompts, references)]

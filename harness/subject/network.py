@@ -65,8 +65,15 @@ class Network(ABC):
 
         Takes prompts [B, n] and references [B, m]; only references are scored.
         """
+        return self.reference_losses(prompts, references).mean(dim=1)
+
+    def reference_losses(self, prompts: Tensor, references: Tensor) -> Tensor:
+        """Return the loss [B, m], float64, nats, of each token of the references.
+
+        Of the very pass that `losses` makes of the same pairs: their means are those.
+        """
         with torch.inference_mode():
-            return self._reference_losses(prompts, references).double().mean(dim=1)
+            return self._reference_losses(prompts, references).double()
 
     @abstractmethod
     def token_losses(self, ids: Tensor, scored: Tensor) -> Tensor:

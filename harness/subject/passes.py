@@ -126,15 +126,6 @@ class Passes:
 
     # --- losses ---------------------------------------------------------------------
 
-    def _pass(self, network: Network, pairs: Sequence[Pair]) -> Losses:
-        """Score pairs of equal shape in one forward pass."""
-        losses = network.losses(
-            self.ids([prompt for prompt, _ in pairs]),
-            self.ids([reference for _, reference in pairs]),
-        )
-        self.count(pairs)
-        return losses.cpu().numpy()
-
     def referees(self, tokens: int) -> list[tuple[float, Score]]:
         """Each rounding margin, and who decides between what is within it.
 
@@ -244,8 +235,18 @@ class Passes:
 
     def lone_losses(self, pairs: Sequence[Pair]) -> Losses:
         """Score pairs in float32, each alone."""
-        losses = [self._pass(self.exact, [pair])[0] for pair in pairs]
-        return np.array(losses, dtype=np.float64)
+        return np.array([x.mean() for x in self.lone_token_losses(pairs)])
+
+    def lone_token_losses(self, pairs: Sequence[Pair]) -> list[Losses]:
+        """Score each token [m] of each pair's reference in float32, a pair alone."""
+        found = []
+        for prompt, reference in pairs:
+            losses = self.exact.reference_losses(
+                self.ids([prompt]), self.ids([reference])
+            )
+            self.count([(prompt, reference)])
+            found.append(losses[0].cpu().numpy())
+        return found
 
     def shifted_losses(self, pair: Pair, shifts: Tensor) -> Losses:
         """Score a pair with what is added to its prompt's embeddings, [B, n, d]."""

@@ -129,6 +129,16 @@ class Subject:
         """
         return self._passes.lone_losses(self._passes.pairs(prompts, references))
 
+    def exact_token_losses(
+        self, prompts: Sequence[Ids] | Ids, references: References
+    ) -> list[Losses]:
+        """Return the loss [m] in nats of each token of the references, pair by pair.
+
+        They come from the passes that `exact_losses` makes, whose losses are their
+        means.
+        """
+        return self._passes.lone_token_losses(self._passes.pairs(prompts, references))
+
     def shifted_losses(self, prompt: Ids, reference: Ids, shifts: Tensor) -> Losses:
         """Return the loss [B] of one pair with its prompt's embeddings shifted.
 

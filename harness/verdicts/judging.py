@@ -81,7 +81,7 @@ def _clean_loss(arm: Arm) -> float | None:
 def _attacked_loss(pairing: Pairing | None) -> float | None:
     """Return the mean loss under attack of the second side."""
     rows = pairing.second if pairing is not None else []
-    known = [x.clean_loss + x.delta_loss for x in rows if x.clean_loss is not None]
+    known = [x.adversarial_loss for x in rows if x.adversarial_loss is not None]
     return fmean(known) if known else None
 
 
@@ -101,8 +101,5 @@ def _adjusted(pairings: Mapping[Arm, Pairing | None]) -> dict[Arm, float]:
 
 
 def _p_lower(pairing: Pairing) -> float:
-    differences = [
-        b.delta_loss - a.delta_loss
-        for a, b in zip(pairing.first, pairing.second, strict=True)
-    ]
-    return paired_p(differences, pairing.documents)
+    differences = [b - a for a, b in zip(*pairing.deltas, strict=True)]
+    return paired_p(differences, pairing.known_documents)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 
 from harness.records import (
@@ -41,20 +43,39 @@ class Pairing:
     documents: list[str]
     seeds: list[int]
 
+    @cached_property
+    def deltas(self) -> tuple[list[float], list[float]]:
+        """The dL of each side where neither ended in an error; see `_known`."""
+        first, second = (
+            [side[i].delta_loss or 0.0 for i in self._known]
+            for side in (self.first, self.second)
+        )
+        return first, second
+
+    @property
+    def known_documents(self) -> list[str]:
+        """The documents of `deltas`."""
+        return [self.documents[i] for i in self._known]
+
     def difference(self) -> Estimate:
         """Return the mean difference of dL, first minus second, in nats/token."""
+        seeds = [self.seeds[i] for i in self._known]
         return paired_difference(
-            [row.delta_loss for row in self.first],
-            [row.delta_loss for row in self.second],
-            self.documents,
-            self.seeds,
-            unit="nats/token",
+            *self.deltas, self.known_documents, seeds, unit="nats/token"
         )
 
     def mean_deltas(self) -> tuple[float, float]:
         """Return the mean dL of each side, in nats/token."""
-        first, second = self.first, self.second
-        return fmean(x.delta_loss for x in first), fmean(x.delta_loss for x in second)
+        first, second = self.deltas
+        return fmean(first), fmean(second)
+
+    @cached_property
+    def _known(self) -> list[int]:
+        """The pairs of examples that ended in an error under no seed."""
+        return known_everywhere(
+            [row.example_id for row in self.first],
+            *([row.delta_loss for row in side] for side in (self.first, self.second)),
+        )
 
     def success_p_value(self, threshold: float) -> float:
         """Return McNemar's p-value for success, the largest over the seeds.
@@ -75,8 +96,8 @@ class Pairing:
 def pair(first: CellsBySeed, second: CellsBySeed) -> Pairing | None:
     """Pair the rows under the seeds that both sides have; None if nothing pairs.
 
-    Also None where a side has examples that the other lacks: the two means would be
-    about different examples.
+    Also None where a side has examples that the other lacks, since the two means would
+    be about different examples, and where every pair has an error in it.
     """
     pairing = Pairing([], [], [], [])
     seeds = [seed for seed in first if seed in second]
@@ -89,19 +110,37 @@ def pair(first: CellsBySeed, second: CellsBySeed) -> Pairing | None:
             pairing.second.append(others[row.example_id])
             pairing.documents.append(row.document_id)
             pairing.seeds.append(seed)
-    return pairing if pairing.first else None
+    return pairing if pairing.deltas[0] else None
+
+
+def known_everywhere(
+    examples: Sequence[str], *values: Sequence[float | None]
+) -> list[int]:
+    """Return where the examples stand that lack none of the values, wherever they do.
+
+    `examples` and each of `values` have the same order; an example stands there once
+    for each seed.
+    """
+    each = zip(examples, *values, strict=True)
+    lacking = {example for example, *own in each if None in own}
+    return [i for i, example in enumerate(examples) if example not in lacking]
 
 
 def pooled_delta(cells: CellsBySeed) -> Estimate | None:
     """Estimate the mean dL over all seeds, resampling documents and seeds.
 
-    None where there are no cells, or where they are about different examples.
+    Examples that ended in an error under a seed are left out. None where there are no
+    cells, or where they are about different examples.
     """
     if not cells or not same_examples(cells.values()):
         return None
-    rows = [(seed, row) for seed, cell in cells.items() for row in cell.rows]
+    every = [(seed, row) for seed, cell in cells.items() for row in cell.rows]
+    known = known_everywhere(
+        [row.example_id for _, row in every], [row.delta_loss for _, row in every]
+    )
+    rows = [every[i] for i in known]
     return bootstrap_mean(
-        [row.delta_loss for _, row in rows],
+        [row.delta_loss or 0.0 for _, row in rows],
         [row.document_id for _, row in rows],
         [seed for seed, _ in rows],
         unit="nats/token",
@@ -111,14 +150,18 @@ def pooled_delta(cells: CellsBySeed) -> Estimate | None:
 def worst_rows(attacks: Sequence[Sequence[SampleRow]]) -> list[SampleRow]:
     """Return the row of highest dL of each example; of equal ones, the first attack's.
 
-    Examples are those of the first attack, in its order.
+    An error is below every dL. Examples are those of the first attack, in its order.
     """
     by_example: dict[str, list[SampleRow]] = {}
     for rows in attacks:
         for row in rows:
             by_example.setdefault(row.example_id, []).append(row)
     firsts = [row.example_id for row in attacks[0]]
-    return [max(by_example[x], key=lambda row: row.delta_loss) for x in firsts]
+    return [max(by_example[x], key=_harm) for x in firsts]
+
+
+def _harm(row: SampleRow) -> float:
+    return -math.inf if row.delta_loss is None else row.delta_loss
 
 
 def mean_clean_loss(rows: Iterable[SampleRow]) -> float | None:

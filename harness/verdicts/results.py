@@ -12,7 +12,13 @@ from typing import Any
 from harness.api import Attack, Budget
 from harness.records import AttackRef, Record, read_samples
 from harness.run import Survey
-from harness.verdicts.pairing import Attacked, Pairing, pair, worst_rows
+from harness.verdicts.pairing import (
+    Attacked,
+    Pairing,
+    pair,
+    same_examples,
+    worst_rows,
+)
 
 BASELINE = "baseline"
 """The arm that every suite has."""
@@ -240,7 +246,10 @@ def paired(sides: Mapping[str, tuple[Arm, str]]) -> Pairing | str:
         if not arm.cells(attack):
             return f"{name} {arm.absence(attack)}"
     first, second = (arm.cells(attack) for arm, attack in sides.values())
-    why = "examples differ" if first.keys() & second.keys() else "no seed in common"
+    why = "no seed in common"
+    if first.keys() & second.keys():
+        same = same_examples([*first.values(), *second.values()])
+        why = "every pair has an error" if same else "examples differ"
     return pair(first, second) or why
 
 

@@ -37,15 +37,27 @@ def test_success_means_that_perplexity_rises_by_more_than_the_threshold(
     assert sum(successes(_rows(), threshold)) == hits
 
 
-def test_errors_stay_in_every_denominator():
+def test_errors_stay_in_the_denominator_of_every_fraction():
     found = summarise_attack(_rows(errors=4), 0.15)
     assert found["success"].value == 3 / 10
     assert found["success"].interval == pytest.approx(
         proportion_confint(3, 10, method="wilson")
     )
-    assert found["delta_loss"].value == pytest.approx(sum(DELTAS) / 10)
-    assert found["delta_loss"].n == found["reachable"].n == 10
+    assert found["success"].n == found["reachable"].n == 10
     assert found["errors"].value == 4
+
+
+def test_errors_have_no_dl_and_are_in_no_mean_of_it():
+    found = summarise_attack(_rows(errors=4), 0.15)
+    for name, expected in (
+        ("delta_loss", np.mean(DELTAS)),
+        ("delta_loss_median", np.median(DELTAS)),
+        ("adversarial_loss", np.mean([2.0 + i + x for i, x in enumerate(DELTAS)])),
+    ):
+        assert found[name].value == pytest.approx(expected)
+        assert found[name].n == 6
+    alone = summarise_attack(_rows(errors=4)[6:], 0.15)
+    assert alone["delta_loss"].value is alone["delta_loss_median"].value is None
 
 
 def test_losses_and_their_difference_agree():

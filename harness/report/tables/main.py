@@ -182,7 +182,8 @@ def _errors(results: Results) -> Iterator[str]:
                 total = sum(len(cell.rows) for cell in cells)
                 where = f"{attack} on {arm.name}"
                 what = f"{errors} of {total} examples ended in an error"
-                yield f"{ERROR_MARK} {where}: {what}; they count as no success and dL 0"
+                counted = "they count as no success, and have no dL"
+                yield f"{ERROR_MARK} {where}: {what}; {counted}"
 
 
 def _caption(results: Results) -> str:

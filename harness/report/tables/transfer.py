@@ -81,6 +81,8 @@ def carried(arm: Arm, transfer: str) -> Iterator[Carried]:
             for step in row.trace:
                 key = str(step["source"]), str(step["attack"])
                 one = found.setdefault(key, Carried(arm, *key))
+                if step["delta_loss"] is None:
+                    continue
                 one.deltas.append(float(step["delta_loss"]))
                 one.documents.append(row.document_id)
                 one.seeds.append(seed)
@@ -111,7 +113,7 @@ def _own_share(row: Carried) -> Cell:
     return _share(row.arm.results, deltas)
 
 
-def _share(results: Results, deltas: Sequence[float]) -> Cell:
+def _share(results: Results, deltas: Sequence[float | None]) -> Cell:
     hits = [exceeds(delta, results.threshold) for delta in deltas]
     return Number(fmean(hits), "fraction")
 

@@ -32,7 +32,7 @@ def iterative_beats_one_step(rows: Sequence[SampleRow]) -> Diagnostic:
     steps = _length(usable)
     if steps < 2:
         return _not_applicable("the attack makes a single step", **known)
-    gains = [row.delta_loss - _after(row, 1) for row in usable]
+    gains = [(row.delta_loss or 0.0) - _after(row, 1) for row in usable]
     found = bootstrap_mean(gains, _documents(usable), unit="nats/token")
     assert found.value is not None
     status, reason = "pass", None
@@ -94,8 +94,8 @@ def budget_curve(rows: Sequence[SampleRow]) -> Diagnostic:
 
 
 def _traced(rows: Sequence[SampleRow]) -> tuple[list[SampleRow], str]:
-    """Return the rows with a clean loss, or why their traces cannot be used."""
-    usable = [row for row in rows if row.clean_loss is not None]
+    """Return the rows with a dL, or why their traces cannot be used."""
+    usable = [row for row in rows if row.delta_loss is not None]
     if not usable:
         return [], "every example ended in an error"
     traces = [row.trace for row in usable]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from harness.records import (
     Diagnostic,
     Estimate,
     Record,
+    Replicate,
     SampleRow,
     parse_json,
     parse_samples,
@@ -73,6 +75,7 @@ def _check_cell(record: Record, file: Path, clean: CleanRows) -> list[Problem]:
             problems += [Problem(str(file), (), text, line) for text in complaints]
             seen.add(row.example_id)
             rows.append(row)
+    problems += [Problem(str(file), (), text) for text in _uneven(rows)]
     if problems:
         return problems
     return [
@@ -89,14 +92,62 @@ def _row_complaints(row: SampleRow, seen: set[str]) -> Iterator[str]:
         yield "reference_ids is empty: nothing is scored"
     if row.clean_loss is None or row.adversarial_loss is None:
         return
-    difference = row.adversarial_loss - row.clean_loss
-    if abs(row.delta_loss - difference) > LOSS_TOLERANCE:
-        yield f"delta_loss is {row.delta_loss}, but the losses differ by {difference}"
+    yield from _loss_complaints(row, row.clean_loss)
+    yield from _checkpoint_complaints(row)
     yield from _answer_complaints(row)
     yield from _rouge_complaints(row)
     same = row.adversarial_prompt_ids == row.clean_prompt_ids
     if same != (row.status == "unchanged"):
         yield f"the status is {row.status}, but the ids {'agree' if same else 'differ'}"
+
+
+def _loss_complaints(row: SampleRow, clean: float) -> Iterator[str]:
+    """Hold every dL against its two losses, and losses against those of tokens."""
+    stated: list[tuple[str, SampleRow | Replicate]] = [
+        ("", row),
+        *((f"checkpoints.{i}: ", one) for i, one in enumerate(row.checkpoints)),
+        *((f"replicates.{i}: ", one) for i, one in enumerate(row.replicates)),
+    ]
+    for where, one in stated:
+        difference = (one.adversarial_loss or 0.0) - clean
+        if abs((one.delta_loss or 0.0) - difference) > LOSS_TOLERANCE:
+            differ = f"but the losses differ by {difference}"
+            yield f"{where}delta_loss is {one.delta_loss}, {differ}"
+    for when in ("clean", "adversarial"):
+        loss, tokens = (getattr(row, f"{when}_{x}") for x in ("loss", "token_losses"))
+        if tokens is None:
+            continue
+        if len(tokens) != len(row.reference_ids):
+            yield f"{when}_token_losses are not as many as the reference's tokens"
+        elif abs(math.fsum(tokens) / len(tokens) - loss) > LOSS_TOLERANCE:
+            yield f"{when}_loss is {loss}, but its tokens' losses give another"
+
+
+def _checkpoint_complaints(row: SampleRow) -> Iterator[str]:
+    """Hold the checkpoints against each other and the row that they belong to."""
+    shares = [*(one.share for one in row.checkpoints), row.share]
+    if any(after <= before for before, after in pairwise(shares)):
+        yield f"the shares of checkpoints and row do not ascend: {shares}"
+    known = {
+        tuple(row.clean_prompt_ids): row.clean_loss,
+        tuple(row.adversarial_prompt_ids or ()): row.adversarial_loss,
+    }
+    others: list[Replicate] = [*row.checkpoints, *row.replicates]
+    for i, one in enumerate(others):
+        loss = known.setdefault(tuple(one.adversarial_prompt_ids), one.adversarial_loss)
+        if loss != one.adversarial_loss:
+            yield f"prompt {i} of checkpoints and replicates has another loss elsewhere"
+
+
+def _uneven(rows: Sequence[SampleRow]) -> Iterator[str]:
+    """Say where rows differ in what all of a cell have: checkpoints and replicates."""
+    sound = [row for row in rows if row.status != "error"]
+    shares = {(row.share, *(one.share for one in row.checkpoints)) for row in sound}
+    if len(shares) > 1:
+        yield "rows differ in the shares of the budget that they have prompts of"
+    counts = {len(row.replicates) for row in sound}
+    if len(counts) > 1:
+        yield f"rows differ in their number of replicates: {sorted(counts)}"
 
 
 def _answer_complaints(row: SampleRow) -> Iterator[str]:

@@ -76,7 +76,7 @@ def _found(
 ) -> bool:
     written = row.adversarial_prompt_ids
     gain = gains.get(content_key(row.clean_prompt_ids, row.reference_ids))
-    if written is None or gain is None:
+    if written is None or row.delta_loss is None or gain is None:
         return False
     longer = len(written) > len(row.clean_prompt_ids)
     planted = float(gain["prepended" if longer else "written"])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.records import Judged, exceeds, mcnemar, paired_difference
-from harness.verdicts.pairing import Pairing, pair
+from harness.verdicts.pairing import Pairing, known_everywhere, pair
 from harness.verdicts.questions.answers import absent, answer
 from harness.verdicts.results import Arm
 
@@ -38,14 +38,21 @@ def _carried(arm: Arm, label: str) -> Judged:
         absence = "there are no white-box attacks to compare with"
         return absent("transfer", absence, attack=label)
     source = _source(arm, pairing)
-    known = [_best_from(row.trace, source) for row in pairing.first]
-    carried = [delta for delta in known if delta is not None]
-    if source is None or len(carried) < len(known):
-        absence = "its trace names no source for some rows"
+    both = (
+        [_best_from(row.trace, source) for row in pairing.first],
+        [row.delta_loss for row in pairing.second],
+    )
+    known = known_everywhere([row.example_id for row in pairing.first], *both)
+    if source is None or not known:
+        absence = "its trace names no source"
         return absent("transfer", absence, attack=label)
-    own = [row.delta_loss for row in pairing.second]
+    carried, own = ([side[i] or 0.0 for i in known] for side in both)
     found = paired_difference(
-        carried, own, pairing.documents, pairing.seeds, unit="nats/token"
+        carried,
+        own,
+        [pairing.documents[i] for i in known],
+        [pairing.seeds[i] for i in known],
+        unit="nats/token",
     )
     threshold = arm.results.threshold
     hits, own_hits = ([exceeds(x, threshold) for x in side] for side in (carried, own))
@@ -84,4 +91,4 @@ def _source(arm: Arm, pairing: Pairing) -> str | None:
 
 def _best_from(trace: Sequence[Mapping[str, Any]], source: str | None) -> float | None:
     found = [step["delta_loss"] for step in trace if step.get("source") == source]
-    return max(found, default=None)
+    return max((x for x in found if x is not None), default=None)
