@@ -76,8 +76,8 @@ class Scene:
     arm: str
     seed: int
     arms: tuple[str, ...]
-    """Its own arm and all others that are not derived from one and get its seed,
-    sorted."""
+    """Its own arm and all other treatments that get its seed, sorted: none that are
+    derived from one, or that are one once more."""
     gets: Mapping[str, Sequence[str]]
     """The labels of the attacks that each of the arms gets."""
     seeds: tuple[int, ...]

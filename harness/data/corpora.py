@@ -196,6 +196,7 @@ def _fields(section: CorpusSection) -> Fields:
         choices=section.choices,
         gold=section.gold,
         prefix=section.prefix or "",
+        cluster=section.cluster,
     )
 
 

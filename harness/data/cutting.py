@@ -36,7 +36,7 @@ class Cutter:
             parts = self._pair(corpus, document)
         else:
             parts = self._text(document)
-        return Example(id=name, document_id=name, **parts)
+        return Example(id=name, document_id=name, cluster=document.cluster, **parts)
 
     # --- texts and pairs ------------------------------------------------------------
 

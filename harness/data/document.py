@@ -31,6 +31,8 @@ class Document:
     """The prompt of each choice, where they differ."""
     prefix: str = ""
     """What the text begins with that is the corpus's, not this row's."""
+    cluster: str | None = None
+    """What it has in common with other documents, as its author; None if not stated."""
 
     @property
     def whole(self) -> str:
@@ -63,7 +65,7 @@ class Example:
 
     id: str
     document_id: str
-    """Results are clustered by it."""
+    """Results are clustered by it, unless there is a `cluster`."""
     prompt_ids: Ids
     """Token ids [n] that an attack may change or prepend to."""
     reference_ids: Ids
@@ -80,6 +82,8 @@ class Example:
     """The answers to choose from, the reference among them; none for a last word."""
     gold: int | None = None
     """Which of the choices is the reference."""
+    cluster: str | None = None
+    """What its document has in common with others, where the corpus states it."""
 
     @property
     def free(self) -> NDArray[np.bool_]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.base import UsageError
@@ -28,13 +28,14 @@ class Fields:
     gold: str | None = None
     prefix: str = ""
     """Text that is put before every prompt."""
+    cluster: str | None = None
+    """The field that names what documents have in common."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The fields that a row must have."""
-        if self.prompt is None:
-            return (self.text,)
-        stated = (self.prompt, self.reference, self.choices, self.gold)
+        pair = (self.prompt, self.reference, self.choices, self.gold)
+        stated = ((self.text,) if self.prompt is None else pair) + (self.cluster,)
         return tuple(name for name in stated if name is not None)
 
     def document(self, number: str, row: Mapping[str, Any], where: object) -> Document:
@@ -43,6 +44,12 @@ class Fields:
         A blank document is one whose text, or whose reference, is blank.
         """
         cells = _Cells(row, where)
+        document = self._unclustered(number, cells)
+        if self.cluster is None:
+            return document
+        return replace(document, cluster=cells.name(self.cluster))
+
+    def _unclustered(self, number: str, cells: _Cells) -> Document:
         if self.prompt is None:
             return Document(number, cells.text(self.text))
         if self.choices is None:
@@ -89,6 +96,14 @@ class _Cells:
         if not isinstance(value, str):
             raise self.fault(field, f"{type(value).__name__}, not text")
         return value
+
+    def name(self, field: str) -> str:
+        value = self.row[field]
+        named = isinstance(value, str | int) and not isinstance(value, bool)
+        if not named or not str(value).strip():
+            held = "nothing" if value in (None, "") else f"{value!r}, no name"
+            raise self.fault(field, f"{held}: every document needs its cluster")
+        return str(value)
 
     def texts(self, field: str, *, split: bool = False) -> tuple[str, ...]:
         value = self.row[field]

@@ -179,8 +179,9 @@ def _plain(kind: Any) -> Any:
 
 
 def _text(file: str, fields: Fields, separator: str) -> Iterator[Row]:
-    if fields.prompt is not None:
-        raise UsageError(f"{file}: a text file has no field {fields.prompt!r}")
+    for name in (fields.prompt, fields.cluster):
+        if name is not None:
+            raise UsageError(f"{file}: a text file has no field {name!r}")
     try:
         pattern = re.compile(separator)
     except re.error as error:

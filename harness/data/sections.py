@@ -56,6 +56,9 @@ class CorpusSection(Strict):
     """For multiple choice: the field that holds the answers."""
     gold: str | None = None
     """The field that holds the number of the right answer, from 0."""
+    cluster: str | None = None
+    """The field that names what documents have in common, as a repository, a topic or
+    an author: where stated, it is the unit of statistics in place of the document."""
     separator: str = r"\n\s*\n"
     """For text files: the regular expression between two documents."""
     slice: Annotated[str, pydantic.Field(pattern=SLICE)] = ":"
@@ -67,6 +70,12 @@ class CorpusSection(Strict):
     def _one_source(self) -> CorpusSection:
         if sum(x is not None for x in (self.path, self.dataset, self.builtin)) != 1:
             raise ValueError("needs exactly one of path, dataset and builtin")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _has_clusters(self) -> CorpusSection:
+        if self.builtin is not None and self.cluster is not None:
+            raise ValueError("a builtin text has no cluster")
         return self
 
     @pydantic.model_validator(mode="after")
@@ -93,8 +102,8 @@ class CorpusSection(Strict):
         keys = {"fingerprint", "text", "separator", "slice"}
         if self.dataset is not None:
             keys |= {"split", "files"}
-        pairs = {name for name in _PAIR_FIELDS if getattr(self, name) is not None}
-        return self.model_dump(mode="json", include=keys | pairs)
+        stated = {x for x in (*_PAIR_FIELDS, "cluster") if getattr(self, x) is not None}
+        return self.model_dump(mode="json", include=keys | stated)
 
 
 class ExampleSet(Strict):

@@ -1,7 +1,8 @@
 """Recovery training: every arm trains on the same tokens in the same order.
 
-The order depends on the seed, the corpus and the sizes, never on the arm. The hash of
-the tokens in order goes into the record: equal hashes mean equal training data.
+The order depends on the seed, the corpus and the sizes, never on the arm, but that a
+replica has another one. The hash of the tokens in order goes into the record, and one
+that no order changes: equal hashes mean equal training data.
 """
 
 from __future__ import annotations
@@ -57,12 +58,14 @@ def recover(
     seed: int,
     work: Path,
     device: str,
+    replica: bool = False,
     log: Callable[[Line], None] = lambda line: None,
     report: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Recovered:
     """Train a constrained model in place, from the last checkpoint in `work` if any.
 
+    A `replica` trains on the same tokens as others with its seed, in another order.
     `log` gets every line of ``training.jsonl``, after a restart again from the first;
     `report` the tokens done and all of them. The model ends on `device`.
 
@@ -73,9 +76,10 @@ def recover(
     pairs = bool(model.config.is_encoder_decoder)
     source = _Source(corpora, tokenizer, tokenizer_key, section.context, store, pairs)
     tokens, plan = source.training(section, seed)
-    ordered = OrderedBlocks(
-        tokens, training_order(len(tokens), plan.total_blocks, seed)
-    )
+    order = training_order(len(tokens), plan.total_blocks, seed)
+    if replica:
+        order = replica_order(order, len(tokens), seed)
+    ordered = OrderedBlocks(tokens, order)
     total = section.tokens if pairs else plan.total_blocks * section.context
     evaluate = None
     if section.validation is not None:
@@ -138,6 +142,19 @@ def training_order(available: int, wanted: int, seed: int) -> NDArray[np.int64]:
     return np.concatenate(epochs)[:wanted]
 
 
+def replica_order(
+    order: NDArray[np.int64], available: int, seed: int
+) -> NDArray[np.int64]:
+    """Return the indices of an order [m] in another one, the same in each epoch."""
+    epochs = np.split(order, range(available, len(order), available))
+    return np.concatenate(
+        [
+            np.random.Generator(np.random.PCG64([seed, number, 1])).permutation(epoch)
+            for number, epoch in enumerate(epochs)
+        ]
+    )
+
+
 @dataclass(frozen=True)
 class OrderedBlocks:
     """Blocks [n, width] seen in an order [m]."""
@@ -159,8 +176,17 @@ class OrderedBlocks:
         """Return the hash of all token ids in order, as little-endian int32."""
         digest = hashlib.sha256()
         for block in self:
-            digest.update(np.ascontiguousarray(block, dtype="<i4").tobytes())
+            digest.update(_bytes(block))
         return digest.hexdigest()
+
+    def unordered_sha256(self) -> str:
+        """Return a hash that no order of the blocks changes: of their sorted hashes."""
+        hashes = sorted(hashlib.sha256(_bytes(block)).digest() for block in self)
+        return hashlib.sha256(b"".join(hashes)).hexdigest()
+
+
+def _bytes(block: Tokens) -> bytes:
+    return np.ascontiguousarray(block, dtype="<i4").tobytes()
 
 
 def held_out_losses(
@@ -262,6 +288,7 @@ def _summary(
         steps=plan.steps,
         tokens=sum(count_tokens(block) for block in ordered),
         data_sha256=ordered.sha256(),
+        blocks_sha256=ordered.unordered_sha256(),
         loss_before=_estimate(evaluations[0], blocks) if evaluations else None,
         loss_after=_estimate(evaluations[-1], blocks) if evaluations else None,
         restarts=sum(line["kind"] == "resumed" for line in lines),

@@ -8,6 +8,7 @@ from .files import (
     read_record as read_record,
     write_record as write_record,
 )
+from .margin import Margin as Margin, margin_change as margin_change
 from .record import (
     BUDGET_TOLERANCE as BUDGET_TOLERANCE,
     SCHEMA_VERSION as SCHEMA_VERSION,

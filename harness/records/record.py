@@ -12,6 +12,7 @@ import pydantic
 
 from harness.base import Strict
 from harness.records.estimate import Amount, Count, Estimate, Sha256
+from harness.records.margin import Margin
 from harness.records.rules import GIVEN, Ruled, When
 
 SCHEMA_VERSION: Final = 1
@@ -57,13 +58,19 @@ class ArmRef(Strict):
     role: str | None = None
     """What full diagnostics use the constraint for, as the plugin declares: ``match``
     (brings the clean loss to that of another arm) or ``plant`` (trains in a weakness
-    that attacks have to find); null for a treatment."""
+    that attacks have to find); or ``replica``, for one that is another arm trained
+    once more; null for a treatment."""
     options: dict[str, Any]
     """All options of the plugin, defaults included."""
     given: list[str] = []
     """The options that the suite sets; the others have their defaults."""
     recovery: dict[str, Any] | None
     """The settings of recovery training; null where the arm gets none."""
+    against: str | None = None
+    """Its reference arm, which verdicts hold it against; null for the baseline and for
+    arms that are derived from another."""
+    replicate: str | None = None
+    """Of a replica: the arm that it is, trained on the same tokens in another order."""
     derive_from: str | None = None
     """The arm whose frozen subject it starts from; null for the model as loaded."""
     match_loss_of: str | None = None
@@ -222,6 +229,9 @@ class RecoverySummary(Strict):
     """Training tokens."""
     data_sha256: str | None = None
     """SHA-256 of the token ids in training order: equal for arms with equal budgets."""
+    blocks_sha256: str | None = None
+    """SHA-256 of the sorted hashes of the blocks: equal for a replica, too, which has
+    the tokens of the arm that it is once more in another order."""
     loss_before: Estimate | None = None
     """Held-out loss of the constrained model, before the first step."""
     loss_after: Estimate | None = None
@@ -386,6 +396,9 @@ class Record(Ruled):
     """The model."""
     arm: ArmRef
     """The arm: how the model was treated."""
+    margin: Margin | None = None
+    """How small a difference between arms counts as none, as the suite stated it before
+    the unit ran; no part of `id`."""
     seed: int
     """The seed of training order, random starts and the attack."""
     attack: AttackRef | None = None

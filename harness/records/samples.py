@@ -69,6 +69,9 @@ class SampleRow(Ruled):
     """Identifies the example: corpus and document."""
     document_id: str
     """Identifies the document; confidence intervals resample whole documents."""
+    cluster: str | None = None
+    """What the document has in common with others, as its author, where the corpus
+    states it: confidence intervals then resample whole clusters."""
     status: Literal["attacked", "unchanged", "error"]
     """`unchanged` if the attack returned the clean prompt; `error` if it returned no
     valid prompt: it counts as no success, and has no dL: an error harms nobody, and
@@ -130,6 +133,11 @@ class SampleRow(Ruled):
     """ROUGE-L F1 of `clean_summary` against `reference_text`, from 0 to 1."""
     rouge_adversarial: float | None = None
     """ROUGE-L F1 of `adversarial_summary` against `reference_text`, from 0 to 1."""
+
+    @property
+    def unit(self) -> str:
+        """What statistics take as one: the cluster, or else the document."""
+        return self.document_id if self.cluster is None else self.cluster
 
 
 def read_samples(path: Path) -> list[SampleRow]:

@@ -23,10 +23,10 @@ def summarise_attack(
     where ROUGE-L falls by more than `rouge_drop` of itself.
     """
     known = [row for row in rows if row.clean_loss is not None]
-    known_documents = [row.document_id for row in known]
+    known_documents = [row.unit for row in known]
     clean = [row.clean_loss or 0.0 for row in known]
     found = [row for row in rows if row.delta_loss is not None]
-    found_documents = [row.document_id for row in found]
+    found_documents = [row.unit for row in found]
     deltas = [row.delta_loss or 0.0 for row in found]
     after = [row.adversarial_loss or 0.0 for row in found]
     success = successes(rows, threshold)
@@ -94,7 +94,7 @@ def _answers(rows: Sequence[SampleRow]) -> dict[str, Estimate]:
 def _summaries(rows: Sequence[SampleRow], drop: float) -> dict[str, Estimate]:
     if all(row.rouge_clean is None for row in rows):
         return {}
-    documents = [row.document_id for row in rows]
+    documents = [row.unit for row in rows]
     clean = [row.rouge_clean or 0.0 for row in rows]
     after = [row.rouge_adversarial or 0.0 for row in rows]
     unit = "ROUGE-L F1"

@@ -17,6 +17,7 @@ from harness.records import (
     ErrorInfo,
     Estimate,
     Ledger,
+    Margin,
     ModelRef,
     PluginRef,
     Provenance,
@@ -87,6 +88,7 @@ def assemble(
         ),
         model=_model(run, unit.variant, outcome.parameters),
         arm=_arm(run, unit.variant),
+        margin=Margin.of(run.suite.verdicts.margin),
         seed=unit.variant.seed,
         attack=_attack(run, unit, unit.attack, outcome) if unit.attack else None,
         identity=unit.identity,
@@ -107,13 +109,15 @@ def _model(run: RunContext, plan: VariantPlan, parameters: int | None) -> ModelR
 
 
 def _arm(run: RunContext, plan: VariantPlan) -> ArmRef:
-    section = run.suite.arms[plan.arm]
+    section, constraint = run.suite.arms[plan.arm], run.experiment.arms[plan.arm]
     return ArmRef(
         label=plan.arm,
         constraint=section.constraint,
-        role=run.experiment.arms[plan.arm].role,
-        **_options(run.experiment.arms[plan.arm]),
+        role="replica" if section.replicate else constraint.role,
+        **_options(constraint),
         recovery=plan.identity["recovery"],
+        against=run.suite.reference_of(plan.arm),
+        replicate=section.replicate,
         derive_from=section.derive_from,
         match_loss_of=section.match_loss_of,
     )

@@ -183,6 +183,7 @@ def _given(example: Example) -> dict[str, Any]:
     return {
         "example_id": example.id,
         "document_id": example.document_id,
+        "cluster": example.cluster,
         "clean_prompt_ids": [int(token) for token in example.prompt_ids],
         "reference_ids": [int(token) for token in example.reference_ids],
     }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from harness.base import HarnessError, StopSignals, Store, write_atomic
 from harness.data import Corpora
-from harness.records import Estimate, Record
+from harness.records import Estimate, Margin, Record, margin_change
 from harness.run.context import RunContext
 from harness.run.diagnostics.replay import replay_run
 from harness.run.executing import Executor, RunUnit, held, run_here
@@ -61,6 +61,9 @@ def run_plan(
     asked for it, and HarnessError after the first failure with `fail_fast`.
     """
     text = dump_suite(plan.experiment.suite)
+    changed = margin_change_of(plan, folder)
+    if changed:
+        say(f"{changed}: its verdicts are exploratory")
     folder.root.mkdir(parents=True, exist_ok=True)
     write_atomic(folder.suite_file, text)
     run = RunContext(
@@ -107,6 +110,13 @@ def units_of(plan: Plan) -> list[Unit]:
         units.append(variant)
         units += [cell for cell in alone if cell.variant.id == variant.id]
     return units + _after_what_they_need([c for c in plan.cells if len(c.needs) > 1])
+
+
+def margin_change_of(plan: Plan, folder: RunFolder) -> str | None:
+    """Say that a run folder holds records with another margin; None if it does not."""
+    states = [folder.state(unit.kind, unit.id) for unit in units_of(plan)]
+    margin = Margin.of(plan.experiment.suite.verdicts.margin)
+    return margin_change(margin, [x.record.margin for x in states if x.record])
 
 
 def _after_what_they_need(cells: list[CellPlan]) -> list[CellPlan]:

@@ -207,7 +207,7 @@ class _Making:
     ) -> Recovered:
         run, plan = self.run, self.plan
         section = run.suite.recovery
-        if section is None or not run.suite.arms[plan.arm].recovers:
+        if section is None or not run.suite.trains(plan.arm):
             none = RecoverySummary(status="none", steps=0, tokens=0)
             return Recovered(none, kept=Cost(), spent=Cost())
         log = TrainingLog(run, plan)
@@ -227,6 +227,7 @@ class _Making:
                 seed=plan.seed,
                 work=run.store.work("subjects", plan.subject_key),
                 device=run.device,
+                replica=run.suite.arms[plan.arm].replicate is not None,
                 log=log,
                 report=progress.update,
                 should_stop=should_stop,

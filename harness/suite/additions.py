@@ -56,7 +56,7 @@ def _with_arms(experiment: Experiment) -> Experiment:
     sections = suite.arms | dict(_derived_arms(experiment)) | suite.arms
     arms = {
         label: experiment.arms.get(label)
-        or cast(Any, registry.create("constraint", section.constraint, {}))
+        or cast(Any, registry.create("constraint", section.constraint, section.options))
         for label, section in sections.items()
     }
     suite = suite.model_copy(update={"arms": sections})
@@ -158,20 +158,27 @@ def _replays(experiment: Experiment) -> Iterator[Addition]:
 
 
 def _derived_arms(experiment: Experiment) -> Iterator[tuple[str, ArmSection]]:
-    """Yield a match for each arm but the baseline, and a planted copy of each.
+    """Yield a replica of the baseline, a match for each other arm, a plant for each.
 
     There is none for an arm that is derived itself. Without attacks that look for
-    something, or without texts to match losses on, nothing is added.
+    something nothing is added, without texts to match losses on no match or plant, and
+    without recovery, or with a replica of it stated, none of the baseline.
     """
     suite, registry = experiment.suite, experiment.registry
     attacks = tuple(x for x in suite.main_attacks if _searches(experiment.attacks[x]))
     held_out = suite.recovery and suite.recovery.validation
     texts = suite.examples and (suite.examples.validation or held_out)
-    if suite.diagnostics != "full" or not attacks or not texts:
+    if suite.diagnostics != "full" or not attacks:
+        return
+    if suite.trains(BASELINE) and not any(
+        section.replicate == BASELINE for section in suite.arms.values()
+    ):
+        yield "replica", _replica(suite.arms[BASELINE], attacks)
+    if not texts:
         return
     match = registry.only("constraint", role="match").name
     plant = registry.only("constraint", role="plant").name
-    treated = [arm for arm, section in suite.arms.items() if not section.derive_from]
+    treated = [arm for arm, section in suite.arms.items() if section.is_treatment]
     for arm in treated:
         if arm != BASELINE:
             section = ArmSection(
@@ -184,6 +191,11 @@ def _derived_arms(experiment: Experiment) -> Iterator[tuple[str, ArmSection]]:
     for arm in treated:
         section = ArmSection(constraint=plant, derive_from=arm, attacks=attacks)
         yield f"{arm}-planted", section
+
+
+def _replica(baseline: ArmSection, attacks: tuple[str, ...]) -> ArmSection:
+    own = {"replicate": BASELINE, "against": None, "attacks": attacks, "seeds": None}
+    return baseline.model_copy(update=own)
 
 
 def _searches(attack: Attack[Any]) -> bool:

@@ -23,7 +23,12 @@ from harness.suite import complaints
 from harness.suite.experiment import Experiment
 from harness.suite.marks import Marked, marked
 from harness.suite.model import ARM, BASELINE, ArmSection, Suite
-from harness.suite.plugin_options import Plugins, build_plugins, make_absolute
+from harness.suite.plugin_options import (
+    Plugins,
+    build_plugins,
+    copy_replicated,
+    make_absolute,
+)
 from harness.suite.yaml import Keys, Layer
 
 T = TypeVar("T")
@@ -38,6 +43,7 @@ def check(layer: Layer, registry: Registry) -> tuple[Suite | None, Plugins]:
     """
     for label, _ in layer.entries("corpora"):
         make_absolute(layer, ("corpora", label, "path"), hub=False)
+    copy_replicated(layer)
     plugins = build_plugins(layer, registry)
     suite = complaints.validate(Suite, layer.value, layer)
     draft = _Draft(layer, plugins)
@@ -169,20 +175,59 @@ def _baseline(draft: _Draft) -> Iterator[Fault]:
         yield ("arms",), message
     for keys, _ in draft.named(ARM):
         if keys[1] == BASELINE:
-            message = "the baseline is what others are compared with: it has no source"
+            lacks = "reference" if keys[-1] == "against" else "source"
+            message = (
+                f"the baseline is what others are compared with: it has no {lacks}"
+            )
             yield keys, message
 
 
 def _sources(draft: _Draft) -> Iterator[Fault]:
-    """Find arms that would be made from themselves."""
-    sources = {keys: arm for keys, arm in draft.named(ARM) if keys[1] != BASELINE}
+    """Find arms that would be made from themselves, or held against themselves."""
+    made_from = {*ArmSection.SOURCES, "replicate"}
+    yield from _back_to_itself(draft, made_from, "made from")
+    yield from _back_to_itself(draft, {"against"}, "held against")
+
+
+def _back_to_itself(draft: _Draft, names: set[str], what: str) -> Iterator[Fault]:
+    """Find circles among the arms that arms name by some of their keys."""
+    named = {
+        keys: arm
+        for keys, arm in draft.named(ARM)
+        if keys[1] != BASELINE and keys[-1] in names
+    }
     graph: dict[object, list[str]] = {arm: [] for arm in draft.layer.mapping("arms")}
-    for keys, arm in sources.items():
+    for keys, arm in named.items():
         graph[keys[1]].append(arm)
     for first, *others in _circles(graph):
-        made_of = (*others, first)[0]
-        keys = next(k for k, arm in sources.items() if (k[1], arm) == (first, made_of))
-        yield keys, f"{first!r} would be made from itself"
+        after = (*others, first)[0]
+        keys = next(k for k, arm in named.items() if (k[1], arm) == (first, after))
+        yield keys, f"{first!r} would be {what} itself"
+
+
+def _references(draft: _Draft) -> Iterator[Fault]:
+    """Find verdicts that would be about arms that are derived from others."""
+    for keys, arm in draft.named(ARM):
+        if keys[-1] != "against":
+            continue
+        if draft.layer.get("arms", keys[1], "derive_from") is not None:
+            yield keys, "an arm with `derive_from` is held against none"
+        elif draft.layer.get("arms", arm, "derive_from") is not None:
+            yield keys, f"{arm!r} is derived from another arm; name one that is not"
+
+
+def _replicas(draft: _Draft) -> Iterator[Fault]:
+    """Find replicas of arms that have no training of their own to repeat."""
+    for keys, arm in draft.named(ARM):
+        if keys[-1] != "replicate" or arm == keys[1]:
+            continue
+        replicated = draft.layer.mapping("arms", arm)
+        if replicated.get("replicate") is not None:
+            yield keys, f"{arm!r} is a replica itself; name the arm that it is"
+        elif replicated.get("derive_from") is not None:
+            yield keys, f"{arm!r} is derived from another arm; name one that is not"
+        elif not draft.layer.get("recovery") or replicated.get("recovery") is False:
+            yield keys, f"{arm!r} gets no `recovery`, whose order a replica changes"
 
 
 def _circles(graph: Mapping[T, Iterable[T]]) -> Iterator[list[T]]:
@@ -292,7 +337,7 @@ def _seeds_of_sources(
 ) -> Iterator[tuple[str, list[Any]]]:
     """Yield what an arm's seeds have to be among: by name, the seeds that it states."""
     yield "the suite", _listed(layer, "seeds")
-    for key in ArmSection.SOURCES:
+    for key in (*ArmSection.SOURCES, "replicate"):
         source = entry.get(key)
         if isinstance(source, str) and (
             seeds := _listed(layer, "arms", source, "seeds")
@@ -316,6 +361,8 @@ _RULES: tuple[Callable[[_Draft], Iterator[Fault]], ...] = (
     _texts_apart,
     _baseline,
     _sources,
+    _references,
+    _replicas,
     _constraints,
     _examples,
     _controls,

@@ -61,11 +61,11 @@ class Experiment:
         """Return what stands around the cells of an arm and a seed.
 
         By default of the first. Names are sorted, so that nothing depends on the order
-        of the suite. Of derived arms there is only `arm` itself, and none that lacks
-        the `seed`.
+        of the suite. Of arms that are no treatment there is only `arm` itself, and of
+        others those that get this seed.
         """
         suite, sections = self.suite, sorted(self.suite.arms.items())
-        arms = [x for x, section in sections if not section.derive_from or x == arm]
+        arms = [x for x, section in sections if section.is_treatment or x == arm]
         if seed is not None:
             arms = [x for x in arms if seed in suite.seeds_of(x)]
         seeds = sorted(suite.seeds if arm is None else suite.seeds_of(arm))

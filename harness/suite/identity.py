@@ -116,10 +116,12 @@ def _sources(experiment: Experiment, model: str, arm: str, seed: int) -> Identit
 
 def _recovery(suite: Suite, arm: str) -> Identity | None:
     section = suite.recovery
-    if section is None or not suite.arms[arm].recovers:
+    if section is None or not suite.trains(arm):
         return None
     # How often it is saved changes nothing about what is trained.
     identity = section.model_dump(mode="json", exclude={"checkpoint_every"})
+    if suite.arms[arm].replicate is not None:
+        identity["order"] = "replica"
     identity["corpus"] = suite.corpora[section.corpus].definition
     if section.validation is not None:
         identity["validation"] = suite.corpora[section.validation].definition

@@ -22,9 +22,11 @@ from harness.subject import TokenRules
 
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+PERCENT = r"^([1-9]\d?(\.\d+)?|0\.\d*[1-9]\d*) ?%$"
 MEANINGS = data.MEANINGS | {
     LABEL: "a name of letters, digits, '.', '_' and '-'",
     DEVICE: "auto, cpu, cuda or cuda:N",
+    PERCENT: "a percentage between 0 and 100, such as '10 %'",
 }
 """What text that matches is, as a message says it."""
 
@@ -88,6 +90,12 @@ class ArmSection(PluginSection):
     default it starts from the model as loaded."""
     match_loss_of: ArmLabel | None = None
     """The arm whose clean loss it is to have; of constraints that match losses only."""
+    replicate: ArmLabel | None = None
+    """The arm that it is once more, trained on the same tokens in another order: it has
+    that arm's constraint, options and recovery."""
+    against: ArmLabel | None = None
+    """The reference arm, which verdicts hold it against; by default the baseline, and
+    of a replica the arm that it is once more."""
     attacks: tuple[AttackLabel, ...] | None = None
     """The attacks that it gets, by their labels; by default all."""
     seeds: tuple[Seed, ...] | None = pydantic.Field(default=None, min_length=1)
@@ -108,6 +116,11 @@ class ArmSection(PluginSection):
     def sources(self) -> dict[str, str]:
         """The arms that it is made from, by the keys that name them."""
         return self.model_dump(include=set(self.SOURCES), exclude_none=True)
+
+    @property
+    def is_treatment(self) -> bool:
+        """Whether it is neither derived from another arm nor another arm once more."""
+        return self.derive_from is None and self.replicate is None
 
 
 class MetricSection(PluginSection):
@@ -153,6 +166,20 @@ class SuccessSection(Strict):
     """Relative fall of ROUGE-L, where `examples.rouge_tokens` is set."""
 
 
+class VerdictsSection(Strict):
+    """What verdicts are about; stated before anything runs, and in every record."""
+
+    margin: (
+        Annotated[str, pydantic.Field(pattern=PERCENT)]
+        | Annotated[float, pydantic.Field(gt=0)]
+    ) = "10 %"
+    """How small a difference from the reference arm's dL counts as none: a percentage
+    of it, or a number of nats/token."""
+    token_level: bool = False
+    """Whether attacks are also run over all token sequences, beside those over texts;
+    what they reach is shown and decides nothing."""
+
+
 class Suite(Strict):
     """A whole experiment."""
 
@@ -184,6 +211,8 @@ class Suite(Strict):
     """Which tokens attacks may write, and over which."""
     success: SuccessSection = SuccessSection()
     """When an attack counts as a success."""
+    verdicts: VerdictsSection = VerdictsSection()
+    """What verdicts are about."""
     diagnostics: Literal["standard", "full", "none"] = "standard"
     """Which checks the results have to pass before they are believed; `full` also runs
     the attacks and arms that some of the checks need."""
@@ -211,9 +240,20 @@ class Suite(Strict):
         """Return the seeds that an arm gets, in the suite's order."""
         section = self.arms[arm]
         found = [x for x in self.seeds if section.seeds is None or x in section.seeds]
-        for source in section.sources.values():
+        for source in filter(None, (*section.sources.values(), section.replicate)):
             found = [seed for seed in found if seed in self.seeds_of(source)]
         return found
+
+    def trains(self, arm: str) -> bool:
+        """Say whether an arm gets recovery training."""
+        return self.recovery is not None and self.arms[arm].recovers
+
+    def reference_of(self, arm: str) -> str | None:
+        """Return the arm that an arm is held against, if it is held against any."""
+        section = self.arms[arm]
+        if arm == BASELINE or section.derive_from is not None:
+            return None
+        return section.against or section.replicate or BASELINE
 
 
 PLUGIN_SECTIONS: dict[str, type[PluginSection]] = {

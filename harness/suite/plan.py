@@ -125,11 +125,11 @@ def make_plan(
     chosen = _chosen(suite, only or {})
     planner = _Planner(experiment)
     variants = tuple(
-        planner.variant(model, arm, int(seed))
+        planner.variant(model, arm, seed)
         for model in chosen["model"]
         for arm in _with_sources(suite, chosen["arm"])
-        for seed in chosen["seed"]
-        if int(seed) in suite.seeds_of(arm)
+        for seed in map(int, chosen["seed"])
+        if seed in suite.seeds_of(arm)
     )
     cells = tuple(
         planner.cell(variant, attack)

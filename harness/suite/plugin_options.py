@@ -6,6 +6,7 @@ hides none in another.
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,35 @@ def build_plugins(suite: Layer, registry: Registry) -> Plugins:
         }
         for section in PLUGIN_SECTIONS
     }
+
+
+_OWN = {"replicate", "against", "attacks", "seeds"}
+"""What a replica states for itself; all else it has from the arm that it replicates."""
+
+
+def copy_replicated(suite: Layer) -> None:
+    """Give replicas what the arms say that they replicate, stated where those say it.
+
+    Complains of what a replica states otherwise.
+    """
+    for label, entry in suite.entries("arms"):
+        name = entry.get("replicate")
+        if not isinstance(name, str) or name == label:
+            continue
+        source = suite.mapping("arms", name)
+        for key in entry.keys() - _OWN:
+            if entry[key] != source.get(key):
+                message = f"a replica has what {name!r} states; leave it out"
+                suite.complain(("arms", label, key), message)
+        new = source.keys() - entry.keys() - _OWN
+        entry.update({key: copy.deepcopy(source[key]) for key in source if key in new})
+        suite.places.update(
+            {
+                ("arms", label, *keys[2:]): place
+                for keys, place in suite.places.items()
+                if keys[:2] == ("arms", name) and keys[2:3] and keys[2] in new
+            }
+        )
 
 
 def make_absolute(suite: Layer, keys: Keys, *, hub: bool) -> None:

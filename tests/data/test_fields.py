@@ -1,6 +1,7 @@
 """Pairs and tasks out of files: the same from every format, faults in one sentence."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,40 @@ def test_real_questions_of_a_csv_have_wrong_answers(shared):
     assert len(found) == 300
     assert found[0].text.startswith("Q: What happens to you")
     assert len(found[0].choices) == 8
+
+
+AUTHORED = [
+    {"text": "a b", "author": "ann", "year": 1990},
+    {"text": "c d", "author": "bob", "year": 2000},
+]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.zst", "parquet", "csv"])
+def test_documents_have_the_cluster_that_a_field_names(tmp_path, ending):
+    path = write_rows(tmp_path / f"texts.{ending}", AUTHORED)
+    assert [x.cluster for x in documents(path, cluster="author")] == ["ann", "bob"]
+    assert [x.cluster for x in documents(path, cluster="year")] == ["1990", "2000"]
+    assert [x.cluster for x in documents(path)] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"text": "a"}, "unknown field 'author' (known: text)"),
+        ({"text": "a", "author": None}, "'author' holds nothing: every document needs"),
+        ({"text": "a", "author": [1]}, "'author' holds [1], no name: every document"),
+        ({"text": "a", "author": 1.5}, "'author' holds 1.5, no name: every document"),
+    ],
+)
+def test_a_document_without_its_cluster_is_told(tmp_path, row, told):
+    path = write_rows(tmp_path / "texts.jsonl", [row])
+    with pytest.raises(UsageError, match=re.escape(told)):
+        documents(path, cluster="author")
+
+
+def test_texts_without_fields_have_no_clusters(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    with pytest.raises(UsageError, match="a text file has no field 'author'"):
+        documents(tmp_path / "a.txt", cluster="author")
+    with pytest.raises(pydantic.ValidationError, match="has no cluster"):
+        CorpusSection(builtin="python-topics", cluster="author")

@@ -15,6 +15,7 @@ from harness.models.checkpoints import CheckpointOptions
 from harness.models.recovery import (
     OrderedBlocks,
     held_out_losses,
+    replica_order,
     training_order,
     training_plan,
 )
@@ -106,6 +107,27 @@ def test_epochs_are_permutations_and_a_longer_training_begins_like_a_shorter_one
     assert order[:5].tolist() != order[5:10].tolist()
     assert training_order(5, 7, seed=1).tolist() == order[:7].tolist()
     assert training_order(5, 13, seed=2).tolist() != order.tolist()
+
+
+def test_a_replica_has_each_epoch_in_another_order():
+    order = training_order(5, 13, seed=1)
+    other = replica_order(order, 5, seed=1)
+    for epoch in (slice(0, 5), slice(5, 10), slice(10, 13)):
+        assert sorted(other[epoch]) == sorted(order[epoch])
+    assert other.tolist() != order.tolist()
+    assert other.tolist() != replica_order(order, 5, seed=2).tolist()
+
+
+def test_a_replica_trains_on_the_same_tokens_in_another_order(place):
+    summaries = [
+        place(Unconstrained(), f"work{x}", replica=x)[1] for x in (False, True)
+    ]
+    assert len({x.data_sha256 for x in summaries}) == 2
+    assert len({x.blocks_sha256 for x in summaries}) == 1
+    assert (
+        place(Unconstrained(), "w", seed=4)[1].blocks_sha256
+        == summaries[0].blocks_sha256
+    )
 
 
 def test_tokens_are_rounded_up_to_whole_steps():

@@ -10,6 +10,9 @@ import time
 
 import pytest
 
+from harness.run import RunFolder
+from harness.run.suite_run import margin_change_of
+from harness.suite import load_experiment, make_plan
 from harness.testing import TEXT, tiny_model, tiny_tokenizer
 
 SUITE = """
@@ -312,3 +315,15 @@ def test_two_runs_of_one_suite_share_the_work(suite, tmp_path):
     assert all("8 of 8 complete" in text for text in said)
     done = [line for text in said for line in text.splitlines() if line.startswith("[")]
     assert len(done) == 8  # each unit was run by one of the two
+
+
+def test_a_margin_that_is_changed_after_results_is_said(make_run):
+    folder = RunFolder(make_run())
+    for margin, told in (
+        ("10 %", None),
+        ("5 %", "margin changed after 12 records, from"),
+    ):
+        override = f"verdicts.margin={margin}"
+        plan = make_plan(load_experiment(folder.suite_file, overrides=[override]))
+        found = margin_change_of(plan, folder)
+        assert found is None if told is None else str(found).startswith(told)

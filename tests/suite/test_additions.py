@@ -216,6 +216,14 @@ def test_full_diagnostics_add_matches_and_planted_copies(load_text):
             assert cell.attack == "hotflip"
 
 
+def test_full_diagnostics_train_the_baseline_once_more(load_text):
+    replica = load_text(FULL).suite.arms["replica"]
+    assert (replica.replicate, replica.attacks) == ("baseline", ("hotflip",))
+    stated = load_text(FULL + "arms: {again: {replicate: baseline}}")
+    untrained = load_text(FULL + "recovery: null\nmetrics: null")
+    assert not {"replica"} & (stated.suite.arms.keys() | untrained.suite.arms.keys())
+
+
 def test_otherwise_no_arms_are_added(load_text):
     assert derived(load_text(FULL.replace("full", "standard"))) == {}
     assert (

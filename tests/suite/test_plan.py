@@ -54,6 +54,14 @@ def test_an_id_ends_in_the_hash_of_the_identity(plan):
         assert digest == content_hash(unit.identity)
 
 
+def test_a_replica_is_its_arm_in_all_but_the_order(plan):
+    made = plan(extra="arms: {again: {replicate: monotone}}", only={"seed": ["1"]})
+    one, other = (x.identity for x in made.variants if x.arm in ("monotone", "again"))
+    assert other["recovery"].pop("order") == "replica"
+    assert one == other
+    assert made.experiment.suite.reference_of("again") == "monotone"
+
+
 # --- what leaves ids alone ----------------------------------------------------------
 
 COSMETIC = {

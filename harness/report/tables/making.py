@@ -191,8 +191,11 @@ def _same_training(arm: Arm) -> bool | None:
     shared = [seed for seed in own if seed in base]
     if not shared:
         return None
-    return all(_budget(own[seed]) == _budget(base[seed]) for seed in shared)
+    hashes = "blocks_sha256" if arm.role == "replica" else "data_sha256"
+    return all(_budget(own[x], hashes) == _budget(base[x], hashes) for x in shared)
 
 
-def _budget(summary: RecoverySummary) -> tuple[str, int, int, str | None]:
-    return summary.status, summary.steps, summary.tokens, summary.data_sha256
+def _budget(summary: RecoverySummary, hashes: str) -> tuple[object, ...]:
+    """Return what equal training has in common; a replica's order is another one."""
+    stated = summary.status, summary.steps, summary.tokens
+    return *stated, getattr(summary, hashes)
