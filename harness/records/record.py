@@ -166,7 +166,8 @@ class Ledger(Strict):
     Of a variant: ``load`` the model, ``train`` (installing the constraint included),
     ``certify``, ``freeze``, and ``metrics`` (diagnostics included). Of a cell: ``load``
     the subject, unless the process had it already, ``attack``, the search for prompts,
-    and ``rescore``, measuring them from scratch in float32.
+    ``rescore``, measuring them from scratch in float32, and ``metrics``, examining the
+    subject at them.
     """
 
     kept: dict[Phase, Cost] = {}

@@ -13,7 +13,7 @@ from harness.base import CellError, content_hash, fixed_random_state
 from harness.data import ExampleSets
 from harness.records import SampleRow, read_samples, summarise_attack
 from harness.run.context import RunContext
-from harness.run.diagnostics.rows import examine_rows
+from harness.run.diagnostics.cells import examine_cell
 from harness.run.folder import write_samples
 from harness.run.scored import Rescorer
 from harness.run.workbench import Work
@@ -48,8 +48,7 @@ def run_cell(
     success = run.suite.success
     found = summarise_attack(rows, success.threshold, success.rouge_drop)
     outcome.results = {"attack": found}
-    if run.suite.diagnostics != "none":
-        outcome.diagnostics = examine_rows(rows)
+    outcome.diagnostics = examine_cell(work, subject, examples.test, rows)
     outcome.samples = write_samples(
         run.folder.unit_dir(plan.kind, plan.id),
         (row.model_dump(mode="json") for row in rows),

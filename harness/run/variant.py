@@ -46,7 +46,7 @@ from harness.run.folder import write_samples
 from harness.run.journal import Journal, spent_so_far, together
 from harness.run.workbench import Work
 from harness.subject import Subject
-from harness.suite import EXAMINED, VariantPlan
+from harness.suite import VariantPlan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -326,4 +326,4 @@ def _diagnose(work: Work[VariantPlan], subject: Subject) -> list[Diagnostic]:
         return []
     examples = work.bench.examples(work.plan, subject)
     with work.journal.stage("diagnostics", "metrics", subject):
-        return examine(subject, examples.test[:EXAMINED])
+        return examine(subject, examples.test)

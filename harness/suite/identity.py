@@ -21,8 +21,9 @@ from harness.suite.yaml import put
 
 Identity = dict[str, Any]
 """JSON values."""
-EXAMINED = 8
-"""How many test examples, the first ones, a subject alone is examined on."""
+EXAMINED = 16
+"""How many test examples, the first ones, a subject is examined on: at their clean
+prompts, and at those that an attack returned."""
 _MEASURED = ("metrics", "diagnostics")
 """What is asked of a variant, and changes nothing for its cells."""
 
@@ -86,6 +87,7 @@ def cell_identity(
         "match": None if matched is None else _matched(experiment, matched, scene),
         "examples": _examples(suite, _searches(experiment, attack, matched)),
         **_tokens(suite),
+        **_examined(suite, label, attack),
     }
     # Labels too, because its rows hold them.
     if reads:
@@ -139,6 +141,12 @@ def _diagnostics(suite: Suite) -> Identity | None:
     count = min(examples["test"]["count"], EXAMINED)
     examples = {**examples, "test": {**examples["test"], "count": count}}
     return {"examples": examples, **_tokens(suite)}
+
+
+def _examined(suite: Suite, label: str, attack: Attack[Any]) -> Identity:
+    """Say on how many prompts that an attack returned the subject is examined."""
+    asked = suite.diagnostics != "none" and suite.attacks[label].is_main
+    return {"examined": EXAMINED} if asked and not attack.replays else {}
 
 
 def _attack(experiment: Experiment, attack: Attack[Any]) -> Identity:

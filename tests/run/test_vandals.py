@@ -361,7 +361,7 @@ def test_the_ledger_of_a_variant_has_its_phases(done):
 
 def test_the_ledger_of_a_cell_has_its_search_and_its_scoring(done):
     kept = record(done, "after_weights")["ledger"]["kept"]
-    assert set(kept) == {"load", "attack", "rescore"}
+    assert set(kept) == {"load", "attack", "rescore", "metrics"}
     assert kept["rescore"]["sequences_forward"] == 2 * 3
     quits = record(done, "quits")
     failed, attempts = quits["ledger"], 1 + quits["provenance"]["restarts"]

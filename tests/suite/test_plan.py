@@ -126,6 +126,7 @@ def test_where_the_files_are_changes_no_id(plan, tmp_path):
 # --- what changes them --------------------------------------------------------------
 
 ALL, VARIANTS, CELLS, MONOTONE, FLIPS = "all", "variants", "cells", "monotone", "flips"
+EXAMINED = "variants, and the cells of main attacks"
 MATTERS = {
     "models.toy-1.5b.dtype=bfloat16": ALL,
     "models.toy-1.5b.revision=main": ALL,
@@ -153,7 +154,7 @@ MATTERS = {
     "examples.test.count=4": ALL,  # variants are examined on some of them
     "examples.prompt_tokens=65": ALL,
     "examples.reference_tokens=65": ALL,
-    "diagnostics=none": VARIANTS,
+    "diagnostics=none": EXAMINED,
     "tokens.ascii_only=true": ALL,  # variants are examined by flips
     "tokens.min_cosine=0.2": ALL,
     "attacks.flip.flips=5": FLIPS,
@@ -180,6 +181,7 @@ def test_what_can_change_a_result_changes_the_ids_it_concerns(plan, override):
         ALL: (every_variant, every_cell),
         "test text": (every_variant, every_cell),
         VARIANTS: (every_variant, set()),
+        EXAMINED: (every_variant, {x for x in every_cell if x.endswith(".flip")}),
         CELLS: (set(), every_cell),
         MONOTONE: (monotone & every_variant, monotone & every_cell),
         FLIPS: (set(), every_cell),  # the control's budget is the attack's

@@ -1,7 +1,8 @@
 """What the questions to a subject alone rest on: gradients, and flips with their dL.
 
 The flips are drawn by the example's content alone, so that every arm is asked about the
-same ones.
+same ones. All of it is in first-order gains, (E_b - E_a) g: they stay as they are where
+embeddings are rescaled and gradients with them.
 """
 
 from __future__ import annotations
@@ -24,35 +25,38 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-RANDOM_FLIPS = 128
+DRAWN_FLIPS = 128
 """Flips of an example whose position and token are drawn uniformly."""
 ROUNDS = 20
 """How often as many are drawn, at most, to have as many different ones."""
-TOP_FLIPS = 64
+SCORED_FLIPS = 16
+"""Of the drawn flips, how many cost a pass: their true losses are taken."""
+TOP_FLIPS = 2
 """Flips of an example with the highest first-order gains."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One example: the gradient at its prompt, and what single flips do to it."""
+    """One example: first-order gains at its prompt, and what single flips do to it."""
 
     example: Example
-    gradient: Tensor
-    """dL/d(embedding output) [n, d] at the clean prompt, float32, on the device."""
     clean_loss: float
     """Nats/token, in the precision of the search, in a batch."""
     flips: list[Flip]
-    """Uniform draws first, then those of highest gain."""
-    drawn: int
-    """How many of them are uniform draws."""
+    """Uniform draws."""
     gains: Floats
-    """Their first-order gains, in nats/token."""
+    """Their first-order gains, in nats/token; NaN and infinities as they are."""
     losses: Floats
-    """Their true losses, in nats/token: in the precision of the search, in batches."""
+    """The true losses of the first of them, in nats/token: in the precision of the
+    search, in batches."""
+    top: list[Flip]
+    """The flips of highest gain; fewer where gains are not finite."""
+    top_gains: Floats
 
-    def prompt(self, index: int) -> Ids:
-        """Return the prompt [n] after one of the flips."""
-        return flipped(self.example, self.flips[index])
+    @property
+    def scored(self) -> list[Flip]:
+        """The flips whose losses are known."""
+        return self.flips[: len(self.losses)]
 
 
 def probe(subject: Subject, examples: Sequence[Example]) -> list[Probe]:
@@ -61,28 +65,26 @@ def probe(subject: Subject, examples: Sequence[Example]) -> list[Probe]:
         [example.prompt_ids for example in examples],
         [example.reference_ids for example in examples],
     )
-    tables = [
-        _gains(subject, example, gradient)
-        for example, gradient in zip(examples, gradients, strict=True)
-    ]
     drawn = [_drawn(subject, example) for example in examples]
-    top = [_top(table) for table in tables]
-    chosen = [[*some, *best] for some, best in zip(drawn, top, strict=True)]
-    losses = _losses(subject, examples, chosen)
-    return [
-        Probe(
-            example=example,
-            gradient=gradient,
-            clean_loss=float(found[0]),
-            flips=flips,
-            drawn=len(some),
-            gains=np.array([float(table[flip]) for flip in flips]),
-            losses=found[1:],
+    losses = _losses(subject, examples, drawn)
+    found = []
+    for example, gradient, flips, scored in zip(
+        examples, gradients, drawn, losses, strict=True
+    ):
+        table = _gains(subject, example, gradient)
+        top = _top(table)
+        found.append(
+            Probe(
+                example=example,
+                clean_loss=float(scored[0]),
+                flips=flips,
+                gains=_at(table, flips),
+                losses=scored[1:],
+                top=top,
+                top_gains=_at(table, top),
+            )
         )
-        for example, gradient, table, some, flips, found in zip(
-            examples, gradients, tables, drawn, chosen, losses, strict=True
-        )
-    ]
+    return found
 
 
 def stream(example: Example, purpose: str) -> np.random.Generator:
@@ -93,49 +95,54 @@ def stream(example: Example, purpose: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest.digest()[:16], "big"))
 
 
+def flipped(example: Example, flip: Flip) -> Ids:
+    """Return the prompt [n] of an example with one flip made."""
+    prompt: Ids = np.array(example.prompt_ids)
+    prompt[flip.position] = flip.token
+    return prompt
+
+
 def _drawn(subject: Subject, example: Example) -> list[Flip]:
     """Draw distinct flips to allowed tokens; fewer where there are not so many."""
     rng, prompt = stream(example, "flips"), example.prompt_ids
     positions, allowed = np.flatnonzero(example.free), subject.vocabulary.allowed
     drawn: dict[Flip, None] = {}
     for _ in range(ROUNDS):
-        places = rng.choice(positions, RANDOM_FLIPS)
-        for place, token in zip(places, rng.choice(allowed, RANDOM_FLIPS), strict=True):
+        places = rng.choice(positions, DRAWN_FLIPS)
+        for place, token in zip(places, rng.choice(allowed, DRAWN_FLIPS), strict=True):
             if token != prompt[place]:
                 drawn[Flip(int(place), int(token))] = None
-        if len(drawn) >= RANDOM_FLIPS:
+        if len(drawn) >= DRAWN_FLIPS:
             break
-    return list(drawn)[:RANDOM_FLIPS]
+    return list(drawn)[:DRAWN_FLIPS]
 
 
 def _gains(subject: Subject, example: Example, gradient: Tensor) -> Tensor:
     """Return the gain [n, V] of each flip, on the CPU; -inf where none may be."""
     gains = subject.gains(example.prompt_ids, gradient).cpu()
     gains[~example.free] = -np.inf
-    return gains.nan_to_num(nan=0.0, posinf=0.0, neginf=-np.inf)
+    return gains
+
+
+def _at(gains: Tensor, flips: Sequence[Flip]) -> Floats:
+    return np.array([float(gains[flip]) for flip in flips])
 
 
 def _top(gains: Tensor) -> list[Flip]:
-    count = min(TOP_FLIPS, int(gains.isfinite().sum()))
-    indices = gains.flatten().topk(count).indices.tolist()
+    known = gains.nan_to_num(nan=-np.inf, posinf=-np.inf, neginf=-np.inf)
+    count = min(TOP_FLIPS, int(known.isfinite().sum()))
+    indices = known.flatten().topk(count).indices.tolist()
     return [Flip(*divmod(index, gains.shape[1])) for index in indices]
 
 
 def _losses(
-    subject: Subject, examples: Sequence[Example], chosen: Sequence[Sequence[Flip]]
+    subject: Subject, examples: Sequence[Example], drawn: Sequence[Sequence[Flip]]
 ) -> list[Floats]:
-    """Score each example's clean prompt and then its flips."""
-    prompts, references = [], []
-    for example, flips in zip(examples, chosen, strict=True):
-        prompts += [example.prompt_ids, *(flipped(example, flip) for flip in flips)]
-        references += [example.reference_ids] * (1 + len(flips))
-    losses = subject.losses(prompts, references)
-    ends = np.cumsum([1 + len(flips) for flips in chosen])[:-1]
-    return np.split(losses, ends)
-
-
-def flipped(example: Example, flip: Flip) -> Ids:
-    """Return the prompt [n] of an example with one flip made."""
-    prompt: Ids = np.array(example.prompt_ids)
-    prompt[flip.position] = flip.token
-    return prompt
+    """Score each example's own prompt and then the first of its flips."""
+    prompts, references, ends = [], [], []
+    for example, flips in zip(examples, drawn, strict=True):
+        scored = [flipped(example, flip) for flip in flips[:SCORED_FLIPS]]
+        prompts += [example.prompt_ids, *scored]
+        references += [example.reference_ids] * (1 + len(scored))
+        ends.append(len(prompts))
+    return np.split(subject.losses(prompts, references), ends[:-1])

@@ -8,9 +8,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.records import Diagnostic, SampleRow, bootstrap_mean, holm, paired_p
+from harness.records import (
+    Diagnostic,
+    DiagnosticId,
+    SampleRow,
+    bootstrap_mean,
+    holm,
+    paired_p,
+)
 
 Floats = NDArray[np.float64]
+
+OF_SUBJECTS: tuple[DiagnosticId, ...] = (
+    "determinism",
+    "gradient_health",
+    "gradient_truth",
+    "first_order_fidelity",
+)
+"""Answers in the records of cells that take passes: no matter of rows."""
 
 LEVEL = 0.05
 """The family-wise error of all comparisons of a curve."""

@@ -1,24 +1,35 @@
 """Questions to a subject alone, on a few of its test examples.
 
 Are losses the same in a batch and alone, are gradients finite and not zero, are they
-the slope of the loss, and do they predict the effect of a whole flip? What can only be
-judged beside another arm is judged in `harness.verdicts.questions`.
+the slope of the loss, and do they predict the effect of a whole flip? Each answer holds
+a value for every example (`measured["values"]`), at its clean prompt or at the one that
+an attack returned: so that arms can be compared. The status is of this subject alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.data import Example
-from harness.records import Diagnostic, bootstrap_mean, bootstrap_ratio
-from harness.run.diagnostics.probes import Probe, probe
+from harness.records import (
+    Diagnostic,
+    SampleRow,
+    bootstrap_mean,
+    bootstrap_ratio,
+)
+from harness.run.diagnostics.probes import Probe, flipped, probe
+from harness.search import Flip
 from harness.subject import MARGIN_NATS, Subject
+from harness.suite import EXAMINED
 
 Floats = NDArray[np.float64]
+At = Literal["clean", "attacked"]
+"""Which prompt of an example is asked about."""
 
 BATCH_TOLERANCE_NATS = {"float32": MARGIN_NATS, "bfloat16": 0.05}
 """How far a loss in a batch may be from that of its pair alone in float32: because of
@@ -27,54 +38,87 @@ tokens as `rounding_margin` does: what all losses of an example have in common d
 average out."""
 REPEAT_TOLERANCE_NATS = 1e-6
 """How far the same pass, made twice, may differ."""
-ALONE = 6
-"""Flips of an example that are scored again, each alone, besides the clean prompt."""
+ALONE = 1
+"""Flips of an example that are scored again, alone, besides its own prompt."""
 ZERO_FRACTION = 1e-3
-"""Of the gradient's entries, how many may be exactly zero."""
+"""Of the first-order gains, how many may be exactly zero."""
 TRUTH_TOLERANCE = 0.05
 """How far a gradient may be from the slope it stands for, relative."""
-DIRECTIONS = 8
-"""Drawn flips, and as many top flips, of an example along which slopes are taken."""
+DIRECTIONS = 2
+"""Drawn flips of an example along which slopes are taken, besides the top flips."""
 STEP = 1 / 32
 """How far along E_b - E_a the central difference reaches, to either side."""
 ROUNDING_NATS = 1e-6
 """Of a float32 loss: with it, a slope is known to ROUNDING_NATS / STEP."""
+LEAST_SLOPE_NATS = ROUNDING_NATS / STEP / TRUTH_TOLERANCE
+"""Errors are relative to no less than this: rounding alone is then no error."""
 
 
 def examine(subject: Subject, examples: Sequence[Example]) -> list[Diagnostic]:
-    """Answer all questions to a subject, from fresh passes over the examples."""
+    """Answer all questions to a subject at the clean prompts of the first examples."""
+    return _answers(subject, examples[:EXAMINED], "clean")
+
+
+def examine_attacked(
+    subject: Subject, examples: Sequence[Example], rows: Sequence[SampleRow]
+) -> list[Diagnostic]:
+    """Answer them at the prompts that an attack returned for the first examples.
+
+    Examples for which it returned none are left out; without any, nothing is answered.
+    """
+    found = {row.example_id: row.adversarial_prompt_ids for row in rows}
+    attacked = [
+        replace(example, prompt_ids=np.array(found[example.id]))
+        for example in examples[:EXAMINED]
+        if found.get(example.id) is not None
+    ]
+    return _answers(subject, attacked, "attacked") if attacked else []
+
+
+def _answers(subject: Subject, examples: Sequence[Example], at: At) -> list[Diagnostic]:
     probes = probe(subject, examples)
     return [
-        determinism(subject, probes),
-        gradient_health(probes),
-        gradient_truth(subject, probes),
-        first_order_fidelity(probes),
+        determinism(subject, probes, at),
+        gradient_health(probes, at),
+        gradient_truth(subject, probes, at),
+        first_order_fidelity(probes, at),
     ]
 
 
-def determinism(subject: Subject, probes: Sequence[Probe]) -> Diagnostic:
-    """Compare losses found in batches with those of each pair alone, made twice."""
+def determinism(subject: Subject, probes: Sequence[Probe], at: At) -> Diagnostic:
+    """Compare losses found in batches with those of each pair alone, made twice.
+
+    The value of an example is the largest difference of any two, in nats/token.
+    """
     prompts, references, batched = [], [], []
     for each in probes:
-        chosen = range(min(ALONE, len(each.flips)))
-        prompts += [np.asarray(each.example.prompt_ids), *map(each.prompt, chosen)]
+        chosen = each.scored[:ALONE]
+        prompts += [
+            each.example.prompt_ids,
+            *(flipped(each.example, x) for x in chosen),
+        ]
         references += [each.example.reference_ids] * (1 + len(chosen))
         batched += [each.clean_loss, *each.losses[: len(chosen)]]
     alone, again = (subject.exact_losses(prompts, references) for _ in range(2))
     tolerance = BATCH_TOLERANCE_NATS[subject.dtype]
-    apart = _largest(np.array(batched) - alone)
-    repeated = _largest(alone - again)
-    measured = {
-        "repeats_apart": repeated,
-        "repeats_tolerance": REPEAT_TOLERANCE_NATS,
-        "batch_size": subject.batch_size,
-    }
+    batches, repeats = np.abs(np.array(batched) - alone), np.abs(alone - again)
+    apart, repeated = _finite(batches.max()), _finite(repeats.max())
+    ends = np.cumsum([1 + len(each.scored[:ALONE]) for each in probes])[:-1]
     known: dict[str, Any] = {
         "id": "determinism",
         "n": len(prompts),
         "threshold": tolerance,
         "unit": "nats/token",
-        "measured": measured,
+        "measured": {
+            "values": _values(
+                probes,
+                at,
+                [x.max() for x in np.split(np.maximum(batches, repeats), ends)],
+            ),
+            "repeats_apart": repeated,
+            "repeats_tolerance": REPEAT_TOLERANCE_NATS,
+            "batch_size": subject.batch_size,
+        },
     }
     if apart is None or repeated is None:
         reason = "losses are not finite"
@@ -88,60 +132,67 @@ def determinism(subject: Subject, probes: Sequence[Probe]) -> Diagnostic:
     return Diagnostic(status="pass", value=apart, **known)
 
 
-def gradient_health(probes: Sequence[Probe]) -> Diagnostic:
-    """Count the gradient's entries that are zero, NaN or infinite; note its norms.
-
-    The norm's ratio to the baseline arm is formed where both are known.
-    """
-    gradients = [
-        each.gradient.double().cpu().numpy()[each.example.free] for each in probes
-    ]
-    entries = np.concatenate([gradient.ravel() for gradient in gradients])
-    zero = float((entries == 0).mean())
-    broken = int((~np.isfinite(entries)).sum())
-    norms = [float(np.linalg.norm(g)) for g in gradients if np.isfinite(g).all()]
+def gradient_health(probes: Sequence[Probe], at: At) -> Diagnostic:
+    """Count the first-order gains of drawn flips that are zero, NaN or infinite."""
+    broken = sum(int((~np.isfinite(each.gains)).sum()) for each in probes)
+    shares = [_unusable(each) for each in probes]
+    count = sum(len(each.gains) for each in probes)
+    share = float(np.average(shares, weights=[len(each.gains) for each in probes]))
     reason = None
     if broken:
-        reason = f"{broken} entries are NaN or infinite"
-    elif zero > ZERO_FRACTION:
-        reason = f"{zero:.3%} of the entries are exactly zero"
+        reason = f"{broken} of {count} first-order gains are NaN or infinite"
+    elif share > ZERO_FRACTION:
+        reason = f"{share:.3%} of the first-order gains are exactly zero"
     return Diagnostic(
         id="gradient_health",
         status="fail" if reason else "pass",
-        value=zero,
-        n=entries.size,
+        value=share,
+        n=count,
         threshold=ZERO_FRACTION,
-        unit="fraction of zeros",
+        unit="fraction of gains",
         reason=reason,
-        measured={"not_finite": broken, "norms": norms},
+        measured={
+            "values": _values(probes, at, shares),
+            "not_finite": broken,
+            "norms": [],
+        },
     )
 
 
-def gradient_truth(subject: Subject, probes: Sequence[Probe]) -> Diagnostic:
+def gradient_truth(subject: Subject, probes: Sequence[Probe], at: At) -> Diagnostic:
     """Hold autograd's slopes along E_b - E_a against central differences.
 
     The error is ||difference - autograd|| / ||difference||, over drawn flips and those
     of highest gain alike. Differences are extrapolated from two steps (Richardson),
     from float32 passes with shifted embeddings.
     """
-    errors, scales, count = [], [], 0
+    errors, scales, floors, count = [], [], [], 0
     for each in probes:
-        chosen = _directions(each)
-        slopes = _slopes(subject, each, chosen)
-        errors.append(float(np.square(slopes - each.gains[chosen]).sum()))
+        flips = [*each.flips[:DIRECTIONS], *each.top]
+        slopes = _slopes(subject, each.example, flips)
+        gains = np.r_[each.gains[:DIRECTIONS], each.top_gains]
+        with np.errstate(invalid="ignore", over="ignore"):
+            errors.append(float(np.square(slopes - gains).sum()))
         scales.append(float(np.square(slopes).sum()))
-        count += len(chosen)
+        floors.append(len(flips) * LEAST_SLOPE_NATS**2)
+        count += len(flips)
+    values = np.sqrt(np.array(errors) / np.maximum(scales, floors))
+    measured: dict[str, Any] = {
+        "values": _values(probes, at, list(values)),
+        "step": STEP,
+    }
     known: dict[str, Any] = {
         "id": "gradient_truth",
         "n": count,
         "threshold": TRUTH_TOLERANCE,
         "unit": "relative error",
+        "measured": measured,
     }
     if not np.isfinite([*errors, *scales]).all():
         reason = "slopes or gradients are not finite"
         return Diagnostic(status="fail", value=None, reason=reason, **known)
-    slope = float(np.sqrt(sum(scales) / count))
-    if min(scales) == 0 or TRUTH_TOLERANCE * slope < ROUNDING_NATS / STEP:
+    measured["slope"] = slope = float(np.sqrt(sum(scales) / count))
+    if min(scales) == 0 or slope < LEAST_SLOPE_NATS:
         reason = f"slopes of {slope:.2g} nats are too small for float32 to tell"
         return Diagnostic(status="not_applicable", value=None, reason=reason, **known)
     found = bootstrap_ratio(errors, scales, np.sqrt, unit="relative error")
@@ -152,38 +203,35 @@ def gradient_truth(subject: Subject, probes: Sequence[Probe]) -> Diagnostic:
         value=found.value,
         interval=found.interval,
         reason=f"gradients are {found.value:.1%} off the slope" if fires else None,
-        measured={"step": STEP, "slope": slope},
         **known,
     )
 
 
-def first_order_fidelity(probes: Sequence[Probe]) -> Diagnostic:
-    """Rank flips by first-order gain and by true dL: Spearman, mean over examples.
+def first_order_fidelity(probes: Sequence[Probe], at: At) -> Diagnostic:
+    """Rank drawn flips by first-order gain and by true loss: Spearman.
 
-    The value is that of uniformly drawn flips. An arm's is judged by the baseline
-    arm's, on the same flips.
+    The value is the mean over examples. An arm's is judged beside that of the arm it is
+    compared with, on the same flips.
     """
-    drawn = [_spearman(p.gains[: p.drawn], p.losses[: p.drawn]) for p in probes]
-    top = [_spearman(p.gains[p.drawn :], p.losses[p.drawn :]) for p in probes]
-    found = bootstrap_mean(drawn, unit="Spearman", over="examples")
-    best = bootstrap_mean(top, unit="Spearman", over="examples")
+    found = [_spearman(x.gains[: len(x.losses)], x.losses) for x in probes]
+    mean = bootstrap_mean([x or 0.0 for x in found], unit="Spearman", over="examples")
     return Diagnostic(
         id="first_order_fidelity",
         status="pass",
-        value=found.value,
-        interval=found.interval,
-        n=sum(each.drawn for each in probes),
+        value=mean.value,
+        interval=mean.interval,
+        n=sum(len(each.losses) for each in probes),
         unit="Spearman",
-        reason="judged by the baseline arm's",
+        reason="judged beside the arm that it is compared with",
         measured={
+            "values": _values(probes, at, found),
             "examples": {
-                each.example.id: value
-                for each, value in zip(probes, drawn, strict=True)
+                x.example.id: value or 0.0
+                for x, value in zip(probes, found, strict=True)
             },
-            "top_flips": best.value,
-            "top_flips_interval": best.interval,
-            "mean_dL_drawn": float(np.mean([_deltas(p)[: p.drawn] for p in probes])),
-            "mean_dL_top": float(np.mean([_deltas(p)[p.drawn :] for p in probes])),
+            "mean_dL": float(
+                np.mean([np.mean(x.losses - x.clean_loss) for x in probes])
+            ),
         },
     )
 
@@ -191,26 +239,18 @@ def first_order_fidelity(probes: Sequence[Probe]) -> Diagnostic:
 # --- slopes -------------------------------------------------------------------------
 
 
-def _directions(each: Probe) -> list[int]:
-    """Return the indices of the first drawn flips, and of the first top flips."""
-    drawn = range(min(DIRECTIONS, each.drawn))
-    top = range(each.drawn, min(each.drawn + DIRECTIONS, len(each.flips)))
-    return [*drawn, *top]
-
-
-def _slopes(subject: Subject, each: Probe, chosen: Sequence[int]) -> Floats:
-    """Return dL/dt at t = 0 of E_a + t (E_b - E_a), for each flip: [len(chosen)]."""
+def _slopes(subject: Subject, example: Example, flips: Sequence[Flip]) -> Floats:
+    """Return dL/dt at t = 0 of E_a + t (E_b - E_a), for each flip: [len(flips)]."""
     import torch
 
-    prompt = each.example.prompt_ids
-    embedding = subject.embedding
-    shifts = torch.zeros(len(chosen), *each.gradient.shape, device=embedding.device)
-    for shift, index in zip(shifts, chosen, strict=True):
-        position, token = each.flips[index]
+    prompt, embedding = example.prompt_ids, subject.embedding
+    shape = len(flips), len(prompt), embedding.shape[1]
+    shifts = torch.zeros(shape, device=embedding.device)
+    for shift, (position, token) in zip(shifts, flips, strict=True):
         shift[position] = embedding[token] - embedding[int(prompt[position])]
     steps = (STEP, -STEP, STEP / 2, -STEP / 2)
     shifted = torch.cat([step * shifts for step in steps])
-    losses = subject.shifted_losses(prompt, each.example.reference_ids, shifted)
+    losses = subject.shifted_losses(prompt, example.reference_ids, shifted)
     far_up, far_down, up, down = np.split(losses, 4)
     near, far = (up - down) / STEP, (far_up - far_down) / (2 * STEP)
     slopes: Floats = (4 * near - far) / 3
@@ -220,22 +260,35 @@ def _slopes(subject: Subject, each: Probe, chosen: Sequence[int]) -> Floats:
 # --- numbers ------------------------------------------------------------------------
 
 
-def _deltas(each: Probe) -> Floats:
-    return each.losses - each.clean_loss
+def _values(
+    probes: Sequence[Probe], at: At, values: Sequence[float | None]
+) -> list[dict[str, Any]]:
+    """Return the value of each example as records hold it."""
+    return [
+        {
+            "example": each.example.id,
+            "document": each.example.document_id,
+            "at": at,
+            "value": _finite(value),
+        }
+        for each, value in zip(probes, values, strict=True)
+    ]
 
 
-def _largest(values: Floats) -> float | None:
-    """Return the largest magnitude; None where one is not finite."""
-    largest = float(np.abs(values).max())
-    return largest if np.isfinite(largest) else None
+def _unusable(each: Probe) -> float:
+    return float(((each.gains == 0) | ~np.isfinite(each.gains)).mean())
 
 
-def _spearman(gains: Floats, losses: Floats) -> float:
-    """Rank-correlate; 0 where either is constant or not finite: it says nothing."""
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and np.isfinite(value) else None
+
+
+def _spearman(gains: Floats, losses: Floats) -> float | None:
+    """Rank-correlate; 0 where either is constant: it says nothing; None for NaN."""
     from scipy.stats import spearmanr
 
-    if len(gains) < 2 or not np.isfinite([*gains, *losses]).all():
-        return 0.0
-    if np.ptp(gains) == 0 or np.ptp(losses) == 0:
+    if not np.isfinite([*gains, *losses]).all():
+        return None
+    if len(gains) < 2 or np.ptp(gains) == 0 or np.ptp(losses) == 0:
         return 0.0
     return float(spearmanr(gains, losses).statistic)

@@ -23,7 +23,7 @@ from harness.records import (
     summarise_attack,
 )
 from harness.run.answers import chosen
-from harness.run.diagnostics.rows import examine_rows
+from harness.run.diagnostics.rows import OF_SUBJECTS, examine_rows
 from harness.run.folder import samples_fault
 from harness.run.validation.cells import CleanRows
 
@@ -195,7 +195,8 @@ def _cell_problems(record: Record, rows: Sequence[SampleRow]) -> Iterator[Proble
     expected = summarise_attack(rows, threshold.value, stated or ROUGE_DROP)
     yield from _differences(("results", "attack"), found, expected)
     if record.diagnostics:  # a suite may ask for none
-        answers, again = record.diagnostics, examine_rows(rows)
+        again = examine_rows(rows)
+        answers = [x for x in record.diagnostics if x.id not in OF_SUBJECTS]
         yield from _differences(
             ("diagnostics",), {x.id: x for x in answers}, {x.id: x for x in again}
         )

@@ -1,14 +1,19 @@
 """Questions to a subject alone: each fires where it should, and nowhere else."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from harness.data.document import Example
+from harness.run.diagnostics import probes
 from harness.run.diagnostics.probes import probe
-from harness.run.diagnostics.subject import examine
+from harness.run.diagnostics.subject import examine, examine_attacked
 from harness.subject.subject import Subject
 from harness.testing import tiny_subject
+from tests.run_fixtures import sample_row
 
 pytestmark = pytest.mark.transformers5
 
@@ -23,8 +28,13 @@ def _example(seed):
 EXAMPLES = [_example(seed) for seed in range(3)]
 
 
-def answers(subject: Subject):
-    return {each.id: each for each in examine(subject, EXAMPLES)}
+def answers(subject: Subject, examples=EXAMPLES):
+    return {each.id: each for each in examine(subject, examples)}
+
+
+def values(answer):
+    """Return the values of an answer, by example."""
+    return {x["example"]: x["value"] for x in answer.measured["values"]}
 
 
 def changed(subject: Subject, change) -> Subject:
@@ -42,8 +52,15 @@ def test_a_plain_subject_passes(family_subject):
     else:
         assert truth.status == "pass"
         assert truth.value < 2e-3
-    assert found["gradient_health"].value == 0
-    assert found["determinism"].n == len(EXAMPLES) * 7
+    assert max(values(truth).values()) < 0.05
+    assert set(values(found["gradient_health"]).values()) == {0.0}
+    assert found["determinism"].n == len(EXAMPLES) * 2
+    assert max(values(found["determinism"]).values()) == found["determinism"].value
+    for answer in (truth, *found.values()):
+        told = [
+            (x["example"], x["document"], x["at"]) for x in answer.measured["values"]
+        ]
+        assert told == [(e.id, e.document_id, "clean") for e in EXAMPLES]
 
 
 @pytest.mark.parametrize(
@@ -54,65 +71,107 @@ def test_the_error_of_a_gradient_is_relative_to_the_slope(subject, factor, error
     found = answers(changed(subject, lambda gradient: factor * gradient))
     truth = found["gradient_truth"]
     assert truth.value == pytest.approx(error, abs=5e-3)
+    assert list(values(truth).values()) == pytest.approx([error] * 3, abs=0.02)
     assert truth.status == ("pass" if error <= 0.05 else "fail")
 
 
-def test_zeros_and_what_is_not_finite_are_counted(subject):
-    def health_with(place, value):
-        def change(gradient):
-            return gradient.clone().index_put_(place, torch.tensor(value))
-
-        return answers(changed(subject, change))["gradient_health"]
-
-    health = health_with((torch.tensor(3),), 0.0)
+@pytest.mark.parametrize(("entry", "broken"), [(0.0, 0), (torch.nan, 1)])
+def test_gains_that_are_zero_or_not_finite_are_counted(subject, entry, broken):
+    """One position whose gradient says nothing: its share of the drawn flips."""
+    found = answers(changed(subject, lambda g: g.clone().index_fill_(0, PLACE, entry)))
+    health = found["gradient_health"]
+    shares = {}
+    for each in probe(subject, EXAMPLES):
+        at_place = [position == int(PLACE) for position, _ in each.flips]
+        shares[each.example.id] = np.mean(at_place)
     assert health.status == "fail"
-    assert health.value == pytest.approx(1 / (N - 1))  # the first token is protected
-    health = health_with((torch.tensor(3), torch.tensor(5)), torch.nan)
-    assert (health.status, health.measured["not_finite"]) == ("fail", len(EXAMPLES))
-    assert health.measured["norms"] == []
+    assert values(health) == pytest.approx(shares)
+    assert bool(health.measured["not_finite"]) == broken
+    assert (found["gradient_truth"].value is None) == broken
+    assert (None in values(found["first_order_fidelity"]).values()) == broken
 
 
-def test_norms_are_those_of_the_positions_that_may_change(subject):
-    norms = answers(subject)["gradient_health"].measured["norms"]
-    for example, norm in zip(EXAMPLES, norms, strict=True):
-        [gradient] = subject.gradients([example.prompt_ids], [example.reference_ids])
-        assert norm == pytest.approx(float(gradient[1:].norm()), rel=1e-5)
+PLACE = torch.tensor(3)
 
 
 def test_fidelity_is_spearman_s_of_gains_and_true_losses(subject):
     found = answers(subject)["first_order_fidelity"]
+    told, number = values(found), 0
     for each in probe(subject, EXAMPLES):
         example, gains, losses = each.example, [], []
         [gradient] = subject.gradients([example.prompt_ids], [example.reference_ids])
-        for position, token in each.flips[: each.drawn]:
+        for position, token in each.scored:
             step = subject.embedding[token]
             step = step - subject.embedding[example.prompt_ids[position]]
             gains.append(float(step @ gradient[position]))
             flipped = example.prompt_ids.copy()
             flipped[position] = token
             losses.append(subject.exact_losses([flipped], example.reference_ids)[0])
-        ranks = [np.argsort(np.argsort(values)) for values in (gains, losses)]
-        by_hand = np.corrcoef(*ranks)[0, 1]
-        told = found.measured["examples"][example.id]
-        assert told == pytest.approx(by_hand, abs=2e-3)
-    values = list(found.measured["examples"].values())
-    assert found.value == pytest.approx(np.mean(values))
-    assert found.n == sum(each.drawn for each in probe(subject, EXAMPLES))
+        by_hand = spearmanr(gains, losses).statistic
+        assert told[example.id] == pytest.approx(by_hand, abs=0.02)
+        number += len(losses)
+    assert found.value == pytest.approx(np.mean(list(told.values())))
+    assert found.n == number == len(EXAMPLES) * probes.SCORED_FLIPS
 
 
 def test_a_gradient_of_zeros_ranks_nothing(subject):
     found = answers(changed(subject, torch.zeros_like))
-    assert found["first_order_fidelity"].value == 0
-    assert found["gradient_health"].value == 1
+    assert set(values(found["first_order_fidelity"]).values()) == {0.0}
+    assert set(values(found["gradient_health"]).values()) == {1.0}
+
+
+def test_nothing_depends_on_the_scale_of_embeddings(subject):
+    """Embeddings halved and doubled again behind them: the same function of tokens."""
+    model, tokenizer = subject.huggingface()
+    model = copy.deepcopy(model)
+    embedding = model.get_input_embeddings()
+    embedding.weight.data /= 2
+    embedding_layer_norm_input = model.base_model.emb_dropout
+    embedding_layer_norm_input.register_forward_hook(lambda m, args, out: 2 * out)
+    one, other = answers(subject), answers(Subject(model, tokenizer))
+    for name, answer in one.items():
+        assert list(values(answer).values()) == pytest.approx(
+            list(values(other[name]).values()), abs=2e-3
+        ), name
 
 
 def test_flips_depend_on_the_example_alone(subject):
     one, other = (probe(each, EXAMPLES) for each in (subject, tiny_subject("llama")))
     for first, second in zip(one, other, strict=True):
-        assert first.flips[: first.drawn] == second.flips[: second.drawn]
+        assert first.flips == second.flips
         assert all(position > 0 for position, _ in first.flips)
     [alone] = probe(subject, EXAMPLES[1:2])
-    assert alone.flips[: alone.drawn] == one[1].flips[: one[1].drawn]
+    assert alone.flips == one[1].flips
+
+
+def test_attacked_prompts_are_those_of_the_rows(subject):
+    """Asked at them, a subject answers as if they were the clean ones."""
+    prompts = [_example(seed).prompt_ids for seed in (7, 8, 9)]
+    rows = [
+        sample_row(x, 1.0, 1.0, error=x == 1).model_copy(
+            update={"adversarial_prompt_ids": None if x == 1 else prompts[x].tolist()}
+        )
+        for x in range(3)
+    ]
+    found = examine_attacked(subject, EXAMPLES, rows)
+    asked = [
+        Example(x.id, x.document_id, prompt, x.reference_ids, protected=1)
+        for x, prompt in zip(EXAMPLES, prompts, strict=True)
+    ]
+    expected = examine(subject, [asked[0], asked[2]])
+    for own, other in zip(found, expected, strict=True):
+        assert {x["at"] for x in own.measured["values"]} == {"attacked"}
+        assert values(own) == values(other)
+    assert examine_attacked(subject, EXAMPLES[1:2], rows) == []
+
+
+def test_what_it_costs(subject):
+    """A gradient and 38 passes an example, whatever there is to attack."""
+    with subject.metered() as meter:
+        examine(subject, EXAMPLES)
+    cost = meter.cost()
+    assert cost.sequences_backward == len(EXAMPLES)
+    assert cost.sequences_forward == 38 * len(EXAMPLES)
 
 
 DRAW = torch.Generator().manual_seed(0)
@@ -138,3 +197,4 @@ def test_passes_that_differ_when_made_again_or_together_are_found(
     assert found.status == "fail"
     assert told in found.reason
     assert found.value > found.threshold
+    assert min(values(found).values()) > 1e-6
