@@ -69,7 +69,10 @@ def test_bounds_solve_the_equation_of_the_transformed_mean(level, seeds, n):
     mean, documents, by_seed = table.mean(), table.mean(0), table.mean(1)
     ms_seed = n * by_seed.var(ddof=1)
     ms_document = seeds * documents.var(ddof=1)
-    v = (ms_seed + ms_document) / (n * seeds)
+    residual = table - documents - by_seed[:, None] + mean
+    ms_residual = np.sum(residual**2) / ((seeds - 1) * (n - 1))
+    counted_twice = ms_residual * min(1, ms_residual / max(ms_seed, ms_document)) ** 3
+    v = (ms_seed + ms_document - counted_twice) / (n * seeds)
     g = np.mean((documents - mean) ** 3) / (n**2 * v**1.5)
     t_seeds, t_documents = scipy.stats.t.ppf(level, [seeds - 1, n - 1])
     squares = ms_seed * t_seeds**2 + ms_document * t_documents**2
@@ -85,6 +88,16 @@ def test_bounds_solve_the_equation_of_the_transformed_mean(level, seeds, n):
     assert crossed.lower(level) == pytest.approx(low)
     assert crossed.upper(level) == pytest.approx(high)
     assert crossed.interval(2 * level - 1) == pytest.approx((low, high))
+
+
+def test_the_variance_of_residuals_alone_is_at_least_half_of_what_is_counted():
+    """Also where a residual is larger than both mean squares."""
+    table = np.random.default_rng(8).normal(size=(3, 12))
+    table -= 0.9 * (table.mean(0) + table.mean(1, keepdims=True) - table.mean())
+    crossed = Crossed.of(table)
+    assert crossed.ms_residual > 4 * max(crossed.ms_seed, crossed.ms_document)
+    half = (crossed.ms_seed + crossed.ms_document) / 2
+    assert crossed.variance == pytest.approx(half / table.size)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -170,6 +183,7 @@ def test_equal_values_are_their_own_bounds(shape, value, above, below):
     assert crossed.interval() == pytest.approx((value, value))
     assert (crossed.p_above(), crossed.p_below()) == (above, below)
     assert crossed.p_above(value) == crossed.p_below(value) == 1
+    assert crossed.detectable(0.99) == pytest.approx(0)
 
 
 def test_values_that_are_not_finite_or_no_table_are_refused():
