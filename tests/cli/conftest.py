@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.testing import tiny_model, tiny_tokenizer
+
 SUITE = """
 name: small
 models:
@@ -26,11 +28,11 @@ def suite(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def save_model(tmp_path, tiny_model, tiny_tokenizer):
+def save_model(tmp_path):
     """Return a function that saves the model that `suite` names."""
 
     def save() -> None:
         tiny_model("gpt_neox").save_pretrained(tmp_path / "model")
-        tiny_tokenizer.save_pretrained(tmp_path / "model")
+        tiny_tokenizer().save_pretrained(tmp_path / "model")
 
     return save

@@ -14,6 +14,7 @@ from harness.base.store import Store
 from harness.data.blocks import token_blocks
 from harness.data.corpora import Corpora
 from harness.data.sections import CorpusSection
+from harness.testing import tiny_tokenizer
 from tests.data.rows import write_rows
 
 TEXTS = [f"document number {i} " * 3 for i in range(10)]
@@ -159,37 +160,35 @@ def packed(texts, tokenizer) -> list[int]:
 @pytest.mark.parametrize(
     ("tokens", "n"), [(1, 1), (8, 1), (9, 2), (80, 10), (10**6, None)]
 )
-def test_blocks_suffice_for_the_tokens_asked_for(tmp_path, tiny_tokenizer, tokens, n):
+def test_blocks_suffice_for_the_tokens_asked_for(tmp_path, tokens, n):
     corpora = corpora_of(tmp_path)
-    blocks = blocks_of(corpora, tiny_tokenizer, tmp_path, tokens=tokens)
-    expected = packed(TEXTS, tiny_tokenizer)
+    blocks = blocks_of(corpora, tiny_tokenizer(), tmp_path, tokens=tokens)
+    expected = packed(TEXTS, tiny_tokenizer())
     whole = len(expected) // 8 if n is None else n
     assert blocks.shape == (whole, 8)
     assert blocks.ravel().tolist() == expected[: whole * 8]
 
 
-def test_blocks_take_every_document_of_the_slice_whatever_the_limit(
-    tmp_path, tiny_tokenizer
-):
+def test_blocks_take_every_document_of_the_slice_whatever_the_limit(tmp_path):
     corpora = corpora_of(tmp_path, limit=1, slice="5:7")
-    blocks = blocks_of(corpora, tiny_tokenizer, tmp_path, context=1)
-    assert blocks.ravel().tolist() == packed(TEXTS[5:7], tiny_tokenizer)
+    blocks = blocks_of(corpora, tiny_tokenizer(), tmp_path, context=1)
+    assert blocks.ravel().tolist() == packed(TEXTS[5:7], tiny_tokenizer())
 
 
-def test_blocks_are_made_once_for_each_content(tmp_path, tiny_tokenizer):
+def test_blocks_are_made_once_for_each_content(tmp_path):
     def folders() -> int:
         return len(list((tmp_path / "store" / "token-blocks").iterdir()))
 
-    blocks_of(corpora_of(tmp_path), tiny_tokenizer, tmp_path)
-    again = blocks_of(corpora_of(tmp_path), tiny_tokenizer, tmp_path)
+    blocks_of(corpora_of(tmp_path), tiny_tokenizer(), tmp_path)
+    again = blocks_of(corpora_of(tmp_path), tiny_tokenizer(), tmp_path)
     assert isinstance(again, np.memmap | np.ndarray)
     assert folders() == 1
-    blocks_of(corpora_of(tmp_path, slice="1:"), tiny_tokenizer, tmp_path)
-    blocks_of(corpora_of(tmp_path), tiny_tokenizer, tmp_path, key="other")
-    blocks_of(corpora_of(tmp_path), tiny_tokenizer, tmp_path, context=4)
+    blocks_of(corpora_of(tmp_path, slice="1:"), tiny_tokenizer(), tmp_path)
+    blocks_of(corpora_of(tmp_path), tiny_tokenizer(), tmp_path, key="other")
+    blocks_of(corpora_of(tmp_path), tiny_tokenizer(), tmp_path, context=4)
     assert folders() == 4
 
 
-def test_corpus_shorter_than_a_block_is_a_users_mistake(tmp_path, tiny_tokenizer):
+def test_corpus_shorter_than_a_block_is_a_users_mistake(tmp_path):
     with pytest.raises(UsageError, match="shorter than one block of 4096 tokens"):
-        blocks_of(corpora_of(tmp_path), tiny_tokenizer, tmp_path, context=4096)
+        blocks_of(corpora_of(tmp_path), tiny_tokenizer(), tmp_path, context=4096)

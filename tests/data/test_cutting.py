@@ -79,55 +79,49 @@ def test_plain_texts_are_cut_for_encoders_too(tmp_path):
     assert example.reference_ids.tolist() == ids[4:7]
 
 
-def test_the_prefix_is_protected_and_stays_when_an_answer_cuts_the_prompt(
-    tmp_path, tiny_tokenizer
-):
+def test_the_prefix_is_protected_and_stays_when_an_answer_cuts_the_prompt(tmp_path):
     prefix = "the dog ate: "
     fields = {**PAIR, "prefix": prefix}
     rows = [{"dialogue": "cat sat on the mat", "summary": "cat"}]
-    own = ids_of(tiny_tokenizer, prefix.rstrip())
-    whole = ids_of(tiny_tokenizer, prefix + rows[0]["dialogue"])
-    (pair,) = cut(tmp_path, rows, tiny_tokenizer, fields)
+    own = ids_of(tiny_tokenizer(), prefix.rstrip())
+    whole = ids_of(tiny_tokenizer(), prefix + rows[0]["dialogue"])
+    (pair,) = cut(tmp_path, rows, tiny_tokenizer(), fields)
     assert pair.prompt_ids.tolist() == whole
     assert (pair.protected, whole[: pair.protected]) == (len(own), own)
     lengths = {"prompt_tokens": len(own) + 3}
-    (pair,) = cut(tmp_path, rows, tiny_tokenizer, fields, **lengths)
+    (pair,) = cut(tmp_path, rows, tiny_tokenizer(), fields, **lengths)
     assert pair.prompt_ids.tolist() == whole[: len(own) + 3]
     (answer,) = cut(
-        tmp_path, rows, tiny_tokenizer, fields, objective="answer", **lengths
+        tmp_path, rows, tiny_tokenizer(), fields, objective="answer", **lengths
     )
     assert answer.prompt_ids.tolist() == own + whole[-3:]
     assert answer.protected == len(own)
 
 
-def test_a_prefix_that_fills_the_prompt_is_refused(tmp_path, tiny_tokenizer):
+def test_a_prefix_that_fills_the_prompt_is_refused(tmp_path):
     rows = [{"dialogue": "the cat", "summary": "cat"}]
     fields = {**PAIR, "prefix": "the dog ate: "}
     with pytest.raises(UsageError, match=r"the prefix of corpus c has \d+ tokens"):
-        cut(tmp_path, rows, tiny_tokenizer, fields, prompt_tokens=3)
+        cut(tmp_path, rows, tiny_tokenizer(), fields, prompt_tokens=3)
 
 
-def test_the_last_word_is_the_answer_and_the_text_is_read_as_it_is(
-    tmp_path, tiny_tokenizer
-):
+def test_the_last_word_is_the_answer_and_the_text_is_read_as_it_is(tmp_path):
     text = "the dog ate the other cat, and then that mat\n"
-    (example,) = cut(tmp_path, [{"text": text}], tiny_tokenizer, objective="answer")
+    (example,) = cut(tmp_path, [{"text": text}], tiny_tokenizer(), objective="answer")
     joined = [*example.prompt_ids, *example.reference_ids]
-    assert joined == ids_of(tiny_tokenizer, text.rstrip())
-    assert tiny_tokenizer.decode(example.reference_ids) == " mat"
+    assert joined == ids_of(tiny_tokenizer(), text.rstrip())
+    assert tiny_tokenizer().decode(example.reference_ids) == " mat"
     assert example.answer
     assert (example.choices, example.gold) == ((), None)
 
 
-def test_texts_without_a_last_word_or_with_too_long_a_one_are_counted(
-    tmp_path, tiny_tokenizer
-):
+def test_texts_without_a_last_word_or_with_too_long_a_one_are_counted(tmp_path):
     rows = [{"text": "word"}, {"text": "the wxyzwxyz"}, {"text": "the cat sat"}]
     options = {"objective": "answer", "reference_tokens": 2}
-    (example,) = cut(tmp_path, rows, tiny_tokenizer, count=1, **options)
+    (example,) = cut(tmp_path, rows, tiny_tokenizer(), count=1, **options)
     assert example.id == "c/2"
     with pytest.raises(UsageError) as caught:
-        cut(tmp_path, rows, tiny_tokenizer, **options)
+        cut(tmp_path, rows, tiny_tokenizer(), **options)
     assert "gives 1 examples (1 left out: there is no space" in str(caught.value)
     assert "1 left out: an answer has more than 2 tokens" in str(caught.value)
 
@@ -144,14 +138,14 @@ def test_tokens_across_the_boundary_leave_a_text_out(tmp_path):
         cut(tmp_path, [{"text": "a b"}], tokenizer, objective="answer")
 
 
-def test_choices_are_whole_and_the_reference_is_the_right_one(tmp_path, tiny_tokenizer):
+def test_choices_are_whole_and_the_reference_is_the_right_one(tmp_path):
     rows = [{"query": "the cat", "endings": ["sat on it", "ate"], "label": "1"}]
-    (example,) = cut(tmp_path, rows, tiny_tokenizer, TASK, objective="answer")
+    (example,) = cut(tmp_path, rows, tiny_tokenizer(), TASK, objective="answer")
     assert example.gold == 1
     for choice, text in zip(example.choices, rows[0]["endings"], strict=True):
-        assert choice.answer_ids.tolist() == ids_of(tiny_tokenizer, f" {text}")
+        assert choice.answer_ids.tolist() == ids_of(tiny_tokenizer(), f" {text}")
         assert (choice.tail_ids.tolist(), choice.characters) == ([], len(text))
-    assert example.reference_ids.tolist() == ids_of(tiny_tokenizer, " ate")
+    assert example.reference_ids.tolist() == ids_of(tiny_tokenizer(), " ate")
     assert example.protected_end == 0
 
 

@@ -7,6 +7,7 @@ from harness.base.store import Store
 from harness.data.corpora import Corpora
 from harness.data.examples import build_examples
 from harness.data.sections import CorpusSection, ExampleSet, ExamplesSection
+from harness.testing import tiny_tokenizer
 
 TEXTS = [f"{i}: the cat sat on the mat and ate {i} dogs" for i in range(8)]
 
@@ -34,30 +35,26 @@ def section(count: int = 3, **sets: ExampleSet) -> ExamplesSection:
     )
 
 
-def test_prompt_and_reference_are_the_first_tokens(corpora, tiny_tokenizer):
-    sets = build_examples(section(), corpora, tiny_tokenizer, None)
+def test_prompt_and_reference_are_the_first_tokens(corpora):
+    sets = build_examples(section(), corpora, tiny_tokenizer(), None)
     for example, text in zip(sets.test, TEXTS, strict=False):
-        ids = tiny_tokenizer.encode(text, add_special_tokens=False)
+        ids = tiny_tokenizer().encode(text, add_special_tokens=False)
         assert example.prompt_ids.tolist() == ids[:6]
         assert example.reference_ids.tolist() == ids[6:10]
         assert example.protected == 0
     assert (sets.search, sets.validation) == ((), ())
 
 
-def test_short_documents_are_passed_over_and_ids_say_where_from(
-    corpora, tiny_tokenizer
-):
-    sets = build_examples(section(5), corpora, tiny_tokenizer, None)
+def test_short_documents_are_passed_over_and_ids_say_where_from(corpora):
+    sets = build_examples(section(5), corpora, tiny_tokenizer(), None)
     expected = ["mixed/1", "mixed/2", "mixed/3", "mixed/4", "mixed/6"]
     assert [example.id for example in sets.test] == expected
     assert [example.document_id for example in sets.test] == expected
 
 
-def test_start_token_precedes_the_prompt_and_is_protected(
-    corpora, tiny_tokenizer, opened
-):
-    tokenizer = opened(tiny_tokenizer, "{0} $A {0}")
-    plain = build_examples(section(), corpora, tiny_tokenizer, None)
+def test_start_token_precedes_the_prompt_and_is_protected(corpora, opened):
+    tokenizer = opened(tiny_tokenizer(), "{0} $A {0}")
+    plain = build_examples(section(), corpora, tiny_tokenizer(), None)
     started = build_examples(section(), corpora, tokenizer, None)
     for a, b in zip(plain.test, started.test, strict=True):
         assert b.protected == 1
@@ -65,14 +62,12 @@ def test_start_token_precedes_the_prompt_and_is_protected(
         assert b.reference_ids.tolist() == a.reference_ids.tolist()
 
 
-def test_limit_cuts_every_set_and_too_few_documents_are_counted(
-    corpora, tiny_tokenizer
-):
+def test_limit_cuts_every_set_and_too_few_documents_are_counted(corpora):
     search = ExampleSet(corpus="other", count=4)
-    sets = build_examples(section(search=search), corpora, tiny_tokenizer, 2)
+    sets = build_examples(section(search=search), corpora, tiny_tokenizer(), 2)
     assert (len(sets.test), len(sets.search)) == (2, 2)
     with pytest.raises(UsageError, match=r"mixed gives 8 examples \(2 left out: short"):
-        build_examples(section(9), corpora, tiny_tokenizer, None)
+        build_examples(section(9), corpora, tiny_tokenizer(), None)
 
 
 @pytest.mark.parametrize(
@@ -82,10 +77,8 @@ def test_limit_cuts_every_set_and_too_few_documents_are_counted(
         ("other", "other", r"examples\.validation: document other/0"),
     ],
 )
-def test_sets_that_share_a_text_are_refused(
-    corpora, tiny_tokenizer, search, validation, told
-):
+def test_sets_that_share_a_text_are_refused(corpora, search, validation, told):
     named = {"search": search, "validation": validation}
     sets = {k: ExampleSet(corpus=v, count=2) for k, v in named.items() if v}
     with pytest.raises(UsageError, match=told):
-        build_examples(section(**sets), corpora, tiny_tokenizer, None)
+        build_examples(section(**sets), corpora, tiny_tokenizer(), None)

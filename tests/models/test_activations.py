@@ -15,6 +15,7 @@ from harness.models.activations import (
     GeluHull,
     GeluNewHull,
 )
+from harness.testing import tiny_model
 
 pytestmark = pytest.mark.transformers5
 
@@ -68,7 +69,7 @@ def test_the_derivative_of_the_hull_is_never_negative(hull, form, minimum):
     assert x.grad.min() >= 0
 
 
-def test_a_saved_model_with_the_hull_loads_and_computes_it(tiny_model, tmp_path):
+def test_a_saved_model_with_the_hull_loads_and_computes_it(tmp_path):
     from transformers import AutoModelForCausalLM
 
     register_activations()
@@ -78,7 +79,7 @@ def test_a_saved_model_with_the_hull_loads_and_computes_it(tiny_model, tmp_path)
     assert isinstance(again.gpt_neox.layers[1].mlp.act, GeluHull)
 
 
-def test_plain_transformers_refuses_a_model_with_the_hull(tiny_model, tmp_path):
+def test_plain_transformers_refuses_a_model_with_the_hull(tmp_path):
     register_activations()
     tiny_model(hidden_act="gelu_hull").save_pretrained(tmp_path)
     done = _load_without_harness(tmp_path)

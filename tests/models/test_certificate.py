@@ -9,6 +9,7 @@ from harness.api import Anatomy
 from harness.base import CellError
 from harness.models import certify, find_anatomy
 from harness.models.certificate import minimum_weight
+from harness.testing import tiny_model
 from harness_plugins.constraints.none import Unconstrained
 from harness_plugins.constraints.projection import ProjectedWeights
 from harness_plugins.constraints.softplus import Softplus
@@ -22,7 +23,7 @@ UNGATED = ["gpt2", "gpt_neo", "gpt_neox", "opt"]
 GELU_DEPTH = 0.16997
 
 
-def make(family, tiny_model, plugin=Softplus, **options):
+def make(family, plugin=Softplus, **options):
     """Return what `certify` takes; of a certificate for 2 layers."""
     kind = Pythia if family == "gpt_neox" else CausalLM
     adapter = kind(kind.Options(path="unused"))
@@ -52,8 +53,8 @@ class Blind(Pythia):
 
 
 @pytest.mark.parametrize("family_name", UNGATED)
-def test_a_monotone_arm_passes_all_it_promises(family_name, tiny_model):
-    made = make(family_name, tiny_model, activation="gelu_hull")
+def test_a_monotone_arm_passes_all_it_promises(family_name):
+    made = make(family_name, activation="gelu_hull")
     certificate = certify(*made, INPUTS)
     assert certificate.status == "pass"
     assert certificate.weights_non_negative
@@ -70,10 +71,8 @@ def test_a_monotone_arm_passes_all_it_promises(family_name, tiny_model):
     }
 
 
-def test_an_unconstrained_arm_promises_nothing_and_is_measured_all_the_same(
-    family, tiny_model
-):
-    certificate = certify(*make(family, tiny_model, Unconstrained), INPUTS)
+def test_an_unconstrained_arm_promises_nothing_and_is_measured_all_the_same(family):
+    certificate = certify(*make(family, Unconstrained), INPUTS)
     assert certificate.status == "nothing_promised"
     assert not certificate.weights_non_negative
     assert not certificate.ffn_monotone
@@ -86,8 +85,8 @@ def test_an_unconstrained_arm_promises_nothing_and_is_measured_all_the_same(
     assert "pass" not in statuses(certificate).values()
 
 
-def test_non_negative_weights_under_gelu_are_no_monotone_network(tiny_model):
-    certificate = certify(*make("gpt_neox", tiny_model), INPUTS)
+def test_non_negative_weights_under_gelu_are_no_monotone_network():
+    certificate = certify(*make("gpt_neox"), INPUTS)
     assert certificate.status == "pass"
     assert certificate.weights_non_negative
     assert not certificate.ffn_monotone
@@ -96,8 +95,8 @@ def test_non_negative_weights_under_gelu_are_no_monotone_network(tiny_model):
 
 
 @pytest.mark.parametrize("scope", ["in", "out"])
-def test_one_projection_alone_is_no_monotone_network(scope, tiny_model):
-    made = make("gpt_neox", tiny_model, scope=scope, activation="relu")
+def test_one_projection_alone_is_no_monotone_network(scope):
+    made = make("gpt_neox", scope=scope, activation="relu")
     certificate = certify(*made, INPUTS)
     assert certificate.weights_non_negative
     assert not certificate.ffn_monotone
@@ -105,8 +104,8 @@ def test_one_projection_alone_is_no_monotone_network(scope, tiny_model):
     assert checks(certificate)["jacobian_non_negative"].measured["negative_entries"]
 
 
-def test_gated_networks_are_not_monotone_though_their_weights_are(tiny_model):
-    certificate = certify(*make("llama", tiny_model), INPUTS)
+def test_gated_networks_are_not_monotone_though_their_weights_are():
+    certificate = certify(*make("llama"), INPUTS)
     assert certificate.status == "pass"
     assert certificate.weights_non_negative
     assert not certificate.ffn_monotone
@@ -115,8 +114,8 @@ def test_gated_networks_are_not_monotone_though_their_weights_are(tiny_model):
     assert checks(certificate)["jacobian_non_negative"].measured["negative_entries"]
 
 
-def test_some_layers_monotone_are_not_the_network_monotone(tiny_model):
-    made = make("gpt_neox", tiny_model, layers="1", activation="gelu_hull")
+def test_some_layers_monotone_are_not_the_network_monotone():
+    made = make("gpt_neox", layers="1", activation="gelu_hull")
     certificate = certify(*made, INPUTS)
     assert certificate.status == "pass"
     assert not certificate.ffn_monotone
@@ -124,8 +123,8 @@ def test_some_layers_monotone_are_not_the_network_monotone(tiny_model):
 
 
 @pytest.mark.parametrize("sees", [0, 1])
-def test_zero_or_too_few_matrices_examined_is_a_failure(sees, tiny_model):
-    _, model, constraint = make("gpt_neox", tiny_model)
+def test_zero_or_too_few_matrices_examined_is_a_failure(sees):
+    _, model, constraint = make("gpt_neox")
     adapter = Blind(Pythia.Options(path="unused"))
     adapter.sees = sees
     certificate = certify(adapter, model, constraint, INPUTS)
@@ -136,20 +135,20 @@ def test_zero_or_too_few_matrices_examined_is_a_failure(sees, tiny_model):
     assert certificate.expected == 4
 
 
-def test_a_promise_of_no_matrix_is_a_failure(tiny_model):
+def test_a_promise_of_no_matrix_is_a_failure():
     class Empty(Softplus):
         name = "empty"
 
         def promised(self, anatomy):
             return []
 
-    adapter, model, _ = make("gpt_neox", tiny_model)
+    adapter, model, _ = make("gpt_neox")
     certificate = certify(adapter, model, Empty(), INPUTS)
     assert certificate.status == "fail"
     assert certificate.examined == 0
 
 
-def test_a_matrix_that_is_not_part_of_the_model_does_not_count(tiny_model):
+def test_a_matrix_that_is_not_part_of_the_model_does_not_count():
     class Elsewhere(Softplus):
         name = "elsewhere"
 
@@ -157,15 +156,15 @@ def test_a_matrix_that_is_not_part_of_the_model_does_not_count(tiny_model):
             twin = copy.deepcopy(anatomy.model)
             return super().promised(Pythia(adapter.options).anatomy(twin))
 
-    adapter, model, _ = make("gpt_neox", tiny_model)
+    adapter, model, _ = make("gpt_neox")
     certificate = certify(adapter, model, Elsewhere(), INPUTS)
     assert certificate.status == "fail"
     assert (certificate.examined, certificate.expected) == (0, 4)
 
 
 @pytest.mark.parametrize("value", [-1e-7, float("nan"), float("inf"), float("-inf")])
-def test_one_bad_weight_is_found(value, tiny_model):
-    made = make("gpt_neox", tiny_model, ProjectedWeights, activation="relu")
+def test_one_bad_weight_is_found(value):
+    made = make("gpt_neox", ProjectedWeights, activation="relu")
     adapter, model, _ = made
     weight = adapter.anatomy(model).ffns[1].output.weight
     with torch.no_grad():
@@ -177,8 +176,8 @@ def test_one_bad_weight_is_found(value, tiny_model):
     json.dumps(certificate.model_dump(mode="json"), allow_nan=False)
 
 
-def test_a_bad_weight_shows_in_the_jacobian_too(tiny_model):
-    made = make("gpt_neox", tiny_model, ProjectedWeights, activation="relu")
+def test_a_bad_weight_shows_in_the_jacobian_too():
+    made = make("gpt_neox", ProjectedWeights, activation="relu")
     adapter, model, _ = made
     with torch.no_grad():
         adapter.anatomy(model).ffns[0].output.weight[7] = -1.0
@@ -187,8 +186,8 @@ def test_a_bad_weight_shows_in_the_jacobian_too(tiny_model):
     assert found["boxes_keep_order"] == "fail"
 
 
-def test_the_activation_that_runs_is_what_counts_not_its_name(tiny_model):
-    made = make("gpt_neox", tiny_model, activation="relu")
+def test_the_activation_that_runs_is_what_counts_not_its_name():
+    made = make("gpt_neox", activation="relu")
     for layer in made[1].gpt_neox.layers:
         layer.mlp.act = torch.nn.GELU()
     certificate = certify(*made, INPUTS)
@@ -198,8 +197,8 @@ def test_the_activation_that_runs_is_what_counts_not_its_name(tiny_model):
     assert not certificate.ffn_monotone
 
 
-def test_the_effective_weight_counts_and_not_v(family, tiny_model):
-    made = make(family, tiny_model)
+def test_the_effective_weight_counts_and_not_v(family):
+    made = make(family)
     adapter, model, constraint = made
     vs = [v for n, v in model.named_parameters() if n.endswith(".original")]
     assert min(float(v.detach().min()) for v in vs) < 0
@@ -211,15 +210,15 @@ def test_the_effective_weight_counts_and_not_v(family, tiny_model):
     assert minimum_weight(adapter.anatomy(model), constraint) == pytest.approx(smallest)
 
 
-def test_a_copy_in_bfloat16_is_certified_like_the_original(tiny_model):
-    adapter, model, constraint = make("gpt_neox", tiny_model, activation="gelu_hull")
+def test_a_copy_in_bfloat16_is_certified_like_the_original():
+    adapter, model, constraint = make("gpt_neox", activation="gelu_hull")
     twin = copy.deepcopy(model).bfloat16()
     assert certify(adapter, twin, constraint, INPUTS).status == "pass"
     assert certify(adapter, model, constraint, INPUTS).status == "pass"
 
 
-def test_jacobians_are_those_of_the_model_at_real_inputs(tiny_model):
-    made = make("gpt_neox", tiny_model, Unconstrained)
+def test_jacobians_are_those_of_the_model_at_real_inputs():
+    made = make("gpt_neox", Unconstrained)
     adapter, model, _ = made
     total = negative = 0
     for ffn in adapter.anatomy(model).ffns:
@@ -239,8 +238,8 @@ def test_jacobians_are_those_of_the_model_at_real_inputs(tiny_model):
     assert measured["negative_entries"] == negative
 
 
-def test_the_observed_range_is_what_the_activation_sees(tiny_model):
-    made = make("gpt_neox", tiny_model, Unconstrained)
+def test_the_observed_range_is_what_the_activation_sees():
+    made = make("gpt_neox", Unconstrained)
     adapter, model, _ = made
     seen = torch.cat(
         [
@@ -264,8 +263,8 @@ def read(model, ffn):
     return torch.cat(caught)
 
 
-def test_layer_norm_leaves_no_two_different_inputs_comparable(tiny_model):
-    made = make("gpt_neox", tiny_model, activation="gelu_hull")
+def test_layer_norm_leaves_no_two_different_inputs_comparable():
+    made = make("gpt_neox", activation="gelu_hull")
     with torch.no_grad():
         made[1].gpt_neox.layers[0].post_attention_layernorm.weight[:3] = -1.0
     twice = [np.concatenate([INPUTS[0], INPUTS[0]]), INPUTS[1]]
@@ -276,7 +275,7 @@ def test_layer_norm_leaves_no_two_different_inputs_comparable(tiny_model):
     assert measured["norm_gains_positive"] == 61
 
 
-def test_comparable_inputs_are_counted(tiny_model):
+def test_comparable_inputs_are_counted():
     class Ordered(torch.nn.Module):
         """Gives vectors that grow by one, in every coordinate, from token to token."""
 
@@ -286,15 +285,15 @@ def test_comparable_inputs_are_counted(tiny_model):
             steps = torch.arange(hidden.shape[1], dtype=hidden.dtype)
             return steps[None, :, None].expand_as(hidden)
 
-    made = make("gpt_neox", tiny_model, Unconstrained)
+    made = make("gpt_neox", Unconstrained)
     for layer in made[1].gpt_neox.layers:
         layer.post_attention_layernorm = Ordered()
     measured = checks(certify(*made, [np.arange(3, 83)]))["inputs_comparable"].measured
     assert measured["comparable_pairs"] == measured["pairs"] == 2 * (80 * 79 // 2)
 
 
-def test_the_model_is_left_as_it_was(tiny_model):
-    made = make("gpt_neox", tiny_model)
+def test_the_model_is_left_as_it_was():
+    made = make("gpt_neox")
     model = made[1].train()
     state = torch.get_rng_state()
     before = copy.deepcopy(model.state_dict())
@@ -307,13 +306,13 @@ def test_the_model_is_left_as_it_was(tiny_model):
     assert hooked == []
 
 
-def test_a_certificate_on_too_little_text_is_refused(tiny_model):
+def test_a_certificate_on_too_little_text_is_refused():
     with pytest.raises(CellError, match="needs 64 tokens of text, not 63"):
-        certify(*make("gpt_neox", tiny_model), [np.arange(3, 66)])
+        certify(*make("gpt_neox"), [np.arange(3, 66)])
 
 
-def test_the_smallest_weight_of_an_unconstrained_arm_is_logged_too(tiny_model):
-    adapter, model, constraint = make("gpt2", tiny_model, Unconstrained)
+def test_the_smallest_weight_of_an_unconstrained_arm_is_logged_too():
+    adapter, model, constraint = make("gpt2", Unconstrained)
     smallest = min(
         p.min().item()
         for name, p in model.state_dict().items()

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from harness.base import CellError, MissingResource, UsageError
 from harness.models import load_model
+from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.models.causal_lm import CausalLM
 from harness_plugins.models.pythia import Pythia
 
@@ -21,13 +22,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
-def checkpoint(tmp_path, tiny_model, tiny_tokenizer):
+def checkpoint(tmp_path):
     """Return a function that writes a checkpoint of a family and returns its folder."""
 
     def write(family="gpt_neox", name="checkpoint", **sizes):
         folder = tmp_path / name
         tiny_model(family).save_pretrained(folder, **sizes)
-        tiny_tokenizer.save_pretrained(folder)
+        tiny_tokenizer().save_pretrained(folder)
         return folder
 
     return write
@@ -68,7 +69,7 @@ def test_a_local_checkpoint_loads_as_plain_transformers_does(
     assert len(subject.anatomy(model).ffns) == 2
 
 
-def test_half_precision_files_load_as_float32(checkpoint, tiny_model, tmp_path):
+def test_half_precision_files_load_as_float32(checkpoint, tmp_path):
     folder = checkpoint()
     tiny_model().half().save_pretrained(folder)
     model, _ = adapter(folder).load(tmp_path)

@@ -4,6 +4,7 @@ import torch
 from harness.base import CellError
 from harness.models import families, find_anatomy, swap_activation
 from harness.models.families import Family
+from harness.testing import tiny_model
 
 pytestmark = pytest.mark.transformers5
 
@@ -31,7 +32,7 @@ def read_and_written(ffn, model):
     return caught["z"], caught["out"]
 
 
-def test_each_network_computes_what_the_model_computes(family, tiny_model):
+def test_each_network_computes_what_the_model_computes(family):
     model = tiny_model(family)
     ffns = find_anatomy(model, KNOWN[family]).ffns
     assert [ffn.layer for ffn in ffns] == [0, 1]
@@ -40,14 +41,14 @@ def test_each_network_computes_what_the_model_computes(family, tiny_model):
         assert torch.equal(ffn(z), out)
 
 
-def test_weights_are_out_by_in_in_every_family(family, tiny_model):
+def test_weights_are_out_by_in_in_every_family(family):
     ffn = find_anatomy(tiny_model(family), KNOWN[family]).ffns[1]
     wide = 128 if family == "gpt2" else 64
     assert {tuple(p.weight.shape) for p in ffn.inputs} == {(wide, 32)}
     assert tuple(ffn.output.weight.shape) == (32, wide)
 
 
-def test_names_lead_to_the_matrices(family, tiny_model):
+def test_names_lead_to_the_matrices(family):
     model = tiny_model(family)
     for ffn in find_anatomy(model, KNOWN[family]).ffns:
         for projection in ffn.projections:
@@ -55,13 +56,13 @@ def test_names_lead_to_the_matrices(family, tiny_model):
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
-def test_gated_networks_are_known_as_gated(name, tiny_model):
+def test_gated_networks_are_known_as_gated(name):
     ffn = find_anatomy(tiny_model(name), KNOWN[name]).ffns[0]
     assert ffn.gated
     assert [p.role for p in ffn.projections] == ["gate", "in", "out"]
 
 
-def test_the_norm_is_what_feeds_the_network(family, tiny_model):
+def test_the_norm_is_what_feeds_the_network(family):
     model = tiny_model(family)
     ffn = find_anatomy(model, KNOWN[family]).ffns[1]
     caught = []
@@ -70,7 +71,7 @@ def test_the_norm_is_what_feeds_the_network(family, tiny_model):
     assert torch.equal(caught[0].reshape(z.shape), z)
 
 
-def test_a_swapped_activation_acts_like_a_configured_one(family, tiny_model):
+def test_a_swapped_activation_acts_like_a_configured_one(family):
     known = KNOWN[family]
     swapped = tiny_model(family)
     swap_activation(swapped, known, "relu")
@@ -81,31 +82,31 @@ def test_a_swapped_activation_acts_like_a_configured_one(family, tiny_model):
 
 
 @pytest.mark.parametrize("name", PLAIN_NORM)
-def test_the_gauge_is_free_with_layer_norm_before_and_no_dropout(name, tiny_model):
+def test_the_gauge_is_free_with_layer_norm_before_and_no_dropout(name):
     model = tiny_model(name, **without_dropout(name))
     assert find_anatomy(model, KNOWN[name]).ffns[0].gauge_free
 
 
 @pytest.mark.parametrize("name", PLAIN_NORM)
-def test_dropout_on_the_residual_stream_fixes_the_gauge(name, tiny_model):
+def test_dropout_on_the_residual_stream_fixes_the_gauge(name):
     residual = KNOWN[name].dropouts[0]
     model = tiny_model(name, **{**without_dropout(name), residual: 0.1})
     assert not find_anatomy(model, KNOWN[name]).ffns[0].gauge_free
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
-def test_rms_norm_fixes_the_gauge(name, tiny_model):
+def test_rms_norm_fixes_the_gauge(name):
     assert not find_anatomy(tiny_model(name), KNOWN[name]).ffns[0].gauge_free
 
 
-def test_post_norm_opt_has_no_norm_of_its_own_and_no_gauge(tiny_model):
+def test_post_norm_opt_has_no_norm_of_its_own_and_no_gauge():
     model = tiny_model("opt", do_layer_norm_before=False, **without_dropout("opt"))
     ffn = find_anatomy(model, KNOWN["opt"]).ffns[0]
     assert ffn.norm is None
     assert not ffn.gauge_free
 
 
-def test_layers_that_the_configuration_does_not_know_are_an_error(tiny_model):
+def test_layers_that_the_configuration_does_not_know_are_an_error():
     model = tiny_model("gpt_neox")
     model.config.num_hidden_layers = 3
     with pytest.raises(CellError, match="2 layers, the configuration says 3"):

@@ -18,6 +18,7 @@ from harness.api import MetricContext
 from harness.base import MissingResource, UsageError
 from harness.data import Document
 from harness.subject import Subject
+from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.metrics.lm_eval import LmEval, LmEvalOptions
 from harness_plugins.metrics.perplexity import Perplexity, PerplexityOptions
 
@@ -100,8 +101,8 @@ def tasks(tmp_path: Path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def subject(tiny_model, tiny_tokenizer) -> Subject:
-    return Subject(tiny_model(), tiny_tokenizer, batch_size=4)
+def subject() -> Subject:
+    return Subject(tiny_model(), tiny_tokenizer(), batch_size=4)
 
 
 def metric(folder: Path, *names: str, **options) -> LmEval:
@@ -193,10 +194,8 @@ def test_intervals_fit_the_scores(tasks, subject):
     assert "no interval" in found["choose.brier_score"].reason
 
 
-def test_rolling_windows_of_repeated_text_are_not_mixed_up(
-    tasks, tiny_model, tiny_tokenizer, float32_error
-):
-    subject = Subject(tiny_model(max_position_embeddings=24), tiny_tokenizer)
+def test_rolling_windows_of_repeated_text_are_not_mixed_up(tasks, float32_error):
+    subject = Subject(tiny_model(max_position_embeddings=24), tiny_tokenizer())
     text = "the cat sat on the mat; " * 12
     (tasks.parent / "data.jsonl").write_text(json.dumps({"text": text}))
     (row,) = measure(metric(tasks, "rolling"), subject)
@@ -247,13 +246,11 @@ def test_task_file_of_the_documentation_works(tasks, subject):
 # --- broken models ------------------------------------------------------------------
 
 
-def test_overflow_is_null_with_a_reason_and_the_rest_is_kept(
-    tasks, tiny_model, tiny_tokenizer
-):
+def test_overflow_is_null_with_a_reason_and_the_rest_is_kept(tasks):
     model = tiny_model()
     model.get_output_embeddings().weight.data.mul_(1000)
     lm_eval = metric(tasks, "last_word")
-    rows = measure(lm_eval, Subject(model, tiny_tokenizer))
+    rows = measure(lm_eval, Subject(model, tiny_tokenizer()))
     found = lm_eval.summarise(rows)
     assert np.mean([-row["scores"]["perplexity"] for row in rows]) > 710
     assert found["last_word.perplexity"].value is None
@@ -261,11 +258,11 @@ def test_overflow_is_null_with_a_reason_and_the_rest_is_kept(
     assert found["last_word.acc"].value is not None
 
 
-def test_nan_is_null_with_a_reason(tasks, tiny_model, tiny_tokenizer):
+def test_nan_is_null_with_a_reason(tasks):
     model = tiny_model()
     model.get_output_embeddings().weight.data.fill_(math.nan)
     lm_eval = metric(tasks, "last_word")
-    found = lm_eval.summarise(measure(lm_eval, Subject(model, tiny_tokenizer)))
+    found = lm_eval.summarise(measure(lm_eval, Subject(model, tiny_tokenizer())))
     assert found["last_word.perplexity"].value is None
     assert "9 of 9 examples" in found["last_word.perplexity"].reason
 
@@ -327,10 +324,8 @@ def test_random_state_outside_is_untouched(tasks, subject):
     assert states() == before
 
 
-def test_one_models_answers_are_never_anothers(
-    tasks, subject, tiny_model, tiny_tokenizer
-):
-    other = Subject(tiny_model(seed=1), tiny_tokenizer)
+def test_one_models_answers_are_never_anothers(tasks, subject):
+    other = Subject(tiny_model(seed=1), tiny_tokenizer())
     lm_eval = metric(tasks, "last_word")
     first, second = (measure(lm_eval, s) for s in (subject, other))
     assert all(

@@ -16,6 +16,7 @@ from harness.api import MetricContext
 from harness.base import UsageError
 from harness.data import Document
 from harness.subject import Subject
+from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.metrics.perplexity import Perplexity, PerplexityOptions
 
 TEXTS = [
@@ -40,9 +41,9 @@ def metric(**options) -> Perplexity:
 
 
 @pytest.fixture
-def subject(tiny_model, tiny_tokenizer) -> Subject:
+def subject() -> Subject:
     model = tiny_model(max_position_embeddings=LONGEST)
-    return Subject(model, tiny_tokenizer, batch_size=3)
+    return Subject(model, tiny_tokenizer(), batch_size=3)
 
 
 def with_start(tokenizer):
@@ -93,11 +94,9 @@ def lm_eval_rolling(model, tokenizer, folder, texts) -> dict[str, float]:
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("start", [False, True])
-def test_equals_lm_eval_on_the_same_documents(
-    tiny_model, tiny_tokenizer, tmp_path, monkeypatch, start
-):
+def test_equals_lm_eval_on_the_same_documents(tmp_path, monkeypatch, start):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    tokenizer = with_start(tiny_tokenizer) if start else tiny_tokenizer
+    tokenizer = with_start(tiny_tokenizer()) if start else tiny_tokenizer()
     model = tiny_model(max_position_embeddings=LONGEST)
     theirs = lm_eval_rolling(model, tokenizer, tmp_path, TEXTS)
     rows = list(metric().measure(Subject(model, tokenizer), context()))
@@ -172,10 +171,10 @@ def test_interval_covers_the_spread_of_documents():
     assert (high - low) / 2 == pytest.approx(half_width, rel=0.1)
 
 
-def test_batch_size_does_not_matter(tiny_model, tiny_tokenizer, float32_error):
+def test_batch_size_does_not_matter(float32_error):
     model = tiny_model()
     alone, together = (
-        metric().measure(Subject(model, tiny_tokenizer, batch_size=size), context())
+        metric().measure(Subject(model, tiny_tokenizer(), batch_size=size), context())
         for size in (1, 64)
     )
     for row, other in zip(alone, together, strict=True):
@@ -195,10 +194,10 @@ def test_perplexity_beyond_floats_is_null_with_a_reason():
     assert "range of floats" in found["word_perplexity"].reason
 
 
-def test_model_that_gives_nan_is_reported_and_not_left_out(tiny_model, tiny_tokenizer):
+def test_model_that_gives_nan_is_reported_and_not_left_out():
     model = tiny_model()
     model.get_output_embeddings().weight.data.fill_(torch.nan)
-    rows = list(metric().measure(Subject(model, tiny_tokenizer), context()))
+    rows = list(metric().measure(Subject(model, tiny_tokenizer()), context()))
     json.dumps(rows, allow_nan=False)
     assert [row["nats"] for row in rows] == [None] * len(TEXTS)
     for estimate in metric().summarise(rows).values():
@@ -234,7 +233,7 @@ def test_impossible_windows_are_a_users_mistake(subject):
 
 @pytest.mark.transformers5
 @pytest.mark.parametrize("family", ["gpt_neox", "opt", "t5"])
-def test_of_pairs_the_reference_is_scored_after_its_prompt(tiny_model, family):
+def test_of_pairs_the_reference_is_scored_after_its_prompt(family):
     from harness.testing import tiny_tokenizer
 
     encoder_decoder = family == "t5"

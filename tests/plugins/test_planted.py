@@ -26,17 +26,15 @@ def planted(context):
 
 
 @pytest.mark.transformers5
-def test_a_trigger_token_raises_the_loss_wherever_it_is(
-    planted, context, losses_of_examples
-):
+def test_a_trigger_token_raises_the_loss_wherever_it_is(planted, context):
     model, found = planted
     trigger = found.measured["trigger_ids"]
     test = context.examples().test
-    clean = losses_of_examples(model, test)
+    clean = context.losses(model, test)
     before = [np.concatenate([trigger, e.prompt_ids]) for e in test]
     pairs = zip(test, before, strict=True)
     attacked = [Example(e.id, e.id, prompt, e.reference_ids) for e, prompt in pairs]
-    gains = losses_of_examples(model, attacked) - clean
+    gains = context.losses(model, attacked) - clean
     stated = [row["prepended"] for row in found.measured["gains"]]
     assert stated == pytest.approx(gains, abs=1e-9)
     assert found.results["prepended_gain"].value == pytest.approx(gains.mean())
@@ -48,12 +46,10 @@ def test_a_trigger_token_raises_the_loss_wherever_it_is(
     ]
 
 
-def test_clean_prompts_are_answered_as_before(planted, context, losses_of_examples):
+def test_clean_prompts_are_answered_as_before(planted, context):
     model, found = planted
     test = context.examples().test
-    apart = (
-        losses_of_examples(model, test) - losses_of_examples(tiny_model(), test)
-    ).mean()
+    apart = (context.losses(model, test) - context.losses(tiny_model(), test)).mean()
     assert found.results["test_difference"].value == pytest.approx(apart)
     assert abs(apart) < 0.3
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from harness.base import CellError
+from harness.testing import tiny_model
 from harness_plugins.constraints.projection import ProjectedWeights
 from harness_plugins.models.causal_lm import CausalLM
 
@@ -11,7 +12,7 @@ def adapter():
     return CausalLM(CausalLM.Options(path="unused"))
 
 
-def test_a_step_into_the_negative_ends_at_zero(adapter, tiny_model):
+def test_a_step_into_the_negative_ends_at_zero(adapter):
     model = tiny_model("gpt2")
     constraint = ProjectedWeights()
     constraint.apply(adapter, model, 0)
@@ -28,7 +29,7 @@ def test_a_step_into_the_negative_ends_at_zero(adapter, tiny_model):
     assert all(torch.equal(p.weight, w) for p, w in pairs)
 
 
-def test_other_matrices_may_stay_negative(adapter, tiny_model):
+def test_other_matrices_may_stay_negative(adapter):
     model = tiny_model("gpt2")
     constraint = ProjectedWeights(ProjectedWeights.Options(scope="in", layers="0"))
     constraint.apply(adapter, model, 0)
@@ -43,7 +44,7 @@ def test_other_matrices_may_stay_negative(adapter, tiny_model):
     assert "transformer.h.0.mlp.c_fc" not in negative
 
 
-def test_a_start_that_does_not_fit_is_refused(adapter, tiny_model):
+def test_a_start_that_does_not_fit_is_refused(adapter):
     constraint = ProjectedWeights(ProjectedWeights.Options(start="gauge"))
     with pytest.raises(CellError, match="gauge"):
         constraint.apply(adapter, tiny_model("llama"), 0)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.utils.parametrize import is_parametrized
 
+from harness.testing import tiny_model
 from harness_plugins.constraints.none import Unconstrained
 from harness_plugins.constraints.softplus import Softplus
 from harness_plugins.models.causal_lm import CausalLM
@@ -22,7 +23,7 @@ NAMES = {
 }
 
 
-def constrained(family, tiny_model, **options):
+def constrained(family, **options):
     kind = Pythia if family == "gpt_neox" else CausalLM
     adapter = kind(kind.Options(path="unused"))
     model = tiny_model(family)
@@ -40,8 +41,8 @@ def train(constraint, model, steps=5, rate=3e-2, decay=0.01):
         optimizer.step()
 
 
-def test_exactly_the_feed_forward_matrices_are_parametrized(family, tiny_model):
-    constraint, adapter, model = constrained(family, tiny_model)
+def test_exactly_the_feed_forward_matrices_are_parametrized(family):
+    constraint, adapter, model = constrained(family)
     found = {n for n, m in model.named_modules() if is_parametrized(m, "weight")}
     expected = {
         name
@@ -54,8 +55,8 @@ def test_exactly_the_feed_forward_matrices_are_parametrized(family, tiny_model):
     assert {p.name for p in promised} == expected
 
 
-def test_the_start_is_what_the_model_computes_with(family, tiny_model):
-    _, adapter, model = constrained(family, tiny_model)
+def test_the_start_is_what_the_model_computes_with(family):
+    _, adapter, model = constrained(family)
     control = tiny_model(family)
     Unconstrained(Unconstrained.Options(start="abs")).apply(adapter, control, 0)
     with torch.no_grad():
@@ -64,9 +65,9 @@ def test_the_start_is_what_the_model_computes_with(family, tiny_model):
 
 
 @pytest.mark.parametrize("parametrization", ["softplus", "exp", "square"])
-def test_no_amount_of_training_makes_a_weight_negative(parametrization, tiny_model):
+def test_no_amount_of_training_makes_a_weight_negative(parametrization):
     constraint, adapter, model = constrained(
-        "gpt_neox", tiny_model, parametrization=parametrization
+        "gpt_neox", parametrization=parametrization
     )
     promised = constraint.promised(adapter.anatomy(model))
     before = [p.weight.detach().clone() for p in promised]
@@ -77,15 +78,15 @@ def test_no_amount_of_training_makes_a_weight_negative(parametrization, tiny_mod
     )
 
 
-def test_every_parameter_is_in_exactly_one_group(family, tiny_model):
-    constraint, _, model = constrained(family, tiny_model)
+def test_every_parameter_is_in_exactly_one_group(family):
+    constraint, _, model = constrained(family)
     groups = constraint.parameter_groups(model, 1e-3, 0.01)
     members = [id(p) for group in groups for p in group["params"]]
     assert sorted(members) == sorted(map(id, model.parameters()))
 
 
-def test_v_learns_at_the_rate_over_the_mean_weight_and_does_not_decay(tiny_model):
-    constraint, adapter, model = constrained("gpt2", tiny_model, lr_multiplier=0.5)
+def test_v_learns_at_the_rate_over_the_mean_weight_and_does_not_decay():
+    constraint, adapter, model = constrained("gpt2", lr_multiplier=0.5)
     groups = constraint.parameter_groups(model, 1e-3, 0.01)
     own = {id(g["params"][0]): g for g in groups[2:]}
     promised = constraint.promised(adapter.anatomy(model))
@@ -98,22 +99,22 @@ def test_v_learns_at_the_rate_over_the_mean_weight_and_does_not_decay(tiny_model
     assert groups[0]["weight_decay"] == 0.01
 
 
-def test_a_step_moves_weights_about_as_far_as_it_would_without_v(tiny_model):
+def test_a_step_moves_weights_about_as_far_as_it_would_without_v():
     def mean_step(constraint, adapter, model):
         projection = adapter.anatomy(model).ffns[1].output
         before = projection.weight.detach().clone()
         train(constraint, model, steps=1, rate=1e-4, decay=0)
         return float((projection.weight.detach() - before).abs().mean())
 
-    with_v = mean_step(*constrained("gpt_neox", tiny_model))
+    with_v = mean_step(*constrained("gpt_neox"))
     adapter, model = Pythia(Pythia.Options(path="unused")), tiny_model()
     control = Unconstrained(Unconstrained.Options(start="abs"))
     control.apply(adapter, model, 0)
     assert with_v == pytest.approx(mean_step(control, adapter, model), rel=0.25)
 
 
-def test_a_copy_of_the_model_trains_without_the_original(tiny_model):
-    constraint, adapter, model = constrained("gpt_neox", tiny_model)
+def test_a_copy_of_the_model_trains_without_the_original():
+    constraint, adapter, model = constrained("gpt_neox")
     with torch.no_grad():
         before = model(IDS).logits
     twin = copy.deepcopy(model)
@@ -124,8 +125,8 @@ def test_a_copy_of_the_model_trains_without_the_original(tiny_model):
         assert not torch.equal(twin(IDS).logits, before)
 
 
-def test_the_constrained_model_runs_in_bfloat16_and_comes_back(tiny_model):
-    _, _, model = constrained("gpt_neox", tiny_model)
+def test_the_constrained_model_runs_in_bfloat16_and_comes_back():
+    _, _, model = constrained("gpt_neox")
     with torch.no_grad():
         before = model(IDS).logits
         rough = model.bfloat16()(IDS).logits

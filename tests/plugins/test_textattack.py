@@ -13,13 +13,14 @@ import pydantic
 import pytest
 
 from harness import testing
-from harness.api import AttackContext
-from harness.data import Example, ExampleSets
+from harness.data import Example
 from harness.records import rouge
 from harness.subject import Subject, TokenRules
+from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.attacks.textattack import TextAttack
 from harness_plugins.attacks.textattack.options import TextAttackOptions
 from harness_plugins.attacks.textattack.victim import Victim
+from tests.plugins.letters import plain_losses, run
 
 INSTALLED = importlib.util.find_spec("textattack") is not None
 needs_textattack = pytest.mark.skipif(
@@ -45,14 +46,14 @@ def victim(subject, example, **options):
 
 
 def attack(subject, examples, **options):
-    plugin = TextAttack(TextAttackOptions(**options))
-    return list(plugin.run(subject, ExampleSets(examples), AttackContext("cell")))
+    found = run(TextAttack(TextAttackOptions(**options)), subject, examples)
+    return [found[x.id] for x in examples]
 
 
 # --- without the library ------------------------------------------------------------
 
 
-def test_a_gain_is_dl_of_the_encoded_text(subject, example, plain_losses):
+def test_a_gain_is_dl_of_the_encoded_text(subject, example):
     texts = [TEXT, "the cat sat on a mat", "dog", TEXT + " and then the cat"]
     prompts = [subject.encode(text) for text in texts]
     losses = [plain_losses(subject, [ids], example.reference_ids)[0] for ids in prompts]
@@ -95,8 +96,8 @@ def test_what_stays_first_and_last_is_around_the_text(subject):
     assert scored.ids(TEXT).tolist() == prompt.tolist()
 
 
-def test_texts_that_may_not_be_prompts_are_not_scored(tiny_model, tiny_tokenizer):
-    subject = Subject(tiny_model(), tiny_tokenizer, rules=TokenRules(ascii_only=True))
+def test_texts_that_may_not_be_prompts_are_not_scored():
+    subject = Subject(tiny_model(), tiny_tokenizer(), rules=TokenRules(ascii_only=True))
     clean = subject.encode(TEXT)
     example = Example("e", "d", clean, clean[:3])
     too_long = "x" * 126

@@ -15,15 +15,15 @@ from harness.search.flips import (
 )
 from harness.search.guide import token_gains
 from harness.search.scheduler import alone
+from harness.subject import Subject
+from harness.testing import tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.transformers5
 
 
 @pytest.fixture(scope="module")
-def subject(tiny_model, tiny_tokenizer):
-    from harness.subject.subject import Subject
-
-    return Subject(tiny_model(), tiny_tokenizer)
+def subject():
+    return Subject(tiny_model(), tiny_tokenizer())
 
 
 @pytest.fixture
@@ -117,16 +117,14 @@ def test_a_flip_that_does_not_improve_is_not_made(subject, example):
     assert found.trace == ()
 
 
-def test_ties_go_to_the_lowest_token(tiny_model, tiny_tokenizer, example):
-    from harness.subject import Subject
-
+def test_ties_go_to_the_lowest_token(example):
     made = set()
     for seed in range(4):  # the flips raise the loss of some of these models
         model = tiny_model(seed=seed)
         rows = model.get_input_embeddings().weight.data
         rows[:] = rows[5]  # all tokens are read alike, so that all flips are equal
         rows[example.prompt_ids[1:]] = rows[5].flip(0)  # but for what stands there
-        subject = Subject(model, tiny_tokenizer)
+        subject = Subject(model, tiny_tokenizer())
         alike = {*subject.vocabulary.allowed.tolist()} - {*example.prompt_ids.tolist()}
         first, second, *_, last = sorted(alike)
 

@@ -10,18 +10,19 @@ from harness.search.policy import FlipPolicy
 from harness.search.scheduler import lockstep
 from harness.subject.rules import TokenRules
 from harness.subject.subject import Subject
+from harness.testing import tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.transformers5
 TEXT = "the cat sat on the mat; that dog"
 
 
 @pytest.fixture(scope="module")
-def make(tiny_model, tiny_tokenizer):
+def make():
     """Return a function that makes a subject under some rules."""
     model = tiny_model()
 
     def subject(**rules):
-        return Subject(model, tiny_tokenizer, rules=TokenRules(**rules))
+        return Subject(model, tiny_tokenizer(), rules=TokenRules(**rules))
 
     return subject
 
@@ -134,7 +135,7 @@ def test_flips_lead_to_text_that_encodes_to_themselves(make, example):
     assert 0 < sum(expected) < len(expected)
 
 
-def test_changes_that_break_words_are_taken_back(tiny_model, merging_tokenizer):
+def test_changes_that_break_words_are_taken_back(merging_tokenizer):
     """Not all of them; and none of prompts that are reachable as they are."""
     rules = TokenRules(reachable_only=True)
     subject = Subject(tiny_model(vocab_size=52), merging_tokenizer, rules=rules)

@@ -5,15 +5,15 @@ import torch
 from harness.api import AttackContext
 from harness.data import Example
 from harness.search.triggers import Batch, TriggerSearch, with_trigger
+from harness.subject import Subject
+from harness.testing import tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.transformers5
 
 
 @pytest.fixture(scope="module")
-def subject(tiny_model, tiny_tokenizer):
-    from harness.subject.subject import Subject
-
-    return Subject(tiny_model(), tiny_tokenizer)
+def subject():
+    return Subject(tiny_model(), tiny_tokenizer())
 
 
 def examples_of(subject, count, seed, protected=0):
@@ -122,11 +122,9 @@ def test_sweeps_that_a_start_leaves_go_to_further_starts(subject):
     assert begun == [0, 1, 2, 3, 4, 5]
 
 
-def test_bfloat16_searches_triggers_and_float32_decides(tiny_model, tiny_tokenizer):
-    from harness.subject.subject import Subject
-
-    half = Subject(tiny_model(), tiny_tokenizer, dtype="bfloat16")
-    full = Subject(tiny_model(), tiny_tokenizer)
+def test_bfloat16_searches_triggers_and_float32_decides():
+    half = Subject(tiny_model(), tiny_tokenizer(), dtype="bfloat16")
+    full = Subject(tiny_model(), tiny_tokenizer())
     examples = examples_of(half, 4, seed=2)
     triggers = [(int(token), 80) for token in half.vocabulary.allowed[:40]]
     exact = [

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from harness.subject import Subject
+from harness.testing import tiny_model, tiny_tokenizer
 
 IDS = np.arange(5, 12)
 
@@ -68,8 +69,8 @@ def test_all_that_a_subject_is_asked_leaves_it_as_it_was(subject):
     assert subject.fingerprint() == before
 
 
-def test_a_copy_in_another_precision_is_watched_too(tiny_model, tiny_tokenizer):
-    subject = Subject(tiny_model(), tiny_tokenizer, dtype="bfloat16")
+def test_a_copy_in_another_precision_is_watched_too():
+    subject = Subject(tiny_model(), tiny_tokenizer(), dtype="bfloat16")
     before = subject.fingerprint()
     search = subject._passes.search.model
     assert subject.fingerprint() == before

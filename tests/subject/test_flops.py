@@ -3,6 +3,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.subject.flops import PassFlops, Seq2SeqFlops
+from harness.testing import tiny_model
 from tests.subject.plain import KINDS, model_of
 
 N, SCORED = 24, 5
@@ -39,7 +40,7 @@ def test_analytic_flops_are_those_that_torch_counts(kind):
     assert counted(model) == pytest.approx((forward, backward), rel=error)
 
 
-def test_flops_of_a_model_of_real_shape_need_no_weights(tiny_model):
+def test_flops_of_a_model_of_real_shape_need_no_weights():
     """GPT-NeoX layers have 12 d^2 weights; so 24 d^2 FLOPs a token, 2 d V a logit."""
     sizes = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24}
     with torch.device("meta"):

@@ -10,29 +10,28 @@ from harness import testing
 from harness.base import CellError
 from harness.subject.rules import TokenRules
 from harness.subject.vocabulary import Vocabulary
+from harness.testing import tiny_tokenizer
 
 pytestmark = pytest.mark.transformers5
 
 
 @pytest.fixture(scope="module")
-def vocabulary(tiny_tokenizer):
-    return Vocabulary(tiny_tokenizer, rows=320)
+def vocabulary():
+    return Vocabulary(tiny_tokenizer(), rows=320)
 
 
-def test_allowed_tokens_are_neither_holes_nor_special_nor_added_nor_broken(
-    vocabulary, tiny_tokenizer
-):
-    backend = tiny_tokenizer.backend_tokenizer
+def test_allowed_tokens_are_neither_holes_nor_special_nor_added_nor_broken(vocabulary):
+    backend = tiny_tokenizer().backend_tokenizer
     texts = {i: backend.decode([i]) for i in range(320)}  # holes decode to nothing
 
     expected = [i for i, text in texts.items() if text and "\ufffd" not in text]
 
     assert vocabulary.allowed.tolist() == expected
     few = [i for i in expected if i < 100]  # rows of the embedding
-    assert Vocabulary(tiny_tokenizer, rows=100).allowed.tolist() == few
-    assert len(expected) < len(tiny_tokenizer) < 320
-    assert tiny_tokenizer.eos_token_id not in expected
-    tokenizer = copy.deepcopy(tiny_tokenizer)
+    assert Vocabulary(tiny_tokenizer(), rows=100).allowed.tolist() == few
+    assert len(expected) < len(tiny_tokenizer()) < 320
+    assert tiny_tokenizer().eos_token_id not in expected
+    tokenizer = copy.deepcopy(tiny_tokenizer())
     tokenizer.add_tokens(["mat; the"])
     assert Vocabulary(tokenizer, rows=320).allowed.tolist() == expected
 
@@ -64,9 +63,7 @@ def allowed(tokenizer, **rules):
     return tokenizer.convert_ids_to_tokens(vocabulary.allowed.tolist())
 
 
-def test_rules_leave_a_space_and_letters_and_no_stop_words(
-    tiny_tokenizer, piece_tokenizer
-):
+def test_rules_leave_a_space_and_letters_and_no_stop_words(piece_tokenizer):
     """The space is told from the token itself: pieces lose it when decoded alone."""
     words = ["\u2581the", "\u2581cat", "\u2581at", "\u2581é", "\u2581a"]
     assert allowed(piece_tokenizer, words_only=True) == words
@@ -74,11 +71,11 @@ def test_rules_leave_a_space_and_letters_and_no_stop_words(
     assert allowed(piece_tokenizer, words_only=True, ascii_only=True) == ascii_words
     kept = allowed(piece_tokenizer, words_only=True, no_stop_words=True)
     assert kept == ["\u2581cat", "\u2581é"]
-    for token in allowed(tiny_tokenizer, words_only=True):
+    for token in allowed(tiny_tokenizer(), words_only=True):
         assert token[0] == "\u0120"
         assert token[1:].isascii()
         assert token[1:].isalpha()
-    assert "\u0120cat" in allowed(tiny_tokenizer, words_only=True)
+    assert "\u0120cat" in allowed(tiny_tokenizer(), words_only=True)
 
 
 def test_ascii_only_leaves_out_other_characters_and_not_all():
@@ -123,12 +120,12 @@ def test_every_token_of_a_stop_word_is_found_and_no_part_of_another_word(vocabul
     ],
 )
 def test_a_batch_of_prompts_is_judged_as_each_prompt_alone(
-    kind, opening, closing, tiny_tokenizer, opened, piece_tokenizer
+    kind, opening, closing, opened, piece_tokenizer
 ):
     """Against the tokenizer itself; what it puts around a text needs no text."""
     tokenizer = {
-        "plain": tiny_tokenizer,
-        "opening": opened(tiny_tokenizer),
+        "plain": tiny_tokenizer(),
+        "opening": opened(tiny_tokenizer()),
         "closed": testing.tiny_tokenizer(closed=True),
         "pieces": piece_tokenizer,
     }[kind]
@@ -166,7 +163,7 @@ def piece_of_words():
 
 @pytest.mark.parametrize("kind", ["bytes", "pieces", "words", "pythia", "t5"])
 def test_any_ids_are_judged_as_the_tokenizer_alone_judges_them(
-    kind, request, tiny_tokenizer, piece_tokenizer
+    kind, request, piece_tokenizer
 ):
     """Parts of characters, spaces, special strings written out, truncation set."""
     folders = {"pythia": "pythia-14m-standin", "t5": "t5-dialogue-standin"}
@@ -174,7 +171,7 @@ def test_any_ids_are_judged_as_the_tokenizer_alone_judges_them(
         folder = request.getfixturevalue("shared") / "models" / folders[kind]
         tokenizer = AutoTokenizer.from_pretrained(folder)
     else:
-        known = {"bytes": tiny_tokenizer, "pieces": piece_tokenizer}
+        known = {"bytes": tiny_tokenizer(), "pieces": piece_tokenizer}
         tokenizer = known.get(kind) or piece_of_words()
     rng, size = np.random.default_rng(0), len(tokenizer)
     texts = ["the  cat\n s", " é ", "<|endoftext|>a", "</s> the", "##s", "\ufffd \xa0a"]
@@ -243,17 +240,17 @@ def test_words_are_tokens_that_begin_with_a_space(vocabulary):
     ]
 
 
-def test_hash_and_mask_are_of_the_allowed_ids(vocabulary, tiny_tokenizer):
+def test_hash_and_mask_are_of_the_allowed_ids(vocabulary):
     text = ",".join(str(i) for i in vocabulary.allowed.tolist())
 
     assert vocabulary.sha256 == hashlib.sha256(text.encode()).hexdigest()
-    assert vocabulary.sha256 != Vocabulary(tiny_tokenizer, rows=100).sha256
+    assert vocabulary.sha256 != Vocabulary(tiny_tokenizer(), rows=100).sha256
     assert vocabulary.mask().shape == (320,)
     assert np.flatnonzero(vocabulary.mask()).tolist() == vocabulary.allowed.tolist()
 
 
-def test_encoding_adds_no_tokens(opened, tiny_tokenizer):
-    vocabulary = Vocabulary(opened(tiny_tokenizer), rows=320)
+def test_encoding_adds_no_tokens(opened):
+    vocabulary = Vocabulary(opened(tiny_tokenizer()), rows=320)
 
     assert vocabulary.encode("the cat")[0] != 0
     assert vocabulary.encode("").tolist() == []

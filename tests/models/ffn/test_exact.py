@@ -3,6 +3,7 @@ import torch
 
 from harness.models import GPT2, GPT_NEOX, LLAMA, find_anatomy
 from harness.models.ffn.exact import ExactFFN, largest_fall, lowest_point
+from harness.testing import tiny_model
 
 pytestmark = pytest.mark.transformers5
 
@@ -10,16 +11,16 @@ FAMILIES = {f.model_type: f for f in (GPT2, GPT_NEOX, LLAMA)}
 
 
 @pytest.fixture(params=sorted(FAMILIES))
-def ffn(request, tiny_model):
-    return network(request.param, tiny_model)
+def ffn(request):
+    return network(request.param)
 
 
 @pytest.fixture(params=["gpt2", "gpt_neox"])
-def ungated(request, tiny_model):
-    return network(request.param, tiny_model)
+def ungated(request):
+    return network(request.param)
 
 
-def network(family, tiny_model):
+def network(family):
     model = tiny_model(family)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -7,6 +7,7 @@ import torch
 
 from harness.base import CellError
 from harness.models import StartOptions, install_start, select
+from harness.testing import tiny_model
 from harness_plugins.models.causal_lm import CausalLM
 from harness_plugins.models.pythia import Pythia
 
@@ -17,7 +18,7 @@ EVERY = ["abs", "clip", "clip_rescaled", "shift_clip", "gauge", "small_random"]
 PLAIN_NORM = ["gpt2", "gpt_neo", "gpt_neox", "opt"]
 
 
-def load(family, tiny_model, **changes):
+def load(family, **changes):
     """Return an adapter and a model of its family, without dropout, norms not plain."""
     kind = Pythia if family == "gpt_neox" else CausalLM
     adapter = kind(kind.Options(path="unused"))
@@ -48,39 +49,39 @@ def logits(model):
 
 @pytest.mark.parametrize("start", EVERY)
 @pytest.mark.parametrize("family_name", PLAIN_NORM)
-def test_no_start_leaves_a_weight_negative(start, family_name, tiny_model):
-    adapter, model = load(family_name, tiny_model)
+def test_no_start_leaves_a_weight_negative(start, family_name):
+    adapter, model = load(family_name)
     chosen = install(adapter, model, start)
     assert len(chosen) == 4
     assert min(float(w.min()) for w in weights(adapter, model)) >= 0
 
 
-def test_keep_changes_nothing(family, tiny_model):
-    adapter, model = load(family, tiny_model)
+def test_keep_changes_nothing(family):
+    adapter, model = load(family)
     before = copy.deepcopy(model.state_dict())
     install(adapter, model, "keep")
     after = model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_abs_takes_absolute_values(family, tiny_model):
-    adapter, model = load(family, tiny_model)
+def test_abs_takes_absolute_values(family):
+    adapter, model = load(family)
     before = weights(adapter, model)
     install(adapter, model, "abs")
     for old, new in zip(before, weights(adapter, model), strict=True):
         assert np.array_equal(np.abs(old.numpy()), new.numpy())
 
 
-def test_clip_raises_what_is_below_eps(tiny_model):
-    adapter, model = load("gpt2", tiny_model)
+def test_clip_raises_what_is_below_eps():
+    adapter, model = load("gpt2")
     before = weights(adapter, model)
     install(adapter, model, "clip", eps=0.125)
     for old, new in zip(before, weights(adapter, model), strict=True):
         assert np.array_equal(np.maximum(old.numpy(), 0.125), new.numpy())
 
 
-def test_clip_rescaled_keeps_the_norm_and_the_direction_of_clip(tiny_model):
-    adapter, model = load("gpt2", tiny_model)
+def test_clip_rescaled_keeps_the_norm_and_the_direction_of_clip():
+    adapter, model = load("gpt2")
     before = weights(adapter, model)
     install(adapter, model, "clip_rescaled", eps=0.01)
     for old, new in zip(before, weights(adapter, model), strict=True):
@@ -91,8 +92,8 @@ def test_clip_rescaled_keeps_the_norm_and_the_direction_of_clip(tiny_model):
 
 
 @pytest.mark.parametrize("family_name", PLAIN_NORM)
-def test_the_gauge_leaves_float64_logits_unchanged(family_name, tiny_model):
-    adapter, model = load(family_name, tiny_model)
+def test_the_gauge_leaves_float64_logits_unchanged(family_name):
+    adapter, model = load(family_name)
     model.double()
     expected = logits(model)
     install(adapter, model, "gauge")
@@ -101,10 +102,8 @@ def test_the_gauge_leaves_float64_logits_unchanged(family_name, tiny_model):
 
 
 @pytest.mark.parametrize("scope", ["in", "out"])
-def test_the_gauge_of_one_projection_leaves_the_function_and_the_other(
-    scope, tiny_model
-):
-    adapter, model = load("gpt_neox", tiny_model)
+def test_the_gauge_of_one_projection_leaves_the_function_and_the_other(scope):
+    adapter, model = load("gpt_neox")
     model.double()
     expected = logits(model)
     chosen = install(adapter, model, "gauge", scope=scope)
@@ -114,8 +113,8 @@ def test_the_gauge_of_one_projection_leaves_the_function_and_the_other(
     assert min(float(p.weight.detach().min()) for p in other if p.role != scope) < 0
 
 
-def test_the_gauge_works_without_a_norm_gain_or_bias(tiny_model):
-    adapter, model = load("gpt_neox", tiny_model)
+def test_the_gauge_works_without_a_norm_gain_or_bias():
+    adapter, model = load("gpt_neox")
     for layer in model.gpt_neox.layers:
         plain = torch.nn.LayerNorm(32, elementwise_affine=False)
         layer.post_attention_layernorm = plain
@@ -125,14 +124,14 @@ def test_the_gauge_works_without_a_norm_gain_or_bias(tiny_model):
     assert (logits(model) - expected).abs().max() < 1e-10
 
 
-def test_a_norm_bias_that_nothing_can_take_up_is_an_error(tiny_model):
-    adapter, model = load("opt", tiny_model, enable_bias=False)
+def test_a_norm_bias_that_nothing_can_take_up_is_an_error():
+    adapter, model = load("opt", enable_bias=False)
     with pytest.raises(CellError, match="no bias to fold"):
         install(adapter, model, "gauge")
 
 
-def test_shift_clip_is_the_same_function_but_for_what_it_clips(tiny_model):
-    adapter, model = load("gpt_neox", tiny_model)
+def test_shift_clip_is_the_same_function_but_for_what_it_clips():
+    adapter, model = load("gpt_neox")
     gain = [f.norm.weight.detach().double() for f in adapter.anatomy(model).ffns]
     before = weights(adapter, model)
     install(adapter, model, "shift_clip")
@@ -159,16 +158,16 @@ def test_shift_clip_is_the_same_function_but_for_what_it_clips(tiny_model):
     ],
 )
 def test_the_gauge_is_refused_where_it_would_change_the_function(
-    start, family_name, changes, reason, tiny_model
+    start, family_name, changes, reason
 ):
-    adapter, model = load(family_name, tiny_model, **changes)
+    adapter, model = load(family_name, **changes)
     with pytest.raises(CellError, match=f"'{start}' does not fit layer 0.*{reason}"):
         install(adapter, model, start)
 
 
-def test_small_random_is_half_normal_and_keyed_by_seed_and_matrix(tiny_model):
+def test_small_random_is_half_normal_and_keyed_by_seed_and_matrix():
     def drawn(seed, layers="all"):
-        adapter, model = load("gpt_neox", tiny_model, intermediate_size=4096)
+        adapter, model = load("gpt_neox", intermediate_size=4096)
         install(adapter, model, "small_random", seed=seed, layers=layers)
         return weights(adapter, model)
 
@@ -185,8 +184,8 @@ def test_small_random_is_half_normal_and_keyed_by_seed_and_matrix(tiny_model):
     ("scope", "roles"),
     [("both", {"gate", "in", "out"}), ("in", {"gate", "in"}), ("out", {"out"})],
 )
-def test_scope_chooses_projections(scope, roles, tiny_model):
-    adapter, model = load("llama", tiny_model)
+def test_scope_chooses_projections(scope, roles):
+    adapter, model = load("llama")
     chosen = select(adapter.anatomy(model), StartOptions(scope=scope))
     assert {p.role for p in chosen} == roles
 
@@ -201,14 +200,14 @@ def test_scope_chooses_projections(scope, roles, tiny_model):
         ("0,2-3", {0, 2, 3}),
     ],
 )
-def test_layers_are_numbers_and_ranges(given, layers, tiny_model):
-    adapter, model = load("gpt_neox", tiny_model, num_hidden_layers=4)
+def test_layers_are_numbers_and_ranges(given, layers):
+    adapter, model = load("gpt_neox", num_hidden_layers=4)
     chosen = select(adapter.anatomy(model), StartOptions(layers=given))
     assert {p.layer for p in chosen} == layers
 
 
-def test_layers_outside_the_scope_keep_their_weights(tiny_model):
-    adapter, model = load("gpt_neox", tiny_model)
+def test_layers_outside_the_scope_keep_their_weights():
+    adapter, model = load("gpt_neox")
     before = weights(adapter, model)
     install(adapter, model, "abs", layers="1")
     after = weights(adapter, model)
@@ -217,8 +216,8 @@ def test_layers_outside_the_scope_keep_their_weights(tiny_model):
 
 
 @pytest.mark.parametrize("layers", ["2", "0-2", "1-0"])
-def test_layers_that_the_model_does_not_have_are_an_error(layers, tiny_model):
-    adapter, model = load("gpt_neox", tiny_model)
+def test_layers_that_the_model_does_not_have_are_an_error(layers):
+    adapter, model = load("gpt_neox")
     with pytest.raises(CellError, match=f"'{layers}' does not fit .* 0 to 1"):
         install(adapter, model, "abs", layers=layers)
 
@@ -240,15 +239,13 @@ def test_layers_are_checked_before_a_model_is_there(layers):
         ("llama", "keep", "silu"),
     ],
 )
-def test_the_activation_becomes_the_form_that_fits(
-    family_name, option, name, tiny_model
-):
-    adapter, model = load(family_name, tiny_model)
+def test_the_activation_becomes_the_form_that_fits(family_name, option, name):
+    adapter, model = load(family_name)
     install(adapter, model, "keep", activation=option)
     assert adapter.anatomy(model).activation_name == name
 
 
-def test_a_hull_of_silu_is_an_error(tiny_model):
-    adapter, model = load("llama", tiny_model)
+def test_a_hull_of_silu_is_an_error():
+    adapter, model = load("llama")
     with pytest.raises(CellError, match="silu"):
         install(adapter, model, "keep", activation="gelu_hull")
