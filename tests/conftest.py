@@ -42,6 +42,13 @@ class Outcome:
     err: str
 
 
+@pytest.fixture(autouse=True)
+def _replays(request, monkeypatch):
+    """Spare the fresh process at the end of every run, unless a test is about it."""
+    if "replays" not in request.keywords:
+        monkeypatch.setattr("harness.run.suite_run.replay_run", lambda *told: None)
+
+
 @pytest.fixture
 def cli(capsys):
     """Return a function that runs ``harness`` with arguments, in this process."""

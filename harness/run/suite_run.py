@@ -88,8 +88,8 @@ def run_plan(
         (tally.failed if record.error else tally.complete).append(record.id)
         if record.error and fail_fast:
             raise HarnessError(f"{record.id} failed, and --fail-fast is set")
-    if run.suite.diagnostics == "full":
-        replay_run(plan, folder)
+    if run.suite.diagnostics != "none":
+        replay_run(plan, folder, run.device)
     run.hook.suite_finished(
         run_dir=str(folder.root),
         complete=len(tally.complete),

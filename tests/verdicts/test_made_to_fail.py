@@ -15,7 +15,7 @@ from harness.run.surveying import survey
 from harness.verdicts.judging import judge
 from harness.verdicts.results import Results
 
-pytestmark = [pytest.mark.slow, pytest.mark.transformers5]
+pytestmark = [pytest.mark.slow, pytest.mark.transformers5, pytest.mark.replays]
 
 SUITES = Path(__file__).parents[2] / "suites" / "rigour"
 SMALL = [

@@ -9,7 +9,9 @@ know: where it needs those, it says so.
 from __future__ import annotations
 
 import json
+import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ def main() -> None:
     answers: dict[str, Any] = {}
     for job in json.load(sys.stdin):
         try:
-            model, plain = _load(job["model"])
+            model, plain = _load(job["model"], job.get("device", "cpu"))
         except Exception as error:  # noqa: BLE001 - the answer is that it cannot
             failed = {"error": f"cannot be loaded: {error}"}
             answers.update({cell["id"]: failed for cell in job["cells"]})
@@ -29,7 +31,19 @@ def main() -> None:
     print(json.dumps(answers))
 
 
-def _load(folder: str) -> tuple[Any, bool]:
+def _load(folder: str, device: str) -> tuple[Any, bool]:
+    """Return the model on the device, on the CPU where that has no room for it."""
+    import torch
+
+    model, plain = _read(folder)
+    try:
+        return model.to(device), plain
+    except torch.OutOfMemoryError:
+        return model.to("cpu"), plain
+
+
+def _read(folder: str) -> tuple[Any, bool]:
+    """Return the model, and whether plain transformers knows all of it."""
     import torch
     from transformers import (
         AutoConfig,
@@ -52,30 +66,39 @@ def _load(folder: str) -> tuple[Any, bool]:
 
 
 def _replayed(model: Any, plain: bool, cell: dict[str, Any]) -> dict[str, Any]:
+    """Score a few rows of a cell: clean, attacked, and attacked with less budget."""
     lines = Path(cell["samples"]).read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if row["status"] != "error"]
     every = max(1, len(rows) // cell["rows"])
+    chosen = rows[::every][: cell["rows"]]
     apart = [
-        abs(_loss(model, row[f"{kind}_prompt_ids"], row["reference_ids"]) - expected)
-        for row in rows[::every][: cell["rows"]]
-        for kind, expected in (
-            ("clean", row["clean_loss"]),
-            ("adversarial", row["adversarial_loss"]),
-        )
+        abs(_loss(model, prompt, row["reference_ids"]) - expected)
+        for row in chosen
+        for prompt, expected in _scored(row)
     ]
-    return {"passes": len(apart), "largest": max(apart, default=None), "plain": plain}
+    answer = {"rows": len(chosen), "passes": len(apart), "plain": plain}
+    if not all(map(math.isfinite, apart)):
+        return {**answer, "largest": None, "error": "a replayed loss is not finite"}
+    return {**answer, "largest": max(apart, default=None)}
+
+
+def _scored(row: dict[str, Any]) -> Iterator[tuple[list[int], float]]:
+    yield row["clean_prompt_ids"], row["clean_loss"]
+    for attacked in (row, *row.get("checkpoints", ())):
+        if attacked["adversarial_prompt_ids"] is not None:
+            yield attacked["adversarial_prompt_ids"], attacked["adversarial_loss"]
 
 
 def _loss(model: Any, prompt: list[int], reference: list[int]) -> float:
     import torch
 
-    target = torch.tensor(reference)
+    target = torch.tensor(reference, device=model.device)
     with torch.no_grad():
         if model.config.is_encoder_decoder:
-            ids = torch.tensor([prompt])
+            ids = torch.tensor([prompt], device=model.device)
             logits = model(input_ids=ids, labels=target[None]).logits[0]
         else:
-            ids = torch.tensor([prompt + reference])
+            ids = torch.tensor([prompt + reference], device=model.device)
             logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
     return float(torch.nn.functional.cross_entropy(logits, target))
 

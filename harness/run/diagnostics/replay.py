@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.base import write_json
+import filelock
+
+from harness.base import RecordError, write_json
+from harness.records import Record
 from harness.run.diagnostics import plain_replay
 from harness.run.folder import RunFolder
 from harness.suite import Plan
@@ -16,13 +21,68 @@ from harness.suite import Plan
 FILE = "replay.json"
 """In the run folder: what each cell's replay found, under the hash of its samples."""
 ROWS = 4
-"""Of a cell, spread evenly over its examples; each is scored clean and attacked."""
+"""Of a cell, spread evenly over its examples; each is scored clean and attacked, at
+every checkpoint that it has. So a cell costs at most five passes for each of them."""
 TOLERANCE_NATS = 1e-3
 """How far a replayed loss may be from the recorded one, in nats/token."""
 
 
-def replay_run(plan: Plan, folder: RunFolder) -> None:
-    """Replay all complete cells that have not been replayed as they are."""
+@dataclass(frozen=True)
+class Replay:
+    """What a fresh process made of a complete cell's rows."""
+
+    cell: str
+    """The cell's id."""
+    largest: float | None = None
+    """The largest distance from a recorded loss, in nats/token."""
+    fault: str | None = None
+    """Why nothing can be said of the rows as they are: a sentence."""
+    passes: int = 0
+    """How many prompts were scored."""
+    plain: bool = True
+    """Whether plain transformers knows all of the subject."""
+
+
+def replay_run(plan: Plan, folder: RunFolder, device: str = "cpu") -> None:
+    """Replay all complete cells that have not been replayed as they are.
+
+    Where several processes end a run, one does it and the others wait.
+    """
+    locks = folder.root / ".locks"
+    locks.mkdir(exist_ok=True)
+    with filelock.FileLock(locks / f"{FILE}.lock"):
+        _replay(plan, folder, device)
+
+
+def replays(folder: RunFolder, records: Iterable[Record]) -> list[Replay]:
+    """Say of complete cells what their replay found.
+
+    What is missing, was of other samples, or could not be compared has a `fault`.
+    Raises RecordError where the file cannot be read.
+    """
+    known = read(folder)
+    return [_found(record, known.get(record.id)) for record in records]
+
+
+def _found(record: Record, known: dict[str, Any] | None) -> Replay:
+    assert record.samples is not None  # it is complete
+    if known is None:
+        return Replay(record.id, fault="it was not replayed")
+    fault = known.get("error")
+    if known.get("samples_sha256") != record.samples.sha256:
+        fault = "its samples are others than those that were replayed"
+    elif fault is None and known.get("largest") is None:
+        fault = "it has no row to replay"
+    return Replay(
+        record.id,
+        largest=None if fault else known["largest"],
+        fault=fault,
+        passes=known.get("passes", 0),
+        plain=known.get("plain", True),
+    )
+
+
+def _replay(plan: Plan, folder: RunFolder, device: str) -> None:
     known = read(folder)
     jobs: dict[str, dict[str, Any]] = {}
     hashes: dict[str, str] = {}
@@ -36,7 +96,9 @@ def replay_run(plan: Plan, folder: RunFolder) -> None:
             continue
         model = folder.unit_dir("variant", cell.variant.id) / "model"
         samples = folder.unit_dir("cell", cell.id) / state.record.samples.path
-        job = jobs.setdefault(str(model), {"model": str(model), "cells": []})
+        job = jobs.setdefault(
+            str(model), {"model": str(model), "device": device, "cells": []}
+        )
         job["cells"].append({"id": cell.id, "samples": str(samples), "rows": ROWS})
     if jobs:
         for cell_id, answer in _replayed(list(jobs.values())).items():
@@ -49,7 +111,10 @@ def read(folder: RunFolder) -> dict[str, dict[str, Any]]:
     path = folder.root / FILE
     if not path.is_file():
         return {}
-    found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecordError(f"{path} is no JSON: {error}") from error
     return found
 
 

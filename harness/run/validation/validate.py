@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from harness.base import HarnessError, Problem, SuiteError, UsageError
+from harness.base import HarnessError, Problem, RecordError, SuiteError, UsageError
 from harness.records import Record
+from harness.run.diagnostics.replay import FILE, TOLERANCE_NATS, replays
 from harness.run.folder import RunFolder
 from harness.run.surveying import Survey, survey
 from harness.run.validation.cells import CleanRows, compare_budgets, subject_key
@@ -95,6 +96,7 @@ def _check_run(folder: RunFolder) -> list[Problem]:
     problems += compare_budgets(records)
     if planned is not None:
         problems += _completeness_problems(planned)
+        problems += _replay_problems(planned)
     return problems
 
 
@@ -145,3 +147,30 @@ def _completeness_problems(planned: Survey) -> Iterator[Problem]:
             message = f"the {unit.kind} failed: {unit.state.reason}"
             file = planned.folder.record_path(unit.kind, unit.id)
             yield Problem(str(file), ("error",), message)
+
+
+def _replay_problems(planned: Survey) -> Iterator[Problem]:
+    """Find complete cells whose rows a fresh process disputes or has not seen.
+
+    That it could not check them is a warning: verdicts take it into account.
+    """
+    if planned.plan.experiment.suite.diagnostics == "none":
+        return
+    file = str(planned.folder.root / FILE)
+    cells = [
+        unit.state.record
+        for unit in planned.units
+        if unit.state.record is not None
+        and (unit.kind, unit.state.status) == ("cell", "complete")
+    ]
+    try:
+        found = replays(planned.folder, cells)
+    except RecordError as error:
+        yield Problem(file, (), str(error))
+        return
+    for each in found:
+        if each.fault is not None:
+            yield Problem(file, (each.cell,), each.fault, severity="warning")
+        elif each.largest is not None and each.largest > TOLERANCE_NATS:
+            message = f"a replayed loss is {each.largest:.3g} nats/token off the record"
+            yield Problem(file, (each.cell,), message)

@@ -11,7 +11,7 @@ import pytest
 from harness.base import Problem, UsageError, content_hash
 from harness.records import read_samples
 from harness.run import RunFolder, examine_rows, validate
-from tests.run_fixtures import edit, editing
+from tests.run_fixtures import ABSENT, edit, editing, read_all
 
 HOTFLIP, VARIANT = "baseline.s1.hotflip", "baseline.s1-"
 
@@ -311,3 +311,21 @@ def test_what_is_no_run_suite_or_record_is_wrong_usage(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(UsageError, match="neither a suite"):
         validate([tmp_path / "notes.txt"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "told", "code"),
+    [
+        (("largest",), 0.01, "a replayed loss is 0.01 nats/token off the record", 1),
+        (("samples_sha256",), "0" * 64, "its samples are others", 0),
+        ((), ABSENT, "it was not replayed", 0),
+    ],
+)
+def test_what_a_replay_disputes_or_has_not_seen(make_run, keys, value, told, code):
+    run = make_run(seeds=[1])
+    cell = next(x.id for x in read_all(run) if x.kind == "cell")
+    edit(run / "replay.json", cell, *keys, value=value)
+    found = validate([run])
+    (problem,) = found.problems
+    assert told in problem.message
+    assert (problem.key, found.exit_code) == (cell, code)
