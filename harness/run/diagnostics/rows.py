@@ -149,7 +149,7 @@ def _after(row: SampleRow, budget: int) -> float:
 
 
 def _documents(rows: Sequence[SampleRow]) -> list[str]:
-    return [row.document_id for row in rows]
+    return [row.unit for row in rows]
 
 
 def _not_applicable(reason: str, **known: Any) -> Diagnostic:

@@ -22,7 +22,10 @@ N, M = 10, 5
 
 def _example(seed):
     ids = np.random.default_rng(seed).integers(20, 282, size=N + M)
-    return Example(f"test/{seed}", f"{seed}", ids[:N], ids[N:], protected=1)
+    cluster = "c" if seed == 2 else None
+    return Example(
+        f"test/{seed}", f"{seed}", ids[:N], ids[N:], protected=1, cluster=cluster
+    )
 
 
 EXAMPLES = [_example(seed) for seed in range(3)]
@@ -60,7 +63,7 @@ def test_a_plain_subject_passes(family_subject):
         told = [
             (x["example"], x["document"], x["at"]) for x in answer.measured["values"]
         ]
-        assert told == [(e.id, e.document_id, "clean") for e in EXAMPLES]
+        assert told == [(e.id, e.cluster or e.document_id, "clean") for e in EXAMPLES]
 
 
 @pytest.mark.parametrize(
