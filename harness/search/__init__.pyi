@@ -3,6 +3,7 @@ from .flips import (
     Flip as Flip,
     Success as Success,
     flip_search as flip_search,
+    shares as shares,
 )
 from .guide import Explorer as Explorer, Guide as Guide
 from .local import Learner as Learner, bigrams_of as bigrams_of
@@ -20,11 +21,6 @@ from .replay import (
     Replay as Replay,
     as_labels as as_labels,
     label_faults as label_faults,
-)
-from .scheduler import (
-    Search as Search,
-    lockstep as lockstep,
-    shares as shares,
 )
 from .triggers import (
     TriggerSearch as TriggerSearch,

@@ -17,7 +17,8 @@ from harness.base import CellError
 from harness.search.flips import Flip, State, draw_flips, eligible
 from harness.search.guide import Guide
 from harness.search.policy import FlipPolicy
-from harness.search.scheduler import Losses, Search, Spent, Top
+from harness.search.spent import Spent
+from harness.subject import Ask, Request, Search
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,18 +89,17 @@ class Block:
         Those that are not `verified` are scored as they are.
         """
         only = verified and self.policy.rules.reachable_only
+        ask = Ask.REACHABLE_LOSSES if only else Ask.LOSSES
         losses: NDArray[np.float64]
-        losses = yield Losses(prompts, self.reference_ids, reachable_only=only)
+        losses = yield Request(ask, [(one, self.reference_ids) for one in prompts])
         return losses
 
     def top(
         self, prompts: Sequence[Ids], losses: NDArray[np.float64], k: int
     ) -> Search[list[int]]:
         """Return the indices of the `k` best prompts, best first."""
-        best: list[int] = yield Top(
-            prompts, self.reference_ids, losses, k, lowest=self.lowest
-        )
-        return best
+        subject, lowest = self.policy.subject, self.lowest
+        return subject.choice(prompts, self.reference_ids, losses, k, lowest=lowest)
 
 
 @dataclass

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from harness.api import Adversarial
 from harness.search.policy import FlipPolicy
-from harness.search.scheduler import Losses, Search, Spent, Top
+from harness.search.spent import Spent
+from harness.subject import Ask, Request, Search
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,7 +55,7 @@ class State:
     def clean(cls, subject: Subject, example: Example) -> Search[State]:
         """Start from the prompt as it is; costs one forward pass."""
         prompt = np.asarray(example.prompt_ids)
-        (loss,) = yield Losses([prompt], example.reference_ids)
+        (loss,) = yield Request(Ask.LOSSES, [(prompt, example.reference_ids)])
         policy = FlipPolicy.of(subject, example)
         return cls(prompt, float(loss), policy.movable, policy)
 
@@ -101,7 +103,8 @@ class Pool:
             return
         prompts = [self.state.after(flip) for flip in new]
         only = self.state.policy.rules.reachable_only
-        losses = yield Losses(prompts, self.reference_ids, reachable_only=only)
+        ask = Ask.REACHABLE_LOSSES if only else Ask.LOSSES
+        losses = yield Request(ask, [(one, self.reference_ids) for one in prompts])
         kept = eligible(losses, only)
         self.flips += [new[i] for i in kept]
         self.prompts += [prompts[i] for i in kept]
@@ -186,8 +189,18 @@ def _step(
     for pool in pools:
         yield from spent.count(explore(pool))
     # The beam comes first, so that a tie changes nothing.
-    reached = [*beam, *(state for pool in pools for state in pool.states(spent))]
-    return (yield from _best_states(example, _distinct(reached), width))
+    found = (state for pool in pools for state in pool.states(spent))
+    reached = _distinct([*beam, *found])
+    prompts = [state.prompt_ids for state in reached]
+    losses = np.array([state.loss for state in reached])
+    kept = subject.choice(prompts, example.reference_ids, losses, width)
+    return [reached[i] for i in (yield from kept)]
+
+
+def shares(total: int, parts: int) -> list[int]:
+    """Split a number into so many that differ by 1 at most."""
+    ends = [total * i // parts for i in range(parts + 1)]
+    return [after - before for before, after in pairwise(ends)]
 
 
 def draw_flips(
@@ -240,15 +253,6 @@ def ranks(values: NDArray[np.float64]) -> list[int]:
     ascending = np.sort(values)
     above = len(values) - np.searchsorted(ascending, values, side="right")
     return [int(rank) + 1 for rank in above]
-
-
-def _best_states(
-    example: Example, states: Sequence[State], width: int
-) -> Search[list[State]]:
-    prompts = [state.prompt_ids for state in states]
-    losses = np.array([state.loss for state in states])
-    kept: list[int] = yield Top(prompts, example.reference_ids, losses, width)
-    return [states[i] for i in kept]
 
 
 def _distinct(states: Iterable[State]) -> list[State]:

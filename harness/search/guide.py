@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from harness.search.flips import Flip, Pool, State, draw_flips
-from harness.search.scheduler import Gradients, Search
+from harness.subject import Ask, Request, Search
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -170,7 +170,8 @@ class Guide:
         if self._last is None or self._last.prompt_ids is not prompt:
             gradient = None
             if not self._blind:
-                (gradient,) = yield Gradients([prompt], self._reference_ids)
+                pair = prompt, self._reference_ids
+                (gradient,) = yield Request(Ask.GRADIENTS, [pair])
                 gradient = -gradient if self._lowest else gradient
             self._last = Look(self._subject, policy, prompt, gradient)
             if not self._blind:

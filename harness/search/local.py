@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.search.flips import Flip, State, draw_flips
-from harness.search.scheduler import Search
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from harness.base import Ids
     from harness.search.flips import Pool
+    from harness.subject import Search
 
 EVEN_SHARE = 0.2
 """How often a source or a position is drawn evenly, whatever it paid."""

@@ -17,12 +17,13 @@ import numpy as np
 from harness.api import Adversarial
 from harness.search.blocks import Block
 from harness.search.guide import Guide
-from harness.search.scheduler import Search, Spent
+from harness.search.spent import Spent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from harness.base import Ids
+    from harness.subject import Search
 
 FIRST_SHARE = 1 / 4
 """Which share of the block's tokens a candidate changes at first, in the middle."""

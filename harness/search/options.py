@@ -8,11 +8,10 @@ from typing import Annotated, Literal, TypeVar
 
 import pydantic
 
-from harness import search
 from harness.api import Adversarial, Attack, AttackContext, Options
 from harness.base import Positive
 from harness.data import Example, ExampleSets
-from harness.subject import Subject
+from harness.subject import Search, Subject, lockstep
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 
@@ -29,12 +28,12 @@ class GuidedAttack(Attack[OptionsT]):
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
         searches = (self.search_for(subject, one, context) for one in examples.test)
-        yield from search.lockstep(subject, searches)
+        yield from lockstep(subject, searches)
 
     @abstractmethod
     def search_for(
         self, subject: Subject, example: Example, context: AttackContext
-    ) -> search.Search[Adversarial]:
+    ) -> Search[Adversarial]:
         """Return the search for one example; `Guide` takes the context."""
 
 

@@ -8,12 +8,18 @@ from .ledger import (
 from .passes import Passes as Passes
 from .rounding import (
     MARGIN_NATS as MARGIN_NATS,
-    Asking as Asking,
-    together as together,
+    choice as choice,
 )
 from .rules import (
     STOP_WORDS as STOP_WORDS,
     TokenRules as TokenRules,
+)
+from .scheduler import (
+    Ask as Ask,
+    Request as Request,
+    Search as Search,
+    alone as alone,
+    lockstep as lockstep,
 )
 from .seq2seq import head_scale as head_scale
 from .subject import Subject as Subject

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -19,14 +18,8 @@ from harness.subject.fast_network import FastNetwork
 from harness.subject.fingerprint import fingerprint
 from harness.subject.ledger import Meters
 from harness.subject.network import Network
-from harness.subject.rounding import (
-    Asking,
-    Losses,
-    Pair,
-    Score,
-    rounding_margin,
-    top,
-)
+from harness.subject.rounding import Losses, Referee, rounding_margin
+from harness.subject.scheduler import Ask, Pair
 from harness.subject.seq2seq import Seq2SeqNetwork
 from harness.subject.sharing import Shape, shapes_of
 
@@ -126,39 +119,32 @@ class Passes:
 
     # --- losses ---------------------------------------------------------------------
 
-    def referees(self, tokens: int) -> list[tuple[float, Score]]:
-        """Each rounding margin, and who decides between what is within it.
-
-        Losses are means over so many tokens.
-        """
-        alone = (rounding_margin("float32", tokens), self.lone_losses)
+    def referees(self, tokens: int) -> list[Referee]:
+        """Return who decides between losses that are means over so many tokens."""
         if self.search is self.exact:
-            return [alone]
-        margin = rounding_margin(self.precision, tokens)
+            return [(rounding_margin("float32", tokens), Ask.EXACT_LOSSES)]
+        finer = "tensorfloat32" if self.device.type == "cuda" else "float32"
+        return [
+            (rounding_margin(self.precision, tokens), Ask.FINER_LOSSES),
+            (rounding_margin(finer, tokens), Ask.EXACT_LOSSES),
+        ]
+
+    def finer_losses(self, pairs: Sequence[Pair]) -> Losses:
+        """Score pairs in float32, on a GPU with products in its faster 19 bits."""
         if self.device.type != "cuda":
-            return [(margin, self.float32_losses), alone]
-        alone = (rounding_margin("tensorfloat32", tokens), self.lone_losses)
-        return [(margin, self.nearly_exact_losses), alone]
-
-    def float32_losses(self, pairs: Sequence[Pair]) -> Losses:
-        """Score pairs in float32, in batches."""
-        return self.batched_losses(self.exact, pairs)
-
-    def nearly_exact_losses(self, pairs: Sequence[Pair]) -> Losses:
-        """Score pairs in float32, products in the GPU's faster 19 bits of it."""
+            return self.launched(self.exact, pairs)()
         before = torch.backends.cuda.matmul.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = True
         try:
-            return self.float32_losses(pairs)
+            return self.launched(self.exact, pairs)()
         finally:
             torch.backends.cuda.matmul.allow_tf32 = before
 
-    def batched_losses(self, network: Network, pairs: Sequence[Pair]) -> Losses:
-        """Score pairs in batches; what candidates share is read once."""
-        return self.launched(network, pairs)()
-
     def launched(self, network: Network, pairs: Sequence[Pair]) -> Callable[[], Losses]:
-        """Have pairs scored; return what waits for their losses."""
+        """Have pairs scored in batches; return what waits for their losses.
+
+        What candidates share is read once.
+        """
         tokens = sum(len(prompt) + len(reference) for prompt, reference in pairs)
         sharing = isinstance(network, FastNetwork) and tokens > self._read_whole
         shapes = shapes_of(pairs, sharing=sharing)
@@ -358,31 +344,6 @@ class Passes:
         for pair in zip(prompts, written, strict=True):
             self.count([pair])
         return written
-
-    # --- choosing -------------------------------------------------------------------
-
-    def choice(
-        self, pairs: Sequence[Pair], losses: Losses, k: int, *, lowest: bool = False
-    ) -> Asking[list[int]]:
-        """Find the indices of the `k` highest (or `lowest`) losses, as `Subject.top`.
-
-        Where there are fewer losses than pairs, each is the mean over as many pairs as
-        every other, which follow one another.
-        """
-        sign = -1 if lowest else 1
-        each = len(pairs) // max(1, len(losses))
-        if each * len(losses) != len(pairs):
-            raise ValueError(f"{len(losses)} losses are not of {len(pairs)} pairs")
-
-        def scored(score: Score, indices: Sequence[int]) -> Asking[Losses]:
-            own = [pair for i in indices for pair in pairs[i * each : (i + 1) * each]]
-            exacter = yield score, own
-            means: Losses = exacter.reshape(-1, each).mean(axis=1)
-            return sign * means
-
-        tokens = max(1, each) * min((len(r) for _, r in pairs), default=1)
-        referees = [(m, partial(scored, score)) for m, score in self.referees(tokens)]
-        return (yield from top(sign * losses, k, referees))
 
     # --- counting and batching ------------------------------------------------------
 

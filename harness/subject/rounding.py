@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.base import Ids
+from harness.subject.scheduler import Ask, Pair, Request, Search
 
-T = TypeVar("T")
 Losses = NDArray[np.float64]
-Pair = tuple[Ids, Ids]
-Score = Callable[[Sequence[Pair]], Losses]
-Asking = Generator[tuple[Score, Sequence[Pair]], Losses, T]
-"""Asks a scorer for the losses of pairs, and is sent them; returns what it found."""
-Referee = tuple[float, Callable[[Sequence[int]], Asking[Losses]]]
+Referee = tuple[float, Ask]
+"""A margin in nats, within which the losses so far say nothing, and what does."""
 
 MARGIN_NATS = 3e-4
 """How far two float32 passes of the same input may differ by the batch that they are
@@ -37,44 +32,36 @@ def rounding_margin(precision: str, tokens: int) -> float:
     return max(MARGIN_NATS, OF_A_TOKEN_NATS.get(precision, 0.0) / math.sqrt(tokens))
 
 
-def top(losses: Losses, k: int, referees: Iterable[Referee]) -> Asking[list[int]]:
-    """Find the indices of the `k` highest losses, best first.
+def choice(
+    pairs: Sequence[Pair],
+    losses: Losses,
+    k: int,
+    referees: Callable[[int], Iterable[Referee]],
+    *,
+    lowest: bool = False,
+) -> Search[list[int]]:
+    """Find the indices of the `k` highest (or `lowest`) losses, best first.
 
-    A referee is a margin, within which the losses so far say nothing, and what asks
-    for more exact losses of some (by their indices). Each referee rescores only the
-    candidates within its margin of the k-th best, until no two are that close. Equal
-    losses go to the lower index; what is not finite comes last.
+    Each loss is the mean over as many of the `pairs` as every other, which follow one
+    another; `referees` says who decides between means over so many tokens. Each
+    rescores only the candidates within its margin of the k-th best, until no two are
+    that close. Equal losses go to the lower index; what is not finite comes last.
     """
-    indices, values = np.arange(len(losses)), _finite(losses)
-    for margin, score in referees:
+    each = len(pairs) // max(1, len(losses))
+    if each * len(losses) != len(pairs):
+        raise ValueError(f"{len(losses)} losses are not of {len(pairs)} pairs")
+    sign = -1 if lowest else 1
+    indices, values = np.arange(len(losses)), _finite(sign * losses)
+    tokens = each * min((len(reference) for _, reference in pairs), default=0)
+    for margin, ask in referees(max(1, tokens)):
         keep = values >= _floor(values, k) - margin
         indices, values = indices[keep], values[keep]
         if _distinct(values, margin):
             break
-        values = _finite((yield from score(indices.tolist())))
+        own = (indices[:, None] * each + np.arange(each)).flat
+        exacter = yield Request(ask, [pairs[i] for i in own])
+        values = _finite(sign * exacter.reshape(-1, each).mean(axis=1))
     return [int(i) for i in indices[np.lexsort((indices, -values))][:k]]
-
-
-def together(many: Sequence[Asking[T]]) -> list[T]:
-    """Run what asks for losses; those who ask the same scorer get them by one call."""
-    results: dict[int, T] = {}
-    answers: dict[int, Losses | None] = dict.fromkeys(range(len(many)))
-    while answers:
-        asked: dict[Score, list[tuple[int, Sequence[Pair]]]] = {}
-        for i, answer in answers.items():
-            try:
-                score, pairs = many[i].send(answer)  # type: ignore[arg-type]
-            except StopIteration as end:
-                results[i] = end.value
-            else:
-                asked.setdefault(score, []).append((i, pairs))
-        answers = {}
-        for score, questions in asked.items():
-            losses = score([pair for _, pairs in questions for pair in pairs])
-            ends = np.cumsum([len(pairs) for _, pairs in questions])[:-1]
-            for (i, _), own in zip(questions, np.split(losses, ends), strict=True):
-                answers[i] = own
-    return [results[i] for i in range(len(many))]
 
 
 def _finite(losses: Losses) -> Losses:

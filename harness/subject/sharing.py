@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.base import Ids
-from harness.subject.rounding import Pair
+from harness.subject.scheduler import Pair
 
 WORTH_A_BASE = 2.0
 """Reuse must save so many times the tokens that reading the base costs."""

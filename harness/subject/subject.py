@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.subject.rounding import Losses
+    from harness.subject.scheduler import Pair
 
     References = Sequence[Ids] | Ids
     ComputeGradients = Callable[[Sequence[Ids], Sequence[Ids]], list[Tensor]]
@@ -216,10 +217,8 @@ class Subject:
         does the search precision, but for what it moves beyond the `rounding_margin`.
         Equal losses go to the lower index; losses that are not finite come last.
         """
-        [found] = room.together(
-            [self.choice(prompts, references, losses, k, lowest=lowest)]
-        )
-        return found
+        search = self.choice(prompts, references, losses, k, lowest=lowest)
+        return room.alone(self, search)
 
     def choice(
         self,
@@ -229,10 +228,14 @@ class Subject:
         k: int,
         *,
         lowest: bool = False,
-    ) -> room.Asking[list[int]]:
-        """Find what `top` returns; many choices can be made `together`."""
+    ) -> room.Search[list[int]]:
+        """Find what `top` returns, within a search: ``yield from subject.choice(...)``.
+
+        The choices of searches that run in `lockstep` share passes.
+        """
         pairs = self._passes.pairs(prompts, references)
-        return self._passes.choice(pairs, losses, k, lowest=lowest)
+        referees = self._passes.referees
+        return room.choice(pairs, losses, k, referees, lowest=lowest)
 
     # --- gradients ------------------------------------------------------------------
 
@@ -302,6 +305,23 @@ class Subject:
         gains = scores - scores.gather(1, current)
         gains[:, self._forbidden] = float("-inf")
         return gains.scatter_(1, current, float("-inf"))
+
+    # --- searches -------------------------------------------------------------------
+
+    def answer(self, ask: room.Ask, pairs: Sequence[Pair]) -> Losses | list[Tensor]:
+        """Return what a search asks for, an entry for each pair; see `lockstep`."""
+        prompts, references = [p for p, _ in pairs], [r for _, r in pairs]
+        match ask:
+            case room.Ask.FINER_LOSSES:
+                return self._passes.finer_losses(pairs)
+            case room.Ask.EXACT_LOSSES:
+                return self.exact_losses(prompts, references)
+            case room.Ask.GRADIENTS:
+                return self.gradients(prompts, references)
+            case room.Ask.LOSSES:
+                return self.losses(prompts, references)
+            case room.Ask.REACHABLE_LOSSES:
+                return self.losses(prompts, references, reachable_only=True)
 
     # --- text -----------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from harness import hookimpl, search
 from harness.api import Adversarial, AttackContext, Budget, Options
 from harness.base import Positive
 from harness.data import Example
-from harness.subject import Subject
+from harness.subject import Search, Subject
 
 PER_GRADIENT = 4
 """How many candidates are verified for each gradient, which costs as much as two."""
@@ -81,7 +81,7 @@ class HotFlip(search.GuidedAttack[HotFlipOptions]):
 
     def search_for(
         self, subject: Subject, example: Example, context: AttackContext
-    ) -> search.Search[Adversarial]:
+    ) -> Search[Adversarial]:
         """Return the search for one example."""
         options, rng = self.options, context.rng(example.id)
         guide = search.Guide(subject, example.reference_ids, context)

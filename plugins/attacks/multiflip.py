@@ -6,7 +6,7 @@ from harness import hookimpl, search
 from harness.api import Adversarial, AttackContext, Budget
 from harness.base import Positive
 from harness.data import Example
-from harness.subject import Subject
+from harness.subject import Search, Subject
 
 
 class MultiFlipOptions(search.BlockOptions):
@@ -48,7 +48,7 @@ class MultiFlip(search.BlockAttack[MultiFlipOptions]):
 
     def search_for(
         self, subject: Subject, example: Example, context: AttackContext
-    ) -> search.Search[Adversarial]:
+    ) -> Search[Adversarial]:
         """Return the search for one example."""
         options, rng = self.options, context.rng(example.id)
         block = search.Block.of(subject, example, options, rng)

@@ -11,7 +11,7 @@ from harness import hookimpl, search
 from harness.api import Adversarial, Attack, AttackContext, Budget, Options
 from harness.base import Positive
 from harness.data import Example, ExampleSets
-from harness.subject import Subject
+from harness.subject import Search, Subject, lockstep
 
 
 class QueryOptions(Options):
@@ -48,14 +48,14 @@ class Query(Attack[QueryOptions]):
         clean, flips = 1, self.options.flips
         counts = search.shares(self.options.queries - clean, flips)
 
-        def search_for(example: Example) -> search.Search[Adversarial]:
+        def search_for(example: Example) -> Search[Adversarial]:
             rng = context.rng(example.id)
             learner = search.Learner(
                 bigrams, rng, iter(counts), self.options.round_size
             )
             return search.flip_search(subject, example, learner, flips=flips)
 
-        yield from search.lockstep(subject, map(search_for, examples.test))
+        yield from lockstep(subject, map(search_for, examples.test))
 
     def budget(self, examples: int) -> Budget:
         """Return the cost of an example, near ties that are scored again left out."""

@@ -10,7 +10,7 @@ from harness import hookimpl, search
 from harness.api import Adversarial, Attack, AttackContext, Budget, Options
 from harness.base import Positive
 from harness.data import Example, ExampleSets
-from harness.subject import Subject
+from harness.subject import Search, Subject, lockstep
 
 
 class RandomOptions(Options):
@@ -47,7 +47,7 @@ class Random(Attack[RandomOptions]):
             return
         budget = context.budget or self.budget(len(examples.test))
         own = replace(context, blind="uniform", gradients=0)
-        yield from search.lockstep(
+        yield from lockstep(
             subject, (self._search(subject, x, own, budget) for x in examples.test)
         )
 
@@ -68,7 +68,7 @@ class Random(Attack[RandomOptions]):
 
     def _search(
         self, subject: Subject, example: Example, context: AttackContext, budget: Budget
-    ) -> search.Search[Adversarial]:
+    ) -> Search[Adversarial]:
         clean, flips = 1, budget.flips or self.options.flips
         prompt, reference = example.prompt_ids, example.reference_ids
         forward, backward = subject.pass_flops(len(prompt), len(reference))

@@ -3,6 +3,7 @@ import pytest
 from harness import search
 from harness.api import Attack, AttackContext, Budget
 from harness.data import ExampleSets
+from harness.subject import lockstep
 from harness_plugins.attacks.hotflip import HotFlip
 from harness_plugins.attacks.random import Random
 from tests.plugins.letters import (
@@ -70,7 +71,7 @@ def test_a_strangers_attack_has_a_fair_control_by_one_line():
                 guide = search.Guide(subject, x.reference_ids, context)
                 explore = search.Explorer(guide, iter([10]), context.rng(x.id))
                 one = search.flip_search(subject, x, explore, flips=1)
-                yield from search.lockstep(subject, [one])
+                yield from lockstep(subject, [one])
 
     subject, examples = letter_subject(), letter_examples(3, prompt=12)
     with subject.metered() as spent:

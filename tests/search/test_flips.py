@@ -14,8 +14,7 @@ from harness.search.flips import (
     ranks,
 )
 from harness.search.guide import token_gains
-from harness.search.scheduler import alone
-from harness.subject import Subject
+from harness.subject import Subject, alone
 from harness.testing import tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.transformers5

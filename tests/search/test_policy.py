@@ -7,7 +7,7 @@ import torch
 from harness.data.document import Example
 from harness.search.flips import Flip, State, draw_flips, flip_search
 from harness.search.policy import FlipPolicy
-from harness.search.scheduler import lockstep
+from harness.subject import lockstep
 from harness.subject.rules import TokenRules
 from harness.subject.subject import Subject
 from harness.testing import tiny_model, tiny_tokenizer

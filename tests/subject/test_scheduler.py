@@ -3,7 +3,8 @@ import pytest
 
 from harness.api.attacks import AttackContext
 from harness.data.document import ExampleSets
-from harness.search.scheduler import Gradients, Losses, Spent, Top, alone, lockstep
+from harness.search.spent import Spent
+from harness.subject.scheduler import Ask, Request, alone, lockstep
 from harness.testing import tiny_examples
 from harness_plugins.attacks.hotflip import HotFlip
 from harness_plugins.attacks.random import Random
@@ -22,15 +23,19 @@ def rows(seed, count, length):
     return list(np.random.default_rng(seed).integers(1, 250, (count, length)))
 
 
-def asking(seed, rounds):
+def ask_for(ask, prompts, reference):
+    return Request(ask, [(prompt, reference) for prompt in prompts])
+
+
+def asking(subject, seed, rounds):
     """Ask for the losses of a few prompts, for a gradient and for the best, again."""
     (reference,) = rows([seed, 0], 1, 4)
     told = []
     for number in range(rounds):
         prompts = rows([seed, number, 1], 3, 5 + seed % 2)
-        losses = yield Losses(prompts, reference)
-        gradients = yield Gradients(prompts[:2], reference)
-        best = yield Top(prompts, reference, losses, 2)
+        losses = yield ask_for(Ask.LOSSES, prompts, reference)
+        gradients = yield ask_for(Ask.GRADIENTS, prompts[:2], reference)
+        best = yield from subject.choice(prompts, reference, losses, 2)
         told.append((losses, gradients, best))
     return seed, told
 
@@ -38,7 +43,8 @@ def asking(seed, rounds):
 def test_every_search_gets_the_answers_to_its_own_requests(subject):
     rounds = {0: 2, 1: 1, 2: 3, 3: 0, 4: 1, 5: 2}
 
-    found = dict(lockstep(subject, (asking(*x) for x in rounds.items()), width=4))
+    searches = (asking(subject, *each) for each in rounds.items())
+    found = dict(lockstep(subject, searches, width=4))
 
     assert {seed: len(told) for seed, told in found.items()} == rounds
     for seed, told in found.items():
@@ -53,6 +59,45 @@ def test_every_search_gets_the_answers_to_its_own_requests(subject):
                 np.testing.assert_allclose(gradient, own, rtol=1e-4, atol=1e-7)
 
 
+class Doubling:
+    """Answers with twice each prompt, and notes which calls were made."""
+
+    def __init__(self):
+        self.calls = []
+
+    def answer(self, ask, pairs):
+        self.calls.append((ask, len(pairs)))
+        return [2 * prompt for prompt, _ in pairs]
+
+
+def test_who_asks_the_same_gets_it_by_one_call_and_losses_wait_for_all():
+    def search(*asked):
+        told = []
+        for ask, *numbers in asked:
+            told.append((yield Request(ask, [(number, None) for number in numbers])))
+        return told
+
+    ties, slopes, losses = Ask.EXACT_LOSSES, Ask.GRADIENTS, Ask.LOSSES
+    searches = [
+        search((losses, 1, 2), (losses, 3)),
+        search(),
+        search((slopes, 4), (losses, 5), (ties, 6), (slopes, 7), (losses, 8)),
+        search((ties, 9), (ties, 10), (losses, 11), (slopes, 12), (losses, 13)),
+    ]
+    subject = Doubling()
+
+    found = sorted(lockstep(subject, searches))
+
+    assert found == [
+        [],
+        [[2, 4], [6]],
+        [[8], [10], [12], [14], [16]],
+        [[18], [20], [22], [24], [26]],
+    ]
+    before = [(ties, 1), (ties, 1), (slopes, 1), (losses, 4)]
+    assert subject.calls == [*before, (ties, 1), (slopes, 2), (losses, 3)]
+
+
 def test_requests_that_wait_together_are_one_call(subject, monkeypatch):
     sizes = []
     score = subject.losses
@@ -63,7 +108,7 @@ def test_requests_that_wait_together_are_one_call(subject, monkeypatch):
 
     monkeypatch.setattr(subject, "losses", losses)
 
-    list(lockstep(subject, (asking(seed, 1) for seed in range(5)), width=3))
+    list(lockstep(subject, (asking(subject, seed, 1) for seed in range(5)), width=3))
 
     assert sizes == [9, 6]
 
@@ -72,15 +117,17 @@ def test_each_request_says_whether_prompts_must_be_reachable(subject):
     def ask(seed, only):
         (reference,) = rows([seed, 0], 1, 4)
         prompts = rows([seed, 1], 30, 3)
-        losses = yield Losses(prompts, reference, reachable_only=only)
-        return losses, subject.losses(prompts, reference), subject.reachable(prompts)
+        ask = Ask.REACHABLE_LOSSES if only else Ask.LOSSES
+        losses = yield ask_for(ask, prompts, reference)
+        return only, losses, prompts, reference
 
     asked = [ask(seed, seed % 2 == 1) for seed in range(4)]
-    for number, found in enumerate(lockstep(subject, asked)):
-        losses, expected, reachable = found
+    for only, losses, prompts, reference in lockstep(subject, asked):
+        expected = subject.losses(prompts, reference)
+        reachable = np.array(subject.reachable(prompts))
         assert 0 < sum(reachable) < 30
-        if number % 2:
-            expected[~np.array(reachable)] = np.nan
+        if only:
+            expected[~reachable] = np.nan
         assert losses == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
@@ -93,19 +140,20 @@ def test_choices_that_wait_together_share_the_passes_that_decide(
     (reference,) = rows(0, 1, 4)
     prompts = {seed: rows(seed, 6, 5) for seed in range(4)}
     sizes = []
-    score = subject._passes.batched_losses
+    score = subject._passes.finer_losses
 
-    def batched(network, pairs):
+    def finer(pairs):
         sizes.append(len(pairs))
-        return score(network, pairs)
+        return score(pairs)
 
     def choosing(seed):
-        losses = yield Losses(prompts[seed], reference)
+        losses = subject.losses(prompts[seed], reference)
         # All within the margin, so that nothing but passes in float32 can decide.
         losses = 3 + 1e-4 * (losses - losses.mean())
-        return seed, (yield Top(prompts[seed], reference, losses, 3, seed > 1))
+        asked = prompts[seed], reference, losses, 3
+        return seed, (yield from subject.choice(*asked, lowest=seed > 1))
 
-    monkeypatch.setattr(subject._passes, "batched_losses", batched)
+    monkeypatch.setattr(subject._passes, "finer_losses", finer)
     found = dict(lockstep(subject, (choosing(seed) for seed in range(4))))
 
     for seed, best in found.items():
@@ -120,7 +168,7 @@ def test_a_search_is_begun_when_there_is_room(subject):
     def searches():
         for seed in range(5):
             begun.append(seed)
-            yield asking(seed, rounds=1 + seed)
+            yield asking(subject, seed, rounds=1 + seed)
 
     results = lockstep(subject, searches(), width=2)
 
@@ -140,7 +188,7 @@ def test_neither_width_nor_batch_size_changes_prompts_or_traces(
     plugin = attack(attack.Options(flips=2, candidates=12))
     found = []
     for width, batch_size in ((1, 64), (8, 64), (32, 5)):
-        monkeypatch.setattr("harness.search.scheduler.WIDTH", width)
+        monkeypatch.setattr("harness.subject.scheduler.WIDTH", width)
         subject = Subject(tiny_model(), tiny_tokenizer, batch_size=batch_size)
         results = plugin.run(subject, sets, AttackContext("cell"))
         found.append({one.example_id: one for one in results})
@@ -158,6 +206,6 @@ def test_neither_width_nor_batch_size_changes_prompts_or_traces(
 def test_what_is_spent_is_counted(subject):
     spent = Spent()
 
-    alone(subject, spent.count(asking(1, rounds=2)))
+    alone(subject, spent.count(asking(subject, 1, rounds=2)))
 
     assert spent == Spent(passes=2 * (3 + 2), gradients=2 * 2)
