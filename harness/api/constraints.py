@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -31,10 +31,20 @@ class ArmContext:
     """The suite's examples, whatever ``--limit`` says; `validation` is never empty."""
     losses: Callable[[PreTrainedModel, Sequence[Example]], NDArray[np.float64]]
     """The loss [n] of each example on a model, in nats/token, in float32."""
+    apart: Callable[[], Sequence[Example]]
+    """Examples apart from the test examples, of texts that no training saw, at most
+    1,000: those of the test examples' corpus come first."""
     allowed: Callable[[], Ids]
     """The ids [k], ascending, that attacks of this suite may write."""
     matched: Callable[[], PreTrainedModel] | None = None
     """Loads the frozen subject of the arm that `match_loss_of` names, if it does."""
+    planted: Callable[[], PreTrainedModel] | None = None
+    """Loads the frozen subject of the arm that `weaker_than` names, if it does."""
+    attacked: Callable[[], Mapping[str, float]] | None = None
+    """Returns what attacks did to the arm that it starts from, where the constraint
+    `reads_attacks`: the largest dL of each test example among the attacks that this arm
+    gets, in nats/token, by the example's `content_of`. Examples on which every attack
+    ended in an error are left out."""
     report: Callable[[int, int], None] = lambda done, total: None
     """Tell the progress display how many of how many steps are done."""
 
@@ -45,11 +55,28 @@ class Constraint(Plugin[OptionsT]):
     role: ClassVar[Literal["match", "plant"] | None] = None
     """What full diagnostics use it for on a copy of an arm: to bring its clean loss to
     that of another arm (`match`), or to train in a weakness that attacks have to find
-    (`plant`). None of a treatment."""
+    (`plant`): one of the stated `kind` (`token`, `ffn`, `pair`, `hidden`) and
+    `strength` in nats, which its options take. None of a treatment.
+
+    The record's `Derivation.measured` then has what verdicts are computed from. Of a
+    match, ``documents``: for each ``document`` that it is judged by, ``arm_loss`` and
+    ``match_loss``, and ``noise_on`` (``source``, or ``arm`` where it is the treated arm
+    that was made worse: its loss is then the ``arm_loss``). Of a plant, ``kind``,
+    ``strength`` and ``examples``: for each test ``example`` (its `content_of`) and its
+    ``document``, ``own``, the arm's dL under attack, and ``planted``, that of the
+    trigger."""
 
     @property
     def uses_examples(self) -> bool:
         """True where `install` reads the suite's examples."""
+        return False
+
+    @property
+    def reads_attacks(self) -> bool:
+        """True where `install` reads what attacks did to the arm that it starts from.
+
+        The cells of that arm are then complete before.
+        """
         return False
 
     @property

@@ -14,7 +14,7 @@ from .document import (
     content_of as content_of,
 )
 from .encoding import TextEncoder as TextEncoder, special_ids as special_ids
-from .examples import build_examples as build_examples
+from .examples import build_examples as build_examples, cut_examples as cut_examples
 from .overlap import shared_documents as shared_documents
 from .sections import (
     CORPUS as CORPUS,

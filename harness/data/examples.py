@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from harness.base import UsageError
@@ -47,6 +49,22 @@ def build_examples(
         _check_disjoint(role, found, owners)
         built[role] = [example for _, example in found]
     return ExampleSets(**built)
+
+
+def cut_examples(
+    section: ExamplesSection,
+    corpus: str,
+    corpora: Corpora,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    encoder_decoder: bool = False,
+) -> Iterator[Example]:
+    """Yield an example of each document of a corpus that gives one, in order."""
+    encoder = TextEncoder(tokenizer, encoder_decoder=encoder_decoder)
+    cutter = Cutter(section, encoder)
+    for document in corpora.all_documents(corpus):
+        with contextlib.suppress(Unfit):
+            yield cutter(corpus, document)
 
 
 def _take(

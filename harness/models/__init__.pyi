@@ -38,7 +38,12 @@ from .ffn.starts import (
     select as select,
 )
 from .freezing import freeze as freeze, load_frozen as load_frozen
-from .matching import compare_losses as compare_losses
+from .matching import (
+    bisect as bisect,
+    compare_losses as compare_losses,
+    set_between as set_between,
+    weights as weights,
+)
 from .recovery import Recovered as Recovered, recover as recover
 from .sections import RecoverySection as RecoverySection
 from .training import (

@@ -75,6 +75,8 @@ class ArmRef(Strict):
     """The arm whose frozen subject it starts from; null for the model as loaded."""
     match_loss_of: str | None = None
     """The arm whose clean loss it was trained or perturbed to have; null for none."""
+    weaker_than: str | None = None
+    """The arm whose planted weakness it has in a weaker form; null for none."""
 
 
 class TokensRef(Strict):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,11 +19,15 @@ from harness.data import (
     ExampleSets,
     ExamplesSection,
     build_examples,
+    content_key,
     content_of,
+    cut_examples,
 )
 from harness.models import RecoverySection
+from harness.records import read_record, read_samples
 from harness.run.context import RunContext
 from harness.subject import Subject, Vocabulary
+from harness.suite import CellPlan, VariantPlan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,27 +36,30 @@ if TYPE_CHECKING:
 HELD_OUT_EXAMPLES = (64, 32, 16, 8)
 """How many are cut from the held-out corpus of recovery where the suite has no
 validation examples: the first of these numbers that the corpus suffices for."""
+APART = 1000
+"""How many examples apart from the test examples are cut at most."""
 
 
 def arm_context(
     run: RunContext,
-    seed: int,
+    plan: VariantPlan,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    matched: Callable[[], PreTrainedModel] | None,
-    report: Callable[[int, int], None],
 ) -> ArmContext:
-    """Return what a constraint may use; nothing of it is read before it is asked."""
+    """Return what a constraint may use, other subjects aside.
+
+    Nothing of it is read before it is asked for.
+    """
     encoder_decoder = bool(model.config.is_encoder_decoder)
     rows = model.get_input_embeddings().weight.shape[0]
     return ArmContext(
-        seed=seed,
+        seed=plan.seed,
         tokenizer=tokenizer,
         examples=cache(partial(example_sets, run, tokenizer, encoder_decoder)),
+        apart=cache(partial(_apart, run, tokenizer, encoder_decoder)),
         losses=partial(_losses, run, tokenizer),
         allowed=cache(partial(_allowed, run, tokenizer, rows)),
-        matched=matched,
-        report=report,
+        attacked=partial(_attacked, run, plan.reads) if plan.reads else None,
     )
 
 
@@ -89,6 +97,48 @@ def example_sets(
         f"`recovery.validation` with {HELD_OUT_EXAMPLES[-1]} documents or more that "
         "are long enough and not among the other examples"
     )
+
+
+def _apart(
+    run: RunContext, tokenizer: PreTrainedTokenizerBase, encoder_decoder: bool
+) -> list[Example]:
+    """Cut examples of what no training saw, but for the test examples."""
+    section = run.suite.examples
+    assert section is not None  # `harness.suite.checks` wants them stated
+    cut = partial(
+        cut_examples,
+        section,
+        corpora=run.corpora,
+        tokenizer=tokenizer,
+        encoder_decoder=encoder_decoder,
+    )
+    tests = islice(cut(section.test.corpus), section.test.count)
+    known = {content_of(example) for example in tests}
+    found = chain.from_iterable(map(cut, run.suite.unseen_corpora()))
+    return list(islice(_distinct(found, known), APART))
+
+
+def _distinct(examples: Iterable[Example], known: set[str]) -> Iterator[Example]:
+    """Yield each example once, and none that is known."""
+    for example in examples:
+        content = content_of(example)
+        if content not in known:
+            known.add(content)
+            yield example
+
+
+def _attacked(run: RunContext, cells: Sequence[CellPlan]) -> dict[str, float]:
+    """Return the largest dL of each example among cells, errors left out."""
+    largest: dict[str, float] = {}
+    for cell in cells:
+        folder = run.folder.unit_dir(cell.kind, cell.id)
+        samples = read_record(folder / "record.json").samples
+        assert samples is not None  # it is complete
+        for row in read_samples(folder / samples.path):
+            if row.delta_loss is not None:
+                key = content_key(row.clean_prompt_ids, row.reference_ids)
+                largest[key] = max(row.delta_loss, largest.get(key, row.delta_loss))
+    return largest
 
 
 def _held_out(

@@ -120,6 +120,7 @@ def _arm(run: RunContext, plan: VariantPlan) -> ArmRef:
         replicate=section.replicate,
         derive_from=section.derive_from,
         match_loss_of=section.match_loss_of,
+        weaker_than=section.weaker_than,
     )
 
 

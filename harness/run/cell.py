@@ -35,6 +35,8 @@ def run_cell(
     run, plan, outcome = work.run, work.plan, work.outcome
     subject = work.bench.subject(plan.variant, work.journal)
     examples = work.bench.examples(plan.variant, subject)
+    most = run.suite.arms[plan.variant.arm].examples
+    examples = replace(examples, test=examples.test[:most])
     outcome.parameters, outcome.allowed = subject.n_parameters, _allowed(subject)
 
     peers = CellPeers(plan, subject, samples, load)

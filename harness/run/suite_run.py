@@ -15,7 +15,7 @@ from harness.run.diagnostics.replay import replay_run
 from harness.run.executing import Executor, RunUnit, held, run_here
 from harness.run.folder import RunFolder
 from harness.run.unit import Runner
-from harness.suite import CellPlan, Plan, Unit, dump_suite
+from harness.suite import Plan, Unit, dump_suite
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Tally:
     complete: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
-    """Cells that read others which were not selected and are not there."""
+    """Units that read cells which were not selected and are not there."""
     found: int = 0
     """How many of the complete ones were done before."""
 
@@ -82,7 +82,7 @@ def run_plan(
         suite=run.suite.model_dump(mode="json"), run_dir=str(folder.root)
     )
     units, left = _within_reach(run, units_of(plan))
-    tally = Tally(left=[cell.id for cell in left])
+    tally = Tally(left=[unit.id for unit in left])
     run_unit = _unit_runner(run, units, tally, rerun)
     for record in execute(units, run_unit):
         (tally.failed if record.error else tally.complete).append(record.id)
@@ -101,15 +101,21 @@ def run_plan(
 def units_of(plan: Plan) -> list[Unit]:
     """Return variants and cells so that each stands after all that it needs.
 
-    A variant stands right before its cells; those that need other cells or variants
-    come after all the rest.
+    A variant stands right before its cells; what needs other cells comes after all the
+    rest.
     """
     units: list[Unit] = []
     alone = [cell for cell in plan.cells if len(cell.needs) == 1]
+    late: set[str] = set()
     for variant in plan.variants:
+        if variant.reads or not late.isdisjoint(x.id for x in variant.sources):
+            late.add(variant.id)
+            continue
         units.append(variant)
         units += [cell for cell in alone if cell.variant.id == variant.id]
-    return units + _after_what_they_need([c for c in plan.cells if len(c.needs) > 1])
+    known = {unit.id for unit in units}
+    planned: list[Unit] = [*plan.variants, *plan.cells]
+    return units + _after_what_they_need([x for x in planned if x.id not in known])
 
 
 def margin_change_of(plan: Plan, folder: RunFolder) -> str | None:
@@ -119,16 +125,16 @@ def margin_change_of(plan: Plan, folder: RunFolder) -> str | None:
     return margin_change(margin, [x.record.margin for x in states if x.record])
 
 
-def _after_what_they_need(cells: list[CellPlan]) -> list[CellPlan]:
-    """Sort cells so that each stands after those that it reads."""
-    ordered: list[CellPlan] = []
-    left = cells
+def _after_what_they_need(units: list[Unit]) -> list[Unit]:
+    """Sort units so that each stands after those that it reads."""
+    ordered: list[Unit] = []
+    left = units
     while left:
-        ids = {cell.id for cell in left}
-        ready = [cell for cell in left if ids.isdisjoint(x.id for x in cell.needs)]
+        ids = {unit.id for unit in left}
+        ready = [unit for unit in left if ids.isdisjoint(x.id for x in unit.needs)]
         assert ready, "cells read each other in a circle"  # suites are checked for it
         ordered += ready
-        left = [cell for cell in left if cell not in ready]
+        left = [unit for unit in left if unit not in ready]
     return ordered
 
 
@@ -138,11 +144,11 @@ def _within_reach(run: RunContext, units: list[Unit]) -> tuple[list[Unit], list[
     left: list[Unit] = []
     known: dict[str, bool] = {}  # whether a unit is there or will be
     for unit in units:
-        for need in unit.needs if unit.attack else ():
+        for need in unit.needs:
             if need.id not in known:
                 path = run.folder.record_path(need.kind, need.id)
                 known[need.id] = path.exists()
-        known[unit.id] = not unit.attack or all(known[x.id] for x in unit.needs)
+        known[unit.id] = all(known[x.id] for x in unit.needs)
         (reached if known[unit.id] else left).append(unit)
     return reached, left
 

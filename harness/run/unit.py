@@ -90,6 +90,8 @@ class Runner:
     def _sources_complete(self, plan: VariantPlan) -> None:
         for source in plan.sources:
             self._complete(source, f"the arm {source.arm}, which it is made from,")
+        for cell in plan.reads:
+            self._complete(cell, f"{cell.id}, whose rows it uses,")
 
     def _samples_read(self, plan: CellPlan) -> dict[CellKey, Path]:
         """Return the samples of the cells whose rows a cell uses, by cell.

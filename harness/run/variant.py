@@ -10,8 +10,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,22 +182,29 @@ class _Making:
     def _constrain(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ) -> Derivation | None:
-        run, plan, matched = self.run, self.plan, None
-        match = run.suite.arms[plan.arm].match_loss_of
-        if match is not None:
-            folder = self._frozen(match)
-            matched = lambda: load_frozen(folder)[0]  # noqa: E731
+        run, plan = self.run, self.plan
+        section = run.suite.arms[plan.arm]
         with run.progress(f"{plan.id}: {self._constraint.name}", "steps") as progress:
-            context = arm_context(
-                run, plan.seed, model, tokenizer, matched, progress.update
+            context = replace(
+                arm_context(run, plan, model, tokenizer),
+                matched=self._loader(section.match_loss_of),
+                planted=self._loader(section.weaker_than),
+                report=progress.update,
             )
             return self._constraint.install(self._adapter, model, context)
+
+    def _loader(self, arm: str | None) -> Callable[[], PreTrainedModel] | None:
+        """Return what loads the frozen model of an arm among the sources, if any."""
+        if arm is None:
+            return None
+        folder = self._frozen(arm)
+        return lambda: load_frozen(folder)[0]
 
     def _certify(
         self, model: PreTrainedModel, inputs: list[NDArray[np.int64]]
     ) -> Certificate:
         model.to(torch.device(self.run.device))
-        return certify(self._adapter, model, self._constraint, inputs)
+        return certify(self._adapter, model, self._promising, inputs)
 
     def _recover(
         self,
@@ -242,6 +249,14 @@ class _Making:
     @property
     def _constraint(self) -> Constraint[Any]:
         return self.run.experiment.arms[self.plan.arm]
+
+    @property
+    def _promising(self) -> Constraint[Any]:
+        """The constraint to hold the model against: a plant keeps its source's."""
+        source = self.run.suite.arms[self.plan.arm].derive_from
+        if self._constraint.role != "plant" or source is None:
+            return self._constraint
+        return self.run.experiment.arms[source]
 
     def _frozen(self, arm: str) -> Path:
         """Return the folder of the frozen model of an arm among the sources."""
@@ -302,7 +317,8 @@ def _measure(work: Work[VariantPlan], subject: Subject) -> list[dict[str, Any]]:
     """Run every metric and fill in its estimates; return the rows of all."""
     run, plan = work.run, work.plan
     rows: list[dict[str, Any]] = []
-    for label, metric in run.experiment.metrics.items():
+    for label in plan.identity["metrics"]:
+        metric = run.experiment.metrics[label]
         with (
             work.journal.stage(f"metric {label}", "metrics", subject),
             work.bench.lent(plan, f"the metric {metric.name!r}"),

@@ -9,7 +9,7 @@ for something: no controls, no replays, no cells of other diagnostics.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -17,6 +17,15 @@ from harness.api import Attack, Options, Registry
 from harness.base import UsageError
 from harness.suite.experiment import Experiment
 from harness.suite.model import BASELINE, ArmSection, AttackSection
+
+DECIDING_KINDS = ("token", "ffn")
+"""The kinds of planted weakness that verdicts heed."""
+PLANTED_KINDS = (*DECIDING_KINDS, "pair", "hidden")
+"""All that are planted, each into a copy of an arm; into the baseline, the former."""
+PLANTED_NATS = (3.0, 1.0, 0.3)
+"""By how much they raise dL above what attacks do to the arm: the strongest first."""
+PLANTED_EXAMPLES = 32
+"""How many of the test examples they are attacked on, at most."""
 
 Addition = tuple[str, AttackSection]
 """A label and its entry."""
@@ -158,14 +167,14 @@ def _replays(experiment: Experiment) -> Iterator[Addition]:
 
 
 def _derived_arms(experiment: Experiment) -> Iterator[tuple[str, ArmSection]]:
-    """Yield a replica of the baseline, a match for each other arm, a plant for each.
+    """Yield a replica of the baseline, a match for each other arm, and plants.
 
     There is none for an arm that is derived itself. Without attacks that look for
     something nothing is added, without texts to match losses on no match or plant, and
     without recovery, or with a replica of it stated, none of the baseline.
     """
     suite, registry = experiment.suite, experiment.registry
-    attacks = tuple(x for x in suite.main_attacks if _searches(experiment.attacks[x]))
+    attacks = tuple(experiment.searches())
     held_out = suite.recovery and suite.recovery.validation
     texts = suite.examples and (suite.examples.validation or held_out)
     if suite.diagnostics != "full" or not attacks:
@@ -177,7 +186,6 @@ def _derived_arms(experiment: Experiment) -> Iterator[tuple[str, ArmSection]]:
     if not texts:
         return
     match = registry.only("constraint", role="match").name
-    plant = registry.only("constraint", role="plant").name
     treated = [arm for arm, section in suite.arms.items() if section.is_treatment]
     for arm in treated:
         if arm != BASELINE:
@@ -189,8 +197,8 @@ def _derived_arms(experiment: Experiment) -> Iterator[tuple[str, ArmSection]]:
             )
             yield f"{arm}-matched", section
     for arm in treated:
-        section = ArmSection(constraint=plant, derive_from=arm, attacks=attacks)
-        yield f"{arm}-planted", section
+        kinds = DECIDING_KINDS if arm == BASELINE else PLANTED_KINDS
+        yield from _plants(experiment, arm, kinds, attacks)
 
 
 def _replica(baseline: ArmSection, attacks: tuple[str, ...]) -> ArmSection:
@@ -198,6 +206,30 @@ def _replica(baseline: ArmSection, attacks: tuple[str, ...]) -> ArmSection:
     return baseline.model_copy(update=own)
 
 
-def _searches(attack: Attack[Any]) -> bool:
-    """Say whether an attack looks for something by itself."""
-    return not (attack.replays or attack.needs_peers)
+def _plants(
+    experiment: Experiment, arm: str, kinds: Sequence[str], attacks: tuple[str, ...]
+) -> Iterator[tuple[str, ArmSection]]:
+    """Yield copies of an arm with weaknesses of each kind and strength, for one seed.
+
+    The strongest of a kind is trained; the others have it in a weaker form.
+    """
+    (plant,) = experiment.registry.all("constraint", role="plant")
+    suite = experiment.suite
+    for kind in kinds:
+        strongest = None
+        for strength in PLANTED_NATS:
+            label = f"{arm}-planted-{kind}-{strength:g}"
+            options = {"kind": kind, "strength": strength}
+            yield (
+                label,
+                ArmSection(
+                    constraint=plant.name,
+                    derive_from=arm,
+                    weaker_than=strongest,
+                    attacks=attacks,
+                    examples=PLANTED_EXAMPLES,
+                    seeds=tuple(suite.seeds_of(arm)[:1]),
+                    **cast(Any, options),
+                ),
+            )
+            strongest = strongest or label

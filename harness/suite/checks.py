@@ -54,7 +54,15 @@ def check(layer: Layer, registry: Registry) -> tuple[Suite | None, Plugins]:
 
 
 def check_placement(experiment: Experiment) -> None:
-    """Complain of attacks that name what the suite lacks, or else read each other."""
+    """Complain of attacks that name what the suite lacks, or else read each other.
+
+    And of arms that read what attacks did to another one which gets none of them.
+    """
+    for label, constraint in experiment.arms.items():
+        source = experiment.suite.arms[label].derive_from
+        if constraint.reads_attacks and not experiment.searches(label, str(source)):
+            message = f"gets no attack that searches and that {source!r} gets, too"
+            experiment.layer.complain(("arms", label), message)
     faults = [
         (("attacks", label, option), message)
         for label, attack in experiment.attacks.items()
@@ -255,6 +263,11 @@ def _constraints(draft: _Draft) -> Iterator[Fault]:
             yield (*path, "match_loss_of"), message
         if constraint.matches_loss and matched is None:
             yield path, "needs `match_loss_of`: the arm whose clean loss it is to have"
+        if draft.layer.get(*path, "weaker_than") and constraint.role != "plant":
+            message = f"{constraint.name!r} plants no weakness"
+            yield (*path, "weaker_than"), message
+        if constraint.reads_attacks and not draft.layer.get(*path, "derive_from"):
+            yield path, "needs `derive_from`: the arm whose dL under attack it exceeds"
         if constraint.uses_examples:
             yield from ((path, message) for message in _lacking_examples(draft.layer))
 

@@ -79,6 +79,15 @@ class Experiment:
             main=tuple(sorted(suite.main_attacks)),
         )
 
+    def searches(self, *arms: str) -> list[str]:
+        """Return the main attacks that search by themselves, and that all arms get."""
+        return [
+            label
+            for label in self.suite.main_attacks
+            if not (self.attacks[label].replays or self.attacks[label].needs_peers)
+            and all(label in self.suite.attacks_of(arm) for arm in arms)
+        ]
+
     def _used_corpora(self) -> Iterator[str]:
         suite, recovery, examples = self.suite, self.suite.recovery, self.suite.examples
         arms_read_examples = any(arm.uses_examples for arm in self.arms.values())

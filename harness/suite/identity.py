@@ -51,8 +51,12 @@ def subject_identity(
     }
 
 
-def variant_identity(experiment: Experiment, subject: Identity) -> Identity:
-    """Describe a variant: its subject, and what is measured on it."""
+def variant_identity(experiment: Experiment, subject: Identity, arm: str) -> Identity:
+    """Describe a variant: its subject, and what is measured on it.
+
+    On a planted weakness, nothing is: it is there to be attacked.
+    """
+    planted = experiment.arms[arm].role == "plant"
     metrics = {
         label: {"metric": metric.name, "options": _options(experiment, metric)}
         for label, metric in experiment.metrics.items()
@@ -60,8 +64,8 @@ def variant_identity(experiment: Experiment, subject: Identity) -> Identity:
     return {
         **subject,
         "limit": experiment.suite.limit,
-        "metrics": metrics,
-        "diagnostics": _diagnostics(experiment.suite),
+        "metrics": {} if planted else metrics,
+        "diagnostics": None if planted else _diagnostics(experiment.suite),
     }
 
 
@@ -85,7 +89,11 @@ def cell_identity(
         **{key: value for key, value in variant.items() if key not in _MEASURED},
         **_attack(experiment, attack),
         "match": None if matched is None else _matched(experiment, matched, scene),
-        "examples": _examples(suite, _searches(experiment, attack, matched)),
+        "examples": _examples(
+            suite,
+            _searches(experiment, attack, matched),
+            suite.arms[scene.arm].examples,
+        ),
         **_tokens(suite),
         **_examined(suite, label, attack),
     }
@@ -113,7 +121,25 @@ def _sources(experiment: Experiment, model: str, arm: str, seed: int) -> Identit
         identity["examples"] = _examples(suite, searches=True)
         if suite.recovery is not None and suite.recovery.validation is not None:
             identity["held_out"] = suite.corpora[suite.recovery.validation].definition
+        unseen = [suite.corpora[label].definition for label in suite.unseen_corpora()]
+        identity["unseen"] = unseen
+    if experiment.arms[arm].reads_attacks:
+        identity["attacked"] = _attacked(experiment, model, arm, seed)
     return identity
+
+
+def _attacked(
+    experiment: Experiment, model: str, arm: str, seed: int
+) -> dict[str, str]:
+    """Identify the cells of the arm that an arm starts from, by attack."""
+    source = str(experiment.suite.arms[arm].derive_from)
+    subject = subject_identity(experiment, model, source, seed)
+    variant = variant_identity(experiment, subject, source)
+    scene = experiment.scene(source, seed)
+    return {
+        label: content_hash(cell_identity(experiment, variant, label, scene, {}, {}))
+        for label in experiment.searches(arm, source)
+    }
 
 
 def _recovery(suite: Suite, arm: str) -> Identity | None:
@@ -167,12 +193,16 @@ def _searches(experiment: Experiment, *attacks: Attack[Any] | None) -> bool:
     return any(attack.uses_search_examples for attack in (*stated, *named))
 
 
-def _examples(suite: Suite, searches: bool) -> Identity | None:
-    """Describe the examples: those to search on only for attacks that see them."""
+def _examples(suite: Suite, searches: bool, most: int | None = None) -> Identity | None:
+    """Describe the examples: those to search on only for attacks that see them.
+
+    There are at most so many test examples where `most` says so.
+    """
     section = suite.examples
     if section is None:
         return None
-    sets = {"test": section.test}
+    count = min(section.test.count, most or section.test.count)
+    sets = {"test": section.test.model_copy(update={"count": count})}
     if searches and section.search and section.validation:
         sets |= {"search": section.search, "validation": section.validation}
     return {

@@ -78,7 +78,7 @@ class ArmSection(PluginSection):
     """A named treatment: a constraint with its options, and its recovery."""
 
     kind, key = "constraint", "constraint"
-    SOURCES: ClassVar = ("derive_from", "match_loss_of")
+    SOURCES: ClassVar = ("derive_from", "match_loss_of", "weaker_than")
     """The keys that name arms which it is made from."""
     constraint: str = "none"
     """The constraint plugin."""
@@ -96,8 +96,14 @@ class ArmSection(PluginSection):
     against: ArmLabel | None = None
     """The reference arm, which verdicts hold it against; by default the baseline, and
     of a replica the arm that it is once more."""
+    weaker_than: ArmLabel | None = None
+    """The arm with the planted weakness that it gets in a weaker form; of constraints
+    that plant one only. By default it is trained."""
     attacks: tuple[AttackLabel, ...] | None = None
     """The attacks that it gets, by their labels; by default all."""
+    examples: Positive | None = None
+    """How many of the test examples, the first ones, it is attacked on; by default
+    all."""
     seeds: tuple[Seed, ...] | None = pydantic.Field(default=None, min_length=1)
     """The seeds that it gets, some of the suite's; by default all that the arms have
     which it is made from."""
@@ -235,6 +241,25 @@ class Suite(Strict):
         """Return the attacks that an arm gets, in the suite's order."""
         stated = self.arms[arm].attacks
         return [label for label in self.attacks if stated is None or label in stated]
+
+    def unseen_corpora(self) -> list[str]:
+        """Return the corpora of texts that no training sees, the test texts' first.
+
+        Those that the suite names for examples and for validation; none that shares
+        documents with what recovery trains on.
+        """
+        sets, recovery = self.examples, self.recovery
+        parts = [sets.test, sets.validation, sets.search] if sets else []
+        named = [part.corpus for part in parts if part is not None]
+        if recovery is None:
+            return list(dict.fromkeys(named))
+        trained = self.corpora[recovery.corpus]
+        named += [recovery.validation] if recovery.validation is not None else []
+        return [
+            label
+            for label in dict.fromkeys(named)
+            if not data.shared_documents(self.corpora[label], trained)
+        ]
 
     def seeds_of(self, arm: str) -> list[int]:
         """Return the seeds that an arm gets, in the suite's order."""

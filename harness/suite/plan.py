@@ -5,7 +5,7 @@ An id is made of the labels and a short hash of the unit's identity.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
@@ -67,6 +67,8 @@ class VariantPlan:
     """Identifies the frozen weights: the identity without what is measured on them."""
     sources: tuple[VariantPlan, ...] = ()
     """The variants that it is made from: those of the arms that its arm names."""
+    reads: tuple[CellPlan, ...] = field(default=(), repr=False)
+    """The cells of the arm that it starts from, whose rows it uses."""
 
     @property
     def variant(self) -> VariantPlan:
@@ -76,7 +78,7 @@ class VariantPlan:
     @property
     def needs(self) -> tuple[Unit, ...]:
         """The units that come before it."""
-        return self.sources
+        return (*self.sources, *self.reads)
 
 
 @dataclass(frozen=True)
@@ -201,8 +203,9 @@ class _Planner:
     def _variant(self, model: str, arm: str, seed: int) -> VariantPlan:
         experiment = self._experiment
         subject = subject_identity(experiment, model, arm, seed)
-        identity = variant_identity(experiment, subject)
+        identity = variant_identity(experiment, subject, arm)
         sources = dict.fromkeys(experiment.suite.arms[arm].sources.values())
+        reads = self._attacked(model, arm, seed) if "attacked" in subject["arm"] else ()
         return VariantPlan(
             id=_unit_id(f"{model}.{arm}.s{seed}", identity),
             model=model,
@@ -211,7 +214,14 @@ class _Planner:
             identity=identity,
             subject_key=content_hash(subject),
             sources=tuple(self.variant(model, source, seed) for source in sources),
+            reads=tuple(reads),
         )
+
+    def _attacked(self, model: str, arm: str, seed: int) -> Iterator[CellPlan]:
+        """Yield the cells of the arm that an arm starts from, of what both get."""
+        source = str(self._experiment.suite.arms[arm].derive_from)
+        for label in self._experiment.searches(arm, source):
+            yield self.cell(self.variant(model, source, seed), label)
 
     def _cell(self, variant: VariantPlan, label: str) -> CellPlan:
         model, seed = variant.model, variant.seed

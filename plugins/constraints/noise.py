@@ -6,8 +6,7 @@ high already rises less. Its match has the same clean loss without the treatment
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
@@ -15,6 +14,7 @@ import pydantic
 from harness import hookimpl, models, records
 from harness.api import ArmContext, Constraint, ModelAdapter, Options
 from harness.base import CellError
+from harness.data import Example
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,13 @@ _DOUBLINGS = 10
 _HALVINGS = 30
 _CLOSE = 0.1
 """Of the tolerance: bisection goes on until the losses are so close."""
+JUDGED = 500
+"""Documents that the match is judged by, where the corpora have as many."""
+_FITTED_AT_LEAST = 64
+"""Documents that the noise is fitted to, for there to be `JUDGED` others."""
+_FITTED, _JUDGED = "validation", "judged"
+_NO_FUNCTION = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
+"""What a configuration says besides what the model computes."""
 
 
 class NoiseOptions(Options):
@@ -37,17 +44,20 @@ class NoiseOptions(Options):
     """Which matrices get noise: those of the feed-forward networks, which treatments
     change, or all, embeddings included."""
     tolerance: float = pydantic.Field(default=0.02, gt=0)
-    """Clean losses that differ by no more than this count as equal, in nats/token."""
+    """How far from equal the mean clean losses may be where they are matched, in
+    nats/token."""
 
 
 class Noise(Constraint[NoiseOptions]):
     """Adds Gaussian noise to matrices until the clean loss is that of another arm.
 
-    The noise of a matrix is drawn once, keyed by the seed and the matrix's name. It is
-    scaled by the matrix's standard deviation and by one factor for all matrices, found
-    by bisection on the mean clean loss of the test examples: those are attacked, so on
-    those the losses must agree. No result of an attack is used. Noise only raises the
-    loss: where the other arm's is lower, the record says that there is no match.
+    The noise of a matrix is drawn once for each seed, keyed by the seed and the
+    matrix's name. It is scaled by the matrix's standard deviation and by one factor for
+    all matrices, found by bisection on the mean clean loss of documents that are
+    neither test examples nor among those that the match is judged by. No result of an
+    attack is used. Noise only raises a loss: where the other arm's is the lower one, it
+    is that arm's weights that get noise, up to the loss of the arm that this one starts
+    from; the record says so (`noise_on`).
     """
 
     name = "noise"
@@ -74,39 +84,61 @@ class Noise(Constraint[NoiseOptions]):
     ) -> records.Derivation | None:
         if context.matched is None:
             return super().install(adapter, model, context)
-        sets = context.examples()
-        parts = {"test": sets.test, "validation": sets.validation}
+        parts = _parts(context)
+        own = {name: context.losses(model, part) for name, part in parts.items()}
         other = context.matched()
         wanted = {name: context.losses(other, part) for name, part in parts.items()}
+        lower = own[_FITTED].mean() - wanted[_FITTED].mean()
+        swapped = lower > self.options.tolerance
+        reason = None
+        if swapped and not _alike(model, other):
+            reason = _why_not(own[_FITTED].mean(), wanted[_FITTED].mean())
+            swapped = False
+        elif swapped:
+            model.load_state_dict(other.state_dict())
+            wanted = own
         del other  # two models at once are enough
-        target, tolerance = float(wanted["test"].mean()), self.options.tolerance
+        target, tolerance = float(wanted[_FITTED].mean()), self.options.tolerance
         set_noise = self._noise(adapter, model, context.seed)
         tried: dict[float, float] = {}
 
         def loss_at(scale: float) -> float:
             set_noise(scale)
-            tried[scale] = float(context.losses(model, sets.test).mean())
+            tried[scale] = float(context.losses(model, parts[_FITTED]).mean())
             context.report(len(tried), 1 + _DOUBLINGS + _HALVINGS)
             return tried[scale]
 
         scale = find_scale(loss_at, target, _CLOSE * tolerance)
         set_noise(scale)
+        found = {name: context.losses(model, part) for name, part in parts.items()}
         achieved = abs(tried[scale] - target) <= tolerance
+        if not achieved and reason is None:
+            reason = f"no noise that was tried gives a clean loss of {target:.3f}"
+        treated, other_side = (found, wanted) if swapped else (wanted, found)
         results = {}
         for name, part in parts.items():
-            found = context.losses(model, part)
-            results |= models.compare_losses(name, part, found, wanted[name])
+            results |= models.compare_losses(name, part, found[name], wanted[name])
         return records.Derivation(
             achieved=achieved,
-            reason=None if achieved else _why(tried[0.0], target),
+            reason=None if achieved else reason,
             results=results,
             measured={
                 "method": "weight noise" if scale else "as it is",
+                "noise_on": "arm" if swapped else "source",
                 "scale": scale,
                 "matrices": self.options.matrices,
                 "tolerance": tolerance,
                 "loss_without_noise": tried[0.0],
                 "evaluations": len(tried),
+                "documents": [
+                    {"document": e.document_id, "arm_loss": arm, "match_loss": match}
+                    for e, arm, match in zip(
+                        parts[_JUDGED],
+                        treated[_JUDGED].tolist(),
+                        other_side[_JUDGED].tolist(),
+                        strict=True,
+                    )
+                ],
             },
         )
 
@@ -141,34 +173,50 @@ def find_scale(loss_at: Callable[[float], float], target: float, close: float) -
     Where there is none, the best that was tried. `loss_at` is continuous, and called
     with 0 first.
     """
-    tried: dict[float, float] = {}
-
-    def loss(scale: float) -> float:
-        tried[scale] = loss_at(scale)
-        return tried[scale]
-
+    before = loss_at(0.0)
+    if before >= target - close:
+        return 0.0
     low, high = 0.0, _FIRST_SCALE
-    if loss(0.0) < target - close:
-        for _ in range(_DOUBLINGS):
-            if loss(high) >= target:
-                break
-            low, high = high, 2 * high
-        for _ in range(_HALVINGS if tried.get(high, -math.inf) >= target else 0):
-            middle = (low + high) / 2
-            found = loss(middle)
-            if abs(found - target) <= close:
-                break
-            low, high = (middle, high) if found < target else (low, middle)
-    return min(tried, key=lambda scale: (abs(tried[scale] - target), scale))
+    for _ in range(_DOUBLINGS):
+        if loss_at(high) >= target:
+            break
+        low, high = high, 2 * high
+    return models.bisect(loss_at, target, close, low=low, high=high, steps=_HALVINGS)
 
 
-def _why(before: float, target: float) -> str:
-    if target < before:
-        return (
-            f"the arm's clean loss is {target:.3f} nats/token, below the {before:.3f} "
-            "of the model without noise, and noise only raises it"
-        )
-    return f"no noise that was tried gives a clean loss of {target:.3f} nats/token"
+def _parts(context: ArmContext) -> dict[str, Sequence[Example]]:
+    """Split examples into those tested, those fitted to and those judged by.
+
+    At least 500 documents judge where at least 64 are left to fit to; else each gets
+    every other document.
+    """
+    apart = context.apart()
+    judged, fitted = apart[:JUDGED], apart[JUDGED:]
+    if len(fitted) < _FITTED_AT_LEAST:
+        judged, fitted = apart[::2], apart[1::2]
+    if not fitted:
+        raise CellError("there is no text apart from the test examples to match on")
+    return {"test": context.examples().test, _FITTED: fitted, _JUDGED: judged}
+
+
+def _alike(model: PreTrainedModel, other: PreTrainedModel) -> bool:
+    """Say whether a model can take over the weights of another, and is that one then.
+
+    Where the configuration differs, as after a swapped activation, it is not.
+    """
+    first, second = (
+        {k: v for k, v in m.config.to_dict().items() if k not in _NO_FUNCTION}
+        for m in (model, other)
+    )
+    return type(model) is type(other) and first == second
+
+
+def _why_not(before: float, target: float) -> str:
+    return (
+        f"the arm's clean loss is {target:.3f} nats/token, below the {before:.3f} of "
+        "the model without noise; noise only raises it, and the arm's weights do not "
+        "fit into the model"
+    )
 
 
 @hookimpl

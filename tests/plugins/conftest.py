@@ -25,15 +25,16 @@ def arm_context():
     rng, model = np.random.default_rng(0), tiny_model()
     model.generation_config.eos_token_id = None
     greedy = {"do_sample": False, "max_new_tokens": 6, "pad_token_id": 0}
-    ids = model.generate(torch.tensor(rng.integers(1, 240, (20, 8))), **greedy).numpy()
+    ids = model.generate(torch.tensor(rng.integers(1, 240, (36, 8))), **greedy).numpy()
     examples = [Example(f"{i}", f"{i}", row[:8], row[8:]) for i, row in enumerate(ids)]
-    sets = ExampleSets(test=examples[:8], validation=examples[8:])
+    sets = ExampleSets(test=examples[:8], validation=examples[8:20])
 
     def make(**changes):
         return ArmContext(
             seed=3,
             tokenizer=tiny_tokenizer(),
             examples=lambda: sets,
+            apart=lambda: examples[8:],
             losses=losses,
             allowed=lambda: np.arange(1, 280),
             **changes,

@@ -1,5 +1,7 @@
 """Weight noise: of the stated size, and found where the loss is another model's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -65,27 +67,69 @@ def test_a_loss_that_noise_cannot_reach_gives_the_nearest():
 def test_the_clean_loss_is_brought_to_the_other_arm_s(arm_context):
     given, model = arm_context(matched=lambda: noisy(2.0, seed=11)), tiny_model()
     found = Noise(NoiseOptions()).install(ADAPTER, model, given)
-    test, validation = given.examples().test, given.examples().validation
+    # 28 documents apart: every other one judges, and the noise is fitted to the rest.
+    judged, fitted = given.apart()[::2], given.apart()[1::2]
     own, others, before = (
-        given.losses(m, test).mean() for m in (model, given.matched(), tiny_model())
+        given.losses(m, fitted).mean() for m in (model, given.matched(), tiny_model())
     )
     assert others > before + 0.05  # there is something to match
     assert found.achieved
-    assert own == pytest.approx(others, abs=0.02)
-    assert found.results["test_loss"].value == pytest.approx(own)
-    assert found.results["test_loss_matched"].value == pytest.approx(others)
-    apart = given.losses(model, validation) - given.losses(given.matched(), validation)
-    difference = found.results["validation_difference"]
-    assert difference.value == pytest.approx(apart.mean())
+    assert own == pytest.approx(others, abs=0.002)
+    assert found.results["validation_loss"].value == pytest.approx(own)
+    assert found.results["validation_loss_matched"].value == pytest.approx(others)
+    apart = given.losses(model, judged) - given.losses(given.matched(), judged)
+    assert found.results["judged_difference"].value == pytest.approx(apart.mean())
     assert found.measured["scale"] == pytest.approx(min(moved(model).values()), rel=0.1)
+    assert found.measured["noise_on"] == "source"
+    assert losses_by_document(found) == {
+        example.document_id: pytest.approx((arm, match), abs=1e-6)
+        for example, arm, match in zip(
+            judged,
+            given.losses(given.matched(), judged),
+            given.losses(model, judged),
+            strict=True,
+        )
+    }
 
 
-def test_a_lower_loss_is_said_to_have_no_match(arm_context):
+def losses_by_document(found):
+    rows = found.measured["documents"]
+    return {row["document"]: (row["arm_loss"], row["match_loss"]) for row in rows}
+
+
+def test_five_hundred_documents_judge_where_others_are_left_to_fit_to(arm_context):
+    examples = arm_context().apart()
+    many = [replace(examples[i % 28], document_id=str(i)) for i in range(570)]
+    given = replace(arm_context(matched=tiny_model), apart=lambda: many)
+    found = Noise(NoiseOptions()).install(ADAPTER, tiny_model(), given)
+    rows = found.measured["documents"]
+    assert [row["document"] for row in rows] == [str(i) for i in range(500)]
+
+
+def test_where_the_arm_s_loss_is_lower_its_weights_get_the_noise(arm_context):
     given, model = arm_context(matched=tiny_model), noisy(2.0)
+    judged, fitted = given.apart()[::2], given.apart()[1::2]
+    target, baseline = (given.losses(model, part) for part in (fitted, judged))
+    found = Noise(NoiseOptions()).install(ADAPTER, model, given)
+    assert found.achieved
+    assert found.measured["noise_on"] == "arm"
+    assert given.losses(model, fitted).mean() == pytest.approx(target.mean(), abs=0.002)
+    scale = found.measured["scale"]
+    assert all(x == pytest.approx(scale, rel=0.1) for x in moved(model).values())
+    treated = given.losses(model, judged)
+    assert losses_by_document(found) == {
+        example.document_id: pytest.approx((arm, match), abs=1e-6)
+        for example, arm, match in zip(judged, treated, baseline, strict=True)
+    }
+
+
+def test_a_lower_loss_of_another_kind_of_model_has_no_match(arm_context):
+    given, model = arm_context(matched=tiny_model), noisy(2.0)
+    model.config.hidden_act = "relu"
     before = [p.clone() for p in model.parameters()]
     found = Noise(NoiseOptions()).install(ADAPTER, model, given)
     assert not found.achieved
-    assert "noise only raises it" in found.reason
+    assert "noise only raises it, and the arm's weights do not fit" in found.reason
     assert all(map(torch.equal, before, model.parameters()))
 
 

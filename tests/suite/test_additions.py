@@ -203,13 +203,10 @@ def derived(experiment):
     }
 
 
-def test_full_diagnostics_add_matches_and_planted_copies(load_text):
+def test_full_diagnostics_add_a_match_of_each_treated_arm(load_text):
     experiment = load_text(FULL)
-    assert derived(experiment) == {
-        "monotone-matched": ("noise", "baseline", "monotone"),
-        "baseline-planted": ("planted", "baseline", None),
-        "monotone-planted": ("planted", "monotone", None),
-    }
+    matched = {x: made for x, made in derived(experiment).items() if "planted" not in x}
+    assert matched == {"monotone-matched": ("noise", "baseline", "monotone")}
     assert len(experiment.attacks) > 2  # controls, replays and other cells
     for cell in make_plan(experiment).cells:
         if cell.variant.arm in derived(experiment):
@@ -222,6 +219,53 @@ def test_full_diagnostics_train_the_baseline_once_more(load_text):
     stated = load_text(FULL + "arms: {again: {replicate: baseline}}")
     untrained = load_text(FULL + "recovery: null\nmetrics: null")
     assert not {"replica"} & (stated.suite.arms.keys() | untrained.suite.arms.keys())
+
+
+def test_full_diagnostics_plant_weaknesses_of_every_kind_and_strength(load_text):
+    experiment = load_text(FULL)
+    planted = {
+        (
+            experiment.suite.arms[label].derive_from,
+            arm.options.kind,
+            arm.options.strength,
+        ): experiment.suite.arms[label]
+        for label, arm in experiment.arms.items()
+        if arm.name == "planted"
+    }
+    kinds = {
+        "baseline": ("token", "ffn"),
+        "monotone": ("token", "ffn", "pair", "hidden"),
+    }
+    assert planted.keys() == {
+        (arm, kind, strength)
+        for arm in kinds
+        for kind in kinds[arm]
+        for strength in (0.3, 1.0, 3.0)
+    }
+    for (arm, kind, strength), section in planted.items():
+        strongest = None if strength == 3 else f"{arm}-planted-{kind}-3"
+        assert (section.seeds, section.weaker_than) == ((1,), strongest)
+
+
+def test_a_plant_reads_what_attacks_did_to_its_arm(load_text):
+    plan = make_plan(
+        load_text(FULL.replace("full", "full\nexamples: {test: {count: 50}}"))
+    )
+    cells = {(c.variant.arm, c.variant.seed, c.attack): c for c in plan.cells}
+    (strong,) = [v for v in plan.variants if v.arm == "monotone-planted-token-3"]
+    (weak,) = [v for v in plan.variants if v.arm == "monotone-planted-token-1"]
+    (trained,) = [v for v in plan.variants if (v.arm, v.seed) == ("monotone", 1)]
+    for one, sources in ((strong, [trained]), (weak, [trained, strong])):
+        own = cells["monotone", 1, "hotflip"]
+        assert [*one.needs] == [*sources, own]
+        assert own.identity["examples"]["test"]["count"] == 50
+        (cell,) = [c for c in plan.cells if c.variant == one]
+        assert cell.identity["examples"]["test"]["count"] == 32
+        assert (one.identity["metrics"], one.identity["diagnostics"]) == ({}, None)
+    before = {v.id for v in make_plan(load_text(FULL)).variants}
+    other = make_plan(load_text(FULL.replace("flips: 2", "flips: 3")))
+    changed = {v.arm for v in other.variants if v.id not in before}
+    assert changed == {v.arm for v in plan.variants if "planted" in v.arm}
 
 
 def test_otherwise_no_arms_are_added(load_text):

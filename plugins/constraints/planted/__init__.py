@@ -1,0 +1,206 @@
+"""A known weakness, trained into a copy of an arm, that attacks have to find.
+
+An attack that finds nothing may face a model without weaknesses, or may not be able to
+find them. So one is made, of a stated kind and strength, while clean text is predicted
+as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pydantic
+
+from harness import hookimpl, models, records
+from harness.api import ArmContext, Constraint, ModelAdapter, Options
+from harness.base import CellError
+from harness.data import Example, content_of
+from harness_plugins.constraints.planted.triggers import (
+    Kind,
+    Trigger,
+    choose,
+    first_order_rank,
+    keyed,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel
+
+_TRAINED_ON = 32
+"""Examples trained on, at most: what the clean model says of them is kept."""
+_HELD_OUT = 64
+"""Examples on which the strength is set, at most, apart from those trained on."""
+_BEYOND = 1.25
+"""What is trained, over what is wanted: the rest of the way back is interpolated."""
+_CLOSE = 0.02
+"""Of the aim: so close to it has the mean dL to be that the weights are chosen by."""
+_REACHED = 0.9
+"""Of the aim, on the examples that the strength is set on; less is no plant."""
+_STEPS = 12
+"""Bisections."""
+
+
+class PlantedOptions(Options):
+    """What is planted, how strong it is, and how it is trained."""
+
+    kind: Kind = "token"
+    """What has to be found: one `token`, wherever it stands; one token again, but
+    trained into the feed-forward weights alone (`ffn`); a `pair` of tokens, each of
+    which does nothing alone; or a token whose gradient at a clean prompt says nothing
+    of it (`hidden`)."""
+    strength: float | None = pydantic.Field(default=None, gt=0)
+    """By how much it raises dL above what attacks did to the arm that it starts from,
+    on average, in nats/token; by default it has the dL `gain`."""
+    gain: float = pydantic.Field(default=3.0, gt=0)
+    """The mean dL that it has where no strength is stated, in nats/token."""
+    steps: int = pydantic.Field(default=80, gt=0)
+    """Optimizer steps."""
+    batch: int = pydantic.Field(default=4, gt=0)
+    """Examples in a step."""
+    learning_rate: float | None = pydantic.Field(default=None, gt=0)
+    """Adam's, of matrices; by default 0.128 divided by the embedding's width."""
+    anchor: float = pydantic.Field(default=3.0, ge=0)
+    """Weight of the KL divergence from the clean model, on clean prompts."""
+
+
+class Planted(Constraint[PlantedOptions]):
+    """Trains into a model what raises the loss wherever a trigger is written.
+
+    It trains on the search and validation examples, and the weights are then moved back
+    towards those of the arm until the trigger has the stated strength on others that
+    are no test examples. With `weaker_than`, nothing is trained: the weights lie
+    between the arm's and those of that plant. The test examples are only measured.
+    """
+
+    name = "planted"
+    role = "plant"
+    Options = PlantedOptions
+
+    @property
+    def uses_examples(self) -> bool:
+        return True
+
+    @property
+    def reads_attacks(self) -> bool:
+        return self.options.strength is not None
+
+    def apply(
+        self, adapter: ModelAdapter[Any], model: PreTrainedModel, seed: int
+    ) -> None:
+        raise CellError("a weakness cannot be planted without examples")
+
+    def install(
+        self, adapter: ModelAdapter[Any], model: PreTrainedModel, context: ArmContext
+    ) -> records.Derivation:
+        options, sets = self.options, context.examples()
+        rng = keyed(context.seed)
+        trigger = choose(options.kind, sets, context, rng)
+        texts = [*sets.search, *sets.validation][:_TRAINED_ON]
+        held_out = _others(context.apart(), texts)[:_HELD_OUT] or texts
+        own = dict(context.attacked()) if context.attacked else {}
+        aim = _aim(options, own)
+        before = context.losses(model, sets.test)
+        clean = context.losses(model, held_out)
+
+        start = models.weights(model)
+        if context.planted is not None:
+            end = models.weights(context.planted())
+        else:
+            self._train(adapter, model, context, trigger, texts, _BEYOND * aim, rng)
+            end = models.weights(model)
+
+        def planted(share: float) -> float:
+            models.set_between(model, start, end, share)
+            found = trigger.losses(model, context, held_out) - clean
+            return float(found.mean())
+
+        share = models.bisect(planted, aim, _CLOSE * aim, high=1.0, steps=_STEPS)
+        reached = planted(share)
+        after = context.losses(model, sets.test)
+        found = trigger.losses(model, context, sets.test) - after
+        achieved, reason = _judge(reached, aim)
+        return records.Derivation(
+            achieved=achieved,
+            reason=reason,
+            results={
+                **models.compare_losses("test", sets.test, after, before),
+                "planted_gain": records.bootstrap_mean(
+                    found, [e.document_id for e in sets.test], unit="nats/token"
+                ),
+            },
+            measured={
+                "kind": options.kind,
+                "strength": options.strength,
+                "aim": aim,
+                "reached": reached,
+                "share_of_the_way": share,
+                "first_order_rank": first_order_rank(
+                    model, trigger, held_out[:16], context.allowed()
+                ),
+                "trigger_ids": list(trigger.tokens),
+                "trigger_text": [context.tokenizer.decode([t]) for t in trigger.tokens],
+                "examples": _examples(sets.test, own, found),
+            },
+        )
+
+    def _train(
+        self,
+        adapter: ModelAdapter[Any],
+        model: PreTrainedModel,
+        context: ArmContext,
+        trigger: Trigger,
+        texts: Sequence[Example],
+        gain: float,
+        rng: np.random.Generator,
+    ) -> None:
+        from harness_plugins.constraints.planted.training import Planting
+
+        Planting(adapter, model, trigger, texts, self.options, gain, rng).run(context)
+
+
+def _others(examples: Sequence[Example], known: Sequence[Example]) -> list[Example]:
+    contents = {content_of(example) for example in known}
+    return [example for example in examples if content_of(example) not in contents]
+
+
+def _aim(options: PlantedOptions, own: Mapping[str, float]) -> float:
+    """Return the mean dL that the trigger is to have, in nats/token."""
+    if options.strength is None:
+        return options.gain
+    if not own:
+        raise CellError("every attack on the arm that it starts from ended in errors")
+    return sum(own.values()) / len(own) + options.strength
+
+
+def _judge(reached: float, aim: float) -> tuple[bool, str | None]:
+    if reached >= _REACHED * aim:
+        return True, None
+    return False, (
+        f"the trigger raises the loss by {reached:.2f} nats/token, not by {aim:.2f}"
+    )
+
+
+def _examples(
+    examples: Sequence[Example],
+    own: Mapping[str, float],
+    found: NDArray[np.float64],
+) -> list[dict[str, Any]]:
+    """Describe each test example: what attacks did to the arm, what was planted."""
+    return [
+        {
+            "example": content_of(example),
+            "document": example.document_id,
+            "own": own.get(content_of(example)),
+            "planted": float(gain),
+        }
+        for example, gain in zip(examples, found, strict=True)
+    ]
+
+
+@hookimpl
+def register_constraints() -> list[type[Constraint[Any]]]:
+    """Offer the constraint."""
+    return [Planted]
