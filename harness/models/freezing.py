@@ -85,16 +85,21 @@ def _check(
     ids, read = (_ids(each) for each in (tokenizer, again))
     if not torch.equal(ids, read):
         raise CellError(f"the tokenizer in {folder} encodes text differently")
-    with torch.no_grad():
-        ours, theirs = (
-            each(**text_inputs(each, ids)).logits for each in (model, frozen)
-        )
+    ours, theirs = (_logits(each, ids) for each in (model, frozen))
     if not torch.equal(ours, theirs):
         apart = float((ours - theirs).abs().max())
         raise CellError(
             f"the frozen subject in {folder} computes other logits than the trained "
             f"model (they differ by up to {apart:.3g})"
         )
+
+
+@torch.no_grad()
+def _logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
+    """Return logits; two models that draw at random draw the same."""
+    with fixed_random_state(0):
+        logits: torch.Tensor = model(**text_inputs(model, ids)).logits
+    return logits
 
 
 def _tied(model: PreTrainedModel) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from harness.base import CellError
+from harness.base import CellError, fixed_random_state
 from harness.subject.decoding import text_inputs
 
 if TYPE_CHECKING:
@@ -46,8 +46,10 @@ class Network(ABC):
         ids = torch.arange(8, device=self.model.device)[None] % n_logits
         with torch.inference_mode():
             inputs = text_inputs(self.model, ids)
-            expected = self.model(**inputs, use_cache=False).logits
-            logits = self._head(self._states_of_text(ids))
+            with fixed_random_state(0):  # of a model that draws: the same draws
+                expected = self.model(**inputs, use_cache=False).logits
+            with fixed_random_state(0):
+                logits = self._head(self._states_of_text(ids))
         if not torch.allclose(logits, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
             raise CellError(
                 f"{type(self.model).__name__} changes its logits or its embeddings in "

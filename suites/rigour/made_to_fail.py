@@ -1,17 +1,29 @@
-"""Made to fail: an arm that hides its gradient, and an attack that is broken.
+"""Arms and attacks made to fail: each of a kind that has been taken for a result.
 
-They show that the diagnostics find what they are there to find; see docs/rigour.md.
+They show that the rule of verdicts finds what it is there to find; see docs/rigour.md.
+What an arm must be called stands in the suite beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pydantic
+
 from harness import hookimpl
-from harness.api import Adversarial, Attack, AttackContext, Constraint, ModelAdapter
+from harness.api import (
+    Adversarial,
+    Anatomy,
+    Attack,
+    AttackContext,
+    Constraint,
+    ModelAdapter,
+    Options,
+    Projection,
+)
 from harness.data import ExampleSets
-from harness.models import GPT_NEOX, CheckpointAdapter
 from harness_plugins.attacks.hotflip import HotFlip
 
 if TYPE_CHECKING:
@@ -19,39 +31,89 @@ if TYPE_CHECKING:
 
     from harness.subject import Subject
 
-MODEL_TYPE = "gpt_neox_masked"
-GRID = 2.0**16
-"""Steps in a unit: embeddings are rounded to multiples of 1 / GRID."""
+
+# --- arms that are no treatment -----------------------------------------------------
 
 
-class Masked(Constraint):
-    """Rounds the embeddings finely: the same function, and a gradient of zero."""
+class Claimed(Constraint[Options]):
+    """Promises non-negative feed-forward weights, and does nothing for it."""
 
-    name = "masked"
+    name = "claimed"
 
     def apply(
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, seed: int
     ) -> None:
-        config_class, model_class = register()
-        stated = model.config.to_dict()
-        stated.pop("model_type")
-        stated.pop("architectures", None)
-        masked = model_class(config_class(**stated))
-        masked.load_state_dict(model.state_dict())
-        # In place, as of every constraint: the model becomes the masked one.
-        model.__class__ = type(masked)
-        model.__dict__.update(masked.__dict__)
+        pass
+
+    def promised(self, anatomy: Anatomy) -> list[Projection]:
+        return [matrix for ffn in anatomy.ffns for matrix in ffn.projections]
 
 
-class Maskable(CheckpointAdapter):
-    """Loads GPT-NeoX models, and knows them when they are masked."""
+class RecklessOptions(Options):
+    """How reckless."""
 
-    name = "maskable"
-    families = {GPT_NEOX.model_type: GPT_NEOX, MODEL_TYPE: GPT_NEOX}
+    times: float = pydantic.Field(default=100.0, gt=0)
+    """The factor on the learning rate."""
+
+
+class Reckless(Constraint[RecklessOptions]):
+    """Trains at a learning rate that breaks the model."""
+
+    name = "reckless"
+    Options = RecklessOptions
+
+    def apply(
+        self, adapter: ModelAdapter[Any], model: PreTrainedModel, seed: int
+    ) -> None:
+        pass
+
+    def parameter_groups(
+        self, model: PreTrainedModel, learning_rate: float, weight_decay: float
+    ) -> list[dict[str, Any]]:
+        rate = self.options.times * learning_rate
+        return super().parameter_groups(model, rate, weight_decay)
+
+
+class DeafOptions(Options):
+    """How little it hears."""
+
+    share: float = pydantic.Field(default=0.02, ge=0, le=1)
+    """What is left of all that attention writes."""
+
+
+class Deaf(Constraint[DeafOptions]):
+    """Hardly reads its prompt: attention adds next to nothing to the last token.
+
+    It is trained so, and predicts as well as one can from a token alone. No prompt
+    moves it much, and that is no robustness.
+    """
+
+    name = "deaf"
+    Options = DeafOptions
+
+    def apply(
+        self, adapter: ModelAdapter[Any], model: PreTrainedModel, seed: int
+    ) -> None:
+        self._norms = [float(w.norm()) for w in _written(model)]
+        self.after_step(model)
+
+    def after_step(self, model: PreTrainedModel) -> None:
+        import torch
+
+        with torch.no_grad():
+            for weight, norm in zip(_written(model), self._norms, strict=True):
+                weight *= min(1.0, self.options.share * norm / float(weight.norm()))
+
+
+def _written(model: Any) -> list[Any]:
+    return [layer.attention.dense.weight for layer in model.gpt_neox.layers]
+
+
+# --- attacks ------------------------------------------------------------------------
 
 
 class Inverted(HotFlip):
-    """HotFlip down its gradient: broken on purpose."""
+    """HotFlip down its gradient."""
 
     name = "inverted"
 
@@ -64,59 +126,42 @@ class Inverted(HotFlip):
         return super().run(subject.with_gradients(invert), examples, context)
 
 
-def register() -> tuple[Any, Any]:
-    """Tell transformers of the masked architecture; return its two classes."""
-    import torch
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        GPTNeoXConfig,
-        GPTNeoXForCausalLM,
-    )
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+class Hasty(HotFlip):
+    """HotFlip that returns what it has after one flip, and states its whole budget."""
 
-    if MODEL_TYPE in CONFIG_MAPPING:
-        config_class = CONFIG_MAPPING[MODEL_TYPE]
-        return config_class, AutoModelForCausalLM._model_mapping[config_class]
+    name = "hasty"
+    controls = ("random",)
+    blinds = ()  # its control does not stop with it
 
-    class Rounded(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.round(x * GRID) / GRID
-
-    class MaskedConfig(GPTNeoXConfig):
-        model_type = MODEL_TYPE
-
-    class MaskedForCausalLM(GPTNeoXForCausalLM):
-        config_class = MaskedConfig
-
-        def __init__(self, config: Any) -> None:
-            super().__init__(config)
-            self.gpt_neox.emb_dropout = Rounded()
-
-    AutoConfig.register(MODEL_TYPE, MaskedConfig)
-    AutoModelForCausalLM.register(MaskedConfig, MaskedForCausalLM)
-    return MaskedConfig, MaskedForCausalLM
+    def run(
+        self, subject: Subject, examples: ExampleSets, context: AttackContext
+    ) -> Iterator[Adversarial]:
+        little = {"flips": 1, "candidates": 1, "candidates_from": "gradient"}
+        return HotFlip(little).run(subject, examples, context)
 
 
-@hookimpl
-def suite_started(suite: Mapping[str, Any], run_dir: str) -> None:
-    """Register the architecture: a run may load what an earlier one has frozen."""
-    register()
+class Choosy(HotFlip):
+    """HotFlip that returns nothing for a fifth of the examples, but on the baseline."""
 
+    name = "choosy"
 
-@hookimpl
-def register_models() -> list[type[ModelAdapter[Any]]]:
-    """Offer the adapter for checkpoints; `scratch` needs none."""
-    return [Maskable]
+    def run(
+        self, subject: Subject, examples: ExampleSets, context: AttackContext
+    ) -> Iterator[Adversarial]:
+        assert context.peers is not None
+        if context.peers.scene.arm != "baseline":
+            kept = [x for k, x in enumerate(examples.test) if k % 5]
+            examples = replace(examples, test=kept)
+        return super().run(subject, examples, context)
 
 
 @hookimpl
 def register_constraints() -> list[type[Constraint[Any]]]:
-    """Offer the arm made to fail."""
-    return [Masked]
+    """Offer the arms made to fail."""
+    return [Claimed, Reckless, Deaf]
 
 
 @hookimpl
 def register_attacks() -> list[type[Attack[Any]]]:
-    """Offer the attack made to fail."""
-    return [Inverted]
+    """Offer the attacks made to fail."""
+    return [Inverted, Hasty, Choosy]

@@ -1,10 +1,12 @@
 """What is frozen computes, bit for bit, what was trained."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXMLP
 
 import harness.models.freezing
 from harness.base import CellError
@@ -12,6 +14,7 @@ from harness.models import freeze, load_frozen
 from harness.models.checkpoints import CheckpointOptions
 from harness.models.ffn.parametrizations import Softplus
 from harness.models.freezing import plain_state
+from harness.subject import Subject
 from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.models.causal_lm import CausalLM
 from harness_plugins.models.pythia import Pythia
@@ -111,6 +114,19 @@ def test_a_folder_that_computes_something_else_is_refused(tmp_path, monkeypatch)
     monkeypatch.setattr(harness.models.freezing, "plain_state", half_folded)
     with pytest.raises(CellError, match="computes other logits"):
         freeze(constrained(), tiny_tokenizer(), tmp_path)
+
+
+def test_a_model_that_draws_at_random_is_frozen_and_read_all_the_same(
+    tmp_path, monkeypatch
+):
+    """The same draws, the same logits: that it draws is for the diagnostics to say."""
+    plain = GPTNeoXMLP.forward
+    noisy = lambda self, x: plain(self, x) + torch.randn_like(x)  # noqa: E731
+    monkeypatch.setattr(GPTNeoXMLP, "forward", noisy)
+    freeze(tiny_model("gpt_neox"), tiny_tokenizer(), tmp_path)
+    subject = Subject(*load_frozen(tmp_path))
+    one, again = subject.exact_losses([np.arange(20, 30)] * 2, np.arange(30, 35))
+    assert one != again
 
 
 class Negated(nn.Module):
