@@ -162,6 +162,10 @@ class Attack(Plugin[OptionsT]):
     needs_peers: ClassVar[bool] = False
     """True where it uses the subjects of other arms, those it `borrows`."""
 
+    in_training: ClassVar[Mapping[str, Any]] = {}
+    """The options that it has by default where recovery attacks blocks of every step:
+    those of a search that is cheap, and strong for what it costs."""
+
     @abstractmethod
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext

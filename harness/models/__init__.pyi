@@ -44,8 +44,13 @@ from .matching import (
     set_between as set_between,
     weights as weights,
 )
+from .reading import Disturbance as Disturbance
 from .recovery import Recovered as Recovered, recover as recover
-from .sections import RecoverySection as RecoverySection
+from .sections import (
+    AdversarialSection as AdversarialSection,
+    ArmRecovery as ArmRecovery,
+    RecoverySection as RecoverySection,
+)
 from .training import (
     TrainingHooks as TrainingHooks,
     TrainingPlan as TrainingPlan,

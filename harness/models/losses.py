@@ -38,16 +38,18 @@ class BlockLosses(nn.Module):
         self._pairs = bool(model.config.is_encoder_decoder)
         self._flops = (Seq2SeqFlops if self._pairs else PassFlops).of(model)
 
-    def forward(self, blocks: Tensor) -> Tensor:
+    def forward(self, blocks: Tensor, read: Tensor | None = None) -> Tensor:
         """Return losses in nats, float32, a row a block; each row weighs the same.
 
         Of a causal model, those of each token after the first [batch, context - 1]; of
         an encoder-decoder model, the mean over each reference [batch, 1]. Blocks are
-        laid out as `token_blocks` and `pair_blocks` of `harness.data` do.
+        laid out as `token_blocks` and `pair_blocks` of `harness.data` do. With `read`,
+        of the same layout, the losses are those of the blocks' tokens after these.
         """
+        read = blocks if read is None else read
         if self._pairs:
-            return reference_losses(self.model, blocks)[:, None]
-        return next_token_losses(self.model, blocks)
+            return reference_losses(self.model, blocks, read)[:, None]
+        return next_token_losses(self.model, blocks, read)
 
     def flops(self, blocks: Tensor) -> float:
         """Return the analytic FLOPs of a forward pass, padding included.
@@ -63,24 +65,27 @@ class BlockLosses(nn.Module):
         return len(blocks) * forward
 
 
-def next_token_losses(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """Return the loss [batch, context - 1] of each token after the first, in nats."""
+def next_token_losses(model: PreTrainedModel, ids: Tensor, read: Tensor) -> Tensor:
+    """Return the loss [batch, context - 1] of each token after the first, in nats.
+
+    The model reads `read`, which may be others than the tokens `ids` to be predicted.
+    """
     # The mask of ones keeps transformers from building a dense one at every call.
     mask = torch.ones_like(ids)
-    output = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+    output = model.base_model(input_ids=read, attention_mask=mask, use_cache=False)
     targets = ids.roll(-1, dims=1)
     targets[:, -1] = IGNORED
     losses = token_losses(model.get_output_embeddings(), output[0], targets)
     return losses[:, :-1].contiguous()
 
 
-def reference_losses(model: PreTrainedModel, pairs: Tensor) -> Tensor:
+def reference_losses(model: PreTrainedModel, pairs: Tensor, read: Tensor) -> Tensor:
     """Return the mean loss [batch] of each pair's reference, in nats/token.
 
     Takes pairs as `harness.data.pair_blocks` lays them out; an encoder-decoder model
-    reads the prompts, as long as the longest of them is.
+    reads the prompts of `read`, as long as the longest of them is.
     """
-    prompts, references = _halves(pairs)
+    (prompts, _), (_, references) = _halves(read), _halves(pairs)
     seen = prompts != IGNORED
     encoded = model.get_encoder()(
         input_ids=prompts.where(seen, 0), attention_mask=seen.long()

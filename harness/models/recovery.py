@@ -22,6 +22,7 @@ from harness.base import CellError, Store
 from harness.data import Corpora, count_tokens, pair_blocks, token_blocks
 from harness.models.certificate import minimum_weight
 from harness.models.losses import BlockLosses
+from harness.models.reading import Disturbance, Reader
 from harness.models.sections import RecoverySection
 from harness.models.training import Line, TrainingHooks, TrainingPlan, train
 from harness.records import Cost, Estimate, RecoverySummary, bootstrap_mean
@@ -59,13 +60,15 @@ def recover(
     work: Path,
     device: str,
     replica: bool = False,
+    disturbance: Disturbance | None = None,
     log: Callable[[Line], None] = lambda line: None,
     report: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Recovered:
     """Train a constrained model in place, from the last checkpoint in `work` if any.
 
-    A `replica` trains on the same tokens as others with its seed, in another order.
+    A `replica` trains on the same tokens as others with its seed, in another order. A
+    `disturbance` says what is read in the place of some of them.
     `log` gets every line of ``training.jsonl``, after a restart again from the first;
     `report` the tokens done and all of them. The model ends on `device`.
 
@@ -87,6 +90,11 @@ def recover(
         evaluate = _Evaluation(
             model, adapter, constraint, held_out, section.micro_batch
         )
+    reader = None
+    if disturbance is not None:
+        reader = Reader(
+            disturbance, model, tokenizer, device=device, seed=seed, bf16=plan.bf16
+        )
     training = train(
         model,
         ordered,
@@ -96,6 +104,7 @@ def recover(
         device=device,
         hooks=TrainingHooks(
             evaluate=evaluate,
+            read=reader,
             after_step=lambda: constraint.after_step(model),
             log=log,
             report=lambda done, of: report(done * total // of, total),

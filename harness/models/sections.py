@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -42,3 +42,33 @@ class RecoverySection(Strict):
     """Held-out tokens in an evaluation."""
     checkpoint_every: Positive = 500
     """Optimizer steps between checkpoints."""
+
+
+Share = Annotated[float, pydantic.Field(gt=0, le=1)]
+
+
+class AdversarialSection(Strict):
+    """Recovery against an attack: its name, a share, and its options beside them."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+    attack: str
+    """The attack plugin. Its options are by default those that it states for training,
+    which are cheaper than those of an evaluation."""
+    share: Share = 0.2
+    """The share of the blocks of each step that are attacked, on the model as it is
+    then; what follows the attacked part stays what is to be predicted."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The attack's options as the suite states them."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class ArmRecovery(Strict):
+    """How an arm reads the tokens of recovery: some of them are others."""
+
+    corrupt: Share | None = None
+    """The share of the tokens that are read in training that are others, drawn from the
+    vocabulary, each equally likely; what is to be predicted stays."""
+    adversarial: AdversarialSection | None = None
+    """The attack that a share of the blocks is read after."""

@@ -90,6 +90,9 @@ class TrainingHooks:
     evaluate: Callable[[Meter], Mapping[str, float | None]] | None = None
     """Before the first step, every `evaluate_every` steps and after the last one. Its
     passes count in the meter that it gets."""
+    read: Callable[[NDArray[Any], int, Meter], NDArray[Any]] | None = None
+    """Gets the blocks [n, width] of a step and its number, from 0; returns those that
+    the model reads in their place. What that costs goes into the meter that it gets."""
     after_step: Callable[[], None] = lambda: None
     """After each optimizer step, before anything else sees the weights."""
     log: Callable[[Line], None] = lambda line: None
@@ -223,7 +226,7 @@ class _Loop:
         before = self._meter.cost()
         for blocks in self._passes():
             with self._accelerator.accumulate(self._losses):
-                losses.append(self._losses(blocks).mean())
+                losses.append(self._losses(*blocks).mean())
                 self._accelerator.backward(losses[-1])
         norm = self._accelerator.clip_grad_norm_(
             self._losses.parameters(), self._plan.max_grad_norm
@@ -239,16 +242,28 @@ class _Loop:
         self._optimizer.zero_grad()
         return {**values, "tokens_per_s": self._tokens_per_s(before)}
 
-    def _passes(self) -> Iterator[torch.Tensor]:
-        """Yield the blocks [n, width] of each forward pass of the next step."""
-        size, first = self._plan.forward_blocks, self._step * self._plan.blocks_per_step
-        for start in range(first, first + self._plan.blocks_per_step, size):
-            blocks = np.stack([self._blocks[i] for i in range(start, start + size)])
-            ids = torch.as_tensor(blocks.astype(np.int64)).to(self._accelerator.device)
-            tokens, flops = count_tokens(blocks), self._pass_flops(ids)
+    def _passes(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the blocks [n, width] of each forward pass of the next step.
+
+        With them comes what is read in their place.
+        """
+        count, size = self._plan.blocks_per_step, self._plan.forward_blocks
+        first = self._step * count
+        blocks = np.stack([self._blocks[i] for i in range(first, first + count)])
+        read = blocks
+        if self._hooks.read is not None:
+            read = self._hooks.read(blocks, self._step, self._meter)
+        for start in range(0, count, size):
+            part = slice(start, start + size)
+            ids = self._on_device(blocks[part])
+            tokens, flops = count_tokens(blocks[part]), self._pass_flops(ids)
             self._meter.forward(size, tokens, flops)
             self._meter.backward(size, tokens, 2 * flops)
-            yield ids
+            yield ids, ids if read is blocks else self._on_device(read[part])
+
+    def _on_device(self, blocks: NDArray[Any]) -> torch.Tensor:
+        ids = torch.as_tensor(blocks.astype(np.int64))
+        return ids.to(self._accelerator.device)
 
     def _evaluate(self) -> None:
         if self._hooks.evaluate is None:

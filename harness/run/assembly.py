@@ -183,6 +183,8 @@ def _plugins(run: RunContext, unit: Unit) -> list[PluginRef]:
         ("model", suite.models[variant.model].adapter),
         ("constraint", suite.arms[variant.arm].constraint),
     ]
+    adversary = run.experiment.adversaries.get(variant.arm)
+    used += [("attack", adversary.name)] if adversary else []
     if unit.attack:
         used += [("attack", name) for name in _attacks_at_work(run, unit.attack)]
     else:

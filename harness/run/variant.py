@@ -23,6 +23,7 @@ from harness.api import Constraint, MetricContext, ModelAdapter
 from harness.base import Strict, fixed_random_state, write_json
 from harness.data import Document
 from harness.models import (
+    Disturbance,
     Recovered,
     certify,
     freeze,
@@ -235,12 +236,26 @@ class _Making:
                 work=run.store.work("subjects", plan.subject_key),
                 device=run.device,
                 replica=run.suite.arms[plan.arm].replicate is not None,
+                disturbance=self._disturbance,
                 log=log,
                 report=progress.update,
                 should_stop=should_stop,
             )
         shutil.copyfile(log.path, log_file)
         return recovered
+
+    @property
+    def _disturbance(self) -> Disturbance | None:
+        how = self.run.suite.arms[self.plan.arm].disturbs
+        if how is None:
+            return None
+        return Disturbance(
+            corrupt=how.corrupt or 0.0,
+            attack=self.run.experiment.adversaries.get(self.plan.arm),
+            share=how.adversarial.share if how.adversarial else 0.0,
+            rules=self.run.suite.tokens,
+            batch_size=self.run.suite.batch_size,
+        )
 
     @property
     def _adapter(self) -> ModelAdapter[Any]:

@@ -62,6 +62,13 @@ class Meter:
         self.flops += flops
         self.flops_whole += flops if whole is None else whole
 
+    def add(self, other: Meter) -> None:
+        """Add the passes of another meter, whose time was this one's, too."""
+        own = other.sequences_forward, other.tokens_forward
+        self.forward(*own, other.flops, other.flops_whole)
+        self.sequences_backward += other.sequences_backward
+        self.tokens_backward += other.tokens_backward
+
     def attribute(self, reference: bytes, flops: float) -> None:
         """Say on which reference some of the FLOPs were spent."""
         self.by_reference[reference] = self.by_reference.get(reference, 0.0) + flops

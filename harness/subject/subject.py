@@ -95,6 +95,14 @@ class Subject:
         """Return the analytic FLOPs of scoring one pair, (forward, backward)."""
         return self._passes.exact.pass_flops(prompt_tokens, reference_tokens)
 
+    def refresh(self) -> None:
+        """Forget what was computed from weights that have been changed in place.
+
+        Only where the search precision is float32: below it, a copy searches.
+        """
+        for name in ("embedding", "squared_norms"):
+            vars(self).pop(name, None)
+
     # --- losses ---------------------------------------------------------------------
 
     def losses(

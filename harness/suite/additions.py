@@ -69,7 +69,13 @@ def _with_arms(experiment: Experiment) -> Experiment:
         for label, section in sections.items()
     }
     suite = suite.model_copy(update={"arms": sections})
-    return replace(experiment, suite=suite, arms=arms)
+    known = experiment.adversaries
+    adversaries = known | {
+        label: known[section.replicate]
+        for label, section in sections.items()
+        if section.replicate in known
+    }
+    return replace(experiment, suite=suite, arms=arms, adversaries=adversaries)
 
 
 def _create(registry: Registry, name: str, options: dict[str, Any]) -> Attack[Any]:

@@ -238,6 +238,16 @@ def _replicas(draft: _Draft) -> Iterator[Fault]:
             yield keys, f"{arm!r} gets no `recovery`, whose order a replica changes"
 
 
+def _readings(draft: _Draft) -> Iterator[Fault]:
+    """Find arms that do not say which other tokens they read, or have none to read."""
+    for label, entry in draft.layer.entries("arms"):
+        stated, keys = entry.get("recovery"), ("arms", label, "recovery")
+        if stated == {}:
+            yield keys, "state `corrupt`, `adversarial` or both; or true or false"
+        elif isinstance(stated, dict) and not draft.layer.get("recovery"):
+            yield keys, "says how tokens are read, and the suite has no `recovery`"
+
+
 def _circles(graph: Mapping[T, Iterable[T]]) -> Iterator[list[T]]:
     """Yield circles, each from its first node in the graph's order."""
     graph = {node: [x for x in after if x in graph] for node, after in graph.items()}
@@ -376,6 +386,7 @@ _RULES: tuple[Callable[[_Draft], Iterator[Fault]], ...] = (
     _sources,
     _references,
     _replicas,
+    _readings,
     _constraints,
     _examples,
     _controls,

@@ -36,6 +36,8 @@ class Experiment:
     arms: dict[str, Constraint[Any]]
     metrics: dict[str, Metric[Any]]
     attacks: dict[str, Attack[Any]]
+    adversaries: dict[str, Attack[Any]]
+    """What the arms are trained against, by their labels: those that are."""
     layer: Layer = field(repr=False, compare=False)
     """Where every value of the suite was stated, for later messages."""
 

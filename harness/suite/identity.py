@@ -46,7 +46,7 @@ def subject_identity(
             "options": _options(experiment, constraint),
             **_sources(experiment, model, arm, seed),
         },
-        "recovery": _recovery(experiment.suite, arm),
+        "recovery": _recovery(experiment, arm),
         "seed": seed,
     }
 
@@ -142,17 +142,37 @@ def _attacked(
     }
 
 
-def _recovery(suite: Suite, arm: str) -> Identity | None:
-    section = suite.recovery
+def _recovery(experiment: Experiment, arm: str) -> Identity | None:
+    suite, section = experiment.suite, experiment.suite.recovery
     if section is None or not suite.trains(arm):
         return None
     # How often it is saved changes nothing about what is trained.
     identity = section.model_dump(mode="json", exclude={"checkpoint_every"})
     if suite.arms[arm].replicate is not None:
         identity["order"] = "replica"
+    identity |= _reading(experiment, arm)
     identity["corpus"] = suite.corpora[section.corpus].definition
     if section.validation is not None:
         identity["validation"] = suite.corpora[section.validation].definition
+    return identity
+
+
+def _reading(experiment: Experiment, arm: str) -> Identity:
+    """Describe what is read in recovery in place of the right tokens, if anything is.
+
+    There, no rule asks whether a text encodes to a prompt.
+    """
+    suite = experiment.suite
+    how, attack = suite.arms[arm].disturbs, experiment.adversaries.get(arm)
+    identity: Identity = {}
+    if how is not None and how.corrupt is not None:
+        identity["corrupt"] = how.corrupt
+    if how is not None and how.adversarial is not None and attack is not None:
+        share = {"share": how.adversarial.share}
+        identity["adversarial"] = {**_attack(experiment, attack), **share}
+        rules = suite.tokens.model_dump(mode="json", exclude_defaults=True)
+        rules.pop("reachable_only", None)
+        identity |= {"tokens_written": rules} if rules else {}
     return identity
 
 

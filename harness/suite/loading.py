@@ -18,7 +18,7 @@ from harness.suite.checks import check, check_placement
 from harness.suite.experiment import Experiment
 from harness.suite.layers import profile_names, read_layers
 from harness.suite.model import Suite
-from harness.suite.plugin_options import make_absolute
+from harness.suite.plugin_options import build_adversaries, make_absolute
 from harness.suite.yaml import Layer
 
 _NOT_DUMPED = {"extends", "profiles"}
@@ -54,10 +54,17 @@ def load_experiment(
     layer = read_layers(path, profile=profile, overrides=overrides, flags=given)
     registry = load_registry(_plugin_paths(layer))
     suite, built = check(layer, registry)
+    adversaries = build_adversaries(layer, registry)
     _refuse(layer)
     assert suite is not None  # else there were problems
     experiment = Experiment(
-        suite, path, profile, registry, **cast(Any, built), layer=layer
+        suite,
+        path,
+        profile,
+        registry,
+        **cast(Any, built),
+        adversaries=adversaries,
+        layer=layer,
     )
     experiment = expand(experiment)
     _refuse(layer)

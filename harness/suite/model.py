@@ -16,7 +16,7 @@ from harness import data
 from harness.api import AttackLabel
 from harness.base import Positive, Strict
 from harness.data import CorpusSection, ExamplesSection
-from harness.models import RecoverySection
+from harness.models import ArmRecovery, RecoverySection
 from harness.records import ROUGE_DROP
 from harness.subject import TokenRules
 
@@ -82,9 +82,10 @@ class ArmSection(PluginSection):
     """The keys that name arms which it is made from."""
     constraint: str = "none"
     """The constraint plugin."""
-    recovery: bool | None = None
+    recovery: bool | ArmRecovery | None = None
     """Whether this arm gets the suite's recovery training; by default, where it is not
-    derived from another arm."""
+    derived from another arm. A mapping says how it reads the tokens: with others among
+    them (`corrupt`), or after an attack (`adversarial`)."""
     derive_from: ArmLabel | None = None
     """The arm whose frozen subject it starts from, of the same model and seed; by
     default it starts from the model as loaded."""
@@ -116,7 +117,14 @@ class ArmSection(PluginSection):
     @property
     def recovers(self) -> bool:
         """Whether this arm gets the suite's recovery training."""
-        return self.derive_from is None if self.recovery is None else self.recovery
+        if self.recovery is None:
+            return self.derive_from is None
+        return self.recovery is not False
+
+    @property
+    def disturbs(self) -> ArmRecovery | None:
+        """What its recovery reads in place of the right tokens, if anything."""
+        return self.recovery if isinstance(self.recovery, ArmRecovery) else None
 
     @property
     def sources(self) -> dict[str, str]:

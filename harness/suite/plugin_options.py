@@ -9,10 +9,11 @@ from __future__ import annotations
 import copy
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from harness.api import LOCAL_PATH, Plugin, Registry
+from harness.api import LOCAL_PATH, Attack, Plugin, Registry
 from harness.base import UsageError
+from harness.models import AdversarialSection
 from harness.suite import complaints
 from harness.suite.marks import marked
 from harness.suite.model import PLUGIN_SECTIONS
@@ -36,6 +37,58 @@ def build_plugins(suite: Layer, registry: Registry) -> Plugins:
         }
         for section in PLUGIN_SECTIONS
     }
+
+
+def build_adversaries(suite: Layer, registry: Registry) -> dict[str, Attack[Any]]:
+    """Build the attacks that arms are trained against, by the labels of the arms.
+
+    Complains of attacks that no training can use, and of their options. What a suite
+    does not state are the options that the attack has in training.
+    """
+    return {
+        label: attack
+        for label, _ in suite.entries("arms")
+        if (stated := suite.mapping("arms", label, "recovery", "adversarial"))
+        and (attack := _adversary(suite, label, stated, registry)) is not None
+    }
+
+
+def _adversary(
+    suite: Layer, label: str, stated: dict[str, Any], registry: Registry
+) -> Attack[Any] | None:
+    path, name = ("arms", label, "recovery", "adversarial"), stated.get("attack")
+    if not isinstance(name, str):  # missing or no string: said of the section
+        return None
+    try:
+        plugin = cast("type[Attack[Any]]", registry.get("attack", name).plugin)
+    except UsageError as error:
+        suite.complain((*path, "attack"), str(error))
+        return None
+    reserved = AdversarialSection.model_fields.keys()
+    given = {key: value for key, value in stated.items() if key not in reserved}
+    options = complaints.validate(
+        plugin.Options,
+        {**plugin.in_training, **given},
+        suite,
+        path,
+        key=f"{name} option",
+        also_known=reserved,
+    )
+    reason = _untrainable(plugin)
+    if reason:
+        suite.complain((*path, "attack"), f"{name!r} {reason}: name one that does not")
+    return None if options is None else plugin(options)
+
+
+def _untrainable(attack: type[Attack[Any]]) -> str | None:
+    """Say why no training can use an attack; None where one can."""
+    if attack.replays:
+        return "replays what others found"
+    if attack.needs_peers:
+        return "needs the subjects of other arms"
+    if attack.uses_search_examples:
+        return "searches on examples of its own"
+    return None
 
 
 _OWN = {"replicate", "against", "attacks", "seeds"}

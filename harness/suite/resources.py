@@ -118,6 +118,13 @@ def with_defaults(experiment: Experiment) -> Experiment:
         section: {label: _all_options(plugin) for label, plugin in plugins.items()}
         for section, plugins in experiment.plugins.items()
     }
+    for label, attack in experiment.adversaries.items():
+        how = experiment.suite.arms[label].disturbs
+        assert how is not None
+        assert how.adversarial is not None  # or it would have no adversary
+        stated = how.adversarial.model_copy(update=_all_options(attack))
+        recovery = how.model_copy(update={"adversarial": stated})
+        changes["arms"][label] = {**changes["arms"][label], "recovery": recovery}
     return _changed(experiment, changes)
 
 

@@ -55,6 +55,7 @@ class HotFlip(search.GuidedAttack[HotFlipOptions]):
     name = "hotflip"
     Options = HotFlipOptions
     controls = ("random", "permuted")
+    in_training = {"flips": 4, "candidates": 1}
 
     def budget(self, examples: int) -> Budget:
         """Return the cost of an example.

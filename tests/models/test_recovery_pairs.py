@@ -103,7 +103,8 @@ def test_pairs_are_what_the_tokenizer_makes_of_both_texts(corpora, tmp_path):
 def test_the_loss_of_a_pair_is_that_of_plain_transformers(corpora, tmp_path):
     model = tiny_model("t5")
     blocks = np.array(blocks_of(corpora, tmp_path)[:6])
-    together = reference_losses(model, torch.as_tensor(blocks.astype(np.int64)))
+    pairs = torch.as_tensor(blocks.astype(np.int64))
+    together = reference_losses(model, pairs, pairs)
     found = held_out_losses(model, blocks, 4, METER)
     for block, one, other in zip(blocks, together.tolist(), found, strict=True):
         halves = (half[half != IGNORED][None] for half in np.split(block, 2))

@@ -9,7 +9,8 @@ import pytest
 
 from harness.base import content_hash
 from harness.base.errors import UsageError
-from harness.suite import load_experiment, make_plan, resolve
+from harness.suite import dump_suite, load_experiment, make_plan, resolve
+from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
 
 
 @pytest.fixture
@@ -60,6 +61,27 @@ def test_a_replica_is_its_arm_in_all_but_the_order(plan):
     assert other["recovery"].pop("order") == "replica"
     assert one == other
     assert made.experiment.suite.reference_of("again") == "monotone"
+
+
+def test_how_tokens_are_read_in_recovery_is_in_the_id_and_resolved(plan):
+    read = "{corrupt: 0.1, adversarial: {attack: hotflip, flips: 3}}"
+    made = plan(extra=f"arms: {{hard: {{recovery: {read}}}}}", only={"arm": ["hard"]})
+    found = made.variants[0].identity["recovery"]
+    attack = found["adversarial"]
+    assert (found["corrupt"], attack["attack"], attack["share"]) == (
+        0.1,
+        "hotflip",
+        0.2,
+    )
+    options = attack["options"]
+    assert options == HotFlipOptions(**HotFlip.in_training | {"flips": 3}).model_dump(
+        exclude_none=True
+    )
+    Path("again.yaml").write_text(dump_suite(made.experiment.suite), encoding="utf-8")
+    again = make_plan(load_experiment(Path("again.yaml")), {"arm": ["hard"]})
+    assert again.variants[0].id == made.variants[0].id
+    stated = load_experiment(Path("again.yaml")).suite.arms["hard"].disturbs
+    assert stated.adversarial.options == options
 
 
 # --- what leaves ids alone ----------------------------------------------------------
