@@ -16,16 +16,25 @@ from harness.cli import COMMANDS
 
 
 @pytest.fixture
-def failing(monkeypatch):
+def doing(monkeypatch):
+    """Return a function that makes ``harness doctor`` do something else."""
+
+    def install(callback):
+        module = types.SimpleNamespace(command=click.command()(callback))
+        monkeypatch.setitem(sys.modules, "harness.cli.doctor", module)
+
+    return install
+
+
+@pytest.fixture
+def failing(doing):
     """Return a function that makes ``harness doctor`` raise an exception."""
 
-    def install(error: BaseException) -> None:
-        @click.command()
-        def command() -> None:
+    def install(error):
+        def command():
             raise error
 
-        module = types.SimpleNamespace(command=command)
-        monkeypatch.setitem(sys.modules, "harness.cli.doctor", module)
+        doing(command)
 
     return install
 
@@ -90,29 +99,25 @@ def test_an_unknown_option_is_a_usage_error(cli):
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
+    ("error", "code", "said"),
     [
-        (errors.HarnessError, 1),
-        (errors.CellError, 1),
-        (errors.RecordError, 1),
-        (errors.UsageError, 2),
-        (errors.MissingResource, 2),
-        (errors.PluginError, 2),
-        (errors.NothingMatched, 4),
+        (errors.HarnessError("the sentence"), 1, "error: the sentence\n"),
+        (errors.CellError("the sentence"), 1, "error: the sentence\n"),
+        (errors.RecordError("the sentence"), 1, "error: the sentence\n"),
+        (errors.UsageError("the sentence"), 2, "error: the sentence\n"),
+        (errors.MissingResource("the sentence"), 2, "error: the sentence\n"),
+        (errors.PluginError("the sentence"), 2, "error: the sentence\n"),
+        (errors.NothingMatched("the sentence"), 4, "error: the sentence\n"),
+        (errors.Stopped("stopped; run it again"), 75, "stopped; run it again\n"),
     ],
+    ids=lambda value: type(value).__name__,
 )
 def test_an_error_of_the_user_prints_its_sentence_and_its_code(
-    failing, cli, error, code
+    failing, cli, error, code, said
 ):
-    failing(error("the sentence"))
+    failing(error)
     outcome = cli("doctor")
-    assert (outcome.code, outcome.err) == (code, "error: the sentence\n")
-
-
-def test_a_stop_says_how_to_go_on(failing, cli):
-    failing(errors.Stopped("stopped; run it again"))
-    outcome = cli("doctor")
-    assert (outcome.code, outcome.err) == (75, "stopped; run it again\n")
+    assert (outcome.code, outcome.err) == (code, said)
 
 
 def test_all_problems_of_a_suite_are_printed_one_a_line(failing, cli):
@@ -140,13 +145,11 @@ def test_ctrl_c_exits_130(failing, cli):
     assert cli("doctor").code == 130
 
 
-def test_our_warnings_are_sentences(monkeypatch, cli):
-    @click.command()
-    def command() -> None:
+def test_our_warnings_are_sentences(doing, cli):
+    def command():
         with warnings.catch_warnings():
             warnings.simplefilter("default")
             warnings.warn(PluginWarning("x is left out"), stacklevel=1)
 
-    module = types.SimpleNamespace(command=command)
-    monkeypatch.setitem(sys.modules, "harness.cli.doctor", module)
+    doing(command)
     assert cli("doctor").err == "warning: x is left out\n"

@@ -21,19 +21,9 @@ def test_the_test_that_it_writes_passes(cli, tmp_path, kind):
         "my_thing.py",
         "test_my_thing.py",
     ]
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-W",
-        "error",
-        "-p",
-        "no:cacheprovider",
-    ]
-    result = subprocess.run(
-        [*command, folder], capture_output=True, text=True, cwd=folder, check=False
-    )
+    options = ["-q", "-W", "error", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, folder]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert result.returncode == 0, result.stdout + result.stderr
     assert " passed" in result.stdout
 
@@ -52,7 +42,7 @@ def test_what_it_writes_is_formatted_and_clean(cli, tmp_path, kind):
     config = ["--config", str(ROOT / "pyproject.toml"), "--no-cache"]
     for check in (["format", "--check"], ["check", "--ignore", "D,S101"]):
         command = [sys.executable, "-m", "ruff", *check, *config, tmp_path]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout
 
 

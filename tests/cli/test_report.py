@@ -1,50 +1,40 @@
 """``harness report``, ``status`` and ``validate`` as a user calls them."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
-
-Cli = Callable[..., Any]
-MakeRun = Callable[..., Path]
 
 
 @pytest.mark.parametrize(
     ("style", "start"),
     [("text", "Report of"), ("markdown", "# Report"), ("json", "{"), ("latex", "% ")],
 )
-def test_report_prints_each_format(
-    cli: Cli, make_run: MakeRun, style: str, start: str
-) -> None:
+def test_report_prints_each_format(cli, make_run, style, start):
     outcome = cli("report", make_run(seeds=[1]), "--format", style)
     assert outcome.code == 0
     assert outcome.out.startswith(start)
 
 
-def test_report_writes_a_file(cli: Cli, make_run: MakeRun, tmp_path: Path) -> None:
+def test_report_writes_a_file(cli, make_run, tmp_path):
     file = tmp_path / "paper" / "table.tex"
     outcome = cli("report", make_run(seeds=[1]), "--format", "latex", "-o", file)
     assert (outcome.code, outcome.out) == (0, "")
     assert r"\toprule" in file.read_text()
 
 
-def test_report_takes_another_threshold(cli: Cli, make_run: MakeRun) -> None:
+def test_report_takes_another_threshold(cli, make_run):
     run = make_run(seeds=[1])
     assert "exp(dL) > 2.5," in cli("report", run, "--threshold", "1.5").out
     assert cli("report", run, "--threshold", "-1").code == 2
 
 
-def test_report_of_no_run_is_wrong_usage(cli: Cli, tmp_path: Path) -> None:
+def test_report_of_no_run_is_wrong_usage(cli, tmp_path):
     outcome = cli("report", tmp_path)
     assert outcome.code == 2
     assert "is no run folder" in outcome.err
 
 
-def test_status_lists_the_units(cli: Cli, make_run: MakeRun) -> None:
+def test_status_lists_the_units(cli, make_run):
     run = make_run(seeds=[1], failed=("monotone.s1.hotflip",))
     outcome = cli("status", run)
     assert outcome.code == 0
@@ -52,7 +42,7 @@ def test_status_lists_the_units(cli: Cli, make_run: MakeRun) -> None:
     assert "failed: out of paper" in outcome.out
 
 
-def test_status_answers_programs(cli: Cli, make_run: MakeRun) -> None:
+def test_status_answers_programs(cli, make_run):
     run = make_run(seeds=[1], absent=("monotone.s1.random",))
     answer = json.loads(cli("status", run, "--json").out)
     assert answer["counts"]["missing"] == 1
@@ -60,7 +50,7 @@ def test_status_answers_programs(cli: Cli, make_run: MakeRun) -> None:
     assert (unit["arm"], unit["seed"], unit["attack"]) == ("monotone", 1, "random")
 
 
-def test_status_names_what_changed_since(cli: Cli, make_run: MakeRun) -> None:
+def test_status_names_what_changed_since(cli, make_run):
     run = make_run(seeds=[1])
     for path in run.glob("cells/*/record.json"):
         document = json.loads(path.read_text())
@@ -72,15 +62,13 @@ def test_status_names_what_changed_since(cli: Cli, make_run: MakeRun) -> None:
     assert "(4 records)" in outcome.out  # of the control too
 
 
-def test_validate_says_that_a_run_is_valid(cli: Cli, make_run: MakeRun) -> None:
+def test_validate_says_that_a_run_is_valid(cli, make_run):
     run = make_run(seeds=[1])
     outcome = cli("validate", run)
     assert (outcome.code, outcome.out) == (0, f"valid: {run}\n")
 
 
-def test_validate_exits_with_1_for_records_and_2_for_suites(
-    cli: Cli, make_run: MakeRun, tmp_path: Path
-) -> None:
+def test_validate_exits_with_1_for_records_and_2_for_suites(cli, make_run, tmp_path):
     run = make_run(seeds=[1], absent=("monotone.s1.random",))
     suite = tmp_path / "bad.yaml"
     suite.write_text("name: bad\n")
@@ -90,7 +78,7 @@ def test_validate_exits_with_1_for_records_and_2_for_suites(
     assert cli("validate", tmp_path / "absent").code == 2
 
 
-def test_validate_answers_programs(cli: Cli, make_run: MakeRun) -> None:
+def test_validate_answers_programs(cli, make_run):
     run = make_run(seeds=[1], failed=("monotone.s1.hotflip",))
     answer = json.loads(cli("validate", run, "--json").out)
     assert answer["valid"] is False
@@ -99,7 +87,7 @@ def test_validate_answers_programs(cli: Cli, make_run: MakeRun) -> None:
     assert finding["message"] == "the cell failed: out of paper"
 
 
-def test_validate_annotates_pull_requests(cli: Cli, make_run: MakeRun) -> None:
+def test_validate_annotates_pull_requests(cli, make_run):
     run = make_run(seeds=[1])
     (path,) = run.glob("cells/*baseline*hotflip*/record.json")
     path.write_text(path.read_text().replace('"seed": 1', '"seed": "50%"', 1))

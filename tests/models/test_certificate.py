@@ -9,12 +9,11 @@ from harness.api import Anatomy
 from harness.base import CellError
 from harness.models import certify, find_anatomy
 from harness.models.certificate import minimum_weight
-from harness.testing import tiny_model
 from harness_plugins.constraints.none import Unconstrained
 from harness_plugins.constraints.projection import ProjectedWeights
 from harness_plugins.constraints.softplus import Softplus
-from harness_plugins.models.causal_lm import CausalLM
 from harness_plugins.models.pythia import Pythia
+from tests.models.arms import adapter_of, arm
 
 pytestmark = pytest.mark.transformers5
 
@@ -25,12 +24,7 @@ GELU_DEPTH = 0.16997
 
 def make(family, plugin=Softplus, **options):
     """Return what `certify` takes; of a certificate for 2 layers."""
-    kind = Pythia if family == "gpt_neox" else CausalLM
-    adapter = kind(kind.Options(path="unused"))
-    model = tiny_model(family)
-    constraint = plugin(plugin.Options(**options))
-    constraint.apply(adapter, model, 0)
-    return adapter, model, constraint
+    return arm(family, plugin(plugin.Options(**options)))
 
 
 def checks(certificate):
@@ -85,41 +79,41 @@ def test_an_unconstrained_arm_promises_nothing_and_is_measured_all_the_same(fami
     assert "pass" not in statuses(certificate).values()
 
 
-def test_non_negative_weights_under_gelu_are_no_monotone_network():
-    certificate = certify(*make("gpt_neox"), INPUTS)
+@pytest.mark.parametrize(
+    ("family", "options", "examined", "jacobian"),
+    [
+        ("gpt_neox", {}, 4, False),
+        ("gpt_neox", {"scope": "in", "activation": "relu"}, 2, True),
+        ("gpt_neox", {"scope": "out", "activation": "relu"}, 2, True),
+        ("gpt_neox", {"layers": "1", "activation": "gelu_hull"}, 2, False),
+        ("llama", {}, 6, True),
+    ],
+    ids=str,
+)
+def test_non_negative_weights_alone_are_no_monotone_network(
+    family, options, examined, jacobian
+):
+    """GELU falls, a half may be negative, a layer free, a network gated."""
+    certificate = certify(*make(family, **options), INPUTS)
     assert certificate.status == "pass"
     assert certificate.weights_non_negative
     assert not certificate.ffn_monotone
-    fall = checks(certificate)["activation_non_decreasing"].measured["largest_fall"]
+    assert certificate.examined == certificate.expected == examined
+    negative = checks(certificate)["jacobian_non_negative"].measured["negative_entries"]
+    if jacobian:  # else what is wrong need not show at the inputs
+        assert negative
+
+
+def test_what_keeps_a_network_from_being_monotone_is_measured():
+    under_gelu = checks(certify(*make("gpt_neox"), INPUTS))
+    fall = under_gelu["activation_non_decreasing"].measured["largest_fall"]
     assert 0 < fall < GELU_DEPTH + 1e-4
-
-
-@pytest.mark.parametrize("scope", ["in", "out"])
-def test_one_projection_alone_is_no_monotone_network(scope):
-    made = make("gpt_neox", scope=scope, activation="relu")
-    certificate = certify(*made, INPUTS)
-    assert certificate.weights_non_negative
-    assert not certificate.ffn_monotone
-    assert certificate.examined == certificate.expected == 2
-    assert checks(certificate)["jacobian_non_negative"].measured["negative_entries"]
-
-
-def test_gated_networks_are_not_monotone_though_their_weights_are():
-    certificate = certify(*make("llama"), INPUTS)
-    assert certificate.status == "pass"
-    assert certificate.weights_non_negative
-    assert not certificate.ffn_monotone
-    assert certificate.examined == certificate.expected == 6
-    assert statuses(certificate)["boxes_keep_order"] == "not_applicable"
-    assert checks(certificate)["jacobian_non_negative"].measured["negative_entries"]
-
-
-def test_some_layers_monotone_are_not_the_network_monotone():
-    made = make("gpt_neox", layers="1", activation="gelu_hull")
-    certificate = certify(*made, INPUTS)
-    assert certificate.status == "pass"
-    assert not certificate.ffn_monotone
-    assert checks(certificate)["jacobian_non_negative"].measured["layers"] == [1]
+    gated = statuses(certify(*make("llama"), INPUTS))
+    assert gated["boxes_keep_order"] == "not_applicable"
+    some = checks(
+        certify(*make("gpt_neox", layers="1", activation="gelu_hull"), INPUTS)
+    )
+    assert some["jacobian_non_negative"].measured["layers"] == [1]
 
 
 @pytest.mark.parametrize("sees", [0, 1])
@@ -135,29 +129,29 @@ def test_zero_or_too_few_matrices_examined_is_a_failure(sees):
     assert certificate.expected == 4
 
 
-def test_a_promise_of_no_matrix_is_a_failure():
-    class Empty(Softplus):
-        name = "empty"
+class Empty(Softplus):
+    """Promises no matrix."""
 
-        def promised(self, anatomy):
-            return []
+    name = "empty"
 
+    def promised(self, anatomy):
+        return []
+
+
+class Elsewhere(Softplus):
+    """Promises matrices that are not a part of the model."""
+
+    name = "elsewhere"
+
+    def promised(self, anatomy):
+        twin = copy.deepcopy(anatomy.model)
+        return super().promised(adapter_of("gpt_neox").anatomy(twin))
+
+
+@pytest.mark.parametrize("constraint", [Empty, Elsewhere])
+def test_a_promise_of_no_matrix_of_the_model_is_a_failure(constraint):
     adapter, model, _ = make("gpt_neox")
-    certificate = certify(adapter, model, Empty(), INPUTS)
-    assert certificate.status == "fail"
-    assert certificate.examined == 0
-
-
-def test_a_matrix_that_is_not_part_of_the_model_does_not_count():
-    class Elsewhere(Softplus):
-        name = "elsewhere"
-
-        def promised(self, anatomy):
-            twin = copy.deepcopy(anatomy.model)
-            return super().promised(Pythia(adapter.options).anatomy(twin))
-
-    adapter, model, _ = make("gpt_neox")
-    certificate = certify(adapter, model, Elsewhere(), INPUTS)
+    certificate = certify(adapter, model, constraint(), INPUTS)
     assert certificate.status == "fail"
     assert (certificate.examined, certificate.expected) == (0, 4)
 

@@ -5,55 +5,49 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXMLP
 
 import harness.models.freezing
 from harness.base import CellError
 from harness.models import freeze, load_frozen
-from harness.models.checkpoints import CheckpointOptions
-from harness.models.ffn.parametrizations import Softplus
 from harness.models.freezing import plain_state
 from harness.subject import Subject
-from harness.testing import tiny_model, tiny_tokenizer
-from harness_plugins.models.causal_lm import CausalLM
-from harness_plugins.models.pythia import Pythia
+from harness.testing import GATED_T5, tiny_model, tiny_tokenizer
+from harness_plugins.constraints.softplus import Softplus
+from tests.models.arms import arm
 
 IDS = torch.tensor([[5, 9, 200, 31, 7, 7, 120, 44]])
+KINDS = ["gpt2", "gpt_neo", "gpt_neox", "llama", "opt", "qwen2", "t5", "t5 v1.1"]
 
 
-def adapter_of(model):
-    plugin = Pythia if model.config.model_type == "gpt_neox" else CausalLM
-    return plugin(CheckpointOptions(path="unused"))
-
-
-def constrained(family="gpt_neox"):
+def constrained(kind="gpt_neox"):
     """Return a model whose feed-forward weights are softplus(V)."""
-    model = tiny_model(family)
-    with torch.no_grad():
-        for ffn in adapter_of(model).anatomy(model).ffns:
-            for projection in ffn.projections:
-                projection.module.weight.abs_()
-                harness.models.parametrize(projection, Softplus())
-    return model.eval()
+    changes = GATED_T5 if kind == "t5 v1.1" else {}
+    return arm(kind.split()[0], Softplus(), **changes)[1].eval()
 
 
 def logits_of(model):
+    labels = {"labels": IDS} if model.config.is_encoder_decoder else {}
     with torch.no_grad():
-        return model(input_ids=IDS).logits
+        return model(input_ids=IDS, **labels).logits
 
 
 @pytest.mark.transformers5
-def test_a_frozen_subject_is_a_plain_folder_with_bitwise_equal_logits(tmp_path, family):
-    model = constrained(family)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_frozen_subject_is_a_plain_folder_with_bitwise_equal_logits(tmp_path, kind):
+    model, given = constrained(kind), tiny_tokenizer(closed="t5" in kind)
     expected = logits_of(model)
-    freeze(model, tiny_tokenizer(), tmp_path)
+    freeze(model, given, tmp_path)
 
-    plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    classes = AutoModelForSeq2SeqLM if "t5" in kind else AutoModelForCausalLM
+    plain = classes.from_pretrained(tmp_path, dtype=torch.float32)
     assert torch.equal(logits_of(plain), expected)
     text = "the cat sat on the mat"
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    assert tokenizer(text)["input_ids"] == tiny_tokenizer()(text)["input_ids"]
+    assert tokenizer(text)["input_ids"] == given(text)["input_ids"]
+    start = plain.generation_config.decoder_start_token_id
+    assert start == model.config.to_dict().get("decoder_start_token_id")
 
 
 def test_freezing_leaves_the_model_trainable_as_it_was(tmp_path):
@@ -88,21 +82,13 @@ def test_saving_a_parametrized_model_as_it_is_would_lose_its_weights(tmp_path):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_tied_embeddings_stay_tied(tmp_path, tied):
-    model = tiny_model(tie_word_embeddings=tied)
-    freeze(model, tiny_tokenizer(), tmp_path)
+@pytest.mark.parametrize("family", ["gpt_neox", "t5"])
+def test_tied_embeddings_stay_tied(tmp_path, family, tied):
+    model = tiny_model(family, tie_word_embeddings=tied)
+    freeze(model, tiny_tokenizer(closed=family == "t5"), tmp_path)
     frozen, _ = load_frozen(tmp_path)
     one, other = frozen.get_input_embeddings(), frozen.get_output_embeddings()
     assert (one.weight is other.weight) is tied
-    assert torch.equal(logits_of(frozen), logits_of(model))
-
-
-def test_a_swapped_activation_is_frozen_with_the_model(tmp_path):
-    model = constrained()
-    adapter_of(model).set_activation(model, "gelu_hull")
-    freeze(model, tiny_tokenizer(), tmp_path)
-    frozen, _ = load_frozen(tmp_path)
-    assert frozen.config.hidden_act == "gelu_hull"
     assert torch.equal(logits_of(frozen), logits_of(model))
 
 

@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 
 from harness.base import CellError, Stopped, Store, TrainingDiverged
 from harness.data import Corpora, CorpusSection
-from harness.models import RecoverySection, recover
+from harness.models import RecoverySection
 from harness.models.checkpoints import CheckpointOptions
 from harness.models.recovery import (
     OrderedBlocks,
@@ -48,29 +48,12 @@ CORPORA = {
 
 
 @pytest.fixture
-def place(tmp_path):
+def place(recovering, tmp_path):
     """Return a function that recovers a fresh model of an arm, in a folder."""
-    store = Store(tmp_path / "store")
-    corpora = Corpora(CORPORA, store)
+    corpora = Corpora(CORPORA, Store(tmp_path / "store"))
 
-    def run(constraint, work="work", section=SECTION, seed=3, **callbacks):
-        model = tiny_model()
-        constraint.apply(ADAPTER, model, seed)
-        recovered = recover(
-            model,
-            ADAPTER,
-            constraint,
-            section,
-            tokenizer=tiny_tokenizer(),
-            tokenizer_key="tiny",
-            corpora=corpora,
-            store=store,
-            seed=seed,
-            work=tmp_path / work,
-            device="cpu",
-            **callbacks,
-        )
-        return model, recovered.summary
+    def run(constraint, work="work", section=SECTION, **more):
+        return recovering("gpt_neox", constraint, section, corpora, work, **more)
 
     return run
 

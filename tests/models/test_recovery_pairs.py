@@ -8,7 +8,7 @@ import torch
 
 from harness.base import Stopped, Store, UsageError
 from harness.data import IGNORED, Corpora, CorpusSection, count_tokens, pair_blocks
-from harness.models import RecoverySection, recover
+from harness.models import RecoverySection
 from harness.models.checkpoints import CheckpointOptions
 from harness.models.losses import reference_losses
 from harness.models.recovery import held_out_losses
@@ -56,27 +56,11 @@ def corpora(tmp_path):
 
 
 @pytest.fixture
-def place(tmp_path, corpora):
+def place(recovering, corpora):
     """Return a function that recovers a fresh model of an arm, in a folder."""
 
-    def run(constraint, work="work", section=SECTION, **callbacks):
-        model = tiny_model("t5")
-        constraint.apply(ADAPTER, model, 3)
-        recovered = recover(
-            model,
-            ADAPTER,
-            constraint,
-            section,
-            tokenizer=tiny_tokenizer(closed=True),
-            tokenizer_key="tiny",
-            corpora=corpora,
-            store=Store(tmp_path / "store"),
-            seed=3,
-            work=tmp_path / work,
-            device="cpu",
-            **callbacks,
-        )
-        return model, recovered.summary
+    def run(constraint, work="work", section=SECTION, **more):
+        return recovering("t5", constraint, section, corpora, work, **more)
 
     return run
 

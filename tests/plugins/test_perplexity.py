@@ -46,22 +46,6 @@ def subject() -> Subject:
     return Subject(model, tiny_tokenizer(), batch_size=3)
 
 
-def with_start(tokenizer):
-    """Return a copy that puts its special token before every text, as OPT's does."""
-    from tokenizers import Tokenizer
-    from tokenizers.processors import TemplateProcessing
-    from transformers import PreTrainedTokenizerFast
-
-    token = tokenizer.eos_token
-    inner = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    inner.post_processor = TemplateProcessing(
-        single=f"{token} $A", special_tokens=[(token, tokenizer.eos_token_id)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner, bos_token=token, eos_token=token
-    )
-
-
 def lm_eval_rolling(model, tokenizer, folder, texts) -> dict[str, float]:
     """Return what lm-eval itself says of the texts."""
     import lm_eval
@@ -94,9 +78,9 @@ def lm_eval_rolling(model, tokenizer, folder, texts) -> dict[str, float]:
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("start", [False, True])
-def test_equals_lm_eval_on_the_same_documents(tmp_path, monkeypatch, start):
+def test_equals_lm_eval_on_the_same_documents(tmp_path, monkeypatch, opened, start):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    tokenizer = with_start(tiny_tokenizer()) if start else tiny_tokenizer()
+    tokenizer = opened(tiny_tokenizer()) if start else tiny_tokenizer()
     model = tiny_model(max_position_embeddings=LONGEST)
     theirs = lm_eval_rolling(model, tokenizer, tmp_path, TEXTS)
     rows = list(metric().measure(Subject(model, tokenizer), context()))
@@ -234,8 +218,6 @@ def test_impossible_windows_are_a_users_mistake(subject):
 @pytest.mark.transformers5
 @pytest.mark.parametrize("family", ["gpt_neox", "opt", "t5"])
 def test_of_pairs_the_reference_is_scored_after_its_prompt(family):
-    from harness.testing import tiny_tokenizer
-
     encoder_decoder = family == "t5"
     tokenizer = tiny_tokenizer(closed=encoder_decoder)
     model = tiny_model(family)

@@ -7,8 +7,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from harness.testing import tiny_model
 from harness_plugins.constraints.none import Unconstrained
 from harness_plugins.constraints.softplus import Softplus
-from harness_plugins.models.causal_lm import CausalLM
 from harness_plugins.models.pythia import Pythia
+from tests.models.arms import adapter_of, arm
 
 pytestmark = pytest.mark.transformers5
 
@@ -24,11 +24,7 @@ NAMES = {
 
 
 def constrained(family, **options):
-    kind = Pythia if family == "gpt_neox" else CausalLM
-    adapter = kind(kind.Options(path="unused"))
-    model = tiny_model(family)
-    constraint = Softplus(Softplus.Options(**options))
-    constraint.apply(adapter, model, 0)
+    adapter, model, constraint = arm(family, Softplus(Softplus.Options(**options)))
     return constraint, adapter, model
 
 
@@ -107,7 +103,7 @@ def test_a_step_moves_weights_about_as_far_as_it_would_without_v():
         return float((projection.weight.detach() - before).abs().mean())
 
     with_v = mean_step(*constrained("gpt_neox"))
-    adapter, model = Pythia(Pythia.Options(path="unused")), tiny_model()
+    adapter, model = adapter_of("gpt_neox"), tiny_model()
     control = Unconstrained(Unconstrained.Options(start="abs"))
     control.apply(adapter, model, 0)
     assert with_v == pytest.approx(mean_step(control, adapter, model), rel=0.25)

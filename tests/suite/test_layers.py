@@ -1,4 +1,5 @@
 """Suite files merged: extends, profiles, overrides, flags."""
+# ruff: noqa: E501 - in the tables of wrong suites, a message is a line
 
 from pathlib import Path
 
@@ -172,85 +173,44 @@ def test_plugins_of_the_command_line_add_to_the_suites():
     assert suite.value["seeds"] == [3]
 
 
-@pytest.mark.parametrize(
-    ("text", "layers", "message"),
-    [
-        ("", {}, "suite.yaml:1: is empty"),
-        ("- 1\n", {}, "suite.yaml:1: expected a mapping of keys"),
-        (
-            "a: 1\nextends: bas.yaml\n",
-            {},
-            "suite.yaml:2: extends: no such file: bas.yaml; did you mean base.yaml?",
-        ),
-        ("extends: 3\n", {}, "suite.yaml:1: extends: expected the path of a suite"),
-        (
-            "extends: loop.yaml\n",
-            {},
-            "loop.yaml:1: extends: goes round in a circle: "
-            "suite.yaml -> loop.yaml -> suite.yaml",
-        ),
-        (
-            "attacks:\n  hotflip:\n",
-            {},
-            "suite.yaml:2: attacks.hotflip: is empty, which removes an entry, and "
-            "there is none to remove; write {} for an entry without options",
-        ),
-        (
-            "attacks: {flip: {}, flip-random: null}",
-            {},
-            "suite.yaml:1: attacks.flip-random: removes an entry that is only added "
-            "when the suite is loaded; `controls` of 'flip' says which are, [] for "
-            "none",
-        ),
-        (
-            "metrics: {lambada: {}}\nprofiles:\n  p:\n    metrics: {lambda: null}\n",
-            {"profile": "p"},
-            "suite.yaml:4: metrics.lambda: is empty, which removes an entry, and there "
-            "is none to remove; did you mean 'lambada'?",
-        ),
-        (
-            "profiles: {smoke: {}, full: {}}\n",
-            {"profile": "smok"},
-            "--profile smok: unknown profile 'smok'; did you mean 'smoke'? "
-            "(known: full, smoke)",
-        ),
-        (
-            "profiles: {p: [1]}\n",
-            {"profile": "p"},
-            "suite.yaml:1: profiles.p: expected a mapping of keys",
-        ),
-        (
-            "profiles:\n  p:\n    extends: x.yaml\n",
-            {"profile": "p"},
-            "suite.yaml:3: profiles.p.extends: cannot be changed by a profile: it is "
-            "read before",
-        ),
-        (
-            "a: 1",
-            {"overrides": ["profiles={}"]},
-            "--set profiles: cannot be changed by --set: it is read before",
-        ),
-        (
-            "a: 1",
-            {"overrides": ["a"]},
-            "--set a: expected KEY=VALUE, got 'a'",
-        ),
-        (
-            "a: 1",
-            {"overrides": ["a=[1"]},
-            "--set a: is no YAML: expected ',' or ']', but got '<stream end>'",
-        ),
-        (
-            "arms: {monotone: {}}",
-            {"overrides": ["arms.monotne.start=abs"]},
-            "--set arms.monotne.start: unknown arm 'monotne'; did you mean 'monotone'? "
-            "(known: monotone)",
-        ),
-    ],
-)
-def test_what_is_wrong_is_said_with_its_layer(text, layers, message):
+FILES = {
+    "": "suite.yaml:1: is empty",
+    "- 1\n": "suite.yaml:1: expected a mapping of keys",
+    "a: 1\nextends: bas.yaml\n": "suite.yaml:2: extends: no such file: bas.yaml; did you mean base.yaml?",
+    "extends: 3\n": "suite.yaml:1: extends: expected the path of a suite",
+    "extends: loop.yaml\n": "loop.yaml:1: extends: goes round in a circle: suite.yaml -> loop.yaml -> suite.yaml",
+    "attacks:\n  hotflip:\n": "suite.yaml:2: attacks.hotflip: is empty, which removes an entry, and there is none to remove; write {} for an entry without options",
+    "attacks: {flip: {}, flip-random: null}": "suite.yaml:1: attacks.flip-random: removes an entry that is only added when the suite is loaded; `controls` of 'flip' says which are, [] for none",
+}
+PROFILES = {
+    "metrics: {lambada: {}}\nprofiles:\n  smoke:\n    metrics: {lambda: null}\n": "suite.yaml:4: metrics.lambda: is empty, which removes an entry, and there is none to remove; did you mean 'lambada'?",
+    "profiles: {smok: {}, full: {}}\n": "--profile smoke: unknown profile 'smoke'; did you mean 'smok'? (known: full, smok)",
+    "profiles: {smoke: [1]}\n": "suite.yaml:1: profiles.smoke: expected a mapping of keys",
+    "profiles:\n  smoke:\n    extends: x.yaml\n": "suite.yaml:3: profiles.smoke.extends: cannot be changed by a profile: it is read before",
+}
+OVERRIDES = {
+    "profiles={}": "--set profiles: cannot be changed by --set: it is read before",
+    "a": "--set a: expected KEY=VALUE, got 'a'",
+    "a=[1": "--set a: is no YAML: expected ',' or ']', but got '<stream end>'",
+    "arms.monotne.start=abs": "--set arms.monotne.start: unknown arm 'monotne'; did you mean 'monotone'? (known: monotone)",
+}
+
+
+@pytest.mark.parametrize("text", FILES)
+def test_what_is_wrong_with_a_file_is_said_with_its_line(text):
     files = {"base.yaml": "a: 1\n", "loop.yaml": "extends: suite.yaml\n"}
-    assert read(text, files=files, **layers)[1] == [message]
+    assert read(text, files=files)[1] == [FILES[text]]
+
+
+@pytest.mark.parametrize("text", PROFILES)
+def test_what_is_wrong_with_a_profile_is_said_with_its_line(text):
+    assert read(text, profile="smoke")[1] == [PROFILES[text]]
+
+
+@pytest.mark.parametrize("override", OVERRIDES)
+def test_what_is_wrong_with_an_override_is_said_with_its_flag(override):
+    found = read("arms: {monotone: {}}", overrides=[override])[1]
+    assert found == [OVERRIDES[override]]
 
 
 def test_text_that_is_not_utf8_is_named():

@@ -8,8 +8,7 @@ import torch
 from harness.base import CellError
 from harness.models import StartOptions, install_start, select
 from harness.testing import tiny_model
-from harness_plugins.models.causal_lm import CausalLM
-from harness_plugins.models.pythia import Pythia
+from tests.models.arms import adapter_of
 
 pytestmark = pytest.mark.transformers5
 
@@ -20,8 +19,7 @@ PLAIN_NORM = ["gpt2", "gpt_neo", "gpt_neox", "opt"]
 
 def load(family, **changes):
     """Return an adapter and a model of its family, without dropout, norms not plain."""
-    kind = Pythia if family == "gpt_neox" else CausalLM
-    adapter = kind(kind.Options(path="unused"))
+    adapter = adapter_of(family)
     off = dict.fromkeys(adapter.families[family].dropouts, 0.0)
     model = tiny_model(family, **{**off, **changes})
     generator = torch.Generator().manual_seed(1)
@@ -56,28 +54,25 @@ def test_no_start_leaves_a_weight_negative(start, family_name):
     assert min(float(w.min()) for w in weights(adapter, model)) >= 0
 
 
-def test_keep_changes_nothing(family):
+@pytest.mark.parametrize(
+    ("start", "eps", "expected"),
+    [
+        ("keep", 1e-3, lambda old: old),
+        ("abs", 1e-3, np.abs),
+        ("clip", 0.125, lambda old: np.maximum(old, 0.125)),
+    ],
+    ids=["keep", "abs", "clip"],
+)
+def test_a_start_turns_each_weight_into_another(family, start, eps, expected):
     adapter, model = load(family)
     before = copy.deepcopy(model.state_dict())
-    install(adapter, model, "keep")
-    after = model.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-
-
-def test_abs_takes_absolute_values(family):
-    adapter, model = load(family)
-    before = weights(adapter, model)
-    install(adapter, model, "abs")
-    for old, new in zip(before, weights(adapter, model), strict=True):
-        assert np.array_equal(np.abs(old.numpy()), new.numpy())
-
-
-def test_clip_raises_what_is_below_eps():
-    adapter, model = load("gpt2")
-    before = weights(adapter, model)
-    install(adapter, model, "clip", eps=0.125)
-    for old, new in zip(before, weights(adapter, model), strict=True):
-        assert np.array_equal(np.maximum(old.numpy(), 0.125), new.numpy())
+    matrices = weights(adapter, model)
+    install(adapter, model, start, eps=eps)
+    for old, new in zip(matrices, weights(adapter, model), strict=True):
+        assert np.array_equal(expected(old.numpy()), new.numpy())
+    if start == "keep":
+        after = model.state_dict()
+        assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_clip_rescaled_keeps_the_norm_and_the_direction_of_clip():
