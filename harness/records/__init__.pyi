@@ -1,4 +1,5 @@
 from .crossed import (
+    TREATMENT_SEEDS as TREATMENT_SEEDS,
     Crossed as Crossed,
     clopper_pearson as clopper_pearson,
 )
@@ -64,7 +65,15 @@ from .summary import (
 )
 from .verdicts import (
     ArmVerdict as ArmVerdict,
+    AtShare as AtShare,
+    Calibration as Calibration,
+    Components as Components,
+    Detected as Detected,
+    Difference as Difference,
     Judged as Judged,
+    Needed as Needed,
+    Said as Said,
+    Tested as Tested,
     Verdicts as Verdicts,
     Word as Word,
 )

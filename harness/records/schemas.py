@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from harness.base import Problem, write_json
-from harness.records.record import Record
+from harness.records.record import SCHEMA_VERSION, Record
 from harness.records.samples import SampleRow
-from harness.records.verdicts import Verdicts
+from harness.records.verdicts import VERDICTS_VERSION, Verdicts
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
@@ -35,7 +35,8 @@ MODELS: dict[str, type[pydantic.BaseModel]] = {
 
 def file_of(kind: str) -> Path:
     """Return the file of the published schema of one of `MODELS`."""
-    return Path(__file__).parent / "published" / f"{kind}.v1.json"
+    version = VERDICTS_VERSION if kind == "verdicts" else SCHEMA_VERSION
+    return Path(__file__).parent / "published" / f"{kind}.v{version}.json"
 
 
 @cache

@@ -16,7 +16,7 @@ from harness.report.tables.metrics import metrics_tables
 from harness.report.tables.transfer import transfer_table, transfers
 from harness.report.tables.verdicts import diagnostics_table, verdicts_table
 from harness.run import STATES, Survey
-from harness.verdicts import Results, judge
+from harness.verdicts import Results, calibrate, findings_of, judge
 
 
 def build(survey: Survey, threshold: float | None = None) -> Report:
@@ -24,7 +24,8 @@ def build(survey: Survey, threshold: float | None = None) -> Report:
     suite = survey.plan.experiment.suite
     results = Results(survey, threshold or suite.success.threshold)
     opponents = compare_controls(results)
-    verdicts = judge(results)
+    findings = findings_of(results)
+    verdicts = judge(findings, calibrate(findings))
     return Report(
         title=f"Report of {survey.folder.root}",
         facts=list(_facts(results)),

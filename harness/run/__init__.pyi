@@ -1,5 +1,7 @@
-from .diagnostics.replay import TOLERANCE_NATS as TOLERANCE_NATS, read as read
-from .diagnostics.rows import examine_rows as examine_rows
+from .diagnostics.replay import (
+    TOLERANCE_NATS as TOLERANCE_NATS,
+    replays as replays,
+)
 from .folder import RunFolder as RunFolder
 from .previewing import (
     UnitPreview as UnitPreview,

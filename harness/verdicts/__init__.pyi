@@ -1,3 +1,4 @@
+from .calibration import calibrate as calibrate
 from .judging import judge as judge
 from .pairing import (
     CellsBySeed as CellsBySeed,
@@ -6,10 +7,10 @@ from .pairing import (
     pooled_delta as pooled_delta,
     same_examples as same_examples,
 )
+from .reading import findings_of as findings_of
 from .results import (
     Arm as Arm,
     Results as Results,
     mean_flops as mean_flops,
     paired as paired,
 )
-from .rule import EQUIVALENCE_NATS as EQUIVALENCE_NATS

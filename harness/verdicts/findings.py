@@ -15,18 +15,21 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.records import DiagnosticId
+from harness.records import DiagnosticId, Margin
 
 Floats = NDArray[np.float64]
 
 SHARES = (0.25, 0.5, 1.0, 2.0)
 """Multiples of an attack's stated budget at which its prompt was kept and re-scored."""
 
-Role = Literal["main", "control", "transfer", "worst", "unbounded", "token-level"]
+Role = Literal["main", "control", "transfer", "idle", "unbounded", "token-level"]
 """Why a suite has an attack. ``main``: it searches, and results are about it.
-``control``: it accompanies the attack that it is `of`. ``transfer`` and ``worst``
-search nothing: they replay what was found on other arms, and the worst of all."""
-ArmRole = Literal["treatment", "match", "plant", "replica"]
+``control``: it accompanies the attack that it is `of`. ``transfer`` replays what was
+found on other arms; ``idle`` is what else searches nothing. ``unbounded`` and
+``token-level`` are an attack with every token free, or beyond what texts encode to."""
+ArmRole = Literal["treatment", "replica", "derived"]
+"""A replica repeats another arm and is judged like a treatment; what is derived from
+another arm's trained subject serves to judge, and is not judged itself."""
 PlantKind = Literal["token", "ffn", "pair", "hidden"]
 
 
@@ -75,6 +78,8 @@ class Examined:
     """The unit [k] that each belongs to."""
     values: Floats
     """[S, k]; NaN where it is not finite."""
+    fault: str | None = None
+    """What the subject alone fails by, whatever other arms do."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +111,16 @@ class Plant:
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """An arm that was given the clean loss of another one."""
+    """A match: one of two arms, made to have the clean loss of the other."""
 
     arm: str
     """The label of the match."""
+    stands_for: Literal["reference", "arm"]
+    """Which of the two it was made from, and takes the place of."""
     units: Sequence[str]
     """Documents [k] apart from the test examples."""
     arm_loss: Floats
-    """Clean loss [S, k] of the arm, in nats/token; seeds as the arm has them."""
+    """Clean loss [S, k] of the other arm, in nats/token, by the match's seeds."""
     match_loss: Floats
     """Clean loss [S, k] of the match."""
 
@@ -149,11 +156,12 @@ class Arm:
     examined: Mapping[DiagnosticId, Examined] = field(default_factory=dict)
     """Determinism, gradient health, truth and fidelity, where they were measured."""
     plants: Sequence[Plant] = ()
-    matched: Matched | None = None
+    matches: Sequence[Matched] = ()
+    """Those of the arm or its reference arm whose clean losses were measured."""
     unmatched: str | None = None
     """Why there is no match, where one was tried."""
-    replayed: Sequence[Replayed] | None = None
-    """One for each complete cell; None where the suite asks for no replay."""
+    replayed: Sequence[Replayed] = ()
+    """One for each complete cell that a verdict on the arm rests on."""
     holes: Sequence[str] = ()
     """Planned units of the arm, of its reference arm and of what is made from either
     that are not complete, each named with its state."""
@@ -171,23 +179,6 @@ class Model:
     states one, else the document."""
 
 
-@dataclass(frozen=True)
-class Margin:
-    """How small a difference counts as none; stated before anything ran."""
-
-    value: float
-    relative: bool = True
-    """Whether it is a share of the reference arm's dL; else it is in nats/token."""
-    changed_after: int = 0
-    """How many records state another margin."""
-
-    def __str__(self) -> str:
-        """Return it as a suite states it."""
-        if self.relative:
-            return f"{100 * self.value:g} %"
-        return f"{self.value:g} nats/token"
-
-
 @dataclass(frozen=True, eq=False)
 class Findings:
     """All that `judge` knows about a run."""
@@ -195,6 +186,7 @@ class Findings:
     suite: str
     diagnostics: Literal["standard", "full", "none"]
     margin: Margin
+    """How small a difference counts as none."""
     models: Mapping[str, Model]
     attacks: Mapping[str, Attack]
     """By label, in the suite's order."""
@@ -203,6 +195,8 @@ class Findings:
     threshold: float = 0.15
     """An attack succeeds on an example where exp(dL) > 1 + threshold: shown, never
     deciding."""
+    margin_change: str | None = None
+    """That records state another margin, in a sentence."""
 
     def arm(self, model: str, label: str) -> Arm:
         """Return an arm of a model, by their labels."""

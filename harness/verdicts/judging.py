@@ -1,105 +1,245 @@
-"""The verdict of each arm, from records alone."""
+"""The verdict of each arm, from findings alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from statistics import fmean
+import math
+from collections.abc import Iterator, Mapping
+from typing import Literal, get_args
 
-from harness.records import ArmVerdict, Estimate, Verdicts, holm, paired_p
-from harness.verdicts.pairing import Pairing, mean_clean_loss
-from harness.verdicts.questions.all import ask
-from harness.verdicts.questions.equal_loss import match_of
-from harness.verdicts.results import Arm, Results
-from harness.verdicts.rule import Case, answers_to, decide
+import numpy as np
+
+from harness.records import (
+    ArmVerdict,
+    AtShare,
+    Calibration,
+    Components,
+    Crossed,
+    Detected,
+    DiagnosticId,
+    Difference,
+    Estimate,
+    Judged,
+    Said,
+    Tested,
+    Verdicts,
+)
+from harness.verdicts.case import Case, Cases
+from harness.verdicts.claims import Claim, of_run
+from harness.verdicts.contrast import Contrast
+from harness.verdicts.design import detectable, margin_nats, needed
+from harness.verdicts.findings import SHARES, Arm, Findings, Floats
+from harness.verdicts.levels import DIRECTION, EQUIVALENCE
+from harness.verdicts.questions.arms import (
+    completeness,
+    determinism,
+    equal_clean_loss,
+    replay,
+)
+from harness.verdicts.questions.gradients import untrue_slopes
+from harness.verdicts.questions.planted import detections, limit
+from harness.verdicts.questions.question import Question
+from harness.verdicts.rule import Decision, decide
+
+Calibrated = Mapping[tuple[str, str], Calibration]
+"""Calibrations by model and arm."""
 
 
-def judge(results: Results) -> Verdicts:
-    """Return the verdict of every arm that is compared."""
-    arms = results.treatments
-    answers = {arm: ask(arm) for arm in arms}
-    # The baseline arm is compared with nothing: those pairs would count for Holm.
-    treated = [arm for arm in arms if not arm.is_baseline]
-    against = {arm: arm.against(arm.baseline) for arm in treated}
-    matched = {arm: _against_match(arm) for arm in treated}
-    p_values, match_p_values = _adjusted(against), _adjusted(matched)
-    cases = [
-        Case(
-            arm=arm,
-            own=answers[arm],
-            base=answers[arm.baseline],
-            difference=_difference(against.get(arm)),
-            p=p_values.get(arm),
-            match_difference=_difference(matched.get(arm)),
-            match_p=match_p_values.get(arm),
-            clean_loss=_clean_loss(arm),
-            attacked_baseline=_attacked_loss(against.get(arm)),
-        )
-        for arm in arms
-    ]
+def judge(findings: Findings, calibrated: Calibrated | None = None) -> Verdicts:
+    """Return the verdict of every arm that is judged: treatments and replicas."""
+    cases = Cases(findings)
     return Verdicts(
-        suite=results.suite.name,
-        diagnostics=results.suite.diagnostics,
-        threshold=results.threshold,
-        arms=[_verdict(case) for case in cases],
+        suite=findings.suite,
+        diagnostics=findings.diagnostics,
+        margin=str(findings.margin),
+        margin_change=findings.margin_change,
+        threshold=findings.threshold,
+        arms=[_verdict(case, calibrated or {}) for case in cases.judged],
     )
 
 
-def _verdict(case: Case) -> ArmVerdict:
-    decision = decide(case)
-    arm = case.arm
-    [shown] = answers_to(case.own, "worst_case")
-    estimate = Estimate(
-        value=shown.value,
-        n=shown.n,
-        unit="nats/token",
-        method="mean over examples of the highest dL",
-        interval=shown.interval,
-        reason=shown.reason,
-    )
+def _verdict(case: Case, calibrated: Calibrated) -> ArmVerdict:
+    arm, contrast, decision = case.arm, case.contrast, decide(case)
+    changed = case.findings.margin_change
+    reasons = list(decision.reasons)
+    if changed:
+        reasons.append(f"exploratory: {changed}")
     return ArmVerdict(
         model=arm.model,
         arm=arm.label,
+        reference=arm.reference,
         verdict=decision.word,
-        reasons=decision.reasons,
+        scope=_scope(contrast) if contrast else None,
+        exploratory=changed is not None,
+        reasons=reasons,
         decided_by=list(decision.decided_by),
-        clean_loss=case.clean_loss,
-        attacked_baseline=case.attacked_baseline,
-        worst_case=estimate if shown.value is not None else None,
-        difference=case.difference,
-        p=case.p,
-        match_difference=case.match_difference,
-        match_p=case.match_p,
-        diagnostics=case.own,
+        clean_loss=_clean_loss(case),
+        attacked_reference=of_run(contrast.attacked_reference, 0) if contrast else None,
+        worst_case=_worst_case(case),
+        difference=_difference(case, contrast, decision) if contrast else None,
+        detection=[
+            Detected(
+                kind=x.kind,
+                strength=x.strength,
+                attack=x.attack,
+                found=x.found,
+                documents=x.units,
+                at_least=x.at_least,
+            )
+            for x in detections(arm)
+        ],
+        detection_limit=limit(arm),
+        calibration=calibrated.get((arm.model, arm.label)),
+        diagnostics=answers(case),
     )
 
 
-def _clean_loss(arm: Arm) -> float | None:
-    worst = arm.worst(arm.united)
-    return mean_clean_loss(row for cell in worst.values() for row in cell.rows)
+# --- the difference -----------------------------------------------------------------
 
 
-def _attacked_loss(pairing: Pairing | None) -> float | None:
-    """Return the mean loss under attack of the second side."""
-    rows = pairing.second if pairing is not None else []
-    known = [x.adversarial_loss for x in rows if x.adversarial_loss is not None]
-    return fmean(known) if known else None
+def _scope(contrast: Contrast) -> Literal["treatment", "weights"]:
+    return "treatment" if contrast.of_treatment else "weights"
 
 
-def _against_match(arm: Arm) -> Pairing | None:
-    match = match_of(arm)
-    return None if isinstance(match, str) else arm.against(match)
+def _difference(case: Case, contrast: Contrast, decision: Decision) -> Difference:
+    contrasts = max(1, len(case.cases.family))
+    shown = contrast.shown
+    return Difference(
+        value=of_run(shown.mean, 0),
+        interval=_interval(shown),
+        documents=shown.n,
+        seeds=contrast.seeds,
+        searches=1,
+        attacks=list(contrast.shared.labels),
+        components=_components(shown),
+        margin_nats=margin_nats(contrast),
+        by_share=[
+            AtShare(
+                share=share,
+                value=of_run(claim.about.mean, 0),
+                interval=_interval(claim.about),
+            )
+            for share, claim in zip(SHARES, contrast.at_shares, strict=True)
+        ],
+        claims=list(_said(case, contrast)),
+        detectable=detectable(contrast, contrasts),
+        needed=needed(contrast, contrasts) if decision.word == "undecided" else None,
+        error_share=contrast.errors,
+    )
 
 
-def _difference(pairing: Pairing | None) -> Estimate | None:
-    return pairing.difference() if pairing is not None else None
+def _said(case: Case, contrast: Contrast) -> Iterator[Said]:
+    for word, claim, level in (
+        ("harder to attack", case.harder, DIRECTION),
+        ("easier to attack", case.easier, DIRECTION),
+        ("equivalent", contrast.equivalent, EQUIVALENCE),
+    ):
+        assert claim is not None  # there is a contrast
+        p = claim.at(0)
+        yield Said.model_validate(
+            {"claim": word, "p": p, "level": level, "shown": p <= level}
+        )
 
 
-def _adjusted(pairings: Mapping[Arm, Pairing | None]) -> dict[Arm, float]:
-    """Return Holm-adjusted one-sided p-values of the arms that could be paired."""
-    raw = {arm: _p_lower(found) for arm, found in pairings.items() if found}
-    return dict(zip(raw, holm([*raw.values()]), strict=True))
+def _worst_case(case: Case) -> Estimate | None:
+    contrast = case.contrast or _own(case)
+    if not contrast.seeds:
+        return None
+    found = contrast.worst_case(case.arm)
+    interval = _interval(found)
+    return Estimate(
+        value=of_run(found.mean, 0),
+        n=found.n,
+        unit="nats/token",
+        method="mean over seeds and documents of dL under the worst attack",
+        interval=interval,
+        reason=None if interval else "no interval from one document",
+    )
 
 
-def _p_lower(pairing: Pairing) -> float:
-    differences = [b - a for a, b in zip(*pairing.deltas, strict=True)]
-    return paired_p(differences, pairing.known_documents)
+def _clean_loss(case: Case) -> float | None:
+    """Return the mean clean loss of an arm; None without a cell that has one."""
+    contrast = case.contrast or _own(case)
+    known = contrast.seeds > 0 and not np.isnan(case.arm.clean).all()
+    return of_run(contrast.clean, 0) if known else None
+
+
+def _own(case: Case) -> Contrast:
+    """Return the arm beside itself: what it has alone."""
+    return Contrast(case.losses, case.arm, case.arm)
+
+
+# --- the answers --------------------------------------------------------------------
+
+
+def answers(case: Case) -> list[Judged]:
+    """Return the answers to all questions to an arm, in the order of their ids."""
+    order = get_args(DiagnosticId)
+    asked = sorted(_asked(case), key=lambda question: order.index(question.id))
+    return [_judged(question, case.arm) for question in asked]
+
+
+def _asked(case: Case) -> Iterator[Question]:
+    yield determinism(case.arm)
+    yield completeness(case.arm)
+    yield replay(case.arm)
+    if case.contrast is None:
+        yield untrue_slopes(case.arm)
+        for proofs in case.proofs.values():
+            yield from proofs
+        return
+    yield from case.masking
+    yield from equal_clean_loss(case.arm)
+    yield case.for_harder.planted_weakness()
+    for questions in case.for_harder.of_attacks.values():
+        yield from questions
+
+
+def _judged(question: Question, arm: Arm) -> Judged:
+    status, claim = question.status(), question.claim
+    reason = question.absence or (question.otherwise if status == "fail" else None)
+    return Judged(
+        id=question.id,
+        attack=question.attack,
+        against=question.against,
+        status=status,
+        value=of_run(claim.about.mean, 0) if claim else None,
+        interval=_interval(claim.about) if claim else None,
+        n=claim.about.n if claim else 0,
+        threshold=claim.mu if claim else None,
+        unit=question.unit,
+        reason=reason or (None if claim else "nothing speaks against it"),
+        tested=_tested(claim, question.level) if claim else None,
+    )
+
+
+def _tested(claim: Claim, level: float) -> Tested:
+    p = claim.at(0)
+    return Tested(
+        value=of_run(claim.about.mean, 0),
+        interval=_interval(claim.about),
+        p=p,
+        level=level,
+        shown=p <= level,
+        documents=claim.about.n,
+        seeds=claim.seeds,
+        searches=claim.searches,
+        components=_components(claim.about),
+    )
+
+
+# --- numbers ------------------------------------------------------------------------
+
+
+def _interval(found: Crossed[Floats]) -> tuple[float, float] | None:
+    low, high = (of_run(bound, 0) for bound in found.interval())
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+
+
+def _components(found: Crossed[Floats]) -> Components:
+    seeds, documents, residual = (of_run(x, 0) for x in found.components)
+    single = found.S < 2
+    return Components(
+        seeds=None if single else math.sqrt(seeds),
+        documents=math.sqrt(documents),
+        residual=None if single else math.sqrt(residual),
+    )

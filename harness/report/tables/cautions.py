@@ -26,7 +26,7 @@ def cautions(
             yield (
                 f"BROKEN: {name}: its loss without an attack is "
                 f"{found.clean_loss:.2f} nats/token, above the "
-                f"{found.attacked_baseline:.2f} of the baseline arm under attack: a "
+                f"{found.attacked_reference:.2f} of {found.reference} under attack: a "
                 "low dL or success is no sign of robustness."
             )
     for loser in (x for x in opponents if x.invalid):

@@ -18,9 +18,9 @@ from harness.report.content import (
     from_estimate,
 )
 from harness.report.tables.rows import arm_column, label
-from harness.verdicts import EQUIVALENCE_NATS, Results
+from harness.verdicts import Results
 
-ALARMING = ("attack invalid", "gradient-masked")
+ALARMING = ("attack invalid", "not applied", "broken", "gradient-masked")
 _WORDS = {"pass": "pass", "warn": "warning", "fail": "FAILS", "not_applicable": "--"}
 _ORDER = ("fail", "warn", "pass", "not_applicable")
 _GAP = Missing("no cells", brief=True)
@@ -40,7 +40,7 @@ def verdicts_table(results: Results, verdicts: Verdicts) -> Table:
             lambda x: from_estimate(x.worst_case, "nats") if x.worst_case else _GAP,
         ),
         Column("difference", _difference),
-        Column("p", lambda x: _GAP if x.p is None else Number(x.p, "p")),
+        Column("p", _p),
     ]
     return filled(
         "verdicts",
@@ -50,8 +50,9 @@ def verdicts_table(results: Results, verdicts: Verdicts) -> Table:
         caption=(
             "By the rule in docs/rigour.md. Worst-case dL: of the strongest attack or "
             "control on each example, in nats/token; the difference is that from the "
-            "baseline arm, paired, with its 95 % interval. p: one-sided, Holm over the "
-            f"arms. Effects within {EQUIVALENCE_NATS} nats/token count as no effect."
+            "reference arm, paired, with its 95 % interval. p: of the likelier one of "
+            "harder and easier to attack, one-sided, Holm over the contrasts. A "
+            f"difference within {verdicts.margin} counts as none."
         ),
         notes=[sentence(found) for found in verdicts.arms],
     )
@@ -96,7 +97,15 @@ def _difference(found: ArmVerdict) -> Cell:
         return Label("reference")
     if found.difference is None:
         return _GAP
-    return from_estimate(found.difference, "nats", signed=True)
+    known = found.difference
+    return Number(known.value, "nats", signed=True, interval=known.interval)
+
+
+def _p(found: ArmVerdict) -> Cell:
+    if found.difference is None:
+        return _GAP
+    directed = [x.p for x in found.difference.claims if x.claim != "equivalent"]
+    return Number(min(directed), "p")
 
 
 def _answer(found: ArmVerdict, name: DiagnosticId) -> Cell:

@@ -1,93 +1,97 @@
-"""Whether an attack finds the weakness that was planted into a copy of an arm."""
+"""How small a planted weakness is still found: the detection limit of attacks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import get_args
 
-from harness.data import content_key
-from harness.records import Judged, Record, SampleRow, wilson
-from harness.verdicts.questions.answers import FULL, absent, answer
-from harness.verdicts.results import Arm
+import numpy as np
+from numpy.typing import NDArray
 
-ENOUGH = 0.9
-"""Of the planted dL: an attack that reaches so much of it has found as much."""
-RECOVERY = 0.95
-"""Of the examples, on how many the weakness has to be found."""
+from harness.records import clopper_pearson
+from harness.verdicts.findings import Arm, Plant, PlantKind
+from harness.verdicts.levels import FOUND_LEVEL, FOUND_ON, FOUND_SHARE
+
+DECIDING: tuple[PlantKind, ...] = ("token", "ffn")
+"""The kinds that the limit of the rule is taken over; the others are shown."""
 
 
-def planted_weakness(arm: Arm) -> Judged:
-    """Count the examples on which an attack on the copy finds what was planted."""
-    copies = [
-        other
-        for other in arm.results.arms
-        if (other.model, other.source) == (arm.model, arm.label)
-        and other.role == "plant"
+@dataclass(frozen=True)
+class Detection:
+    """On how many units one planted weakness was found."""
+
+    kind: PlantKind
+    strength: float
+    attack: str | None
+    """None for the union of all attacks."""
+    found: int
+    units: int
+
+    @property
+    def at_least(self) -> float:
+        """The share of units that it is found on, by a one-sided bound."""
+        # An interval has both sides: each of them gets half of what its level leaves.
+        return clopper_pearson(self.found, self.units, 2 * FOUND_LEVEL - 1)[0]
+
+    @property
+    def enough(self) -> bool:
+        """Whether the bound is high enough to call such weaknesses found."""
+        return self.at_least >= FOUND_ON
+
+
+def detections(arm: Arm) -> list[Detection]:
+    """Return what the union of attacks, and each of them, found of each plant."""
+    return [
+        _detected(plant, attack)
+        for plant in arm.plants
+        for attack in (None, *plant.reached)
     ]
-    if not copies:
-        return _absent(f"no weakness was planted into a copy: {FULL}")
-    copy = copies[0]
-    name, variants = copy.label, copy.variants
-    if not variants:
-        return _absent(f"{name} is {copy.absence()}")
-    for record in variants.values():
-        why = _not_planted(record)
-        if why:
-            return _absent(f"{name}: {why}")
-    worst = copy.worst([x for x in copy.attacks if copy.cells(x)])
-    hits = [
-        hit
-        for seed, cell in worst.items()
-        if seed in variants
-        for hit in found_on(variants[seed], cell.rows)
-    ]
-    if not hits:
-        return _absent(f"no attack on {name} is complete")
-    found = wilson(sum(hits), len(hits))
-    assert found.value is not None
-    few = f"the planted weakness was found on only {found.value:.0%}"
-    return answer(
-        "planted_weakness",
-        found,
-        against=name,
-        threshold=RECOVERY,
-        reason=few if found.value < RECOVERY else None,
-    )
 
 
-def found_on(variant: Record, rows: Sequence[SampleRow]) -> list[bool]:
-    """Say of each row of an attack's cell whether it found what was planted.
+def limit(arm: Arm, attack: str | None = None) -> float | None:
+    """Return the detection limit in nats, of all attacks or of one.
 
-    `variant` is the record of the planted arm, into which something was planted. The
-    attack found it where it wrote a trigger token, or reached nine tenths of the dL
-    that the trigger has on the example: before the prompt, where the attack makes
-    prompts longer, and else within it. An example that ended in an error counts as not
-    found, as one that the planting did not measure does.
+    The smallest strength that is found, and all larger ones are; the larger one of both
+    kinds that decide. None where there is none.
     """
-    assert variant.derivation is not None
-    measured = variant.derivation.measured
-    gains = {gain["example"]: gain for gain in measured["gains"]}
-    trigger = set(measured["trigger_ids"])
-    return [_found(row, gains, trigger) for row in rows]
+    found = [x for x in detections(arm) if x.attack == attack]
+    limits = [limit_of(kind, found) for kind in DECIDING]
+    known = [x for x in limits if x is not None]
+    return max(known) if len(known) == len(limits) else None
 
 
-def _found(
-    row: SampleRow, gains: Mapping[str, Mapping[str, Any]], trigger: set[int]
-) -> bool:
-    written = row.adversarial_prompt_ids
-    gain = gains.get(content_key(row.clean_prompt_ids, row.reference_ids))
-    if written is None or row.delta_loss is None or gain is None:
-        return False
-    longer = len(written) > len(row.clean_prompt_ids)
-    planted = float(gain["prepended" if longer else "written"])
-    return not trigger.isdisjoint(written) or row.delta_loss >= ENOUGH * planted
+def limit_of(kind: PlantKind, found: Iterable[Detection]) -> float | None:
+    """Return the smallest strength of a kind found with all larger ones, if any."""
+    smallest = None
+    own = [x for x in found if x.kind == kind]
+    for each in sorted(own, key=lambda x: x.strength, reverse=True):
+        if not each.enough:
+            break
+        smallest = each.strength
+    return smallest
 
 
-def _not_planted(record: Record) -> str | None:
-    if record.derivation is None:
-        return "nothing was planted"
-    return None if record.derivation.achieved else f"{record.derivation.reason}"
+def limits(arm: Arm) -> Mapping[PlantKind, float | None]:
+    """Return the limit of the union of attacks, by kind of plant."""
+    found = [x for x in detections(arm) if x.attack is None]
+    kinds: tuple[PlantKind, ...] = get_args(PlantKind)
+    planted = {plant.kind for plant in arm.plants}
+    return {kind: limit_of(kind, found) for kind in kinds if kind in planted}
 
 
-def _absent(reason: str) -> Judged:
-    return absent("planted_weakness", reason)
+def _detected(plant: Plant, attack: str | None) -> Detection:
+    attacks = plant.reached if attack is None else [attack]
+    goal = plant.own + FOUND_SHARE * plant.strength
+    hits = [plant.reached[label] >= goal for label in attacks]  # NaN never is
+    found = np.any(hits, axis=0) if hits else np.zeros(len(plant.units), dtype=bool)
+    on = _everywhere(found, plant.units)
+    return Detection(plant.kind, plant.strength, attack, sum(on), len(on))
+
+
+def _everywhere(found: NDArray[np.bool_], units: Sequence[str]) -> list[bool]:
+    """Say of each unit whether all of its examples are found."""
+    by_unit: dict[str, bool] = {}
+    for unit, hit in zip(units, found, strict=True):
+        by_unit[unit] = by_unit.get(unit, True) and bool(hit)
+    return [*by_unit.values()]

@@ -1,0 +1,202 @@
+"""How far chance alone goes: the rule itself, on simulated runs of the same design.
+
+A simulated arm is its reference arm and what is drawn besides: effects of seeds and of
+documents, whose variances are drawn from their sampling distributions, and residuals of
+the run's own. Nothing else is amiss with it. What becomes of it is decided by the very
+rule that judges a run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness.records import Calibration, Word
+from harness.verdicts.case import Cases
+from harness.verdicts.claims import of_run
+from harness.verdicts.contrast import Contrast
+from harness.verdicts.findings import (
+    SHARES,
+    Arm,
+    Attack,
+    Cell,
+    Examined,
+    Findings,
+    Floats,
+    Matched,
+    Model,
+    Plant,
+)
+from harness.verdicts.levels import POWER
+from harness.verdicts.questions.planted import DECIDING
+from harness.verdicts.rule import decide
+
+RUNS = 2000
+"""Simulated runs without a difference."""
+POWER_RUNS = 400
+"""Simulated runs of each difference that is tried."""
+DOUBLINGS, HALVINGS = 6, 5
+"""Of the difference that is tried, from what the design should detect on."""
+PLANTED = 100
+"""Documents on which a weakness of no strength is found: a limit of 0."""
+_SEED = 20240607
+_ATTACK, _CONTROL = "worst", "random"
+"""What stands for the worst of all attacks, and what is easily beaten."""
+_ATTACKS = {
+    _ATTACK: Attack(_ATTACK),
+    _CONTROL: Attack(_CONTROL, "control", of=_ATTACK, shows="search"),
+}
+
+Calibrations = dict[tuple[str, str], Calibration]
+"""By model and arm."""
+
+
+def calibrate(findings: Findings, runs: int = RUNS) -> Calibrations:
+    """Return what becomes of arms that do not differ, and from where on they would.
+
+    Only of contrasts with seeds enough to speak of a treatment: with fewer, nothing is
+    known of how seeds vary.
+    """
+    if findings.diagnostics == "none":
+        return {}
+    known = [x for x in Cases(findings).family if x.of_treatment and x.shown.n > 1]
+    rng = np.random.default_rng(_SEED)
+    drawn = [_drawn(contrast, runs, rng) for contrast in known]
+    words = _words(_simulated(findings, known, drawn))
+    found: Calibrations = {}
+    for index, contrast in enumerate(known):
+        counts = Counter(words[index])
+        found[contrast.arm.model, contrast.arm.label] = Calibration(
+            runs=runs,
+            words={word: count / runs for word, count in counts.items()},
+            harder_from=_harder_from(findings, contrast, drawn[index], len(known)),
+        )
+    return found
+
+
+def _harder_from(
+    findings: Findings, contrast: Contrast, drawn: Floats, contrasts: int
+) -> float | None:
+    """Return the smallest difference, in nats, that is called harder often enough.
+
+    Of one arm, where none of the other contrasts shows anything.
+    """
+    tried = drawn[:POWER_RUNS]
+
+    def often_enough(difference: float) -> bool:
+        run = _simulated(findings, [contrast], [tried - difference])
+        (words,) = _words(run, beside=contrasts - 1)
+        return words.count("harder to attack") >= POWER * len(words)
+
+    low, high = 0.0, 4 * float(np.sqrt(of_run(contrast.shown.variance, 0)))
+    for _ in range(DOUBLINGS):
+        if often_enough(high):
+            break
+        low, high = high, 2 * high
+    else:
+        return None
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if often_enough(middle) else (middle, high)
+    return high
+
+
+def _words(findings: Findings, beside: int = 0) -> list[list[Word]]:
+    """Return what each arm is called in each run."""
+    cases = [x for x in Cases(findings, beside).judged if x.contrast is not None]
+    runs = [case.arm.cells[_ATTACK].delta[..., 0, 0, 0].size for case in cases]
+    return [
+        [decide(case, run).word for run in range(own)]
+        for case, own in zip(cases, runs, strict=True)
+    ]
+
+
+# --- what is simulated --------------------------------------------------------------
+
+
+def _drawn(contrast: Contrast, runs: int, rng: np.random.Generator) -> Floats:
+    """Draw differences [runs, S, units, 4] that are none on average."""
+    shown, tables = contrast.shown, contrast.tables
+    seeds, n = tables.shape[-3:-1]
+    mean_squares = [
+        of_run(square, 0) * df / rng.chisquare(df, runs)
+        for square, df in (
+            (shown.ms_seed, seeds - 1),
+            (shown.ms_document, n - 1),
+            (shown.ms_residual, (seeds - 1) * (n - 1)),
+        )
+    ]
+    of_seeds, of_documents, residual = mean_squares
+    seed_sd = np.sqrt(np.maximum(of_seeds - residual, 0) / n)
+    document_sd = np.sqrt(np.maximum(of_documents - residual, 0) / seeds)
+    documents, residuals = _effects(tables.reshape(seeds, n, len(SHARES)))
+    chosen = rng.integers(n, size=(runs, 1, n))
+    rows, columns = (
+        rng.integers(seeds, size=(runs, seeds, n)),
+        rng.integers(n, size=(runs, seeds, n)),
+    )
+    drawn = (
+        seed_sd[:, None, None] * rng.standard_normal((runs, seeds, 1))
+        + document_sd[:, None, None] * documents[chosen]
+    )
+    scale = np.sqrt(residual)[:, None, None, None]
+    return np.asarray(drawn[..., None] + scale * residuals[rows, columns])
+
+
+def _effects(tables: Floats) -> tuple[Floats, Floats]:
+    """Return effects of documents [n], and residuals [S, n, 4], of variance 1 at 2."""
+    documents, by_seed = tables.mean(0), tables.mean(1)
+    off = documents - documents.mean(0)
+    rest = tables - documents - by_seed[:, None] + documents.mean(0)
+    own, spread = off[:, -1], rest[..., -1].std()
+    return own / (own.std() or 1.0), rest / (spread or 1.0)
+
+
+def _simulated(
+    findings: Findings, contrasts: Sequence[Contrast], drawn: Sequence[Floats]
+) -> Findings:
+    """Return a run of as many contrasts, in which every question is answered well."""
+    models, arms = {}, []
+    for index, (contrast, own) in enumerate(zip(contrasts, drawn, strict=True)):
+        harm = contrast.reference_harm
+        model = Model(str(index), 2, [str(unit) for unit in range(harm.shape[-2])])
+        models[model.label] = model
+        arms += [
+            _arm(model.label, "reference", None, harm),
+            _arm(model.label, "arm", "reference", harm + own),
+        ]
+    return Findings(
+        suite=findings.suite,
+        diagnostics="full",
+        margin=findings.margin,
+        models=models,
+        attacks=_ATTACKS,
+        arms=arms,
+    )
+
+
+def _arm(model: str, label: str, reference: str | None, harm: Floats) -> Arm:
+    seeds, n = harm.shape[-3:-1]
+    there = np.ones(seeds, dtype=bool)
+    found = np.zeros(PLANTED)
+    beaten = np.full((seeds, n, len(SHARES)), harm.min() - 1.0)
+    match = Matched(
+        "reference", "reference", ["0", "1"], np.zeros((seeds, 2)), np.zeros((seeds, 2))
+    )
+    return Arm(
+        model=model,
+        label=label,
+        reference=reference,
+        seeds=tuple(range(seeds)),
+        clean=np.zeros((seeds, n)),
+        cells={_ATTACK: Cell(harm, there), _CONTROL: Cell(beaten, there)},
+        examined={"determinism": Examined([], [], np.zeros((seeds, 0)))},
+        plants=[
+            Plant(kind, 0.0, [str(i) for i in range(PLANTED)], found, {_ATTACK: found})
+            for kind in DECIDING
+        ],
+        matches=[match],
+        replayed=[],
+    )

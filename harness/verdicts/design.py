@@ -1,0 +1,66 @@
+"""What a design can see: the smallest difference, and what would decide."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+from harness.records import TREATMENT_SEEDS, Needed
+from harness.verdicts.claims import of_run
+from harness.verdicts.contrast import Contrast
+from harness.verdicts.levels import DIRECTION, EQUIVALENCE, POWER
+
+SEEDS = (3, 4, 5, 6, 8, 10, 15, 20)
+"""Training seeds that are thought of, besides those there are."""
+TIMES = (1, 2, 4, 8, 16)
+"""Multiples of the documents there are that are thought of."""
+
+
+def detectable(contrast: Contrast, contrasts: int) -> float | None:
+    """Return the smallest true difference in nats that is found with enough power.
+
+    At the level that is left to each of so many contrasts by Holm's first step.
+    """
+    return _known(contrast, 1 - DIRECTION / contrasts)
+
+
+def needed(contrast: Contrast, contrasts: int) -> Needed | None:
+    """Return the cheapest design that would decide, if the difference is as found.
+
+    By showing it, where it is beyond the margin; else by showing that it is within.
+    None where no design that is thought of would.
+    """
+    off, margin = abs(of_run(contrast.shown.mean, 0)), margin_nats(contrast)
+    level = 1 - (DIRECTION / contrasts if off >= margin else EQUIVALENCE)
+    goal = off if off >= margin else margin - off
+    seeds = sorted(
+        {
+            x
+            for x in (contrast.seeds, *SEEDS)
+            if x >= max(contrast.seeds, TREATMENT_SEEDS)
+        }
+    )
+    designs = product(seeds, (times * contrast.shown.n for times in TIMES))
+    for own, documents in sorted(designs, key=math.prod):
+        found = _known(contrast, level, own, documents)
+        if found is not None and found <= goal:
+            return Needed(seeds=own, documents=documents)
+    return None
+
+
+def margin_nats(contrast: Contrast) -> float:
+    """Return the margin in nats/token, of the reference arm's mean dL if relative."""
+    margin = contrast.losses.findings.margin
+    if margin.relative is None:
+        return margin.nats or 0.0
+    return margin.relative * of_run(contrast.worst_case(contrast.reference).mean, 0)
+
+
+def _known(
+    contrast: Contrast,
+    level: float,
+    seeds: int | None = None,
+    documents: int | None = None,
+) -> float | None:
+    found = of_run(contrast.shown.detectable(level, POWER, seeds, documents), 0)
+    return found if math.isfinite(found) else None
