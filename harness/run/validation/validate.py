@@ -156,21 +156,25 @@ def _replay_problems(planned: Survey) -> Iterator[Problem]:
     """
     if planned.plan.experiment.suite.diagnostics == "none":
         return
-    file = str(planned.folder.root / FILE)
+    path = planned.folder.root / FILE
     cells = [
         unit.state.record
         for unit in planned.units
         if unit.state.record is not None
         and (unit.kind, unit.state.status) == ("cell", "complete")
     ]
+    if cells and not path.is_file():
+        message = "no cell was replayed: run the suite again to its end"
+        yield Problem(str(path), (), message, severity="warning")
+        return
     try:
         found = replays(planned.folder, cells)
     except RecordError as error:
-        yield Problem(file, (), str(error))
+        yield Problem(str(path), (), str(error).removeprefix(f"{path} "))
         return
     for each in found:
         if each.fault is not None:
-            yield Problem(file, (each.cell,), each.fault, severity="warning")
+            yield Problem(str(path), (each.cell,), each.fault, severity="warning")
         elif each.largest is not None and each.largest > TOLERANCE_NATS:
             message = f"a replayed loss is {each.largest:.3g} nats/token off the record"
-            yield Problem(file, (each.cell,), message)
+            yield Problem(str(path), (each.cell,), message)

@@ -330,3 +330,15 @@ def test_what_a_replay_disputes_or_has_not_seen(make_run, keys, value, told, cod
     (problem,) = found.problems
     assert told in problem.message
     assert (problem.key, found.exit_code) == (cell, code)
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "code"), [(None, "no cell was replayed", 0), ("{", "no JSON", 1)]
+)
+def test_a_run_whose_replay_is_not_there_or_no_json(make_run, text, told, code):
+    file = make_run(seeds=[1]) / "replay.json"
+    file.unlink() if text is None else file.write_text(text)
+    found = validate([file.parent])
+    (problem,) = found.problems
+    assert told in problem.message
+    assert (problem.file, found.exit_code) == (str(file), code)
