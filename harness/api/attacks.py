@@ -188,10 +188,14 @@ class Attack(Plugin[OptionsT]):
         """
         return None
 
-    def longer(self) -> OptionsT | None:
-        """Return options with twice the steps and restarts; None where it has neither.
+    def doubled(self) -> OptionsT | None:
+        """Return options with twice the budget; None where there are none.
 
-        Full diagnostics run it to find out whether the attack had converged.
+        Where verdicts are asked for, an attack runs so, once, and keeps what it would
+        have returned at the shares of `AttackContext.checkpoints`. So at half of it,
+        where the search is one that goes on, stands what it finds as it is stated. An
+        attack without such options says nothing of whether it had converged. Called on
+        an attack that is `placed`.
         """
         return None
 

@@ -104,8 +104,11 @@ class AttackRef(Strict):
     match: str | None = None
     """Of a control: the label of the attack whose budget it gets; null for others."""
     role: str | None = None
-    """Why full diagnostics added it: ``unbounded`` (every token may change) or
-    ``longer`` (twice the steps and restarts); null for an attack in its own right."""
+    """Why full diagnostics added it: ``unbounded`` (every token may change); null for
+    an attack in its own right."""
+    share: float = pydantic.Field(default=1.0, gt=0)
+    """Which multiple of the budget that the options state it was given; of a control,
+    its attack's."""
     shows: str | None = None
     """What its results are evidence of besides its own strength, as the plugin says: of
     a control ``search``, ``gradient`` or ``text``, of a replay ``transferability`` or

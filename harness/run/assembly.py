@@ -132,6 +132,7 @@ def _attack(run: RunContext, unit: Unit, label: str, outcome: Outcome) -> Attack
         **_options(plugin),
         match=section.match,
         role=section.role,
+        share=unit.identity.get("share", 1.0),
         shows=plugin.shows,
         replays=plugin.replays,
         examples=unit.identity["examples"],

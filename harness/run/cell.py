@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.api import Adversarial, Attack, AttackContext, CellKey, Scene
+from harness.api import Adversarial, AttackContext, CellKey, Scene
 from harness.base import CellError, content_hash, fixed_random_state
 from harness.data import ExampleSets
 from harness.records import SampleRow, read_samples, summarise_attack
-from harness.run.context import RunContext
 from harness.run.diagnostics.cells import examine_cell
 from harness.run.folder import write_samples
 from harness.run.scored import Rescorer
@@ -58,12 +57,6 @@ def run_cell(
     outcome.batch_size, outcome.settings = subject.batch_size, subject.settings
 
 
-def matched_attack(run: RunContext, plan: CellPlan) -> Attack[Any] | None:
-    """Return the attack that this cell is a control of, if it is one."""
-    match = run.suite.attacks[plan.attack].match
-    return run.experiment.attacks[match].placed(plan.scene) if match else None
-
-
 def _allowed(subject: Subject) -> dict[str, Any]:
     vocabulary = subject.vocabulary
     return {"allowed": len(vocabulary.allowed), "sha256": vocabulary.sha256}
@@ -95,27 +88,30 @@ def _attack(
 ) -> None:
     """Attack examples; score and note each result as it comes."""
     run, plan, journal = work.run, work.plan, work.journal
-    attack = run.experiment.attacks[plan.attack].placed(plan.scene)
-    matched = matched_attack(run, plan)
+    placed = run.experiment.placed(plan.attack, plan.scene)
     total = len(journal.rows) + len(examples.test)
     context = AttackContext(
         seed_key=content_hash(plan.identity),
-        budget=matched.budget(total) if matched else None,
-        matched=matched,
+        budget=placed.matched.budget(total) if placed.matched else None,
+        matched=placed.matched,
         peers=peers,
+        checkpoints=placed.checkpoints,
     )
     by_id = {example.id: example for example in examples.test}
     own_flops: dict[bytes, float] = {}
     with run.progress(plan.id, "examples") as progress:
-        results = attack.run(rescorer.subject, examples, context)
+        results = placed.attack.run(rescorer.subject, examples, context)
         for found, spent in _metered(work, rescorer.subject, results):
             if found.example_id not in by_id:
                 raise CellError(f"the attack returned {found.example_id!r} unasked")
+            unasked = found.checkpoints.keys() - set(context.checkpoints)
+            if unasked:
+                raise CellError(f"the attack kept checkpoints unasked: {unasked}")
             example = by_id[found.example_id]
             for key, flops in spent.by_reference.items():
                 own_flops[key] = own_flops.get(key, 0.0) + flops
             with rescorer.subject.metered() as scoring:
-                row = rescorer.scored(example, found, share=1.0)
+                row = rescorer.scored(example, found, placed.share)
             journal.note(
                 {"attack": spent.cost(), "rescore": scoring.cost()},
                 row,

@@ -32,7 +32,7 @@ class Rescorer:
 
         `share` is the multiple of its stated budget that the attack was given.
         """
-        held, others = found.checkpoints, found.replicates
+        held, others = dict(sorted(found.checkpoints.items())), found.replicates
         prompts = [example.prompt_ids, found.prompt_ids, *held.values(), *others]
         if not all(_intact(example, prompt) for prompt in prompts):
             return self.failed(example, OVERWRITTEN)

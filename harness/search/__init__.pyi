@@ -1,4 +1,5 @@
 from .blocks import Block as Block, BlockSearch as BlockSearch
+from .course import Course as Course
 from .flips import (
     Flip as Flip,
     Success as Success,

@@ -14,6 +14,7 @@ import numpy as np
 
 from harness.api import Adversarial
 from harness.base import CellError
+from harness.search.course import Course
 from harness.search.flips import Flip, State, draw_flips, eligible
 from harness.search.guide import Guide
 from harness.search.policy import FlipPolicy
@@ -115,6 +116,8 @@ class BlockSearch:
     rng: np.random.Generator
     buffer_size: int = 0
     """How many of the best iterates are kept to go on from; 0 goes on from the last."""
+    checkpoints: Sequence[float] = ()
+    """The shares of the steps at which to keep the best iterate."""
     spent: Spent = field(default_factory=Spent)
 
     def run(self, example_id: str) -> Search[Adversarial]:
@@ -129,8 +132,10 @@ class BlockSearch:
         (loss,) = yield from self.spent.count(first)
         iterates = [self.block.state(start, float(loss))]
         trace: list[Mapping[str, Any]] = []
-        pool = [0]
-        for count in self.counts:
+        pool, counts = [0], list(self.counts)
+        course: Course[int] = Course(self.checkpoints, len(counts))
+        course.note(0, len(iterates))
+        for made, count in enumerate(counts, 1):
             base = pool[0]
             step = self.spent.count(self._step(iterates[base], count))
             flip, state, verified = yield from step
@@ -139,8 +144,12 @@ class BlockSearch:
             iterates.append(state)
             trace.append(self._note(iterates, base, flip, verified))
             pool = yield from self._go_on_from(iterates, pool)
-        (best,) = yield from self._best(iterates, range(len(iterates)), 1)
-        return Adversarial(example_id, iterates[best].prompt_ids, trace)
+            course.note(made, len(iterates))
+        held = {}
+        for share, seen in course.held.items():
+            held[share] = yield from self._returned(iterates[:seen])
+        best = yield from self._returned(iterates)
+        return Adversarial(example_id, best, trace, held)
 
     def _step(self, state: State, count: int) -> Search[tuple[Flip | None, State, int]]:
         """Return the best flip of those tried, what it leads to, and how many were."""
@@ -170,6 +179,10 @@ class BlockSearch:
             return [last]
         pool = yield from self._best(iterates, [*pool, last], self.buffer_size)
         return list(pool)
+
+    def _returned(self, iterates: Sequence[State]) -> Search[Ids]:
+        (best,) = yield from self._best(iterates, range(len(iterates)), 1)
+        return iterates[best].prompt_ids
 
     def _best(
         self, iterates: Sequence[State], which: Iterable[int], k: int

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from harness.api import Adversarial
+from harness.search.course import Course
 from harness.search.policy import FlipPolicy
 from harness.search.spent import Spent
 from harness.subject import Ask, Request, Search
@@ -158,21 +159,35 @@ def flip_search(
     flips: int,
     beam_width: int = 1,
     stop_on_success: float | None = None,
+    searches: int = 1,
+    checkpoints: Sequence[float] = (),
 ) -> Search[Adversarial]:
     """Flip up to `flips` distinct positions, a step each, so that the loss rises.
 
     Each step explores every state of the beam and keeps the best `beam_width` among
     what was found and the states themselves: with a width of 1, a flip is accepted if
-    it improves. With `stop_on_success`, stop once exp(dL) > 1 + that. The steps of the
-    trace say how many passes and gradients were spent until their flip was chosen.
+    it improves. With `stop_on_success`, stop once exp(dL) > 1 + that. So many
+    `searches` begin at the clean prompt, one after another; the best prompt is
+    returned, and at each of the `checkpoints`, shares of all steps, the best until
+    then is kept. The steps of the trace say how many passes and gradients were spent
+    until their flip was chosen.
     """
     spent, enough = Spent(), Success(subject, example, stop_on_success)
-    beam = [(yield from spent.count(State.clean(subject, example)))]
-    for _ in range(flips):
+    clean = yield from spent.count(State.clean(subject, example))
+    course: Course[Ids] = Course(checkpoints, searches * flips)
+    course.note(0, clean.prompt_ids)
+    best, rivals = clean, list[State]()
+    for step in range(searches * flips):
+        if step % flips == 0:
+            rivals, beam = [best] if step else [], [clean]
         beam = yield from _step(subject, example, explore, beam, beam_width, spent)
-        if enough(beam[0].prompt_ids):
+        best = beam[0]
+        if rivals:
+            [best] = yield from _best_states(subject, example, [*rivals, best], 1)
+        course.note(step + 1, best.prompt_ids)
+        if enough(best.prompt_ids):
             break
-    return Adversarial(example.id, beam[0].prompt_ids, beam[0].trace)
+    return Adversarial(example.id, best.prompt_ids, best.trace, course.held)
 
 
 def _step(
@@ -189,12 +204,19 @@ def _step(
     for pool in pools:
         yield from spent.count(explore(pool))
     # The beam comes first, so that a tie changes nothing.
-    found = (state for pool in pools for state in pool.states(spent))
-    reached = _distinct([*beam, *found])
-    prompts = [state.prompt_ids for state in reached]
-    losses = np.array([state.loss for state in reached])
+    reached = [*beam, *(state for pool in pools for state in pool.states(spent))]
+    return (yield from _best_states(subject, example, reached, width))
+
+
+def _best_states(
+    subject: Subject, example: Example, states: Iterable[State], width: int
+) -> Search[list[State]]:
+    """Return the best of some states, best first, a prompt that came up twice once."""
+    distinct = _distinct(states)
+    prompts = [state.prompt_ids for state in distinct]
+    losses = np.array([state.loss for state in distinct])
     kept = subject.choice(prompts, example.reference_ids, losses, width)
-    return [reached[i] for i in (yield from kept)]
+    return [distinct[i] for i in (yield from kept)]
 
 
 def shares(total: int, parts: int) -> list[int]:

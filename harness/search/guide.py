@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -109,21 +109,29 @@ class Look:
             self._lists.update((i, row[kept]) for i, row, kept in rows)
         return {i: self._lists[i] for i in wanted}
 
-    def flips(self, state: State, count: int, rng: np.random.Generator) -> list[Flip]:
+    def flips(
+        self,
+        state: State,
+        count: int,
+        rng: np.random.Generator,
+        known: Collection[Flip] = (),
+    ) -> list[Flip]:
         """Return the permitted flips of highest first-order gain, or uniform draws.
 
-        Rules that only a whole prompt can break are looked at for `LOOKED_AT` times as
-        many.
+        Those of highest gain leave out what is `known`. Rules that only a whole prompt
+        can break are looked at for `LOOKED_AT` times as many.
         """
         free = np.flatnonzero(state.free)
         if self.gradient is None:
             return draw_flips(state, self.lists(free, 0), rng, count)
         gains = self._gains([int(i) for i in free]).flatten()
         looked = count * (LOOKED_AT if self.policy.rules.reachable_only else 1)
-        values, indices = gains.topk(min(looked, len(gains)))
+        values, indices = gains.topk(min(looked + len(known), len(gains)))
         rows = len(self.subject.embedding)
         best = (divmod(int(i), rows) for i in indices[values > -torch.inf])
-        return state.permitted(Flip(int(free[i]), token) for i, token in best)[:count]
+        flips = (Flip(int(free[i]), token) for i, token in best)
+        new = [flip for flip in flips if flip not in known]
+        return state.permitted(new[:looked])[:count]
 
     def gains_of(self, flips: Sequence[Flip]) -> NDArray[np.float64] | None:
         """Return the first-order gain of each flip; None without a gradient."""
@@ -188,12 +196,17 @@ class Explorer:
     counts: Iterator[int]
     """How many to verify at each state."""
     rng: np.random.Generator
+    _known: dict[bytes, set[Flip]] = field(default_factory=dict)
+    """What was verified at a prompt; those next in the gradient's order come then."""
 
     def __call__(self, pool: Pool) -> Search[None]:
         """Verify flips in the pool of a state."""
         look = yield from self.guide.look(pool.state.prompt_ids, pool.state.policy)
         count = next(self.counts) + look.spared
-        yield from pool.verify(look.flips(pool.state, count, self.rng))
+        known = self._known.setdefault(pool.state.prompt_ids.tobytes(), set())
+        flips = look.flips(pool.state, count, self.rng, known)
+        known.update(flips)
+        yield from pool.verify(flips)
         pool.gains = look.gains_of(pool.flips)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from harness.api import Adversarial
 from harness.search.blocks import Block
+from harness.search.course import Course
 from harness.search.guide import Guide
 from harness.search.spent import Spent
 
@@ -65,6 +66,8 @@ class MultiSearch:
     """Whether the first candidate is a block of drawn tokens."""
     enough: Callable[[Ids], bool] = lambda prompt: False
     """Whether a prompt that was moved to ends the search."""
+    checkpoints: Sequence[float] = ()
+    """The shares of the steps at which to keep the prompt."""
     spent: Spent = field(default_factory=Spent)
     _seen: set[bytes] = field(default_factory=set)
 
@@ -85,7 +88,10 @@ class MultiSearch:
             prompt, loss = self._kept(trace, prompt, loss, moved, len(drawn))
         size = min(FIRST_SHARE * self.block.policy.movable.sum(), self._most)
         better = prompt is not self.block.prompt_ids
-        for count in self.counts:
+        counts = list(self.counts)
+        course: Course[Ids] = Course(self.checkpoints, len(counts))
+        course.note(0, prompt)
+        for step, count in enumerate(counts, 1):
             if better and self.enough(prompt):
                 break
             tried = self.spent.count(self._candidates(prompt, size, count))
@@ -95,7 +101,8 @@ class MultiSearch:
             size *= FACTOR if better else 1 / FACTOR
             size = float(np.clip(size, 1, self._most))
             prompt, loss = self._kept(trace, prompt, loss, moved, len(prompts))
-        return Adversarial(example_id, prompt, trace)
+            course.note(step, prompt)
+        return Adversarial(example_id, prompt, trace, course.held)
 
     @property
     def _most(self) -> int:

@@ -68,5 +68,5 @@ class BlockAttack(GuidedAttack[BlockOptionsT]):
         free = self.options.model_copy(update={"positions": "prompt", "flips": None})
         return None if free == self.options else free
 
-    def longer(self) -> BlockOptionsT | None:
+    def doubled(self) -> BlockOptionsT | None:
         return self.options.model_copy(update={"steps": 2 * self.options.steps})

@@ -8,12 +8,13 @@ best of several starts is chosen on a second, and a third says what it is worth
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.base import CellError
+from harness.search.course import Course
 from harness.search.guide import Spared, token_gains
 
 if TYPE_CHECKING:
@@ -84,6 +85,17 @@ class Found:
 
     trigger: Trigger
     trace: tuple[Mapping[str, Any], ...]
+    held: Mapping[float, Trigger] = field(default_factory=dict)
+    """What would have been found with less, by the share of the search."""
+
+
+@dataclass(frozen=True)
+class Climb:
+    """What became of one start."""
+
+    course: tuple[Trigger, ...]
+    """The trigger at the start and after each sweep."""
+    trace: tuple[Mapping[str, Any], ...]
 
 
 @dataclass
@@ -115,29 +127,53 @@ class TriggerSearch:
     beam_width: int = 1
     """Triggers kept from place to place."""
 
+    replicate: int = 0
+    """Which of several independent searches under the same seed this is."""
+
     def __post_init__(self) -> None:
         self._spared = Spared(self.context)
+        self._key = ("replicate", self.replicate) if self.replicate else ()
 
     def run(self) -> Found:
         """Return the best trigger on the validation prompts.
 
         A start from which a whole sweep brings nothing is over; the sweeps it leaves go
-        to further starts, so that the whole costs `starts * sweeps` sweeps.
+        to further starts, so that the whole costs `starts * sweeps` sweeps. At each of
+        the context's checkpoints stands what so many sweeps would have found.
         """
         if not self.search or not self.validation:
             raise CellError("a universal trigger needs search and validation examples")
         if self.context.blind == "text":
             return self._best_text()
-        found: list[Found] = []
-        left = self.starts * self.sweeps
+        climbs: list[Climb] = []
+        total = left = self.starts * self.sweeps
         while left > 0:
-            start, rng = len(found), self.context.rng("start", len(found))
-            one, used = self._climb(start, rng, min(left, self.sweeps))
-            found.append(one)
-            left -= used
-        triggers = [one.trigger for one in found]
+            start = len(climbs)
+            rng = self.context.rng(*self._key, "start", start)
+            climbs.append(self._climb(start, rng, min(left, self.sweeps)))
+            left -= len(climbs[-1].course) - 1
+        course = Course[Trigger](self.context.checkpoints, total)
+        known: dict[Trigger, float] = {}
+        best, trigger = self._best_of(_ends(climbs, total), known)
+        for share in course.shares:
+            ends = _ends(climbs, course.within(share))
+            course.held[share] = self._best_of(ends, known)[1]
+        return Found(trigger, climbs[best].trace, course.held)
+
+    def _best_of(
+        self, triggers: Sequence[Trigger], known: dict[Trigger, float]
+    ) -> tuple[int, Trigger]:
+        """Return the index of the best trigger on the validation prompts, and itself.
+
+        `known` are mean losses there; those that are new come in.
+        """
         batch = Batch(self.subject, self.validation)
-        return found[batch.top(triggers, batch.losses(triggers), 1)[0]]
+        new = [x for x in dict.fromkeys(triggers) if x not in known]
+        if new:
+            known.update(zip(new, batch.losses(new).tolist(), strict=True))
+        losses = np.array([known[trigger] for trigger in triggers])
+        best = batch.top(triggers, losses, 1)[0]
+        return best, triggers[best]
 
     def _best_text(self) -> Found:
         """Return the best of so many pieces of documents as the search would pay for.
@@ -149,14 +185,22 @@ class TriggerSearch:
             _pieces(self.search, self.tokens),
             _pieces(self.validation, self.tokens),
         )
-        rng = self.context.rng("text")
+        rng = self.context.rng(*self._key, "text")
         drawn = [pool[i] for pool in pools for i in rng.permutation(len(pool))]
-        drawn = drawn[: max(1, int(self._passes() / len(self.validation)))]
+        course = Course[Trigger](
+            self.context.checkpoints,
+            steps=max(1, int(self._passes() / len(self.validation))),
+        )
+        drawn = drawn[: course.steps]
         if not drawn:
             raise CellError("no document is as long as the trigger")
         triggers = [trigger for trigger, _, _ in drawn]
         batch = Batch(self.subject, self.validation)
         losses = batch.losses(triggers)
+        for share in course.shares:
+            seen = max(1, course.within(share))
+            first = batch.top(triggers[:seen], losses[:seen], 1)[0]
+            course.held[share] = triggers[first]
         best = batch.top(triggers, losses, 1)[0]
         trigger, example, start = drawn[best]
         step = {
@@ -166,7 +210,7 @@ class TriggerSearch:
             "document": example.document_id,
             "start": start,
         }
-        return Found(trigger, (step,))
+        return Found(trigger, (step,), course.held)
 
     def _passes(self) -> float:
         """Return how many forward passes cost as much as the whole search may."""
@@ -179,13 +223,12 @@ class TriggerSearch:
         sweep = len(self.search) * (tried + gradients) + len(self.validation)
         return self.starts * self.sweeps * sweep
 
-    def _climb(
-        self, start: int, rng: np.random.Generator, sweeps: int
-    ) -> tuple[Found, int]:
-        """Sweep until nothing improves; returns what was found and sweeps used."""
+    def _climb(self, start: int, rng: np.random.Generator, sweeps: int) -> Climb:
+        """Sweep until nothing improves."""
         allowed = self.subject.vocabulary.allowed
         trigger = tuple(int(i) for i in rng.choice(allowed, self.tokens))
         trace: list[Mapping[str, Any]] = []
+        course = [trigger]
         for sweep in range(1, sweeps + 1):
             before = trigger
             for batch in self._batches():
@@ -195,10 +238,11 @@ class TriggerSearch:
                     for change in _changes(trigger, climbed)
                 ]
                 trigger = climbed
+            course.append(trigger)
             if trigger == before:
                 break
         steps = ({"step": i, **step} for i, step in enumerate(trace, 1))
-        return Found(trigger, tuple(steps)), sweep
+        return Climb(tuple(course), tuple(steps))
 
     def _batches(self) -> list[Batch]:
         size = self.batch_prompts
@@ -263,6 +307,17 @@ class TriggerSearch:
         tried = [*beam, *sorted(written.difference(beam))]
         losses = np.array([known[trigger] for trigger in tried])
         return [tried[i] for i in batch.top(tried, losses, self.beam_width)]
+
+
+def _ends(climbs: Iterable[Climb], sweeps: int) -> list[Trigger]:
+    """Return where each start leads in so many sweeps, all starts together."""
+    found: list[Trigger] = []
+    for climb in climbs:
+        made = min(sweeps, len(climb.course) - 1)
+        if made or not found:
+            found.append(climb.course[made])
+        sweeps -= made
+    return found
 
 
 def _write(trigger: Trigger, place: int, token: int) -> Trigger:

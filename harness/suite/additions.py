@@ -141,13 +141,12 @@ def _free(experiment: Experiment, label: str, section: AttackSection) -> Additio
 
 
 def _roles(experiment: Experiment, label: str) -> Iterator[Addition]:
-    """Yield the attack without its limits, and with twice the work."""
+    """Yield the attack without its limits."""
     suite, attack = experiment.suite, experiment.attacks[label]
     if suite.examples is None:
         return
     found: dict[str, Options | None] = {
         "unbounded": attack.unbounded(suite.examples.prompt_tokens),
-        "longer": attack.longer(),
     }
     for role, options in found.items():
         stated = suite.attacks.get(f"{label}-{role}")

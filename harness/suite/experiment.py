@@ -21,6 +21,27 @@ from harness.suite.marks import named_by
 from harness.suite.model import PLUGIN_SECTIONS, Suite
 from harness.suite.yaml import Layer
 
+DOUBLED = 2.0
+"""Which multiple of its stated budget an attack gets where verdicts are asked for."""
+CHECKPOINTS = (0.25, 0.5, 1.0)
+"""The multiples at which it then keeps what it would have returned."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An attack as it runs in a cell."""
+
+    attack: Attack[Any]
+    matched: Attack[Any] | None
+    """Of a control: the attack that it accompanies, as that runs."""
+    share: float = 1.0
+    """Which multiple of the stated budget it gets; of a control, its attack's."""
+
+    @property
+    def checkpoints(self) -> tuple[float, ...]:
+        """The shares of what it gets at which it keeps what it would have returned."""
+        return () if self.share == 1 else tuple(x / self.share for x in CHECKPOINTS)
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -89,6 +110,25 @@ class Experiment:
             if not (self.attacks[label].replays or self.attacks[label].needs_peers)
             and all(label in self.suite.attacks_of(arm) for arm in arms)
         ]
+
+    def placed(self, label: str, scene: Scene) -> Placed:
+        """Return an attack as it runs in a cell of a scene.
+
+        Where verdicts are asked for, an attack in its own right gets twice its stated
+        budget, if it has options for that, and so do its controls.
+        """
+        match = self.suite.attacks[label].match
+        attack = self.attacks[label].placed(scene)
+        stated = attack if match is None else self.attacks[match].placed(scene)
+        own, share = stated, 1.0
+        judged = self.suite.diagnostics != "none"
+        if judged and self.suite.attacks[match or label].is_main:
+            options = stated.doubled()
+            if options is not None:
+                own, share = type(stated)(options).placed(scene), DOUBLED
+        if match is None:
+            return Placed(own, None, share)
+        return Placed(attack, own, share)
 
     def _used_corpora(self) -> Iterator[str]:
         suite, recovery, examples = self.suite, self.suite.recovery, self.suite.examples

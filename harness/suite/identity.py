@@ -83,11 +83,13 @@ def cell_identity(
     the subjects that it uses besides its own, by arm.
     """
     suite, attack = experiment.suite, experiment.attacks[label]
+    share = experiment.placed(label, scene).share
     match = suite.attacks[label].match
     matched = None if match is None else experiment.attacks[match]
     identity = {
         **{key: value for key, value in variant.items() if key not in _MEASURED},
         **_attack(experiment, attack),
+        **({} if share == 1 else {"share": share}),
         "match": None if matched is None else _matched(experiment, matched, scene),
         "examples": _examples(
             suite,

@@ -156,9 +156,8 @@ class AttackSection(PluginSection):
     controls: Literal["auto", "none"] | tuple[str, ...] | None = None
     """The controls that it gets: `none`, attack plugins by name, or `auto`, those that
     the attack asks for. By default, what the suite's `controls` says."""
-    role: Literal["unbounded", "longer"] | None = None
-    """For a cell of the full diagnostics: the attack without a limit on positions, or
-    with twice the steps and restarts."""
+    role: Literal["unbounded"] | None = None
+    """For a cell of the full diagnostics: the attack without a limit on positions."""
 
     @property
     def is_main(self) -> bool:

@@ -35,6 +35,8 @@ class AdaptiveOptions(Options):
     """The attack to steer, by its label: its plugin and its options are used."""
     through: str = "baseline"
     """Whose gradients steer it: an arm's, or `average` for the mean over all arms."""
+    twice: bool = False
+    """Whether the attack that it steers gets twice its stated budget."""
 
 
 class Adaptive(Attack[AdaptiveOptions]):
@@ -63,6 +65,11 @@ class Adaptive(Attack[AdaptiveOptions]):
         """Return the attack with the one that it steers."""
         own = Adaptive(self.options)
         own._steered = scene.attacks[self.options.of].placed(scene)
+        if self.options.twice:
+            doubled = own._steered.doubled()
+            if doubled is None:
+                raise CellError(f"{self.options.of} cannot get twice its budget")
+            own._steered = type(own._steered)(doubled).placed(scene)
         through = self.options.through
         own._arms = scene.arms if through == AVERAGE else (through,)
         return own
@@ -89,6 +96,14 @@ class Adaptive(Attack[AdaptiveOptions]):
         return replace(
             budget, forward=budget.forward + more, backward=budget.backward + more
         )
+
+    def doubled(self) -> AdaptiveOptions | None:
+        """Return options with twice the budget, where what it steers can have it."""
+        if self._steered is None or self.options.twice:
+            return None
+        if self._steered.doubled() is None:
+            return None
+        return self.options.model_copy(update={"twice": True})
 
     def faults(self, scene: Scene) -> Iterator[tuple[str, str]]:
         """Yield what is wrong with its options in a suite."""

@@ -60,6 +60,7 @@ class GCG(search.BlockAttack[GCGOptions]):
             repeat(options.candidates, options.steps),
             rng,
             options.buffer_size,
+            context.checkpoints,
         ).run(example.id)
 
 

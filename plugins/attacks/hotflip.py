@@ -33,13 +33,17 @@ class HotFlipOptions(Options):
     others, with a gradient for every four candidates, as multiflip does."""
     beam_width: Positive = 1
     """Prompts kept after each flip, for the textbook; 1 is greedy."""
+    searches: Positive = 1
+    """For the textbook, searches from the clean prompt, one after another. Each goes on
+    in the gradient's order where those before it left off; the best is returned."""
     stop_on_success: Annotated[float, pydantic.Field(gt=0)] | None = None
     """If set, stop once exp(dL) > 1 + this; by default the whole budget is used."""
 
     @pydantic.model_validator(mode="after")
     def _beams_are_the_textbooks(self) -> HotFlipOptions:
-        if self.beam_width > 1 and self.candidates_from == "ascent":
-            raise ValueError("a beam_width needs candidates_from: gradient")
+        for name in ("beam_width", "searches"):
+            if getattr(self, name) > 1 and self.candidates_from == "ascent":
+                raise ValueError(f"a {name} needs candidates_from: gradient")
         return self
 
 
@@ -67,17 +71,19 @@ class HotFlip(search.GuidedAttack[HotFlipOptions]):
             steps = len(self._counts)
             forward = clean + drawn + steps + sum(self._counts)
         else:
-            steps = 1 + (options.flips - 1) * options.beam_width
+            a_search = 1 + (options.flips - 1) * options.beam_width
+            steps = options.searches * a_search
             forward = clean + steps * (1 + options.candidates)
         return Budget(forward, backward=steps, flips=options.flips)
 
     def unbounded(self, prompt_tokens: int) -> HotFlipOptions | None:
         return self.options.model_copy(update={"flips": prompt_tokens})
 
-    def longer(self) -> HotFlipOptions | None:
+    def doubled(self) -> HotFlipOptions | None:
         if self.options.candidates_from == "gradient":
-            return None
-        more = {"candidates": 2 * self.options.candidates}
+            more = {"searches": 2 * self.options.searches}
+        else:
+            more = {"candidates": PER_GRADIENT * (2 * self._a_flip - 1)}
         return self.options.model_copy(update=more)
 
     def search_for(
@@ -94,6 +100,8 @@ class HotFlip(search.GuidedAttack[HotFlipOptions]):
                 flips=options.flips,
                 beam_width=options.beam_width,
                 stop_on_success=options.stop_on_success,
+                searches=options.searches,
+                checkpoints=context.checkpoints,
             )
         policy = search.FlipPolicy.of(subject, example, flips=options.flips)
         block = search.Block(example.prompt_ids, example.reference_ids, policy)
@@ -104,12 +112,17 @@ class HotFlip(search.GuidedAttack[HotFlipOptions]):
             self._counts,
             rng,
             enough=search.Success(subject, example, options.stop_on_success),
+            checkpoints=context.checkpoints,
         ).run(example.id)
 
     @property
     def _counts(self) -> list[int]:
-        a_flip = 1 + self.options.candidates // PER_GRADIENT
-        return search.candidate_counts(PER_GRADIENT, self.options.flips * a_flip)
+        return search.candidate_counts(PER_GRADIENT, self.options.flips * self._a_flip)
+
+    @property
+    def _a_flip(self) -> int:
+        """How many gradients `ascent` takes for each flip that may be made."""
+        return 1 + self.options.candidates // PER_GRADIENT
 
 
 @hookimpl

@@ -59,6 +59,7 @@ class MultiFlip(search.BlockAttack[MultiFlipOptions]):
             self._counts,
             rng,
             draw_start=options.positions == "prompt",
+            checkpoints=context.checkpoints,
         ).run(example.id)
 
     @property

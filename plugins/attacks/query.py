@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated
 
 import pydantic
@@ -20,7 +21,10 @@ class QueryOptions(Options):
     flips: Positive = 5
     """How many positions may change, distinct ones."""
     queries: Annotated[int, pydantic.Field(gt=1)] = 321
-    """Forward passes, that of the clean prompt included."""
+    """Forward passes of a search, that of the clean prompt included."""
+    searches: Positive = 1
+    """Searches from the clean prompt, one after another. Each learns from those before
+    it; the best prompt is returned."""
     round_size: Positive = 16
     """Flips that are verified together, before what they did steers the next ones."""
 
@@ -32,12 +36,14 @@ class Query(Attack[QueryOptions]):
     somewhere in the search examples, the position and token that promise most by what
     was seen, and flips that paid before. Sources and positions that pay are drawn more
     often. At each step, the best flip is made if it improves. It needs losses alone, as
-    one has them of a model behind an interface.
+    one has them of a model behind an interface. Its random control draws all flips
+    uniformly.
     """
 
     name = "query"
     Options = QueryOptions
     uses_search_examples = True
+    blinds = ("uniform",)
 
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
@@ -45,27 +51,41 @@ class Query(Attack[QueryOptions]):
         allowed = subject.vocabulary.allowed
         texts = [[*x.prompt_ids, *x.reference_ids] for x in examples.search]
         bigrams = search.bigrams_of(texts, allowed)
-        clean, flips = 1, self.options.flips
-        counts = search.shares(self.options.queries - clean, flips)
+        clean, flips, searches = 1, self.options.flips, self.options.searches
+        counts = search.shares(self.options.queries - clean, flips) * searches
+        no_gradients = replace(context, gradients=0)
 
         def search_for(example: Example) -> Search[Adversarial]:
-            rng = context.rng(example.id)
-            learner = search.Learner(
-                bigrams, rng, iter(counts), self.options.round_size
+            rng, left = context.rng(example.id), iter(counts)
+            explore: search.Learner | search.Explorer
+            if context.blind:
+                guide = search.Guide(subject, example.reference_ids, no_gradients)
+                explore = search.Explorer(guide, left, rng)
+            else:
+                size = self.options.round_size
+                explore = search.Learner(bigrams, rng, left, size)
+            return search.flip_search(
+                subject,
+                example,
+                explore,
+                flips=flips,
+                searches=searches,
+                checkpoints=context.checkpoints,
             )
-            return search.flip_search(subject, example, learner, flips=flips)
 
         yield from lockstep(subject, map(search_for, examples.test))
 
     def budget(self, examples: int) -> Budget:
         """Return the cost of an example, near ties that are scored again left out."""
-        return Budget(self.options.queries, 0, flips=self.options.flips)
+        clean, options = 1, self.options
+        forward = clean + options.searches * (options.queries - clean)
+        return Budget(forward, 0, flips=options.flips)
 
     def unbounded(self, prompt_tokens: int) -> QueryOptions | None:
         return self.options.model_copy(update={"flips": prompt_tokens})
 
-    def longer(self) -> QueryOptions | None:
-        return self.options.model_copy(update={"queries": 2 * self.options.queries})
+    def doubled(self) -> QueryOptions | None:
+        return self.options.model_copy(update={"searches": 2 * self.options.searches})
 
 
 @hookimpl

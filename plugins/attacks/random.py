@@ -20,6 +20,8 @@ class RandomOptions(Options):
     """How many positions may change, distinct ones."""
     candidates: Positive = 64
     """Flips that are verified by a forward pass for each flip made."""
+    searches: Positive = 1
+    """Searches from the clean prompt, one after another; the best is returned."""
 
 
 class Random(Attack[RandomOptions]):
@@ -29,7 +31,8 @@ class Random(Attack[RandomOptions]):
     with uniform draws where the attack follows its gradient, and as many more of them
     as the gradients would have cost. An attack that cannot run blind, since nothing
     guides it or by itself, is accompanied by flips of as many positions instead, at as
-    many FLOPs as its budget.
+    many FLOPs as its budget: so many searches that the first is over at the last of the
+    attack's checkpoints.
     """
 
     name = "random"
@@ -54,8 +57,11 @@ class Random(Attack[RandomOptions]):
     def budget(self, examples: int) -> Budget:
         """Return the cost of an example, near ties that are scored again left out."""
         options = self.options
-        forward = 1 + options.flips * options.candidates
+        forward = 1 + options.searches * options.flips * options.candidates
         return Budget(forward=forward, backward=0, flips=options.flips)
+
+    def doubled(self) -> RandomOptions | None:
+        return self.options.model_copy(update={"searches": 2 * self.options.searches})
 
     def unfit(self, matched: Attack[Any] | None) -> str | None:
         """Say why it cannot accompany an attack."""
@@ -73,10 +79,23 @@ class Random(Attack[RandomOptions]):
         prompt, reference = example.prompt_ids, example.reference_ids
         forward, backward = subject.pass_flops(len(prompt), len(reference))
         passes = int(budget.forward + budget.backward * backward / forward)
-        counts = search.shares(max(0, passes - clean), flips)
+        searches = self._searches(context)
+        counts = search.shares(max(0, passes - clean), searches * flips)
         guide = search.Guide(subject, reference, context)
         explore = search.Explorer(guide, iter(counts), context.rng(example.id))
-        return search.flip_search(subject, example, explore, flips=flips)
+        return search.flip_search(
+            subject,
+            example,
+            explore,
+            flips=flips,
+            searches=searches,
+            checkpoints=context.checkpoints,
+        )
+
+    def _searches(self, context: AttackContext) -> int:
+        if context.matched is None or not context.checkpoints:
+            return self.options.searches
+        return max(1, int(1 / max(context.checkpoints)))
 
 
 @hookimpl

@@ -35,6 +35,10 @@ class UATOptions(Options):
     """Search examples that share a gradient and a loss; a sweep goes over all."""
     validation_prompts: Positive = 32
     """How many of the validation examples are used, at most."""
+    replicates: Positive = 1
+    """Independent searches under the same seed. The first is the attack; what the
+    others find stands beside it, and says how far searches differ. Each costs the whole
+    budget, of the attack and of its controls alike."""
 
 
 class UAT(Attack[UATOptions]):
@@ -55,8 +59,31 @@ class UAT(Attack[UATOptions]):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
+        found, *others = [
+            self._search(subject, examples, context, replicate).run()
+            for replicate in range(self.options.replicates)
+        ]
+        for example in examples.test:
+            yield Adversarial(
+                example.id,
+                search.with_trigger(example, found.trigger),
+                found.trace,
+                checkpoints={
+                    share: search.with_trigger(example, trigger)
+                    for share, trigger in found.held.items()
+                },
+                replicates=[search.with_trigger(example, x.trigger) for x in others],
+            )
+
+    def _search(
+        self,
+        subject: Subject,
+        examples: ExampleSets,
+        context: AttackContext,
+        replicate: int,
+    ) -> search.TriggerSearch:
         options = self.options
-        found = search.TriggerSearch(
+        return search.TriggerSearch(
             subject,
             examples.search[: options.search_prompts],
             examples.validation[: options.validation_prompts],
@@ -68,13 +95,11 @@ class UAT(Attack[UATOptions]):
             candidates=options.candidates,
             scaled=options.candidates_from == "scaled",
             beam_width=options.beam_width,
-        ).run()
-        for example in examples.test:
-            prompt = search.with_trigger(example, found.trigger)
-            yield Adversarial(example.id, prompt, found.trace)
+            replicate=replicate,
+        )
 
     def budget(self, examples: int) -> Budget:
-        """Return an example's share of the search, where all its prompts are given.
+        """Return an example's share of one search, where all its prompts are given.
 
         Near ties that are scored again are left out.
         """
@@ -87,10 +112,8 @@ class UAT(Attack[UATOptions]):
             backward=_share(sweeps * options.search_prompts * places, examples),
         )
 
-    def longer(self) -> UATOptions | None:
-        options = self.options
-        more = {"restarts": 2 * options.restarts, "sweeps": 2 * options.sweeps}
-        return options.model_copy(update=more)
+    def doubled(self) -> UATOptions | None:
+        return self.options.model_copy(update={"restarts": 2 * self.options.restarts})
 
 
 def _share(total: int, examples: int) -> int:

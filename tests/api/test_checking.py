@@ -43,7 +43,7 @@ FAULTS = {
     ATTACK + "    @staticmethod\n    def missing(self): ...": (
         "Thing.missing(self) has to take what missing() takes"
     ),
-    ATTACK + "    longer = None": "Thing.longer is None and no method",
+    ATTACK + "    doubled = None": "Thing.doubled is None and no method",
     CONSTRAINT.replace(", seed)", ")"): (
         "Thing.apply(self, adapter, model) has to take what "
         "apply(self, adapter, model, seed) takes"

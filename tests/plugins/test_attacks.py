@@ -320,11 +320,15 @@ SUFFIX = {"positions": "suffix", "tokens": 4}
 
 
 @pytest.mark.parametrize(
-    ("attack", "unbounded", "longer"),
+    ("attack", "unbounded", "doubled"),
     [
-        (make(HotFlip, flips=3), {"flips": 16}, {"flips": 3, "candidates": 128}),
-        (make(HotFlip, **TEXTBOOK), {"flips": 16, **TEXTBOOK}, None),
-        (make(Query, flips=3), {"flips": 16}, {"flips": 3, "queries": 642}),
+        (make(HotFlip, flips=3), {"flips": 16}, {"flips": 3, "candidates": 132}),
+        (
+            make(HotFlip, **TEXTBOOK),
+            {"flips": 16, **TEXTBOOK},
+            {"searches": 2, **TEXTBOOK},
+        ),
+        (make(Query, flips=3), {"flips": 16}, {"flips": 3, "searches": 2}),
         (GCG(), None, {"steps": 200}),
         (
             make(GCG, steps=7, **SUFFIX),
@@ -333,13 +337,15 @@ SUFFIX = {"positions": "suffix", "tokens": 4}
         ),
         (MultiFlip(), None, {"steps": 128}),
         (make(MultiFlip, flips=3), {}, {"flips": 3, "steps": 128}),
-        (UAT(), None, {"restarts": 4, "sweeps": 12}),
-        (Random(), None, None),
+        (UAT(), None, {"restarts": 4}),
+        (Random(), None, {"searches": 2}),
     ],
 )
-def test_what_it_is_without_limits_and_with_twice_the_steps(attack, unbounded, longer):
+def test_what_it_is_without_limits_and_with_twice_the_budget(
+    attack, unbounded, doubled
+):
     for found, options in (
         (attack.unbounded(16), unbounded),
-        (attack.longer(), longer),
+        (attack.doubled(), doubled),
     ):
         assert found == (None if options is None else attack.Options(**options))

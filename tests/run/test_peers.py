@@ -185,13 +185,46 @@ def test_an_adaptive_attack_follows_the_gradient_of_the_arm_it_names(place, done
         for c in plan.cells
         if (c.variant.arm, c.variant.seed, c.attack) == ("abs", 7, "adaptive")
     )
-    attack = HotFlip(HotFlipOptions(flips=2, candidates=8, candidates_from="gradient"))
+    options = {"flips": 2, "candidates": 8, "candidates_from": "gradient"}
+    attack = HotFlip(HotFlipOptions(**options, searches=2))  # twice its budget
     view = own.with_gradients_from(baseline.gradients)
-    context = AttackContext(seed_key=content_hash(cell.identity))
+    context = AttackContext(content_hash(cell.identity), checkpoints=(0.125, 0.25, 0.5))
     for made in attack.run(view, ExampleSets(examples), context):
-        assert (
-            found[made.example_id]["adversarial_prompt_ids"] == made.prompt_ids.tolist()
-        )
+        row = found[made.example_id]
+        assert row["adversarial_prompt_ids"] == made.prompt_ids.tolist()
+        held = {x["share"]: x["adversarial_prompt_ids"] for x in row["checkpoints"]}
+        assert held == {2 * k: ids.tolist() for k, ids in made.checkpoints.items()}
+
+
+@pytest.mark.parametrize(
+    ("label", "share", "checkpoints"),
+    [
+        ("hotflip", 2, [0.25, 0.5, 1]),
+        ("adaptive", 2, [0.25, 0.5, 1]),
+        ("average-random", 2, [0.25, 0.5, 1]),  # with what it is a control of
+        ("none", 1, []),  # there is nothing to double
+        ("worst_case", 1, []),
+    ],
+)
+def test_attacks_and_their_controls_get_twice_what_is_stated_and_say_so(
+    done, label, share, checkpoints
+):
+    found = record(done, "abs", label)
+    assert found["attack"]["share"] == found["identity"].get("share", 1) == share
+    for row in rows(done, "abs", label).values():
+        assert row["share"] == share
+        assert [one["share"] for one in row["checkpoints"]] == checkpoints
+        for one in row["checkpoints"]:
+            ids = one["adversarial_prompt_ids"], row["reference_ids"]
+            loss = plain_loss(done, "abs", 7, *ids)
+            assert one["adversarial_loss"] == pytest.approx(loss, abs=1e-4)
+
+
+def test_without_verdicts_attacks_run_as_they_are_stated(plan):
+    plain, judged = plan("diagnostics=none"), plan()
+    for cell in plain.cells:
+        assert "share" not in cell.identity
+    assert hashes(plain)["abs", 7, "hotflip"] != hashes(judged)["abs", 7, "hotflip"]
 
 
 def test_the_report_shows_all_pairs_and_the_worst_case(done):

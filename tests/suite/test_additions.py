@@ -153,9 +153,6 @@ class Widening(Attack):
     def unbounded(self, prompt_tokens):
         return self.options.model_copy(update={"flips": prompt_tokens})
 
-    def longer(self):
-        return self.options.model_copy(update={"steps": 2 * self.options.steps})
-
 
 @hookimpl
 def register_attacks():
@@ -172,14 +169,11 @@ def test_full_diagnostics_lift_the_limits_of_an_attack(load):
     options = {k: a.options.model_dump() for k, a in found.attacks.items()}
     roles = {k: section.role for k, section in found.suite.attacks.items()}
     assert options["w-unbounded"] == {"flips": 64, "steps": 5}
-    assert options["w-longer"] == {"flips": 2, "steps": 10}
     assert roles["w-unbounded"] == "unbounded"
-    assert roles["w-longer"] == "longer"
     assert roles["w"] is None
     assert list(found.attacks) == [
         "w",
         "w-unbounded",
-        "w-longer",
         "transfer",
         "worst_case",
     ]

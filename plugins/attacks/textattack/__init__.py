@@ -8,12 +8,12 @@ alone: every score is a loss of the example's reference, computed by the metered
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from harness import hookimpl
+from harness import hookimpl, search
 from harness.api import Adversarial, Attack, AttackContext, Budget
-from harness.base import CellError, HarnessError, MissingResource
+from harness.base import CellError, HarnessError, Ids, MissingResource
 from harness.data import Example, ExampleSets
 from harness_plugins.attacks.textattack.library import (
     DEFAULT_RECIPE,
@@ -67,7 +67,7 @@ class TextAttack(Attack[TextAttackOptions]):
         for example in examples.test:
             seed = int(context.rng(example.id).integers(_SEEDS))
             with fixed_random_state(seed), quiet():
-                yield self._attack(subject, example, parts)
+                yield self._attack(subject, example, parts, context.checkpoints)
 
     def budget(self, examples: int) -> Budget:
         """Return the queries of an example; near ties that are scored again left out.
@@ -86,13 +86,34 @@ class TextAttack(Attack[TextAttackOptions]):
             return [str(error)]
         return []
 
-    def _attack(self, subject: Subject, example: Example, parts: Parts) -> Adversarial:
+    def doubled(self) -> TextAttackOptions | None:
+        more = {"query_budget": 2 * self.options.query_budget}
+        return self.options.model_copy(update=more)
+
+    def _attack(
+        self,
+        subject: Subject,
+        example: Example,
+        parts: Parts,
+        checkpoints: Sequence[float],
+    ) -> Adversarial:
         victim = Victim(subject, example, self.options)
         text, valid = parts.attack(victim, victim.clean_text)
         chosen = text if self.options.tau is not None else victim.best([text, *valid])
-        ids, gain = victim.ids(chosen), victim.gains([chosen])[0]
+        course = search.Course[Ids](checkpoints, self.options.query_budget)
+        made = victim.queries
+        for share in course.shares:
+            queries = course.within(share)
+            if queries >= made:
+                earlier = chosen
+            elif self.options.tau is not None:  # it had not succeeded yet
+                earlier = victim.clean_text
+            else:
+                earlier = victim.best([text, *valid], queries)
+            course.held[share] = self._prompt(victim, earlier)
+        ids, gain = self._prompt(victim, chosen), victim.gains([chosen])[0]
         if gain <= 0:
-            return Adversarial(example.id, example.prompt_ids)
+            return Adversarial(example.id, ids, (), course.held)
         step = {
             "step": 1,
             "gain": gain,
@@ -103,7 +124,13 @@ class TextAttack(Attack[TextAttackOptions]):
         }
         if self.options.goal == "perplexity":
             step["loss"] = victim.clean + gain
-        return Adversarial(example.id, ids, [step])
+        return Adversarial(example.id, ids, [step], course.held)
+
+    def _prompt(self, victim: Victim, text: str) -> Ids:
+        """Return the prompt of a text, the clean one where the text gains nothing."""
+        if victim.gains([text])[0] <= 0:
+            return victim.example.prompt_ids
+        return victim.ids(text)
 
     def _try_out(self) -> None:
         what, _ = name_and_arguments(self.options.recipe or DEFAULT_RECIPE)

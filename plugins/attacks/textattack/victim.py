@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from harness_plugins.attacks.textattack.options import TextAttackOptions
@@ -94,15 +95,17 @@ class Victim:
                 return count
         return len(texts)
 
-    def best(self, texts: Sequence[str]) -> str:
+    def best(self, texts: Sequence[str], queries: int | None = None) -> str:
         """Return the text of highest gain among those scored; ties to the first.
 
-        Losses that rounding could swap are computed again, each alone.
+        Of the first `queries` scored, or all. Losses that rounding could swap are
+        computed again, each alone.
         """
         import numpy as np
 
+        seen = set(islice(self._known, queries))
         scored = {self._key(self.ids(t)): t for t in reversed(texts)}
-        known = [text for key, text in reversed(scored.items()) if key in self._known]
+        known = [text for key, text in reversed(scored.items()) if key in seen]
         prompts = [self.ids(text) for text in known]
         losses = np.array([self._known[self._key(ids)] for ids in prompts])
         if not known:
