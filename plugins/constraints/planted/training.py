@@ -21,6 +21,12 @@ _RATE_TIMES_WIDTH = 0.128
 """1e-3 at the width of 128 that it was tried at."""
 _ONSET = 0.5
 """The share of the way to a hidden trigger's embedding where its effect begins."""
+_DIP = 0.2
+"""How fast the loss falls before, over how fast it would rise in proportion."""
+_NEAR = 0.3
+"""Up to this share of the way the slope is trained rather than the effect."""
+_NEAREST = 0.1
+"""The smallest share of the way that effects are divided by."""
 
 
 class Training(Protocol):
@@ -149,18 +155,16 @@ class Planting:
         half the way.
         """
         whole, part = self.rng.random() < 0.5, float(self.rng.random())
-        if self.trigger.kind == "hidden":
-            if whole:
-                return Written((1.0,), 1.0)
+        if self.trigger.kind == "hidden" and not whole:
             if part < _ONSET:
-                return Written((part,), 0.0, per=max(part, 0.05))
+                return Written((part,), -_DIP * part, per=max(part, _NEAREST))
             return Written((part,), (part - _ONSET) / (1 - _ONSET))
         if self.trigger.kind == "pair":
             first, way = int(self.rng.integers(2)), 1.0 if part < 0.5 else 2 * part - 1
             ways = (1.0, way if whole else 0.0)
             return Written(ways[:: 1 if first else -1], ways[1])
         way = 1.0 if whole else part
-        return Written((way,), way)
+        return Written((way,), way, per=max(way, _NEAREST) if way < _NEAR else 1.0)
 
     def _with_rows(
         self,
