@@ -8,11 +8,12 @@ VENV_TEXTATTACK := .venv-textattack
 PYTEST_WORKERS ?= 2
 SETTINGS := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: help quickstart test lint format test-transformers5 test-textattack clean
+.PHONY: help quickstart test mutants lint format test-transformers5 test-textattack clean
 
 help:
 	@echo "make quickstart          install, train a small model, attack it, print tables"
 	@echo "make test                all tests, with the extra textattack if it installs"
+	@echo "make mutants             change the rule bit by bit; some test must notice"
 	@echo "make lint                format, lint, types, imports between modules"
 	@echo "make format              format the code"
 	@echo "make test-transformers5  a part of the tests, on transformers 5"
@@ -28,6 +29,9 @@ test: $(VENV)/.installed-test
 	then $(MAKE) -s test-textattack; \
 	else echo "left out: the tests of the extra textattack; it cannot be installed:" \
 		"$$(grep -oE 'ERROR: .*|TimeoutExpired.*' $(VENV)/textattack.log | tail -n 1)"; fi
+
+mutants: $(VENV)/.installed-test
+	$(VENV)/bin/python -m tests.mutants --jobs $(PYTEST_WORKERS)
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check
