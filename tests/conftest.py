@@ -3,6 +3,8 @@
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,36 +76,36 @@ def family(request):
     return str(request.param)
 
 
-@pytest.fixture(scope="session")
-def tiny_model():
-    """Return `harness.testing.tiny_model`."""
-    from harness.testing import tiny_model
-
-    return tiny_model
-
-
-@pytest.fixture(scope="session")
-def tiny_tokenizer():
-    """Return the tokenizer that goes with `tiny_model`."""
-    from harness.testing import tiny_tokenizer
-
-    return tiny_tokenizer()
-
-
 @pytest.fixture
-def subject(tiny_model, tiny_tokenizer):
+def subject():
     """Return the subject of a tiny GPT-NeoX."""
     from harness.subject import Subject
+    from harness.testing import tiny_model, tiny_tokenizer
 
-    return Subject(tiny_model(), tiny_tokenizer)
+    return Subject(tiny_model(), tiny_tokenizer())
 
 
 @pytest.fixture
-def family_subject(tiny_model, tiny_tokenizer, family):
+def family_subject(family):
     """Return a subject of every family."""
     from harness.subject import Subject
+    from harness.testing import tiny_model, tiny_tokenizer
 
-    return Subject(tiny_model(family), tiny_tokenizer)
+    return Subject(tiny_model(family), tiny_tokenizer())
+
+
+@pytest.fixture(scope="session")
+def imported():
+    """Return a function that gives what code imports, in a process of its own."""
+
+    def imported(*lines):
+        code = ["import sys; before = set(sys.modules)", *lines]
+        code.append("print(*(set(sys.modules) - before))")
+        command = [sys.executable, "-c", "\n".join(code)]
+        printed = subprocess.check_output(command, text=True)
+        return set(printed.splitlines()[-1].split())
+
+    return imported
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """The frame of the command line: help, exit codes, and what is said of errors."""
 
 import importlib
-import subprocess
 import sys
 import types
 import warnings
@@ -59,16 +58,8 @@ LIGHT = {"click", "harness", "lazy_loader", "pluggy"}
 HEAVY = {"torch", "transformers", "scipy", "datasets", "lm_eval"}
 
 
-def _imported(*lines: str) -> list[str]:
-    """Return the modules that code imports, in a process of its own."""
-    code = "\n".join(["import sys; before = set(sys.modules)", *lines])
-    code += "\nprint(*(set(sys.modules) - before))"
-    printed = subprocess.check_output([sys.executable, "-c", code], text=True)
-    return printed.splitlines()[-1].split()
-
-
-def test_help_imports_nothing_but_the_command_line_itself():
-    modules = _imported(
+def test_help_imports_nothing_but_the_command_line_itself(imported):
+    modules = imported(
         "from harness.cli import main",
         "try: main(['--help'])",
         "except SystemExit: pass",
@@ -78,10 +69,10 @@ def test_help_imports_nothing_but_the_command_line_itself():
     assert len(modules) < 250  # of Python's own modules too
 
 
-def test_no_command_imports_a_heavy_library_before_it_works():
+def test_no_command_imports_a_heavy_library_before_it_works(imported):
     commands = ", ".join(f"harness.cli.{name}" for name in COMMANDS)
     plugins = "from harness.api import load_registry; load_registry()"
-    assert not HEAVY & set(_imported(f"import {commands}", plugins))
+    assert not HEAVY & imported(f"import {commands}", plugins)
 
 
 def test_version(cli):

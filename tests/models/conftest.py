@@ -18,7 +18,7 @@ def timeless():
 
 @pytest.fixture
 def recovering(tmp_path):
-    """Return a function that recovers a fresh model of an arm, in a folder."""
+    """Return a function that recovers a fresh model of a family, in a folder."""
 
     def run(family, constraint, section, corpora, work="work", seed=3, **more):
         adapter, model = adapter_of(family), tiny_model(family)
@@ -37,6 +37,6 @@ def recovering(tmp_path):
             device="cpu",
             **more,
         )
-        return model, recovered.summary
+        return model, recovered
 
     return run

@@ -10,15 +10,13 @@ from torch.nn.functional import cross_entropy
 from harness.api import Adversarial, Attack, Budget
 from harness.base import CellError, Stopped, Store
 from harness.data import IGNORED, Corpora, CorpusSection
-from harness.models import Disturbance, RecoverySection, recover
-from harness.models.checkpoints import CheckpointOptions
+from harness.models import Disturbance, RecoverySection
 from harness.models.losses import BlockLosses
 from harness.models.reading import Reader
 from harness.subject import Meter
 from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
 from harness_plugins.constraints.none import Unconstrained
-from harness_plugins.models.pythia import Pythia
 
 pytestmark = pytest.mark.transformers5
 
@@ -187,30 +185,16 @@ SECTION = RecoverySection(
 
 
 @pytest.fixture
-def place(tmp_path):
+def place(recovering, tmp_path):
     """Return a function that recovers a model against noise and HotFlip."""
-    corpora = {"train": CorpusSection(builtin="python-topics", slice=":40")}
+    topics = {"train": CorpusSection(builtin="python-topics", slice=":40")}
+    corpora = Corpora(topics, Store(tmp_path / "store"))
     options = HotFlipOptions(**HotFlip.in_training)
     how = Disturbance(corrupt=0.2, attack=HotFlip(options), share=0.5)
 
     def run(work, how=how, **callbacks):
-        model, store = tiny_model(), Store(tmp_path / "store")
-        recovered = recover(
-            model,
-            Pythia(CheckpointOptions(path="unused")),
-            Unconstrained(),
-            SECTION,
-            tokenizer=tiny_tokenizer(),
-            tokenizer_key="tiny",
-            corpora=Corpora(corpora, store),
-            store=store,
-            seed=3,
-            work=tmp_path / work,
-            device="cpu",
-            disturbance=how,
-            **callbacks,
-        )
-        return model, recovered
+        more = {"disturbance": how, **callbacks}
+        return recovering("gpt_neox", Unconstrained(), SECTION, corpora, work, **more)
 
     return run
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.base import Stopped, Store, UsageError
+from harness.base import Store, UsageError
 from harness.data import IGNORED, Corpora, CorpusSection, count_tokens, pair_blocks
 from harness.models import RecoverySection
 from harness.models.checkpoints import CheckpointOptions
@@ -17,6 +17,7 @@ from harness.testing import TEXT, tiny_model, tiny_tokenizer
 from harness_plugins.constraints.none import Unconstrained
 from harness_plugins.constraints.softplus import Softplus, SoftplusOptions
 from harness_plugins.models.t5 import T5Models
+from tests.models.arms import whole_and_in_parts
 
 pytestmark = pytest.mark.transformers5
 
@@ -60,7 +61,8 @@ def place(recovering, corpora):
     """Return a function that recovers a fresh model of an arm, in a folder."""
 
     def run(constraint, work="work", section=SECTION, **more):
-        return recovering("t5", constraint, section, corpora, work, **more)
+        model, recovered = recovering("t5", constraint, section, corpora, work, **more)
+        return model, recovered.summary
 
     return run
 
@@ -120,21 +122,7 @@ def test_every_arm_sees_the_same_pairs_and_learns(place, corpora, tmp_path):
 
 
 def test_an_interrupted_training_equals_an_uninterrupted_one_bit_for_bit(place):
-    first, lines = [], []
-    whole, expected = place(Softplus(), "whole", log=lines.append)
-    with pytest.raises(Stopped):
-        place(
-            Softplus(),
-            "parts",
-            log=first.append,
-            should_stop=lambda: first[-1]["step"] == 3,
-        )
-    parts, summary = place(Softplus(), "parts")
-    for (name, one), other in zip(
-        whole.state_dict().items(), parts.state_dict().values(), strict=True
-    ):
-        assert torch.equal(one, other), name
-    assert summary == expected.model_copy(update={"restarts": 1})
+    whole_and_in_parts(place, Softplus())
 
 
 def test_the_micro_batch_changes_no_more_than_rounding(place):

@@ -5,18 +5,10 @@ from harness.base import CellError
 from harness.models import freeze, load_frozen
 from harness.testing import GATED_T5, tiny_model, tiny_tokenizer
 from harness_plugins.constraints.sign_split import SignSplit
-from harness_plugins.models.pythia import Pythia
-from harness_plugins.models.t5 import T5Models
+from tests.models.arms import arm
 
 pytestmark = pytest.mark.transformers5
 IDS = torch.arange(3, 83).reshape(2, 40)
-
-
-def split(model, adapter=T5Models):
-    adapter = adapter(adapter.Options(path="unused"))
-    constraint = SignSplit(SignSplit.Options())
-    constraint.apply(adapter, model, 0)
-    return constraint, adapter
 
 
 def logits(model):
@@ -25,8 +17,7 @@ def logits(model):
 
 
 def test_the_function_stays_and_freezing_keeps_it(tmp_path):
-    model, plain = tiny_model("t5"), tiny_model("t5")
-    split(model)
+    (_, model, _), plain = arm("t5", SignSplit()), tiny_model("t5")
     assert (logits(model) - logits(plain)).abs().max() < 1e-4
     freeze(model, tiny_tokenizer(closed=True), tmp_path)
     frozen, _ = load_frozen(tmp_path)
@@ -38,8 +29,7 @@ def test_the_function_stays_and_freezing_keeps_it(tmp_path):
 
 def test_the_core_is_positive_twice_as_wide_and_the_network():
     """It is built from the trained parts by hand: [I, -I] W2 s(W1 [z; -z])."""
-    model = tiny_model("t5")
-    constraint, adapter = split(model)
+    adapter, model, constraint = arm("t5", SignSplit())
     optimizer = torch.optim.AdamW(constraint.parameter_groups(model, 1e-2, 0.01))
     for _ in range(3):
         optimizer.zero_grad()
@@ -63,8 +53,7 @@ def test_the_core_is_positive_twice_as_wide_and_the_network():
 
 def test_it_trains_as_the_plain_model_could():
     """The loss falls, and weights of both signs remain."""
-    model = tiny_model("t5")
-    constraint, adapter = split(model)
+    adapter, model, constraint = arm("t5", SignSplit())
     optimizer = torch.optim.AdamW(constraint.parameter_groups(model, 1e-2, 0.0))
     losses = []
     for _ in range(8):
@@ -80,8 +69,7 @@ def test_it_trains_as_the_plain_model_could():
 
 
 def test_all_parameters_are_in_one_group_each():
-    model = tiny_model("gpt_neox")
-    constraint, _ = split(model, Pythia)
+    _, model, constraint = arm("gpt_neox", SignSplit())
     groups = constraint.parameter_groups(model, 1e-3, 0.1)
     grouped = [id(p) for group in groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
@@ -90,4 +78,4 @@ def test_all_parameters_are_in_one_group_each():
 
 def test_a_gated_network_is_refused_in_a_sentence():
     with pytest.raises(CellError, match="without a gate"):
-        split(tiny_model("t5", **GATED_T5))
+        arm("t5", SignSplit(), **GATED_T5)

@@ -18,6 +18,7 @@ from harness.data.sections import CorpusSection, ExampleSet, ExamplesSection
 from harness.run.answers import answer, chosen
 from harness.subject.decoding import predictions
 from harness.subject.subject import Subject
+from harness.testing import tiny_model, tiny_tokenizer
 
 PROMPT = np.array([5, 17, 40, 9, 33])
 TASKS = {
@@ -59,10 +60,8 @@ def greedy(model, prompt, count: int) -> np.ndarray:
 
 @pytest.mark.transformers5
 @pytest.mark.parametrize("name", ["gpt_neox", "opt", "t5"])
-def test_what_a_model_would_write_is_correct_and_nothing_else(
-    tiny_model, tiny_tokenizer, name
-):
-    subject = Subject(tiny_model(name), tiny_tokenizer)
+def test_what_a_model_would_write_is_correct_and_nothing_else(name):
+    subject = Subject(tiny_model(name), tiny_tokenizer())
     written = greedy(subject.huggingface()[0], PROMPT, 4)
     others = [written.copy() for _ in written]
     for place, other in enumerate(others):
@@ -72,7 +71,7 @@ def test_what_a_model_would_write_is_correct_and_nothing_else(
     assert subject.ledger.cost().sequences_forward == 5
 
 
-def test_of_equal_logits_the_lowest_id_is_said(tiny_model):
+def test_of_equal_logits_the_lowest_id_is_said():
     model = tiny_model()
     prompt = torch.tensor(PROMPT)
     with torch.no_grad():
@@ -90,10 +89,8 @@ def sum_of_logs(model, prompt, reference) -> float:
     return float(logits[range(len(reference)), list(reference)].sum())
 
 
-def test_the_choice_of_the_highest_likelihood_for_a_character_is_taken(
-    tiny_model, tiny_tokenizer
-):
-    subject = Subject(tiny_model(), tiny_tokenizer)
+def test_the_choice_of_the_highest_likelihood_for_a_character_is_taken():
+    subject = Subject(tiny_model(), tiny_tokenizer())
     rng = np.random.default_rng(0)
     rights = []
     for gold in range(12):

@@ -4,8 +4,9 @@ import pytest
 from harness.api.attacks import AttackContext
 from harness.data.document import ExampleSets
 from harness.search.spent import Spent
+from harness.subject import Subject
 from harness.subject.scheduler import Ask, Request, alone, lockstep
-from harness.testing import tiny_examples
+from harness.testing import tiny_examples, tiny_model, tiny_tokenizer
 from harness_plugins.attacks.hotflip import HotFlip
 from harness_plugins.attacks.random import Random
 
@@ -13,10 +14,8 @@ pytestmark = pytest.mark.transformers5
 
 
 @pytest.fixture(scope="module")
-def subject(tiny_model, tiny_tokenizer):
-    from harness.subject.subject import Subject
-
-    return Subject(tiny_model(), tiny_tokenizer)
+def subject():
+    return Subject(tiny_model(), tiny_tokenizer())
 
 
 def rows(seed, count, length):
@@ -131,12 +130,8 @@ def test_each_request_says_whether_prompts_must_be_reachable(subject):
         assert losses == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
-def test_choices_that_wait_together_share_the_passes_that_decide(
-    tiny_model, tiny_tokenizer, monkeypatch
-):
-    from harness.subject.subject import Subject
-
-    subject = Subject(tiny_model(), tiny_tokenizer, dtype="bfloat16")
+def test_choices_that_wait_together_share_the_passes_that_decide(monkeypatch):
+    subject = Subject(tiny_model(), tiny_tokenizer(), dtype="bfloat16")
     (reference,) = rows(0, 1, 4)
     prompts = {seed: rows(seed, 6, 5) for seed in range(4)}
     sizes = []
@@ -179,17 +174,13 @@ def test_a_search_is_begun_when_there_is_room(subject):
 
 
 @pytest.mark.parametrize("attack", [HotFlip, Random])
-def test_neither_width_nor_batch_size_changes_prompts_or_traces(
-    attack, tiny_model, tiny_tokenizer, monkeypatch
-):
-    from harness.subject.subject import Subject
-
+def test_neither_width_nor_batch_size_changes_prompts_or_traces(attack, monkeypatch):
     sets = ExampleSets(tiny_examples(9, prompt_tokens=7).test)
     plugin = attack(attack.Options(flips=2, candidates=12))
     found = []
     for width, batch_size in ((1, 64), (8, 64), (32, 5)):
         monkeypatch.setattr("harness.subject.scheduler.WIDTH", width)
-        subject = Subject(tiny_model(), tiny_tokenizer, batch_size=batch_size)
+        subject = Subject(tiny_model(), tiny_tokenizer(), batch_size=batch_size)
         results = plugin.run(subject, sets, AttackContext("cell"))
         found.append({one.example_id: one for one in results})
 

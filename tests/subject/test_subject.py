@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -494,12 +491,8 @@ def test_a_view_can_count_for_another_subject(subject):
     assert losses == other.losses(prompts, reference)
 
 
-def test_plugins_that_name_a_subject_stay_light():
-    program = (
-        "import sys\n"
-        "from harness.base import Ids\n"
-        "from harness.subject import Subject\n"
-        "print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+def test_plugins_that_name_a_subject_stay_light(imported):
+    modules = imported(
+        "from harness.base import Ids", "from harness.subject import Subject"
     )
-    done = subprocess.check_output([sys.executable, "-c", program], text=True)
-    assert done.strip() == "[]"
+    assert not modules & {"torch", "transformers", "numpy"}
