@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.records import Calibration, Word
 from harness.verdicts.case import Cases
-from harness.verdicts.claims import of_run
+from harness.verdicts.claims import of_run, summarised
 from harness.verdicts.contrast import Contrast
 from harness.verdicts.findings import (
     SHARES,
@@ -29,16 +29,17 @@ from harness.verdicts.findings import (
     Model,
     Plant,
 )
-from harness.verdicts.levels import POWER
+from harness.verdicts.levels import DIRECTION, POWER
 from harness.verdicts.questions.planted import DECIDING
 from harness.verdicts.rule import decide
 
 RUNS = 2000
 """Simulated runs without a difference."""
-POWER_RUNS = 400
-"""Simulated runs of each difference that is tried."""
-DOUBLINGS, HALVINGS = 6, 5
-"""Of the difference that is tried, from what the design should detect on."""
+AT_ONCE = 400
+"""Of them, so many are laid side by side; the first of these are tried with several
+differences."""
+STEPS, STEP = 16, 1.1
+"""How often the difference that is tried is raised, and by what factor."""
 PLANTED = 100
 """Documents on which a weakness of no strength is found: a limit of 0."""
 _SEED = 20240607
@@ -63,17 +64,23 @@ def calibrate(findings: Findings, runs: int = RUNS) -> Calibrations:
         return {}
     known = [x for x in Cases(findings).family if x.of_treatment and x.shown.n > 1]
     rng = np.random.default_rng(_SEED)
-    drawn = [_drawn(contrast, runs, rng) for contrast in known]
-    words = _words(_simulated(findings, known, drawn))
-    found: Calibrations = {}
-    for index, contrast in enumerate(known):
-        counts = Counter(words[index])
-        found[contrast.arm.model, contrast.arm.label] = Calibration(
+    parts = [
+        [_drawn(contrast, min(AT_ONCE, runs - start), rng) for contrast in known]
+        for start in range(0, runs, AT_ONCE)
+    ]
+    words = [_words(_simulated(findings, known, drawn)) for drawn in parts]
+    return {
+        (contrast.arm.model, contrast.arm.label): Calibration(
             runs=runs,
-            words={word: count / runs for word, count in counts.items()},
-            harder_from=_harder_from(findings, contrast, drawn[index], len(known)),
+            words=_shares([word for part in words for word in part[index]]),
+            harder_from=_harder_from(findings, contrast, parts[0][index], len(known)),
         )
-    return found
+        for index, contrast in enumerate(known)
+    }
+
+
+def _shares(words: Sequence[Word]) -> dict[Word, float]:
+    return {word: count / len(words) for word, count in Counter(words).items()}
 
 
 def _harder_from(
@@ -81,26 +88,20 @@ def _harder_from(
 ) -> float | None:
     """Return the smallest difference, in nats, that is called harder often enough.
 
-    Of one arm, where none of the other contrasts shows anything.
+    Of one arm, where none of the other contrasts shows anything. It is sought from
+    where the upper bounds of enough runs, as they are drawn, reach no higher.
     """
-    tried = drawn[:POWER_RUNS]
-
-    def often_enough(difference: float) -> bool:
-        run = _simulated(findings, [contrast], [tried - difference])
+    level = 1 - DIRECTION / contrasts
+    shares = np.moveaxis(drawn, -1, 0)
+    bounds = np.max([summarised(rows).upper(level) for rows in shares], axis=0)
+    difference = float(np.quantile(bounds, POWER))
+    for _ in range(STEPS):
+        run = _simulated(findings, [contrast], [drawn - difference])
         (words,) = _words(run, beside=contrasts - 1)
-        return words.count("harder to attack") >= POWER * len(words)
-
-    low, high = 0.0, 4 * float(np.sqrt(of_run(contrast.shown.variance, 0)))
-    for _ in range(DOUBLINGS):
-        if often_enough(high):
-            break
-        low, high = high, 2 * high
-    else:
-        return None
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if often_enough(middle) else (middle, high)
-    return high
+        if words.count("harder to attack") >= POWER * len(words):
+            return difference
+        difference *= STEP
+    return None
 
 
 def _words(findings: Findings, beside: int = 0) -> list[list[Word]]:

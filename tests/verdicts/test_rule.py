@@ -5,9 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from harness.records.margin import Margin
 from harness.verdicts.case import Cases
+from harness.verdicts.findings import Certificate, Replayed
 from harness.verdicts.rule import decide
-from tests.verdicts.simulated import flawless
+from tests.verdicts import simulated
+from tests.verdicts.simulated import arm, flawless, matched
 
 
 def decided(findings, label="treated"):
@@ -57,6 +60,7 @@ def measured(findings, label, name, value):
     return asked(findings, label, name, values=np.full_like(values, value))
 
 
+UNITED = ("flip", "flip-random", "flip-permuted", "query", "query-random", "transfer")
 HARDER = flawless(0.5)
 EASIER = flawless(1.5)
 
@@ -74,3 +78,441 @@ def test_a_run_in_which_all_is_well_gets_the_word_of_its_difference(scale, expec
     findings = flawless(scale)
     assert word(findings) == expected
     assert word(findings, "baseline") == "reference"
+
+
+# --- 1: nothing asked ---------------------------------------------------------------
+
+
+def test_without_diagnostics_or_an_attack_nothing_is_decided():
+    none = decided(replace(HARDER, diagnostics="none"))
+    assert (none.word, none.reasons) == (
+        "undecided",
+        ["the suite asks for no diagnostics"],
+    )
+    idle = {x: replace(y, role="idle") for x, y in HARDER.attacks.items()}
+    assert decided(replace(HARDER, attacks=idle)).reasons == ["no attack searches"]
+
+
+# --- 2: do attacks work on the reference arm? ---------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [("baseline", "attack invalid"), ("treated", "undecided")],
+)
+def test_losses_that_are_not_deterministic_decide(label, expected):
+    findings = asked(HARDER, label, "determinism", fault="the same pass differs")
+    found = decided(findings)
+    assert (found.word, found.decided_by) == (expected, ["determinism"])
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(0.05, "harder to attack"), (0.0501, "attack invalid")]
+)
+def test_slopes_have_to_be_true_on_the_reference_arm(error, expected):
+    findings = measured(HARDER, "baseline", "gradient_truth", error)
+    assert word(measured(findings, "treated", "gradient_truth", error)) == expected
+
+
+def test_an_attack_has_to_beat_its_random_control_on_the_reference_arm():
+    flip_fails = scaled(HARDER, "baseline", "flip-random", 2.0)
+    assert word(flip_fails) == "harder to attack"  # `query` works
+    (_, invalid) = decided(flip_fails, "baseline").reasons
+    assert invalid.startswith("flip is not shown to work")
+    both_fail = scaled(flip_fails, "baseline", "query-random", 2.0)
+    for label in ("treated", "baseline"):
+        found = decided(both_fail, label)
+        assert (found.word, found.decided_by) == ("attack invalid", ["beats_random"])
+        assert len(found.reasons) == 2
+
+
+def test_where_both_meet_at_a_large_budget_a_smaller_one_counts():
+    findings = scaled(HARDER, "baseline", "query-random", 2.0)
+    met = findings.arm("m", "baseline").cells["flip"].delta
+    slow = met * np.array([0.5, 0.8, 1.0, 1.01])
+    findings = edited(findings, "baseline", "flip-random", delta=slow)
+    assert word(findings) == "harder to attack"
+    assert word(edited(findings, "baseline", "flip-random", delta=met * 1.01)) == (
+        "attack invalid"
+    )
+
+
+def test_a_control_that_failed_is_not_beaten():
+    failed = np.full_like(HARDER.arm("m", "baseline").cells["flip"].delta, np.nan)
+    findings = edited(HARDER, "baseline", "flip-random", delta=failed)
+    findings = edited(findings, "baseline", "query-random", delta=failed)
+    assert word(findings) == "attack invalid"
+
+
+def test_without_a_control_nothing_shows_that_an_attack_works():
+    one = scaled(without(HARDER, "baseline", "flip-random"), "baseline", "query", 0.1)
+    found = decided(one)
+    assert found.word == "undecided"
+    assert found.reasons[0].startswith("nothing shows that flip works on baseline")
+    assert "flip-random is not complete on baseline" in found.reasons[0]
+
+
+# --- 3 to 5 -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("certificate", "expected"),
+    [
+        (Certificate(False, 8, 8), "harder to attack"),
+        (Certificate(False, 7, 8), "not applied"),
+        (Certificate(True, 8, 8), "not applied"),
+        (Certificate(False, 9, 8), "harder to attack"),
+    ],
+)
+def test_what_was_promised_has_to_be_there_under_every_seed(certificate, expected):
+    promised = [Certificate(False, 8, 8), certificate]
+    assert word(changed(HARDER, "treated", certificates=promised)) == expected
+
+
+@pytest.mark.parametrize(
+    ("off", "expected"), [(0.0, "equivalent"), (1e-6, "broken"), (-1e-6, "equivalent")]
+)
+def test_an_arm_worse_alone_than_its_reference_arm_attacked_is_broken(off, expected):
+    findings = flawless(1.0)
+    attacked = Cases(findings).judged[1].contrast.attacked_reference[0]
+    base = findings.arm("m", "baseline")
+    worst = np.max([base.cells[x].delta[..., 3] for x in UNITED], axis=0)
+    assert attacked == pytest.approx((base.clean + worst).mean())
+    clean = np.full_like(base.clean, attacked + off)
+    assert word(changed(findings, "treated", clean=clean)) == expected
+
+
+# --- 6: masking ---------------------------------------------------------------------
+
+
+def test_a_gradient_free_attack_that_does_more_on_the_arm_alone_is_masking():
+    weak = scaled(HARDER, "treated", "flip", 0.5)
+    found = decided(weak)
+    assert found.word == "gradient-masked"
+    assert found.decided_by == ["gradient_ablation"]
+    assert len(found.reasons) == 2  # of `query`, and of random search
+    # The attack is as bad on the reference arm: that is the attack's.
+    assert word(scaled(weak, "baseline", "flip", 0.5)) != "gradient-masked"
+
+
+def test_an_advantage_that_is_only_larger_than_elsewhere_is_none():
+    findings = scaled(HARDER, "treated", "flip", 0.9)
+    advantage = 0.5 * (simulated.HARM["query"] - 0.9 * simulated.HARM["flip"])
+    assert advantage < 0  # and larger than on the baseline arm
+    assert word(findings) != "gradient-masked"
+
+
+def test_an_arm_that_halves_every_dl_is_not_masked():
+    findings = HARDER
+    for label in ("baseline", "treated"):
+        findings = scaled(findings, label, "flip", 0.5)
+    assert word(findings) not in ("gradient-masked", "attack invalid")
+
+
+@pytest.mark.parametrize(
+    ("times", "masked"), [(1.0, True), (2.0, False), (8.0, False), (8.1, False)]
+)
+def test_budgets_are_compared_where_they_are_equal(times, masked):
+    """`query` does more from its largest budget on alone, which costs too much."""
+    findings = scaled(HARDER, "treated", "flip", 0.7)
+    findings = without(findings, "treated", "flip-random")
+    late = findings.arm("m", "treated").cells["query"].delta * [0.1, 0.2, 0.3, 1.0]
+    findings = edited(findings, "treated", "query", delta=late)
+    for label in ("baseline", "treated"):
+        flops = findings.arm("m", label).cells["query"].flops * times
+        findings = edited(findings, label, "query", flops=flops)
+    assert (word(findings) == "gradient-masked") is masked
+
+
+def test_what_was_found_elsewhere_and_does_more_is_masking():
+    carried = HARDER.arm("m", "treated").cells["transfer"]
+    findings = edited(
+        HARDER,
+        "treated",
+        "transfer",
+        sources={x: 4.0 * y for x, y in carried.sources.items()},
+    )
+    found = decided(findings)
+    assert (found.word, found.decided_by) == ("gradient-masked", ["transfer"])
+    back = HARDER.arm("m", "baseline").cells["transfer"].sources["treated"]
+    findings = edited(findings, "baseline", "transfer", sources={"treated": 8.0 * back})
+    assert word(findings) != "gradient-masked"  # so it is there
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "own", "masked"),
+    [
+        ("gradient_health", 0.2, 0.201, False),
+        ("gradient_health", 0.2, 0.2011, True),
+        ("gradient_truth", 0.01, 0.06, False),
+        ("gradient_truth", 0.01, 0.0601, True),
+        ("first_order_fidelity", 0.4, 0.2, False),
+        ("first_order_fidelity", 0.4, 0.1999, True),
+        ("first_order_fidelity", 0.8, 0.3999, True),
+    ],
+)
+def test_a_gradient_worse_than_that_of_the_reference_arm_is_masking(
+    name, base, own, masked
+):
+    findings = measured(measured(HARDER, "baseline", name, base), "treated", name, own)
+    found = decided(findings)
+    assert found.word == ("gradient-masked" if masked else "harder to attack")
+    assert found.decided_by == ([name] if masked else [])
+
+
+# --- 7: can any of it be trusted? ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"holes": ["m.treated.s1.flip (failed)"]}, "completeness"),
+        ({"replayed": [Replayed("a", 1e-6), Replayed("b", fault="stale")]}, "replay"),
+        ({"replayed": [Replayed("a", 1.01e-3)]}, "replay"),
+        ({"replayed": [Replayed("a", np.nan)]}, "replay"),
+        ({"replayed": [Replayed("a")]}, "replay"),
+        ({"replayed": [Replayed("a", 1e-3)]}, None),
+    ],
+)
+@pytest.mark.parametrize("scale", [0.5, 1.0])
+def test_what_is_missing_or_off_the_record_leaves_it_undecided(scale, changes, name):
+    findings = flawless(scale)
+    found = decided(changed(findings, "treated", **changes))
+    expected = word(findings) if name is None else "undecided"
+    assert found.word == expected
+    assert list(found.decided_by) == ([] if name is None else [name])
+
+
+@pytest.mark.parametrize(("n", "expected"), [(19, "undecided"), (20, "equivalent")])
+def test_fewer_than_twenty_documents_say_nothing(n, expected):
+    assert word(flawless(1.0, n=n)) == expected
+
+
+def test_units_are_counted_and_not_examples():
+    units = [f"author {i // 2}" for i in range(simulated.N)]
+    models = {"m": replace(HARDER.models["m"], units=units)}
+    found = decided(replace(HARDER, models=models))
+    assert found.reasons == ["12 documents are fewer than 20"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [(1.0, "harder to attack"), (0.7, "undecided"), (1.4, "undecided")],
+)
+def test_a_replica_that_is_told_apart_takes_every_word_away(scale, expected):
+    rng = np.random.default_rng(9)
+    replica = arm("replica", "baseline", scale, rng, ["baseline"], role="replica")
+    findings = replace(HARDER, arms=[*HARDER.arms, replica])
+    assert word(findings) == expected
+    # A replica is no treatment: it makes no claim that Holm has to pay for.
+    claims = [Cases(x).judged[1].harder.p[0] for x in (HARDER, findings)]
+    assert claims[0] == claims[1]
+
+
+def test_a_replica_that_is_masked_takes_every_word_away_too():
+    rng = np.random.default_rng(9)
+    replica = arm("replica", "baseline", 1.0, rng, ["baseline"], role="replica")
+    findings = replace(HARDER, arms=[*HARDER.arms, replica])
+    assert word(measured(findings, "replica", "gradient_truth", 0.5)) == "undecided"
+
+
+# --- 8: the margin ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scale", "within"),
+    [(0.89, False), (0.91, True), (1.09, True), (1.11, False)],
+)
+@pytest.mark.parametrize(
+    "margin", [Margin(relative=0.1), Margin(nats=0.1)], ids=["relative", "nats"]
+)
+def test_a_difference_within_the_margin_is_none_though_it_is_there(
+    scale, within, margin
+):
+    findings = flawless(scale, noise=0.002, margin=margin)
+    case = Cases(findings).judged[1]
+    directed = case.harder if scale < 1 else case.easier
+    assert directed.p[0] < 0.01
+    assert (word(findings) == "equivalent") is within
+
+
+def test_a_wider_margin_has_more_within_it():
+    assert word(flawless(0.7, margin=Margin(relative=0.4))) == "equivalent"
+    assert word(flawless(0.7, margin=Margin(nats=0.4))) == "equivalent"
+    assert word(flawless(0.6, margin=Margin(nats=0.1))) == "harder to attack"
+
+
+# --- 9 and 10: levels ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("p", "said"), [(0.01, True), (0.0101, False)])
+@pytest.mark.parametrize("side", ["harder", "easier"])
+def test_directions_are_said_at_one_percent_after_holm(side, p, said):
+    findings = {"harder": HARDER, "easier": EASIER}[side]
+    cases = Cases(findings)
+    (case,) = [x for x in cases.judged if x.arm.label == "treated"]
+    claim = getattr(case, side)
+    setattr(cases, side, {case.arm: replace(claim, p=np.array([p]))})
+    expected = f"{side} to attack" if said else "undecided"
+    assert decide(case).word == expected
+
+
+@pytest.mark.parametrize(("p", "said"), [(0.025, True), (0.0251, False)])
+def test_equivalence_is_said_at_two_and_a_half_percent(p, said):
+    case = Cases(flawless(1.0)).judged[1]
+    case.contrast.equivalent = replace(case.contrast.equivalent, p=np.array([p]))
+    assert (decide(case).word == "equivalent") is said
+
+
+def test_contrasts_are_corrected_for_their_number():
+    one = Cases(HARDER).judged[1].harder.p[0]
+    rng = np.random.default_rng(9)
+    others = [arm(f"other{i}", "baseline", 1.0, rng, ["baseline"]) for i in range(3)]
+    many = Cases(replace(HARDER, arms=[*HARDER.arms, *others])).judged[1].harder.p[0]
+    assert many == pytest.approx(4 * one)
+    beside = Cases(HARDER, beside=3).judged[1].harder.p[0]
+    assert beside == pytest.approx(many)
+
+
+@pytest.mark.parametrize("share", range(4))
+@pytest.mark.parametrize("findings", [HARDER, EASIER], ids=["harder", "easier"])
+def test_a_difference_has_to_be_there_at_every_budget(findings, share):
+    for label in UNITED:
+        delta = findings.arm("m", "treated").cells[label].delta.copy()
+        base = findings.arm("m", "baseline").cells[label].delta
+        delta[..., share] = base[..., share]
+        findings = edited(findings, "treated", label, delta=delta)
+    assert word(findings) in ("undecided", "equivalent")
+
+
+# --- 9 and 10: what stands in the way -----------------------------------------------
+
+
+def asking(findings, subject):
+    """Return the other arm of the two."""
+    return "baseline" if subject == "treated" else "treated"
+
+
+def no_plants(findings, subject):
+    return changed(findings, subject, plants=[])
+
+
+def nothing_found(findings, subject):
+    plants = [replace(x, reached={}) for x in findings.arm("m", subject).plants]
+    return changed(findings, subject, plants=plants)
+
+
+def no_match(findings, _):
+    return changed(findings, "treated", matches=[])
+
+
+def loose_match(findings, _):
+    return changed(findings, "treated", matches=[matched(apart=0.06)])
+
+
+def unattacked_match(findings, _):
+    return changed(findings, "treated-matched", cells={})
+
+
+def unexamined(findings, subject):
+    return changed(findings, subject, examined={})
+
+
+def no_carrying(findings, subject):
+    return edited(findings, subject, "transfer", sources={})
+
+
+def not_asked_in_full(findings, _):
+    attacks = {x: y for x, y in findings.attacks.items() if y.role != "unbounded"}
+    return replace(findings, diagnostics="standard", attacks=attacks)
+
+
+def nothing_carried(findings, _):
+    attacks = {x: y for x, y in findings.attacks.items() if y.role != "transfer"}
+    return replace(findings, diagnostics="standard", attacks=attacks)
+
+
+def lost_to_random(findings, subject):
+    return scaled(findings, subject, "flip-random", 1.6)
+
+
+def no_control(findings, subject):
+    return without(findings, subject, "flip-random")
+
+
+def as_good_without_gradient(findings, subject):
+    return scaled(findings, subject, "flip-permuted", 1.5)
+
+
+def bound_to_fail(findings, subject):
+    return scaled(findings, subject, "flip-unbounded", 0.6)
+
+
+def bound_without_control(findings, subject):
+    return without(findings, subject, "flip-unbounded-random")
+
+
+def not_converged(findings, subject):
+    growth = np.array([0.8, 0.85, 0.9, 1.1])
+    flat = findings.arm("m", subject).cells["flip"].delta[..., 3:]
+    return edited(findings, subject, "flip", delta=flat * growth)
+
+
+def falling(findings, subject):
+    fall = np.array([1.15, 1.0, 1.0, 1.0])
+    flat = findings.arm("m", subject).cells["flip"].delta[..., 3:]
+    return edited(findings, subject, "flip", delta=flat * fall)
+
+
+def no_checkpoints(findings, subject):
+    return edited(findings, subject, "flip", checkpoints=False)
+
+
+def gradients_alone(findings, _):
+    attacks = dict(findings.attacks)
+    attacks["query"] = replace(attacks["query"], gradients=True)
+    return replace(findings, attacks=attacks)
+
+
+def stronger_and_unproven(findings, subject):
+    """`query` is the strongest, at no budget better than random search."""
+    for label in ("baseline", "treated"):
+        findings = scaled(findings, label, "query", 1.4)
+    return scaled(findings, subject, "query-random", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "reason"),
+    [
+        (no_plants, "planted_weakness", "no weakness was planted"),
+        (nothing_found, "planted_weakness", "is reliably found"),
+        (no_match, "equal_clean_loss", "no arm was made to match"),
+        (loose_match, "equal_clean_loss", "not shown to be within 0.05"),
+        (unattacked_match, "equal_clean_loss", "has not been attacked alike"),
+        (unexamined, "gradient_health", "was not examined"),
+        (no_carrying, "transfer", "has nothing of"),
+        (not_asked_in_full, "unbounded_sanity", "diagnostics: full adds it"),
+        (nothing_carried, "transfer", "diagnostics: full adds it"),
+        (lost_to_random, "beats_random", "than flip-random at any budget"),
+        (no_control, "beats_random", "flip-random is not complete"),
+        (as_good_without_gradient, "gradient_ablation", "than flip-permuted"),
+        (bound_to_fail, "unbounded_sanity", "with every token free"),
+        (bound_without_control, "unbounded_sanity", "is not complete"),
+        (not_converged, "convergence", "is not shown to gain as little"),
+        (falling, "budget_curve", "a larger budget is not shown"),
+        (no_checkpoints, "convergence", "keeps no prompts of smaller budgets"),
+        (no_checkpoints, "budget_curve", "keeps no prompts of smaller budgets"),
+        (gradients_alone, None, "no attack that needs no gradient"),
+        (stronger_and_unproven, "beats_random", "than query-random"),
+    ],
+)
+@pytest.mark.parametrize("side", ["harder", "easier"])
+def test_one_answer_less_and_no_direction_is_said(side, change, name, reason):
+    findings = {"harder": HARDER, "easier": EASIER}[side]
+    subject = {"harder": "treated", "easier": "baseline"}[side]
+    found = decided(change(findings, subject))
+    assert found.word == "undecided"
+    assert found.reasons[0].startswith(f"it would be {side} to attack, but for this")
+    assert reason in "; ".join(found.reasons)
+    if name is not None:
+        assert name in found.decided_by
