@@ -114,8 +114,8 @@ class Reader:
         # So that the share is right on average, whatever the number of blocks.
         count = int(self._how.share * len(blocks) + rng.random())
         rows = rng.choice(len(blocks), min(count, len(blocks)), replace=False)
-        width = blocks.shape[1]
-        cut = int(rng.integers(max(1, width // 4), max(2, 3 * width // 4)))
+        # In eighths: passes of few shapes can be recorded on a GPU.
+        cut = max(1, int(rng.integers(2, 7)) * blocks.shape[1] // 8)
         examples = [self._example(int(row), blocks[row], cut) for row in sorted(rows)]
         if not examples:
             return
