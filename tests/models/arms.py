@@ -4,10 +4,32 @@ import pytest
 import torch
 
 from harness.base import Stopped
+from harness.models import RecoverySection
 from harness.testing import tiny_model
 from harness_plugins.models.causal_lm import CausalLM
 from harness_plugins.models.pythia import Pythia
 from harness_plugins.models.t5 import T5Models
+
+RECOVERY = {
+    "corpus": "train",
+    "validation": "held-out",
+    "tokens": 1500,
+    "context": 32,
+    "batch_tokens": 256,
+    "micro_batch": 4,
+    "learning_rate": 1e-3,
+    "evaluate_every": 2,
+    "evaluation_tokens": 640,
+    "checkpoint_every": 2,
+}
+
+
+def recovery(**changes):
+    """Return the section of a recovery of six steps, with a checkpoint at every other.
+
+    It trains on the corpus `train` and evaluates on `held-out`.
+    """
+    return RecoverySection(**{**RECOVERY, **changes})
 
 
 def adapter_of(family):

@@ -10,13 +10,14 @@ from torch.nn.functional import cross_entropy
 from harness.api import Adversarial, Attack, Budget
 from harness.base import CellError, Stopped, Store
 from harness.data import IGNORED, Corpora, CorpusSection
-from harness.models import Disturbance, RecoverySection
+from harness.models import Disturbance
 from harness.models.losses import BlockLosses
 from harness.models.reading import Reader
 from harness.subject import Meter
 from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
 from harness_plugins.constraints.none import Unconstrained
+from tests.models.arms import recovery
 
 pytestmark = pytest.mark.transformers5
 
@@ -171,15 +172,7 @@ def test_noise_is_around_the_attacked_blocks_and_not_in_them():
 
 # --- in a whole training ------------------------------------------------------------
 
-SECTION = RecoverySection(
-    corpus="train",
-    tokens=1024,
-    context=32,
-    batch_tokens=256,
-    micro_batch=4,
-    learning_rate=1e-2,
-    checkpoint_every=2,
-)
+SECTION = recovery(validation=None, tokens=1024, learning_rate=1e-2)
 
 
 @pytest.fixture

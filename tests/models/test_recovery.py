@@ -10,7 +10,6 @@ from scipy.special import log_softmax
 
 from harness.base import CellError, Store, TrainingDiverged
 from harness.data import Corpora, CorpusSection
-from harness.models import RecoverySection
 from harness.models.checkpoints import CheckpointOptions
 from harness.models.recovery import (
     OrderedBlocks,
@@ -25,22 +24,11 @@ from harness_plugins.constraints.none import Unconstrained
 from harness_plugins.constraints.projection import ProjectedWeights, ProjectionOptions
 from harness_plugins.constraints.softplus import Softplus, SoftplusOptions
 from harness_plugins.models.pythia import Pythia
-from tests.models.arms import whole_and_in_parts
+from tests.models.arms import recovery, whole_and_in_parts
 
 METER = Meter(torch.device("cpu"))
 ADAPTER = Pythia(CheckpointOptions(path="unused"))
-SECTION = RecoverySection(
-    corpus="train",
-    validation="held-out",
-    tokens=1500,
-    context=32,
-    batch_tokens=256,
-    micro_batch=4,
-    learning_rate=1e-3,
-    evaluate_every=2,
-    evaluation_tokens=640,
-    checkpoint_every=2,
-)
+SECTION = recovery()
 CORPORA = {
     "train": CorpusSection(builtin="python-topics", slice=":40"),
     "short": CorpusSection(builtin="python-topics", slice=":1"),

@@ -8,7 +8,6 @@ import torch
 
 from harness.base import Store, UsageError
 from harness.data import IGNORED, Corpora, CorpusSection, count_tokens, pair_blocks
-from harness.models import RecoverySection
 from harness.models.checkpoints import CheckpointOptions
 from harness.models.losses import reference_losses
 from harness.models.recovery import held_out_losses
@@ -17,24 +16,13 @@ from harness.testing import TEXT, tiny_model, tiny_tokenizer
 from harness_plugins.constraints.none import Unconstrained
 from harness_plugins.constraints.softplus import Softplus, SoftplusOptions
 from harness_plugins.models.t5 import T5Models
-from tests.models.arms import whole_and_in_parts
+from tests.models.arms import recovery, whole_and_in_parts
 
 pytestmark = pytest.mark.transformers5
 
 METER = Meter(torch.device("cpu"))
 ADAPTER = T5Models(CheckpointOptions(path="unused"))
-SECTION = RecoverySection(
-    corpus="train",
-    validation="held-out",
-    tokens=1500,
-    context=24,
-    batch_tokens=256,
-    micro_batch=4,
-    learning_rate=3e-3,
-    evaluate_every=2,
-    evaluation_tokens=300,
-    checkpoint_every=2,
-)
+SECTION = recovery(context=24, learning_rate=3e-3, evaluation_tokens=300)
 
 
 @pytest.fixture
