@@ -26,6 +26,7 @@ INTERRUPTED = 130
 COMMANDS = {
     "run": "Run every variant and cell that is not done, and print the tables.",
     "plan": "List the variants and cells of a suite, and why each would run or not.",
+    "power": "Say which differences a suite can find, and what more would bring.",
     "status": "Say what is done in a run folder, and what changed since.",
     "report": "Make the tables of a run folder.",
     "validate": "Check suites, records and whole run folders.",

@@ -1,6 +1,7 @@
 from .crossed import (
     TREATMENT_SEEDS as TREATMENT_SEEDS,
     Crossed as Crossed,
+    Design as Design,
     clopper_pearson as clopper_pearson,
 )
 from .estimate import Estimate as Estimate

@@ -7,6 +7,12 @@ from .pairing import (
     pooled_delta as pooled_delta,
     same_examples as same_examples,
 )
+from .power import (
+    Foreseen as Foreseen,
+    Found as Found,
+    Planned as Planned,
+    foresee as foresee,
+)
 from .reading import findings_of as findings_of
 from .results import (
     Arm as Arm,
