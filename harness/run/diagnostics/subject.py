@@ -154,7 +154,6 @@ def gradient_health(probes: Sequence[Probe], at: At) -> Diagnostic:
         measured={
             "values": _values(probes, at, shares),
             "not_finite": broken,
-            "norms": [],
         },
     )
 
@@ -225,10 +224,6 @@ def first_order_fidelity(probes: Sequence[Probe], at: At) -> Diagnostic:
         reason="judged beside the arm that it is compared with",
         measured={
             "values": _values(probes, at, found),
-            "examples": {
-                x.example.id: value or 0.0
-                for x, value in zip(probes, found, strict=True)
-            },
             "mean_dL": float(
                 np.mean([np.mean(x.losses - x.clean_loss) for x in probes])
             ),

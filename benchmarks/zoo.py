@@ -1,0 +1,154 @@
+"""Run the zoo of suites/rigour: arms and attacks made to fail, and their words.
+
+Run from the repository's root, for example:
+
+    python benchmarks/zoo.py --runs 20 --jobs 2 --out zoo
+    python benchmarks/zoo.py --runs 1 --kinds masks,nulls --out zoo
+
+Each run of a suite is `harness run` in a process of one thread, with seeds and test
+documents of its own; the small model is trained once, in a store that all share. What
+is done is skipped, so the command can be stopped and given again. It prints how often
+each kind got which word, and exits with 1 where a word was right in fewer than nine of
+ten runs, or an arm was called harder to attack.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from tabulate import tabulate
+
+SUITES = Path(__file__).parents[1] / "suites" / "rigour"
+MUST_BE = re.compile(r"^  (?P<arm>[\w-]+):.*#.*must be: (?P<word>[a-z -]+)$", re.M)
+"""An arm of a suite file with the word that it must get."""
+SEEDS = 3
+"""Of a run: as many as a word about a treatment takes."""
+DOCUMENTS = 208, 3
+"""The first document that the model was not trained on, and how many further on each
+run's test documents begin."""
+ENOUGH = 0.9
+"""The share of runs in which a word has to be right."""
+HARDER = "harder to attack"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of one suite of the zoo."""
+
+    suite: str
+    number: int
+    """Which run: its seeds and documents follow from it."""
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.out / self.suite / f"{self.number:02}"
+
+    @property
+    def verdicts(self) -> Path:
+        """What the run ends with."""
+        return self.folder / "report" / "verdicts.json"
+
+    def do(self) -> Job:
+        """Run the suite, unless that is done, and keep what it prints."""
+        if not self.verdicts.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "printed.txt").open("w") as printed:
+                subprocess.run(
+                    self._command, env=_environment(self.out), stdout=printed,
+                    stderr=subprocess.STDOUT, check=False,
+                )  # fmt: skip
+        return self
+
+    @property
+    def _command(self) -> list[str]:
+        first = SEEDS * self.number + 1
+        begin, further = DOCUMENTS
+        changes = {
+            "seeds": list(range(first, first + SEEDS)),
+            "corpora.test.slice": f"{begin + further * self.number}:",
+        }
+        stated = [
+            x for key, value in changes.items() for x in ("--set", f"{key}={value}")
+        ]
+        suite = str(SUITES / f"{self.suite}.yaml")
+        harness = Path(sys.executable).with_name("harness")
+        return [str(harness), "run", suite, "--out", str(self.folder), *stated]
+
+    def words(self) -> dict[str, str]:
+        """Return what each arm is called; nothing where the run did not end."""
+        if not self.verdicts.is_file():
+            return {}
+        found = json.loads(self.verdicts.read_text())
+        return {each["arm"]: each["verdict"] for each in found["arms"]}
+
+
+def _environment(out: Path) -> dict[str, str]:
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    store = {"HARNESS_STORE": str(out.absolute() / ".store")}
+    return {**os.environ, **one_thread, **store, "CUDA_VISIBLE_DEVICES": ""}
+
+
+def expected(suite: str) -> dict[str, str]:
+    """Return the word that each arm of a suite must get, from its file."""
+    text = (SUITES / f"{suite}.yaml").read_text()
+    return {found["arm"]: found["word"] for found in MUST_BE.finditer(text)}
+
+
+def kinds() -> list[str]:
+    """Return the suites of the zoo: those that say what an arm must be called."""
+    found = sorted(path.stem for path in SUITES.glob("*.yaml"))
+    return [suite for suite in found if expected(suite)]
+
+
+def rows(jobs: Sequence[Job]) -> Iterator[dict[str, object]]:
+    """Count the words of each kind over its runs."""
+    for suite in dict.fromkeys(job.suite for job in jobs):
+        words = [job.words() for job in jobs if job.suite == suite]
+        for arm, word in expected(suite).items():
+            got = Counter(each.get(arm, "no verdict") for each in words)
+            right, others = got.pop(word, 0), dict(got.most_common())
+            yield {
+                "kind": f"{suite}: {arm}",
+                "must be": word,
+                "right": f"{right} of {len(words)}",
+                "other words": ", ".join(f"{k} {n}" for k, n in others.items()),
+                HARDER: sum(each.get(arm) == HARDER for each in words),
+                "met": right >= ENOUGH * len(words) and not got[HARDER],
+            }
+
+
+@click.command()
+@click.option("--runs", default=20, help="How many runs of each suite.")
+@click.option("--jobs", default=2, help="How many at a time, a core each.")
+@click.option("--kinds", "chosen", default="", help="Suites, by commas; all.")
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def main(runs: int, jobs: int, chosen: str, out: Path) -> None:
+    """Run what is not done, and print the words by kind."""
+    suites = chosen.split(",") if chosen else kinds()
+    todo = [Job(suite, number, out) for number in range(runs) for suite in suites]
+    todo[0].do()  # the model is trained before the others ask for it
+    with ThreadPoolExecutor(jobs) as pool:
+        for job in pool.map(Job.do, todo):
+            print(
+                f"{job.suite} {job.number}: {job.words() or 'no verdict'}", flush=True
+            )
+    table = list(rows(todo))
+    print(tabulate(table, headers="keys"))
+    (out / "zoo.json").write_text(json.dumps(table, indent=1) + "\n")
+    sys.exit(0 if all(row["met"] for row in table) else 1)
+
+
+if __name__ == "__main__":
+    main()
