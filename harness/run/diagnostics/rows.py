@@ -1,4 +1,8 @@
-"""Questions to a cell, from its rows alone: whether more steps do more harm."""
+"""Questions to a cell, from its rows alone: whether a larger budget does more harm.
+
+They are about the prompts that the attack returns, or would have returned with less of
+its budget, each scored from scratch; never about the prompts that it tries on its way.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +33,6 @@ OF_SUBJECTS: tuple[DiagnosticId, ...] = (
 
 LEVEL = 0.05
 """The family-wise error of all comparisons of a curve."""
-EVERY_STEP = 8
-"""Up to so many steps, each is a budget; beyond it, budgets double."""
 
 
 def examine_rows(rows: Sequence[SampleRow]) -> list[Diagnostic]:
@@ -39,22 +41,21 @@ def examine_rows(rows: Sequence[SampleRow]) -> list[Diagnostic]:
 
 
 def iterative_beats_one_step(rows: Sequence[SampleRow]) -> Diagnostic:
-    """Compare dL at the end with dL after the attack's first step, in pairs."""
+    """Compare dL with all of the budget and with the least of it, in pairs."""
     known: dict[str, Any] = {"id": "iterative_beats_one_step", "unit": "nats/token"}
-    usable, absence = _traced(rows)
+    usable, absence = _measured(rows)
     if absence:
         return _not_applicable(absence, **known)
-    steps = _length(usable)
-    if steps < 2:
-        return _not_applicable("the attack makes a single step", **known)
-    gains = [(row.delta_loss or 0.0) - _after(row, 1) for row in usable]
-    found = bootstrap_mean(gains, _documents(usable), unit="nats/token")
+    shares, curve = _curve(usable)
+    gains = curve[:, -1] - curve[:, 0]
+    found = bootstrap_mean(gains, _units(usable), unit="nats/token")
     assert found.value is not None
     status, reason = "pass", None
     if found.value <= 0:
-        status, reason = "fail", f"{steps} steps do no more harm than one"
+        status = "fail"
+        reason = f"{shares[-1]:g} times the budget does no more harm than {shares[0]:g}"
     elif found.interval is None or found.interval[0] <= 0:
-        status, reason = "warn", "the interval of the gain over one step includes 0"
+        status, reason = "warn", "the interval of what more budget gains includes 0"
     return Diagnostic.model_validate(
         {
             **known,
@@ -64,34 +65,30 @@ def iterative_beats_one_step(rows: Sequence[SampleRow]) -> Diagnostic:
             "n": len(usable),
             "threshold": 0.0,
             "reason": reason,
-            "measured": {"steps": steps},
+            "measured": {"shares": [shares[0], shares[-1]]},
         }
     )
 
 
 def budget_curve(rows: Sequence[SampleRow]) -> Diagnostic:
-    """Look for a budget of steps at which the loss is lower than at a smaller one.
+    """Look for a budget at which the loss is lower than at a smaller one.
 
-    The losses are those of the trace. The value is the lowest mean difference between
-    a budget and the one before it; it fires if a difference is significantly negative
-    (paired t-tests over documents, one-sided, Holm over the budgets).
+    The value is the lowest mean difference between a budget and the one before it; it
+    fires if a difference is significantly negative (paired t-tests over documents,
+    one-sided, Holm over the budgets).
     """
     known: dict[str, Any] = {"id": "budget_curve", "unit": "nats/token"}
-    usable, absence = _traced(rows)
+    usable, absence = _measured(rows)
     if absence:
         return _not_applicable(absence, **known)
-    budgets = _budgets(_length(usable))
-    if len(budgets) < 2:
-        return _not_applicable("there is a single budget", **known)
-    curve = np.array([[_after(row, k) for k in budgets] for row in usable])
-    changes = np.diff(curve, axis=1)
-    documents = _documents(usable)
-    p_values = [paired_p(-change, documents) for change in changes.T]
-    adjusted = min(holm(p_values))
+    shares, curve = _curve(usable)
+    changes, units = np.diff(curve, axis=1), _units(usable)
+    adjusted = min(holm([paired_p(-change, units) for change in changes.T]))
     lowest = int(changes.mean(axis=0).argmin())
-    found = bootstrap_mean(changes[:, lowest], documents, unit="nats/token")
+    found = bootstrap_mean(changes[:, lowest], units, unit="nats/token")
     fires = adjusted < LEVEL
-    worse = f"{budgets[lowest + 1]} steps do less harm than {budgets[lowest]}"
+    less, more = shares[lowest], shares[lowest + 1]
+    worse = f"{more:g} times the budget does less harm than {less:g}"
     return Diagnostic(
         status="fail" if fires else "pass",
         value=found.value,
@@ -100,7 +97,7 @@ def budget_curve(rows: Sequence[SampleRow]) -> Diagnostic:
         threshold=0.0,
         reason=f"{worse} (p {adjusted:.2g})" if fires else None,
         measured={
-            "budgets": budgets,
+            "shares": shares,
             "mean_dL": [float(x) for x in curve.mean(axis=0)],
             "p": adjusted,
         },
@@ -108,47 +105,31 @@ def budget_curve(rows: Sequence[SampleRow]) -> Diagnostic:
     )
 
 
-def _traced(rows: Sequence[SampleRow]) -> tuple[list[SampleRow], str]:
-    """Return the rows with a dL, or why their traces cannot be used."""
-    usable = [row for row in rows if row.delta_loss is not None]
+def _measured(rows: Sequence[SampleRow]) -> tuple[list[SampleRow], str]:
+    """Return the rows that are no error, or why they are no curve."""
+    usable = [row for row in rows if row.status != "error"]
     if not usable:
         return [], "every example ended in an error"
-    traces = [row.trace for row in usable]
-    if not any(traces):
-        return [], "the attack left no trace of its steps"
-    if not all(_is_step(step) for trace in traces for step in trace):
-        return [], "its trace is no sequence of steps with losses"
-    if len(traces) > 1 and all(trace == traces[0] for trace in traces):
-        return [], "one trace for all examples: it is of the search examples"
+    if len({tuple(_shares(row)) for row in usable}) > 1:
+        return [], "its examples were given different budgets"
+    if not usable[0].checkpoints:
+        return [], "the attack keeps no prompts of smaller budgets"
     return usable, ""
 
 
-def _is_step(step: dict[str, Any]) -> bool:
-    number, loss = step.get("step"), step.get("loss")
-    return isinstance(number, int) and isinstance(loss, int | float)
+def _shares(row: SampleRow) -> list[float]:
+    return [*(kept.share for kept in row.checkpoints), row.share]
 
 
-def _length(rows: Sequence[SampleRow]) -> int:
-    return max(int(step["step"]) for row in rows for step in row.trace)
+def _curve(rows: Sequence[SampleRow]) -> tuple[list[float], Floats]:
+    """Return the multiples of the stated budget [k], and dL [n, k] at each."""
+    deltas = [
+        [*(x.delta_loss for x in row.checkpoints), row.delta_loss] for row in rows
+    ]
+    return _shares(rows[0]), np.array(deltas, dtype=np.float64)
 
 
-def _budgets(steps: int) -> list[int]:
-    if steps <= EVERY_STEP:
-        return list(range(1, steps + 1))
-    doubled = [1]
-    while 2 * doubled[-1] < steps:
-        doubled.append(2 * doubled[-1])
-    return [*doubled, steps]
-
-
-def _after(row: SampleRow, budget: int) -> float:
-    """Return dL after so many steps, as the trace says, in nats/token."""
-    made = [step["loss"] for step in row.trace if step["step"] <= budget]
-    clean = row.clean_loss or 0.0
-    return float(made[-1]) - clean if made else 0.0
-
-
-def _documents(rows: Sequence[SampleRow]) -> list[str]:
+def _units(rows: Sequence[SampleRow]) -> list[str]:
     return [row.unit for row in rows]
 
 

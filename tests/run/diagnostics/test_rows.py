@@ -4,21 +4,30 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
+from harness.records.samples import Checkpoint
 from harness.records.statistics import paired_p
 from harness.run.diagnostics.rows import examine_rows
 from tests.run_fixtures import sample_row
 
+SHARES = (0.25, 0.5, 1.0, 2.0)
 
-def rows_of(curves, traces=None):
-    """Return rows whose dL after each step are the rows of `curves` [n, steps]."""
+
+def rows_of(curves, shares=SHARES):
+    """Return rows whose dL at each share of the budget are the rows of `curves`."""
     made = []
     for index, curve in enumerate(curves):
         row = sample_row(index, 2.0, float(curve[-1]))
-        trace = [
-            {"step": k + 1, "position": 0, "token": 1, "loss": 2.0 + float(dl)}
-            for k, dl in enumerate(curve)
+        kept = [
+            Checkpoint(
+                share=share,
+                adversarial_prompt_ids=[1],
+                adversarial_loss=2.0 + float(dl),
+                delta_loss=float(dl),
+            )
+            for share, dl in zip(shares, curve[:-1], strict=False)
         ]
-        made.append(row.model_copy(update={"trace": traces or trace}))
+        changes = {"checkpoints": kept, "share": shares[len(curve) - 1]}
+        made.append(row.model_copy(update=changes))
     return made
 
 
@@ -37,8 +46,10 @@ def test_rising_curves_pass(noise):
     gain = found["iterative_beats_one_step"]
     assert gain.status == "pass"
     assert gain.value == pytest.approx((curves[:, 3] - curves[:, 0]).mean())
+    assert gain.measured == {"shares": [0.25, 2.0]}
     curve = found["budget_curve"]
     assert curve.status == "pass"
+    assert curve.measured["shares"] == list(SHARES)
     assert curve.measured["mean_dL"] == pytest.approx(curves.mean(axis=0))
     assert curve.value == pytest.approx(np.diff(curves.mean(axis=0)).min())
 
@@ -46,7 +57,7 @@ def test_rising_curves_pass(noise):
 def test_a_drop_fires_and_says_where(noise):
     found = answers(rows_of(np.array([0.2, 0.6, 0.4, 0.7]) + noise))["budget_curve"]
     assert found.status == "fail"
-    assert "3 steps do less harm than 2" in found.reason
+    assert "1 times the budget does less harm than 0.5" in found.reason
 
 
 def test_a_drop_within_the_noise_does_not_fire():
@@ -56,9 +67,12 @@ def test_a_drop_within_the_noise_does_not_fire():
     assert found.status == "pass"
 
 
-def test_steps_that_bring_nothing_fire():
-    curves = np.linspace(0.1, 0.4, 12)[:, None] * np.ones(3)
-    assert answers(rows_of(curves))["iterative_beats_one_step"].status == "fail"
+def test_a_budget_that_brings_nothing_fires():
+    curves = np.arange(1, 13)[:, None] / 8 * np.ones(3)
+    found = answers(rows_of(curves))
+    assert found["iterative_beats_one_step"].status == "fail"
+    assert "no more harm than 0.25" in found["iterative_beats_one_step"].reason
+    assert found["budget_curve"].status == "pass"  # a plateau is no drop
 
 
 def test_a_gain_that_could_be_chance_is_a_warning():
@@ -69,34 +83,24 @@ def test_a_gain_that_could_be_chance_is_a_warning():
     assert found.status == "warn"
 
 
-def test_long_curves_are_read_where_budgets_double():
-    found = answers(rows_of(np.linspace(0, 1, 20)[None] * [[1], [2], [3]]))
-    assert found["budget_curve"].measured["budgets"] == [1, 2, 4, 8, 16, 20]
-
-
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        (rows_of(np.zeros((3, 2)), traces=[{"source": "baseline"}]), "no sequence"),
-        (
-            rows_of(np.zeros((3, 2)), traces=[{"step": 1, "loss": 2.0}]),
-            "of the search examples",
-        ),
-        ([sample_row(0, 2.0, 0.0, error=True)], None),
-        (rows_of(np.ones((3, 1)) * [[1], [2], [3]]), "single"),
+        (rows_of(np.ones((3, 1)) * [[1], [2], [3]]), "no prompts of smaller budgets"),
+        ([sample_row(0, 2.0, 0.0, error=True)], "every example ended in an error"),
+        (rows_of([[1, 2], [1, 2, 3]]), "different budgets"),
     ],
 )
 def test_what_cannot_be_asked_is_not_passed(rows, reason):
     for found in examine_rows(rows):
         assert found.status == "not_applicable"
-        assert reason is None or reason in found.reason
+        assert reason in found.reason
 
 
-def test_unchanged_rows_count_with_a_flat_curve():
-    rows = rows_of(np.array([[0.4, 0.8], [0.2, 0.4]]))
-    rows.append(sample_row(2, 2.0, 0.0).model_copy(update={"trace": []}))
+def test_rows_in_error_are_left_out_and_counted_elsewhere():
+    rows = [*rows_of([[0.1, 0.3], [0.2, 0.6]]), sample_row(2, 2.0, 0.0, error=True)]
     found = answers(rows)["iterative_beats_one_step"]
-    assert (found.value, found.n) == (pytest.approx((0.4 + 0.2 + 0.0) / 3), 3)
+    assert (found.value, found.n) == (pytest.approx(0.3), 2)
 
 
 def test_the_p_value_is_student_s_over_documents():
