@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.base import RecordError, sha256_file, write_atomic
-from harness.records import Record, Samples, read_record
+from harness.records import Record, Samples, parse_record, read_record
 from harness.suite import UnitKind
 
 Status = Literal["complete", "failed", "missing", "invalid"]
@@ -53,6 +53,11 @@ class RunFolder:
     def records(self, kind: UnitKind) -> list[Path]:
         """All records of a kind that lie in the folder, by name."""
         return sorted((self.root / f"{kind}s").glob("*/record.json"))
+
+    def record(self, kind: UnitKind, unit_id: str) -> Record | None:
+        """Return the record of a unit, if it can be read; its samples are not."""
+        path = self.record_path(kind, unit_id)
+        return parse_record(path)[0] if path.exists() else None
 
     def state(self, kind: UnitKind, unit_id: str) -> UnitState:
         """Say whether a unit is done: a valid record whose samples hash matches."""

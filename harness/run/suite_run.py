@@ -120,9 +120,9 @@ def units_of(plan: Plan) -> list[Unit]:
 
 def margin_change_of(plan: Plan, folder: RunFolder) -> str | None:
     """Say that a run folder holds records with another margin; None if it does not."""
-    states = [folder.state(unit.kind, unit.id) for unit in units_of(plan)]
+    known = [folder.record(unit.kind, unit.id) for unit in units_of(plan)]
     margin = Margin.of(plan.experiment.suite.verdicts.margin)
-    return margin_change(margin, [x.record.margin for x in states if x.record])
+    return margin_change(margin, [record.margin for record in known if record])
 
 
 def _after_what_they_need(units: list[Unit]) -> list[Unit]:

@@ -362,7 +362,15 @@ def test_the_ledger_of_a_variant_has_its_phases(done):
 def test_the_ledger_of_a_cell_has_its_search_and_its_scoring(done):
     kept = record(done, "after_weights")["ledger"]["kept"]
     assert set(kept) == {"load", "attack", "rescore", "metrics"}
-    assert kept["rescore"]["sequences_forward"] == 2 * 3
+    rows = [json.loads(x) for x in samples(done, "after_weights").splitlines()]
+    prompts = [
+        {
+            *(tuple(x["adversarial_prompt_ids"]) for x in (row, *row["checkpoints"])),
+            tuple(row["clean_prompt_ids"]),
+        }
+        for row in rows
+    ]
+    assert kept["rescore"]["sequences_forward"] == sum(map(len, prompts))
     quits = record(done, "quits")
     failed, attempts = quits["ledger"], 1 + quits["provenance"]["restarts"]
     assert failed["kept"] == {}

@@ -8,10 +8,12 @@ know: where it needs those, it says so.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,23 @@ def main() -> None:
     """Do all jobs, and print one object: an answer for each cell."""
     answers: dict[str, Any] = {}
     for job in json.load(sys.stdin):
-        try:
-            model, plain = _load(job["model"], job.get("device", "cpu"))
-        except Exception as error:  # noqa: BLE001 - the answer is that it cannot
-            failed = {"error": f"cannot be loaded: {error}"}
-            answers.update({cell["id"]: failed for cell in job["cells"]})
-            continue
+        score = _scorer(job["model"], job.get("device", "cpu"))
         for cell in job["cells"]:
-            answers[cell["id"]] = _replayed(model, plain, cell)
+            samples = Path(cell["samples"]).read_bytes()
+            digest = hashlib.sha256(samples).hexdigest()
+            found = score(samples.decode("utf-8").splitlines(), cell["rows"])
+            answers[cell["id"]] = {**found, "samples_sha256": digest}
     print(json.dumps(answers))
+
+
+def _scorer(folder: str, device: str) -> Callable[[list[str], int], dict[str, Any]]:
+    """Return what scores lines of samples, or says why the model is not there."""
+    try:
+        model, plain = _load(folder, device)
+    except Exception as error:  # noqa: BLE001 - the answer is that it cannot
+        failed = {"error": f"cannot be loaded: {error}"}
+        return lambda lines, count: failed
+    return partial(_replayed, model, plain)
 
 
 def _load(folder: str, device: str) -> tuple[Any, bool]:
@@ -65,12 +75,11 @@ def _read(folder: str) -> tuple[Any, bool]:
         return kind.from_pretrained(folder, **known).eval(), False
 
 
-def _replayed(model: Any, plain: bool, cell: dict[str, Any]) -> dict[str, Any]:
+def _replayed(model: Any, plain: bool, lines: list[str], count: int) -> dict[str, Any]:
     """Score a few rows of a cell: clean, attacked, and attacked with less budget."""
-    lines = Path(cell["samples"]).read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if row["status"] != "error"]
-    every = max(1, len(rows) // cell["rows"])
-    chosen = rows[::every][: cell["rows"]]
+    every = max(1, len(rows) // count)
+    chosen = rows[::every][:count]
     apart = [
         abs(_loss(model, prompt, row["reference_ids"]) - expected)
         for row in chosen

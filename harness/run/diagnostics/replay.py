@@ -69,7 +69,7 @@ def _found(record: Record, known: dict[str, Any] | None) -> Replay:
     if known is None:
         return Replay(record.id, fault="it was not replayed")
     fault = known.get("error")
-    if known.get("samples_sha256") != record.samples.sha256:
+    if fault is None and known.get("samples_sha256") != record.samples.sha256:
         fault = "its samples are others than those that were replayed"
     elif fault is None and known.get("largest") is None:
         fault = "it has no row to replay"
@@ -85,24 +85,20 @@ def _found(record: Record, known: dict[str, Any] | None) -> Replay:
 def _replay(plan: Plan, folder: RunFolder, device: str) -> None:
     known = read(folder)
     jobs: dict[str, dict[str, Any]] = {}
-    hashes: dict[str, str] = {}
     for cell in plan.cells:
-        state = folder.state("cell", cell.id)
-        if state.status != "complete" or state.record is None:
+        record = folder.record("cell", cell.id)
+        if record is None or record.samples is None:
             continue
-        assert state.record.samples is not None  # it is complete
-        hashes[cell.id] = state.record.samples.sha256
-        if known.get(cell.id, {}).get("samples_sha256") == hashes[cell.id]:
+        if known.get(cell.id, {}).get("samples_sha256") == record.samples.sha256:
             continue
         model = folder.unit_dir("variant", cell.variant.id) / "model"
-        samples = folder.unit_dir("cell", cell.id) / state.record.samples.path
+        samples = folder.unit_dir("cell", cell.id) / record.samples.path
         job = jobs.setdefault(
             str(model), {"model": str(model), "device": device, "cells": []}
         )
         job["cells"].append({"id": cell.id, "samples": str(samples), "rows": ROWS})
     if jobs:
-        for cell_id, answer in _replayed(list(jobs.values())).items():
-            known[cell_id] = {**answer, "samples_sha256": hashes[cell_id]}
+        known |= _replayed(list(jobs.values()))
     write_json(folder.root / FILE, known)
 
 

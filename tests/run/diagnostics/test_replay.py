@@ -1,13 +1,15 @@
 """Rows from disk, scored by plain transformers: what agrees, and what does not."""
 
+import hashlib
 import io
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
-from harness.base import RecordError
+from harness.base import RecordError, sha256_file
 from harness.models import freeze
 from harness.run import RunFolder
 from harness.run.diagnostics import plain_replay, replay
@@ -92,8 +94,11 @@ def test_a_loss_that_is_not_finite_fails(tmp_path, monkeypatch, capsys):
 
 
 def test_a_subject_that_cannot_be_loaded_fails_its_cells(tmp_path, monkeypatch, capsys):
-    found = replayed(monkeypatch, capsys, tmp_path / "nothing", tmp_path / "none")
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text("{}")
+    found = replayed(monkeypatch, capsys, tmp_path / "nothing", samples)
     assert "cannot be loaded" in found["error"]
+    assert found["samples_sha256"] == hashlib.sha256(b"{}").hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -136,7 +141,15 @@ def test_cells_are_replayed_once_and_again_where_their_samples_changed(
 
     def answers(jobs):
         asked.extend(cell["id"] for job in jobs for cell in job["cells"])
-        return {cell: {"passes": 8, "largest": 0.0} for cell in asked}
+        return {
+            cell["id"]: {
+                "passes": 8,
+                "largest": 0.0,
+                "samples_sha256": sha256_file(Path(cell["samples"])),
+            }
+            for job in jobs
+            for cell in job["cells"]
+        }
 
     monkeypatch.setattr(replay, "_replayed", answers)
     from harness.run import survey
