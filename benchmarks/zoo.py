@@ -28,11 +28,11 @@ from pathlib import Path
 import click
 from tabulate import tabulate
 
+from harness.suite import load_experiment
+
 SUITES = Path(__file__).parents[1] / "suites" / "rigour"
 MUST_BE = re.compile(r"^  (?P<arm>[\w-]+):.*#.*must be: (?P<word>[a-z -]+)$", re.M)
 """An arm of a suite file with the word that it must get."""
-SEEDS = 3
-"""Of a run: as many as a word about a treatment takes."""
 DOCUMENTS = 208, 3
 """The first document that the model was not trained on, and how many further on each
 run's test documents begin."""
@@ -73,18 +73,18 @@ class Job:
 
     @property
     def _command(self) -> list[str]:
-        first = SEEDS * self.number + 1
-        begin, further = DOCUMENTS
+        suite = SUITES / f"{self.suite}.yaml"
+        count = len(load_experiment(suite).suite.seeds)
+        first, (begin, further) = count * self.number + 1, DOCUMENTS
         changes = {
-            "seeds": list(range(first, first + SEEDS)),
+            "seeds": list(range(first, first + count)),
             "corpora.test.slice": f"{begin + further * self.number}:",
         }
         stated = [
             x for key, value in changes.items() for x in ("--set", f"{key}={value}")
         ]
-        suite = str(SUITES / f"{self.suite}.yaml")
         harness = Path(sys.executable).with_name("harness")
-        return [str(harness), "run", suite, "--out", str(self.folder), *stated]
+        return [str(harness), "run", str(suite), "--out", str(self.folder), *stated]
 
     def words(self) -> dict[str, str]:
         """Return what each arm is called; nothing where the run did not end."""
