@@ -5,6 +5,9 @@ Run from the repository's root, for example:
     python benchmarks/verdicts.py coverage --repeats 20000 --jobs 16 --out coverage.json
     python benchmarks/verdicts.py false-harder --repeats 20000 --jobs 16
     python benchmarks/verdicts.py power --repeats 20000 --jobs 16
+    python benchmarks/verdicts.py six-identical --repeats 1000 --jobs 16
+    python benchmarks/verdicts.py false-masked --repeats 1000 --jobs 16
+    python benchmarks/verdicts.py false-equivalent --repeats 1000 --jobs 16
 
 Differences in nats/token between two arms are drawn with effects of training seeds,
 of documents and of both together, and judged by the statistic of verdicts. Every share
@@ -21,7 +24,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,21 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from harness.records import Crossed
+from harness.records import Crossed, DiagnosticId, Margin, Word
+from harness.verdicts.case import Cases
+from harness.verdicts.findings import (
+    SHARES,
+    Arm,
+    Attack,
+    Cell,
+    Examined,
+    Findings,
+    Matched,
+    Model,
+    Plant,
+    PlantKind,
+)
+from harness.verdicts.rule import decide
 
 Floats = NDArray[np.float64]
 SEED = 20240607
@@ -230,6 +247,188 @@ def _error(value: float, repeats: int) -> float:
     return math.sqrt(value * (1 - value) / repeats)
 
 
+# --- the whole rule ----------------------------------------------------------------
+
+FLIP, QUERY, CARRIED = 1.0, 1.0, 0.6
+"""Mean dL of a gradient attack, of one without gradients and of what is carried over,
+in nats/token."""
+BEATEN = 0.5
+"""Of them, what random search does."""
+OWN_SD = 0.1
+"""What each attack's dL varies by on its own."""
+MARGIN = Margin(relative=0.1)
+AT_ONCE_RUNS = 100
+"""Runs that are judged side by side."""
+DIRECTED = ("harder to attack", "easier to attack")
+RULE_GRID = [
+    point
+    for point in GRID
+    if point.n < 200 and point.seed_sd in (0.0, 0.1) and point.shape != "t3"
+]
+FEW_SEEDS = [Point(24, seeds, 0.1, 0.3, 0.2) for seeds in (1, 2)]
+
+Change = Callable[[Floats, Floats], Floats]
+"""What an arm makes of dL [runs, S, n] of an attack on the baseline arm, given the
+differences that were drawn for it."""
+
+
+def identical(harm: Floats, drawn: Floats) -> Floats:
+    """Return an arm that differs by chance alone."""
+    return harm + drawn
+
+
+def halved(harm: Floats, drawn: Floats) -> Floats:
+    """Return an arm that halves every dL."""
+    return 0.5 * harm + drawn
+
+
+def at_the_margin(harm: Floats, drawn: Floats) -> Floats:
+    """Return an arm whose true difference is the margin's end."""
+    return harm + drawn - (MARGIN.relative or 0.0) * FLIP
+
+
+def run_of(
+    point: Point, change: Change, arms: int, repeats: int, rng: np.random.Generator
+) -> Findings:
+    """Draw runs in which all is asked and passed, each of a baseline and other arms."""
+    shape = (repeats, point.seeds, point.n)
+    documents = 0.2 * rng.normal(size=(repeats, 1, point.n))
+    means = {"flip": FLIP, "query": QUERY, "transfer": CARRIED}
+    drawn = [tables(point, repeats, rng) for _ in range(arms)]
+    none = np.zeros(shape)
+    made = []
+    for label, own, alters in [
+        ("baseline", none, identical),
+        *((f"arm{i}", own, change) for i, own in enumerate(drawn)),
+    ]:
+        harm = {
+            attack: alters(mean + documents + OWN_SD * rng.normal(size=shape), own)
+            for attack, mean in means.items()
+        }
+        made.append(_arm_of(label, harm, [f"arm{i}" for i in range(arms)]))
+    return Findings(
+        suite="simulated",
+        diagnostics="full",
+        margin=MARGIN,
+        models={"m": Model("m", 1000, [str(i) for i in range(point.n)])},
+        attacks={
+            "flip": Attack("flip", gradients=True),
+            "flip-random": Attack("flip-random", "control", of="flip", shows="search"),
+            "query": Attack("query"),
+            "query-random": Attack(
+                "query-random", "control", of="query", shows="search"
+            ),
+            "transfer": Attack("transfer", "transfer"),
+        },
+        arms=made,
+    )
+
+
+def _arm_of(label: str, harm: Mapping[str, Floats], others: Sequence[str]) -> Arm:
+    seeds, n = harm["flip"].shape[1:]
+    reference = None if label == "baseline" else "baseline"
+    sources = others if reference is None else ["baseline"]
+    found = {name: _cell_of(rows) for name, rows in harm.items()}
+    for name in ("flip", "query"):
+        found[f"{name}-random"] = _cell_of(harm[name] - BEATEN)
+    carried = dict.fromkeys(sources, harm["transfer"])
+    found["transfer"] = replace(found["transfer"], sources=carried)
+    keys = [str(i) for i in range(20)]
+    values: dict[DiagnosticId, float] = {
+        "determinism": 0.0,
+        "gradient_health": 0.0,
+        "gradient_truth": 0.01,
+        "first_order_fidelity": 0.4,
+    }
+    planted = np.zeros(100)
+    units = [str(i) for i in range(len(planted))]
+    kinds: tuple[PlantKind, ...] = ("token", "ffn")
+    clean = np.zeros((seeds, 2))
+    return Arm(
+        model="m",
+        label=label,
+        reference=reference,
+        seeds=tuple(range(seeds)),
+        clean=np.zeros((seeds, n)),
+        cells=found,
+        examined={
+            name: Examined(keys, keys, np.full((seeds, len(keys)), value))
+            for name, value in values.items()
+        },
+        plants=[Plant(kind, 0.0, units, planted, {"flip": planted}) for kind in kinds],
+        matches=[Matched("baseline", "reference", ["0", "1"], clean, clean)],
+    )
+
+
+def _cell_of(rows: Floats) -> Cell:
+    """Return a cell whose attack has done at a quarter what it does at all."""
+    delta = np.broadcast_to(rows[..., None], (*rows.shape, len(SHARES)))
+    there = np.ones(rows.shape[-2], dtype=bool)
+    return Cell(delta, there, flops=1e6 * np.array(SHARES))
+
+
+def words_of(findings: Findings, repeats: int) -> list[list[Word]]:
+    """Return what the rule calls each arm but the baseline, run by run."""
+    cases = [x for x in Cases(findings).judged if x.arm.reference is not None]
+    return [[decide(case, run).word for case in cases] for run in range(repeats)]
+
+
+def judge_runs(
+    says: Callable[[Sequence[Word]], bool],
+    change: Change,
+    arms: int,
+    points: Sequence[Point],
+    repeats: int,
+    jobs: int = 1,
+) -> list[Share]:
+    """Count in how many runs of each point the words of all arms are such."""
+    parts = [
+        (index, first, min(AT_ONCE_RUNS, repeats - first))
+        for index in range(len(points))
+        for first in range(0, repeats, AT_ONCE_RUNS)
+    ]
+    counts = [0] * len(points)
+    count = partial(_count_runs, says, change, arms, points)
+    for (index, _, _), said in zip(parts, _spread(count, parts, jobs), strict=True):
+        counts[index] += said
+    return [Share(*pair, repeats) for pair in zip(points, counts, strict=True)]
+
+
+def _count_runs(
+    says: Callable[[Sequence[Word]], bool],
+    change: Change,
+    arms: int,
+    points: Sequence[Point],
+    part: tuple[int, int, int],
+) -> int:
+    index, first, repeats = part
+    rng = np.random.default_rng([SEED, index, first])
+    findings = run_of(points[index], change, arms, repeats, rng)
+    return sum(says(words) for words in words_of(findings, repeats))
+
+
+def directed(words: Sequence[Word]) -> bool:
+    """Say whether any arm is called harder or easier to attack."""
+    return any(word in DIRECTED for word in words)
+
+
+def masked(words: Sequence[Word]) -> bool:
+    """Say whether any arm is called gradient-masked."""
+    return "gradient-masked" in words
+
+
+def equivalent(words: Sequence[Word]) -> bool:
+    """Say whether any arm is called equivalent."""
+    return "equivalent" in words
+
+
+def most(shares: Sequence[Share], at_most: float, slack: float = 2.0) -> list[Bound]:
+    """Hold the largest share against a limit, and some standard errors of it."""
+    worst = max(shares, key=lambda share: share.value)
+    limit = at_most + slack * _error(at_most, worst.repeats)
+    return [Bound("most", worst.value, worst.error, at_most=limit), _mean(shares)]
+
+
 # --- what is printed ---------------------------------------------------------------
 
 
@@ -327,6 +526,38 @@ def power(repeats: int, jobs: int, out: Path | None) -> None:
     says = partial(harder, contrasts=CONTRASTS)
     shares = simulate(says, POWER, repeats, jobs)
     conclude(out, {'power of "harder"': (shares, power_bounds(shares))})
+
+
+@command
+def six_identical(repeats: int, jobs: int, out: Path | None) -> None:
+    """How often any of six arms that do not differ gets a directional word."""
+    shares = judge_runs(directed, identical, CONTRASTS, RULE_GRID, repeats, jobs)
+    few = judge_runs(directed, identical, CONTRASTS, FEW_SEEDS, min(repeats, 50), jobs)
+    found = {
+        "directional words, six identical arms": (shares, most(shares, 0.05)),
+        "the same of a treatment, fewer than three seeds": (few, most(few, 0.0)),
+    }
+    conclude(out, found)
+
+
+@command
+def false_masked(repeats: int, jobs: int, out: Path | None) -> None:
+    """How often an arm is called gradient-masked that hides nothing."""
+    found = {}
+    for change in (identical, halved):
+        shares = judge_runs(masked, change, 1, RULE_GRID, repeats, jobs)
+        found[f"gradient-masked, an arm {change.__name__}"] = (
+            shares,
+            most(shares, 0.025),
+        )
+    conclude(out, found)
+
+
+@command
+def false_equivalent(repeats: int, jobs: int, out: Path | None) -> None:
+    """How often an arm is called equivalent whose difference is the margin."""
+    shares = judge_runs(equivalent, at_the_margin, 1, RULE_GRID, repeats, jobs)
+    conclude(out, {"equivalent, at the margin": (shares, most(shares, 0.05))})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from harness.api import Attack, Options, Registry
+from harness.api import Attack, Registry
 from harness.base import UsageError
 from harness.suite.experiment import Experiment
 from harness.suite.model import BASELINE, ArmSection, AttackSection
@@ -141,20 +141,23 @@ def _free(experiment: Experiment, label: str, section: AttackSection) -> Additio
 
 
 def _roles(experiment: Experiment, label: str) -> Iterator[Addition]:
-    """Yield the attack without its limits."""
+    """Yield the attack without its limits, and random search that is as free."""
     suite, attack = experiment.suite, experiment.attacks[label]
-    if suite.examples is None:
+    options = suite.examples and attack.unbounded(suite.examples.prompt_tokens)
+    if options is None:
         return
-    found: dict[str, Options | None] = {
-        "unbounded": attack.unbounded(suite.examples.prompt_tokens),
-    }
-    for role, options in found.items():
-        stated = suite.attacks.get(f"{label}-{role}")
-        if options is not None and not (stated and stated.role == role):
-            values = options.model_dump(mode="json", exclude_none=True)
-            section = {"attack": attack.name, "role": role, **values}
-            entry = AttackSection.model_validate(section)
-            yield _free(experiment, f"{label}-{role}", entry)
+    free = f"{label}-unbounded"
+    stated = suite.attacks.get(free)
+    if not (stated and stated.role == "unbounded"):
+        values = options.model_dump(mode="json", exclude_none=True)
+        entry = {"attack": attack.name, "role": "unbounded", **values}
+        yield _free(experiment, free, AttackSection.model_validate(entry))
+    for name in _names_of_controls(experiment, label):
+        control = _create(experiment.registry, name, {})
+        fits = control.shows == "search" and not control.unfit(attack)
+        if fits and not _has_control(experiment, free, name):
+            section = AttackSection(attack=name, match=free)
+            yield _free(experiment, f"{free}-{name}", section)
 
 
 def _replays(experiment: Experiment) -> Iterator[Addition]:

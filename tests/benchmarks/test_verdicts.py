@@ -78,3 +78,40 @@ def test_a_command_prints_its_table_writes_it_and_says_what_is_not_met(
     result = CliRunner().invoke(verdicts.main, arguments)
     assert result.exit_code == 1
     assert "not met" in result.output
+
+
+# --- the whole rule ------------------------------------------------------------------
+
+RUNS = 40
+FEW = [verdicts.Point(24, 3, 0.1, 0.3, 0.2), verdicts.Point(24, 5, 0.0, 0.1, 0.3)]
+
+
+def exceeded(share):
+    """Return the count that is exceeded in one of 100,000 runs if `share` is true."""
+    return scipy.stats.binom.isf(1e-5 / len(FEW), RUNS, share)
+
+
+@pytest.mark.parametrize(
+    ("says", "change", "arms", "share"),
+    [
+        (verdicts.directed, verdicts.identical, 6, 0.05),
+        (verdicts.masked, verdicts.identical, 1, 0.025),
+        (verdicts.masked, verdicts.halved, 1, 0.025),
+        (verdicts.equivalent, verdicts.at_the_margin, 1, 0.05),
+    ],
+)
+def test_the_rule_seldom_says_what_is_not_so(says, change, arms, share):
+    found = verdicts.judge_runs(says, change, arms, FEW, RUNS)
+    assert max(x.said for x in found) <= exceeded(share)
+
+
+def test_the_rule_says_what_is_so():
+    """The runs are such that a true difference is called one."""
+    found = verdicts.judge_runs(verdicts.directed, verdicts.halved, 1, FEW[1:], RUNS)
+    assert found[0].value > 0.9
+
+
+def test_of_few_seeds_nothing_is_said_of_a_treatment():
+    points = [verdicts.Point(20, 1, 0.3, 0.1, 0.1)]
+    found = verdicts.judge_runs(verdicts.directed, verdicts.identical, 1, points, 4)
+    assert found[0].said == 0

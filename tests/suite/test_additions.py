@@ -179,6 +179,18 @@ def test_full_diagnostics_lift_the_limits_of_an_attack(load):
     ]
 
 
+def test_an_attack_without_limits_is_held_against_random_search_without_them(
+    load, load_text
+):
+    found = load("attacks: {hotflip: {}}\ndiagnostics: full")
+    control = found.suite.attacks["hotflip-unbounded-random"]
+    assert (control.attack, control.match) == ("random", "hotflip-unbounded")
+    assert control.role is None
+    assert "hotflip-unbounded-permuted" not in found.suite.attacks
+    again = load_text(dump_suite(found.suite))
+    assert list(again.suite.attacks) == list(found.suite.attacks)
+
+
 # --- derived arms -------------------------------------------------------------------
 
 FULL = """
