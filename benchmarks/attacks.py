@@ -40,7 +40,7 @@ from trained import train
 
 from harness.api import AttackContext
 from harness.data import Example, ExampleSets
-from harness.subject import Subject
+from harness.subject import Subject, TokenRules
 
 TOP_K = 256
 CUT_FROM = slice(10_000, 400_000)
@@ -443,12 +443,10 @@ class Bench:
             device=arguments.device,
             dtype=arguments.dtype,
             batch_size=512,
+            rules=TokenRules(),  # texts alone, as nanoGCG's filter leaves
         )
         steps = arguments.nanogcg_steps or arguments.steps
-        options = {
-            "target": self.subject.decode(self.reference),
-            "reachable_only": True,
-        }
+        options = {"target": self.subject.decode(self.reference)}
         many = MultiFlip.Options(steps=arguments.multiflip_steps or steps, **options)
         one = GCG.Options(steps=steps, candidates=self.width, **options)
         print(f"time to {loss:.4f} nats/token:")

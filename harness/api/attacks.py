@@ -147,6 +147,9 @@ class Attack(Plugin[OptionsT]):
 
     uses_search_examples: ClassVar[bool] = False
     """True where `ExampleSets.search` and `.validation` must be given."""
+    universal: ClassVar[bool] = False
+    """True where one search serves all examples, so that they say nothing of how
+    another search would have fared: it hands back `Adversarial.replicates`."""
     controls: ClassVar[tuple[str, ...] | None] = None
     """The attacks that accompany it as controls, at its budget, unless a suite says
     otherwise; none where it is a control itself, or only replays. None stands for those

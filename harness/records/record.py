@@ -83,7 +83,8 @@ class TokensRef(Strict):
     """The tokens that an attack may write."""
 
     rules: dict[str, Any] = {}
-    """The suite's token rules, where they differ from the defaults."""
+    """The suite's token rules, where they differ from the defaults, and
+    ``reachable_only``: whether prompts are texts."""
     allowed: int | None = None
     """How many tokens of the vocabulary are allowed; null if the attack never began."""
     sha256: Sha256 | None = None
@@ -104,8 +105,9 @@ class AttackRef(Strict):
     match: str | None = None
     """Of a control: the label of the attack whose budget it gets; null for others."""
     role: str | None = None
-    """Why full diagnostics added it: ``unbounded`` (every token may change); null for
-    an attack in its own right."""
+    """What it is beside an attack: ``unbounded`` (every token may change) or
+    ``token-level`` (over all token sequences, in place of texts); null for an attack in
+    its own right."""
     share: float = pydantic.Field(default=1.0, gt=0)
     """Which multiple of the budget that the options state it was given; of a control,
     its attack's."""

@@ -36,6 +36,9 @@ def run_cell(
     examples = work.bench.examples(plan.variant, subject)
     most = run.suite.arms[plan.variant.arm].examples
     examples = replace(examples, test=examples.test[:most])
+    rules = run.experiment.rules_of(plan.attack)
+    if rules != subject.vocabulary.rules:
+        subject = subject.with_rules(rules)
     outcome.parameters, outcome.allowed = subject.n_parameters, _allowed(subject)
 
     peers = CellPeers(plan, subject, samples, load)

@@ -25,5 +25,5 @@ from .replay import (
 )
 from .triggers import (
     TriggerSearch as TriggerSearch,
-    with_trigger as with_trigger,
+    with_triggers as with_triggers,
 )

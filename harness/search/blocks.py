@@ -60,8 +60,6 @@ class Block:
         put before or after it.
         """
         rules = subject.vocabulary.rules
-        if options.reachable_only:
-            rules = rules.model_copy(update={"reachable_only": True})
         if options.positions != "prompt":
             reachable = rules.reachable_only
             example = _with_block(subject, example, options, rng, reachable=reachable)

@@ -54,8 +54,6 @@ class BlockOptions(Options):
     target: Annotated[str, pydantic.Field(min_length=1)] | None = None
     """A text whose loss is to fall; by default the loss of the reference is to rise.
     What is recorded as dL is that of the reference in both cases."""
-    reachable_only: bool = False
-    """Choose only among prompts that some text encodes to."""
 
 
 BlockOptionsT = TypeVar("BlockOptionsT", bound=BlockOptions)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
 
 Trigger = tuple[int, ...]
 
+NEAR = 4
+"""How many tokens around a trigger say whether a text can have it there."""
+ENDS = 64
+"""How many last tokens are drawn for a start, of which the one that fits best is used:
+few tokens can stand right before the first word of a text."""
+LOOKED_AT = 8
+"""How many times as many tokens are looked at where texts can have only some."""
+
 
 def with_trigger(example: Example, trigger: Sequence[int]) -> Ids:
     """Return the prompt with a trigger before it, after what must stay first."""
@@ -35,12 +44,35 @@ def with_trigger(example: Example, trigger: Sequence[int]) -> Ids:
     return np.concatenate([first, np.array(trigger, dtype=np.int64), rest])
 
 
+def with_triggers(
+    subject: Subject, examples: Sequence[Example], triggers: Iterable[Sequence[int]]
+) -> list[Ids]:
+    """Return the prompts with each trigger before them, trigger by trigger.
+
+    Where prompts have to be texts, one that no text gives stays without its trigger.
+    """
+    pairs = [(example, trigger) for trigger in triggers for example in examples]
+    prompts = [with_trigger(example, trigger) for example, trigger in pairs]
+    if not subject.vocabulary.rules.reachable_only:
+        return prompts
+    return [
+        prompt if is_text else example.prompt_ids
+        for (example, _), prompt, is_text in zip(
+            pairs, prompts, subject.reachable(prompts), strict=True
+        )
+    ]
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Prompts that a trigger is scored on, all together."""
+    """Prompts that a trigger is scored on, all together.
+
+    A trigger counts before those prompts alone where a text can have it, if it has to.
+    """
 
     subject: Subject
     examples: Sequence[Example]
+    _known: dict[Trigger, list[Ids]] = field(default_factory=dict)
 
     def losses(self, triggers: Sequence[Trigger]) -> NDArray[np.float64]:
         """Return the mean loss [T] over the examples, in nats/token."""
@@ -71,12 +103,57 @@ class Batch:
 
     def inputs(self, triggers: Iterable[Trigger]) -> tuple[list[Ids], list[Ids]]:
         """Return the prompts with each trigger, trigger by trigger, and references."""
-        pairs = [
-            (with_trigger(example, trigger), example.reference_ids)
-            for trigger in triggers
-            for example in self.examples
+        triggers, each = list(triggers), len(self.examples)
+        new = [x for x in dict.fromkeys(triggers) if x not in self._known]
+        prompts = with_triggers(self.subject, self.examples, new)
+        for i, trigger in enumerate(new):
+            self._known[trigger] = prompts[i * each : (i + 1) * each]
+        references = [example.reference_ids for example in self.examples]
+        written = [prompt for trigger in triggers for prompt in self._known[trigger]]
+        return written, references * len(triggers)
+
+    def fit(self, triggers: Sequence[Trigger]) -> NDArray[np.int64]:
+        """Return before how many of the examples [T] a text seems to have a trigger.
+
+        By the words that a trigger is in or ends, which is quick; all of them where
+        prompts need not be texts.
+        """
+        vocabulary = self.subject.vocabulary
+        if not vocabulary.rules.reachable_only:
+            return np.full(len(triggers), len(self.examples))
+        found = np.zeros(len(triggers), dtype=np.int64)
+        for before, after in self._around:
+            shape = len(before), len(triggers)
+            parts = (
+                np.broadcast_to(before[:, None], (*shape, before.shape[1])),
+                np.broadcast_to(triggers, (*shape, len(triggers[0]))),
+                np.broadcast_to(after[:, None], (*shape, after.shape[1])),
+            )
+            rows = np.concatenate(parts, axis=2)
+            first, flat = before.shape[1], rows.reshape(-1, rows.shape[2])
+            new = np.zeros(flat.shape, dtype=np.bool_)
+            new[:, first : first + len(triggers[0])] = True
+            broken = vocabulary.broken_words(flat, new).any(axis=1)
+            found += np.logical_not(broken).reshape(shape).sum(axis=0)
+        return found
+
+    @cached_property
+    def _around(self) -> list[tuple[Ids, Ids]]:
+        """The tokens [G, b] before and [G, a] after a trigger, the nearest of each.
+
+        For each group of examples that have as many.
+        """
+        groups: dict[tuple[int, int], list[tuple[Ids, Ids]]] = {}
+        for example in self.examples:
+            before, after = np.split(
+                np.asarray(example.prompt_ids), [example.protected]
+            )
+            before, after = before[-NEAR:], after[:NEAR]
+            groups.setdefault((len(before), len(after)), []).append((before, after))
+        return [
+            (np.stack([b for b, _ in group]), np.stack([a for _, a in group]))
+            for group in groups.values()
         ]
-        return [prompt for prompt, _ in pairs], [reference for _, reference in pairs]
 
 
 @dataclass(frozen=True)
@@ -187,6 +264,10 @@ class TriggerSearch:
         )
         rng = self.context.rng(*self._key, "text")
         drawn = [pool[i] for pool in pools for i in rng.permutation(len(pool))]
+        batch = Batch(self.subject, self.validation)
+        if drawn:
+            fit = batch.fit([trigger for trigger, _, _ in drawn])
+            drawn = [piece for piece, ok in zip(drawn, fit, strict=True) if ok] or drawn
         course = Course[Trigger](
             self.context.checkpoints,
             steps=max(1, int(self._passes() / len(self.validation))),
@@ -195,7 +276,6 @@ class TriggerSearch:
         if not drawn:
             raise CellError("no document is as long as the trigger")
         triggers = [trigger for trigger, _, _ in drawn]
-        batch = Batch(self.subject, self.validation)
         losses = batch.losses(triggers)
         for share in course.shares:
             seen = max(1, course.within(share))
@@ -225,8 +305,7 @@ class TriggerSearch:
 
     def _climb(self, start: int, rng: np.random.Generator, sweeps: int) -> Climb:
         """Sweep until nothing improves."""
-        allowed = self.subject.vocabulary.allowed
-        trigger = tuple(int(i) for i in rng.choice(allowed, self.tokens))
+        trigger = self._start(rng)
         trace: list[Mapping[str, Any]] = []
         course = [trigger]
         for sweep in range(1, sweeps + 1):
@@ -243,6 +322,18 @@ class TriggerSearch:
                 break
         steps = ({"step": i, **step} for i, step in enumerate(trace, 1))
         return Climb(tuple(course), tuple(steps))
+
+    def _start(self, rng: np.random.Generator) -> Trigger:
+        """Draw a trigger; where prompts have to be texts, one that most can have."""
+        vocabulary = self.subject.vocabulary
+        allowed = vocabulary.allowed
+        if not vocabulary.rules.reachable_only:
+            return _as_trigger(rng.choice(allowed, self.tokens))
+        words = rng.choice(vocabulary.words(allowed), self.tokens)
+        ends = [words[-1], *rng.choice(allowed, ENDS)]
+        triggers = [_as_trigger([*words[:-1], end]) for end in ends]
+        fit = Batch(self.subject, self.search).fit(triggers)
+        return triggers[int(fit.argmax())]
 
     def _batches(self) -> list[Batch]:
         size = self.batch_prompts
@@ -280,13 +371,21 @@ class TriggerSearch:
             )
             allowed = self.subject.vocabulary.allowed
             others = allowed[allowed != trigger[place]]
-            drawn = rng.choice(others, min(count, len(others)), replace=False)
-            return [int(token) for token in drawn]
+            looked = min(self._looked(count), len(others))
+            drawn = rng.choice(others, looked, replace=False)
+            return _fitting(batch, trigger, place, drawn, count)
         gradient = batch.gradient(trigger)[place][None]
         here = np.array([trigger[place]])
         [gains] = token_gains(self.subject, here, gradient, scaled=self.scaled)
-        values, tokens = gains.topk(min(self.candidates, len(gains)))
-        return [int(token) for token in tokens[values > -np.inf]]
+        looked = min(self._looked(self.candidates), len(gains))
+        values, tokens = gains.topk(looked)
+        best = tokens[values > -np.inf].cpu().numpy()
+        return _fitting(batch, trigger, place, best, self.candidates)
+
+    def _looked(self, count: int) -> int:
+        """Return how many tokens are looked at to find so many that texts can have."""
+        only = self.subject.vocabulary.rules.reachable_only
+        return count * LOOKED_AT if only else count
 
     def _extend(
         self,
@@ -318,6 +417,22 @@ def _ends(climbs: Iterable[Climb], sweeps: int) -> list[Trigger]:
             found.append(climb.course[made])
         sweeps -= made
     return found
+
+
+def _fitting(
+    batch: Batch, trigger: Trigger, place: int, tokens: Ids, count: int
+) -> list[int]:
+    """Return the first `count` tokens with which a trigger fits no fewer prompts."""
+    written = [_write(trigger, place, token) for token in tokens]
+    if not written:
+        return []
+    least = max(1, batch.fit([trigger])[0])
+    found = tokens[batch.fit(written) >= least]
+    return [int(token) for token in found[:count]]
+
+
+def _as_trigger(tokens: Iterable[int]) -> Trigger:
+    return tuple(int(token) for token in tokens)
 
 
 def _write(trigger: Trigger, place: int, token: int) -> Trigger:

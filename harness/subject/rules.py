@@ -35,8 +35,10 @@ WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 class TokenRules(Strict):
     """Which tokens attacks may write, and over which, besides what none ever may.
 
-    Attacks and their controls keep to the same rules; the defaults forbid nothing.
-    Special tokens, ids that are no token, and parts of a character are never written.
+    Attacks and their controls keep to the same rules. By default these are those of
+    text: every prompt that is chosen is one that some text encodes to, and nothing else
+    is forbidden. Special tokens, ids that are no token, and parts of a character are
+    never written.
     """
 
     ascii_only: bool = False
@@ -51,8 +53,10 @@ class TokenRules(Strict):
     """The least cosine between the embeddings of a clean token and what replaces it."""
     max_changed: Annotated[float, pydantic.Field(gt=0, le=1)] | None = None
     """The largest share of a prompt's tokens that flips may change."""
-    reachable_only: bool = False
-    """Make no flip after which the prompt, decoded and encoded, would be another."""
+    reachable_only: bool = True
+    """Choose only among prompts that some text encodes to: those that come back when
+    they are decoded and encoded. Where not, any sequence of tokens may be sent to the
+    model, which no user of it can do by a text."""
 
     @property
     def limit_flips(self) -> bool:

@@ -48,7 +48,7 @@ class Subject:
         """Take over a float32 model: it moves to `device`, is frozen and set to eval.
 
         With `dtype` bfloat16, a copy in that precision searches. `rules` say what
-        attacks may write, and over what.
+        attacks may write, and over what; by default, they may write any token.
         """
         self.dtype = dtype
         self._tokenizer = tokenizer
@@ -290,6 +290,12 @@ class Subject:
         view = copy.copy(self)
         view._passes = copy.copy(self._passes)
         view._passes.meters = other._passes.meters
+        return view
+
+    def with_rules(self, rules: TokenRules) -> Subject:
+        """Return a view of this subject on which attacks keep to other rules."""
+        view = copy.copy(self)
+        view.vocabulary = room.Vocabulary(self._tokenizer, self.vocabulary.rows, rules)
         return view
 
     @cached_property

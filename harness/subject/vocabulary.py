@@ -47,8 +47,8 @@ class Vocabulary:
         self.tokenizer = tokenizer
         self.rows = rows
         """Number of rows of the embedding matrix."""
-        self.rules = rules or TokenRules()
-        """Which tokens may be written, and over which."""
+        self.rules = rules or TokenRules(reachable_only=False)
+        """Which tokens may be written, and over which; by default any, over any."""
         self._known_words: dict[bytes, bool] = {}
 
     @cached_property

@@ -91,6 +91,7 @@ def _additions(experiment: Experiment, label: str) -> Iterator[Addition]:
         yield from _controls(experiment, label)
         if experiment.suite.diagnostics == "full":
             yield from _roles(experiment, label)
+        yield from _token_level(experiment, label)
 
 
 def _controls(experiment: Experiment, label: str) -> Iterator[Addition]:
@@ -135,6 +136,19 @@ def _free(experiment: Experiment, label: str, section: AttackSection) -> Additio
             "give that one another label"
         )
     return label, section
+
+
+def _token_level(experiment: Experiment, label: str) -> Iterator[Addition]:
+    """Yield the attack over all token sequences, if the suite asks for it."""
+    suite, attack = experiment.suite, experiment.attacks[label]
+    asked = suite.verdicts.token_level and suite.tokens.reachable_only
+    name = f"{label}-tokens"
+    stated = suite.attacks.get(name)
+    if asked and label in experiment.searches() and not (stated and stated.role):
+        section = {"attack": attack.name, "role": "token-level"}
+        options = suite.attacks[label].options
+        entry = AttackSection.model_validate({**options, **section})
+        yield _free(experiment, name, entry)
 
 
 # --- full diagnostics ---------------------------------------------------------------

@@ -17,6 +17,7 @@ from harness.api import (
     Registry,
     Scene,
 )
+from harness.subject import TokenRules
 from harness.suite.marks import named_by
 from harness.suite.model import PLUGIN_SECTIONS, Suite
 from harness.suite.yaml import Layer
@@ -111,18 +112,25 @@ class Experiment:
             and all(label in self.suite.attacks_of(arm) for arm in arms)
         ]
 
+    def rules_of(self, label: str) -> TokenRules:
+        """Return the token rules that an attack keeps to."""
+        if self.suite.attacks[label].role != "token-level":
+            return self.suite.tokens
+        return self.suite.tokens.model_copy(update={"reachable_only": False})
+
     def placed(self, label: str, scene: Scene) -> Placed:
         """Return an attack as it runs in a cell of a scene.
 
-        Where verdicts are asked for, an attack in its own right gets twice its stated
-        budget, if it has options for that, and so do its controls.
+        Where verdicts are asked for, an attack gets twice its stated budget, if it has
+        options for that, and so do its controls; but not without its limits, where it
+        only has to work at all.
         """
         match = self.suite.attacks[label].match
         attack = self.attacks[label].placed(scene)
         stated = attack if match is None else self.attacks[match].placed(scene)
         own, share = stated, 1.0
         judged = self.suite.diagnostics != "none"
-        if judged and self.suite.attacks[match or label].is_main:
+        if judged and self.suite.attacks[match or label].role != "unbounded":
             options = stated.doubled()
             if options is not None:
                 own, share = type(stated)(options).placed(scene), DOUBLED

@@ -14,6 +14,7 @@ from typing import Any
 from harness.api import ATTACK, CORPUS, LOCAL_PATH, Attack, CellKey, Plugin, Scene
 from harness.base import content_hash
 from harness.records import SCHEMA_VERSION
+from harness.subject import TokenRules
 from harness.suite.experiment import Experiment
 from harness.suite.marks import marked, named_by
 from harness.suite.model import Suite
@@ -96,7 +97,7 @@ def cell_identity(
             _searches(experiment, attack, matched),
             suite.arms[scene.arm].examples,
         ),
-        **_tokens(suite),
+        **_tokens(experiment.rules_of(label)),
         **_examined(suite, label, attack),
     }
     # Labels too, because its rows hold them.
@@ -188,7 +189,7 @@ def _diagnostics(suite: Suite) -> Identity | None:
         return None
     count = min(examples["test"]["count"], EXAMINED)
     examples = {**examples, "test": {**examples["test"], "count": count}}
-    return {"examples": examples, **_tokens(suite)}
+    return {"examples": examples, **_tokens(suite.tokens)}
 
 
 def _examined(suite: Suite, label: str, attack: Attack[Any]) -> Identity:
@@ -238,10 +239,10 @@ def _examples(suite: Suite, searches: bool, most: int | None = None) -> Identity
     }
 
 
-def _tokens(suite: Suite) -> Identity:
-    """Describe the token rules that are not the default, if there are any."""
-    stated = suite.tokens.model_dump(mode="json", exclude_defaults=True)
-    return {"tokens": stated} if stated else {}
+def _tokens(rules: TokenRules) -> Identity:
+    """Describe whether prompts are texts, and the rules that are not the default."""
+    stated = rules.model_dump(mode="json", exclude_defaults=True)
+    return {"tokens": stated | {"reachable_only": rules.reachable_only}}
 
 
 # --- options ------------------------------------------------------------------------

@@ -156,12 +156,13 @@ class AttackSection(PluginSection):
     controls: Literal["auto", "none"] | tuple[str, ...] | None = None
     """The controls that it gets: `none`, attack plugins by name, or `auto`, those that
     the attack asks for. By default, what the suite's `controls` says."""
-    role: Literal["unbounded"] | None = None
-    """For a cell of the full diagnostics: the attack without a limit on positions."""
+    role: Literal["unbounded", "token-level"] | None = None
+    """For a cell that is shown beside the attack: without a limit on positions, or over
+    all token sequences in place of texts."""
 
     @property
     def is_main(self) -> bool:
-        """Whether it is no control, and no cell of the full diagnostics."""
+        """Whether it is no control, and of no special role."""
         return self.match is None and self.role is None
 
     @pydantic.field_validator("controls")

@@ -67,12 +67,13 @@ def _attack(results: Results, label: str) -> Attack:
     section = results.suite.attacks[label]
     of = section.match
     if section.role is not None:
-        of = label.removesuffix(f"-{section.role}")
+        suffix = "tokens" if section.role == "token-level" else section.role
+        of = label.removesuffix(f"-{suffix}")
     return Attack(
         label=label,
         role=_role(results, label),
         gradients=_budget(results, label).backward > 0,
-        universal=_plugin(results, section.match or label).uses_search_examples,
+        universal=_plugin(results, section.match or label).universal,
         of=of,
         shows=results.attack(label).shows,
     )

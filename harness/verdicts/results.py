@@ -34,11 +34,12 @@ class AttackedCell(Attacked):
         """Return the FLOPs of the attack's passes on an example, nothing reused.
 
         Those that led to the rows; or all that were `spent`, with the work that an
-        interruption threw away.
+        interruption threw away. Of several searches of a universal attack, one's.
         """
         ledger = self.record.ledger
         cost = (ledger.spent if spent else ledger.kept)["attack"]
-        return cost.compared_flops / max(1, len(self.rows))
+        searches = 1 + max((len(row.replicates) for row in self.rows), default=0)
+        return cost.compared_flops / max(1, len(self.rows)) / searches
 
 
 class Results:

@@ -47,12 +47,14 @@ class UAT(Attack[UATOptions]):
     Candidates for a place are the tokens of highest ``(E_b - E_t)^T G``, `scaled` or
     not, for the gradient G at the token t, averaged over a batch of search prompts
     [Wallace et al. 2019]. The start that does best on the validation prompts is used on
-    the test prompts, which the search never sees.
+    the test prompts, which the search never sees. Where prompts have to be texts, a
+    prompt that no text gives with the trigger before it stays as it is.
     """
 
     name = "uat"
     Options = UATOptions
     uses_search_examples = True
+    universal = True
     controls = ("random", "permuted", "benign")
     blinds = ("uniform", "text")
 
@@ -63,16 +65,15 @@ class UAT(Attack[UATOptions]):
             self._search(subject, examples, context, replicate).run()
             for replicate in range(self.options.replicates)
         ]
+        triggers = [found.trigger, *found.held.values(), *(x.trigger for x in others)]
         for example in examples.test:
+            own, *more = search.with_triggers(subject, [example], triggers)
             yield Adversarial(
                 example.id,
-                search.with_trigger(example, found.trigger),
+                own,
                 found.trace,
-                checkpoints={
-                    share: search.with_trigger(example, trigger)
-                    for share, trigger in found.held.items()
-                },
-                replicates=[search.with_trigger(example, x.trigger) for x in others],
+                checkpoints=dict(zip(found.held, more, strict=False)),
+                replicates=more[len(found.held) :],
             )
 
     def _search(

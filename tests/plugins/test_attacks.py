@@ -141,6 +141,27 @@ def test_a_protected_start_and_end_leave_the_middle(name):
     assert set(np.flatnonzero(ids != example.prompt_ids)) == {2, 3}
 
 
+@pytest.mark.parametrize("control", [None, Random, Permuted, Benign])
+@pytest.mark.parametrize("name", [*FLIPS, *INSERTED])
+def test_by_default_suites_let_nothing_be_chosen_that_is_no_text(name, control):
+    subject = Subject(tiny_model(), tiny_tokenizer(), rules=TokenRules())
+    sets = tiny_examples(3, prompt_tokens=10)
+    attack = (FLIPS | INSERTED)[name]
+    if control and control().unfit(attack):
+        return
+
+    how = (control(), attack) if control else (attack, None)
+    found = run(how[0], subject, sets, how[1])
+
+    changed = 0
+    for example in sets.test:
+        ids = found[example.id].prompt_ids
+        text = subject.decode(ids)
+        assert subject.encode(text).tolist() == ids.tolist()
+        changed += ids.tolist() != example.prompt_ids.tolist()
+    assert changed  # something is found among texts
+
+
 @pytest.mark.parametrize("name", FLIPS)
 def test_rules_about_flips_hold(name):
     rules = TokenRules(reachable_only=True, max_changed=0.2)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from harness.data import Example
-from harness.subject import Subject
-from harness.testing import tiny_model, tiny_subject
+from harness.subject import Subject, TokenRules
+from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.attacks.gcg import GCG
 from harness_plugins.attacks.random import Random
 from tests.plugins.letters import (
@@ -137,30 +137,29 @@ def test_with_a_target_the_reference_has_no_part_in_the_search():
 
 
 @pytest.mark.parametrize("control", [None, Random()])
-def test_only_what_a_text_encodes_to_is_verified_if_so_wished(
+def test_only_what_a_text_encodes_to_is_verified_by_the_rules_of_suites(
     control, merging_tokenizer
 ):
-    subject = Subject(tiny_model(vocab_size=52), merging_tokenizer)
-    prompt = subject.encode("dabacadbcbdcaab")
-    example = Example("e", "d", prompt, subject.encode("abd"))
-
-    def texts(**more):
+    def texts(rules):
         """Run the attack; say of each iterate whether a text encodes to it."""
-        gcg = make(GCG, steps=8, candidates=20, **more)
+        subject = Subject(tiny_model(vocab_size=52), merging_tokenizer, rules=rules)
+        prompt = subject.encode("dabacadbcbdcaab")
+        example = Example("e", "d", prompt, subject.encode("abd"))
+        gcg = make(GCG, steps=8, candidates=20)
         matched = gcg if control else None
         (found,) = run(control or gcg, subject, [example], matched).values()
         return subject.reachable(iterates(prompt, found.trace))
 
-    assert not all(texts())
-    assert texts(reachable_only=True) == [True] * 9
+    assert not all(texts(None))
+    assert texts(TokenRules()) == [True] * 9
 
 
 @pytest.mark.parametrize("positions", ["prefix", "suffix"])
 def test_what_is_drawn_at_first_is_text_too(positions):
-    subject = tiny_subject()
+    subject = Subject(tiny_model(), tiny_tokenizer(), rules=TokenRules())
     prompt = subject.encode(" the cat sat on the mat")
     example = Example("e", "d", prompt, subject.encode(" dog"))
-    block = {"positions": positions, "tokens": 8, "reachable_only": True}
+    block = {"positions": positions, "tokens": 8}
 
     (found,) = run(
         make(GCG, steps=3, candidates=30, **block), subject, [example]

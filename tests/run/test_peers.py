@@ -161,12 +161,12 @@ def test_an_adaptive_attack_follows_the_gradient_of_the_arm_it_names(place, done
     from harness.api.attacks import AttackContext
     from harness.data.document import Example, ExampleSets
     from harness.models.freezing import load_frozen
-    from harness.subject.subject import Subject
+    from harness.subject import Subject, TokenRules
     from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
 
     def subject(arm):
         (folder,) = done.glob(f"variants/tiny.{arm}.s7-*/model")
-        return Subject(*load_frozen(folder))
+        return Subject(*load_frozen(folder), rules=TokenRules())  # as suites have it
 
     own, baseline = subject("abs"), subject("baseline")
     found = rows(done, "abs", "adaptive")

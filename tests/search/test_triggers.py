@@ -5,7 +5,7 @@ import torch
 from harness.api import AttackContext
 from harness.data import Example
 from harness.search.triggers import Batch, TriggerSearch, with_trigger
-from harness.subject import Subject
+from harness.subject import Subject, TokenRules
 from harness.testing import tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.transformers5
@@ -46,6 +46,61 @@ def test_the_gradient_is_the_mean_of_those_at_the_triggers_embedding(subject):
     gradient = Batch(subject, examples).gradient(trigger)
 
     torch.testing.assert_close(gradient, total / 3, rtol=1e-4, atol=1e-6)
+
+
+def texts_of(subject, *prompts):
+    return [
+        Example(f"{i}", f"{i}", subject.encode(text), subject.encode(" dog"))
+        for i, text in enumerate(prompts)
+    ]
+
+
+@pytest.fixture(scope="module")
+def strict():
+    """Return a subject on which every prompt has to be a text."""
+    return Subject(tiny_model(), tiny_tokenizer(), rules=TokenRules())
+
+
+PROMPTS = ("the cat sat on the mat", " the dog ate", "mat. the other cat", "at that")
+
+
+def test_a_trigger_fits_the_prompts_that_come_back_with_it(strict):
+    batch = Batch(strict, texts_of(strict, *PROMPTS))
+    rng = np.random.default_rng(0)
+    drawn = rng.choice(strict.vocabulary.allowed, (60, 2))
+    triggers = [tuple(map(int, row)) for row in drawn]
+    again = [
+        sum(
+            strict.encode(strict.decode(ids)).tolist() == ids.tolist()
+            for ids in (with_trigger(x, trigger) for x in batch.examples)
+        )
+        for trigger in triggers
+    ]
+    assert len(set(again)) > 1
+    assert batch.fit(triggers).tolist() == again
+
+
+def test_without_the_rule_every_trigger_fits(subject):
+    batch = Batch(subject, texts_of(subject, *PROMPTS))
+    assert batch.fit([(70, 80), (90, 91)]).tolist() == [4, 4]
+
+
+def test_a_prompt_that_no_text_gives_with_a_trigger_counts_as_it_is(strict):
+    examples = texts_of(strict, *PROMPTS)
+    batch = Batch(strict, examples)
+    [trigger] = [
+        trigger
+        for trigger in ((int(token),) for token in strict.vocabulary.allowed)
+        if 0 < batch.fit([trigger])[0] < 4
+    ][:1]
+    expected = []
+    for example in examples:
+        ids = with_trigger(example, trigger)
+        text = strict.encode(strict.decode(ids)).tolist() == ids.tolist()
+        prompt = ids if text else example.prompt_ids
+        [loss] = strict.exact_losses([prompt], example.reference_ids)
+        expected.append(loss)
+    assert batch.losses([trigger])[0] == pytest.approx(np.mean(expected), abs=1e-5)
 
 
 def test_equal_triggers_go_to_the_first(subject):

@@ -191,6 +191,39 @@ def test_an_attack_without_limits_is_held_against_random_search_without_them(
     assert list(again.suite.attacks) == list(found.suite.attacks)
 
 
+# --- beside texts, all token sequences ------------------------------------------------
+
+
+def test_attacks_run_over_token_sequences_too_where_a_suite_asks_for_it(load):
+    attacks = "attacks: {hotflip: {flips: 2}, uat: {}, transfer: {}}"
+    found = load(f"{attacks}\nverdicts: {{token_level: true}}")
+    sections = found.suite.attacks
+    beside = {k for k, section in sections.items() if section.role == "token-level"}
+    assert beside == {"hotflip-tokens", "uat-tokens"}  # of what searches
+    own, other = (found.attacks[x].options for x in ("hotflip", "hotflip-tokens"))
+    assert own == other
+    assert not [x for x in sections if sections[x].match in beside]
+    for label, section in sections.items():
+        rules = found.rules_of(label)
+        assert rules.reachable_only is (section.role != "token-level")
+        assert rules.model_copy(update={"reachable_only": True}) == found.suite.tokens
+
+    cells = {cell.attack: cell.identity for cell in make_plan(found).cells}
+    text, tokens = cells["hotflip"], cells["hotflip-tokens"]
+    assert text["tokens"] == {"reachable_only": True}
+    same = {k: v for k, v in text.items() if k != "examined"}  # decides nothing
+    assert tokens == same | {"tokens": {"reachable_only": False}}
+    assert tokens["share"] == 2
+
+
+@pytest.mark.parametrize(
+    "more", ["", "verdicts: {token_level: true}\ntokens: {reachable_only: false}"]
+)
+def test_nothing_stands_beside_texts_unasked_or_where_there_are_none(load, more):
+    found = load(f"attacks: {{hotflip: {{}}}}\n{more}")
+    assert not [x for x in found.suite.attacks.values() if x.role]
+
+
 # --- derived arms -------------------------------------------------------------------
 
 FULL = """
