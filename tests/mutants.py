@@ -543,8 +543,12 @@ class Runner:
         elif code < 0:
             self.killed[number] = "time ran out"
         elif code == 3:
-            print(f"\nnot applied: {self.found[number].key}", file=sys.stderr)
-        print("\r", f"{number + 1}/{len(self.found)}", end="", file=sys.stderr)
+            print(f"not applied: {self.found[number].key}", file=sys.stderr)
+        else:
+            each = self.found[number]
+            print(
+                f"survived, line {each.line}: {each.key}", file=sys.stderr, flush=True
+            )
 
 
 class _Watch:

@@ -116,8 +116,8 @@ class Crossed(Generic[Number]):
     def components(self) -> tuple[Number, Number, Number]:
         """Variances of seeds, documents and residuals, by moments, 0 at least."""
         residual = np.asarray(self.ms_residual)
-        of_seeds = np.maximum(self.ms_seed - residual, 0) / max(self.n, 1)
-        of_documents = np.maximum(self.ms_document - residual, 0) / max(self.S, 1)
+        of_seeds = np.maximum(self.ms_seed - residual, 0) / self.n
+        of_documents = np.maximum(self.ms_document - residual, 0) / self.S
         return self._given(of_seeds), self._given(of_documents), self.ms_residual
 
     def detectable(
@@ -154,8 +154,8 @@ class Crossed(Generic[Number]):
             u = sign * _studentized_quantile(sign * self.documents, level)
         else:
             u = self._unskewed(sign * self._critical(1 - level))
-        bound = mean - np.where(self._constant, 0.0, u) * np.sqrt(self.variance)
-        return self._given(np.where(self._constant, mean, bound))
+        u = np.where(self._constant, 0.0, u)
+        return self._given(mean - u * np.sqrt(self.variance))
 
     def _p(self, mu: float, sign: int) -> Number:
         mean = np.asarray(self.mean)
@@ -166,7 +166,7 @@ class Crossed(Generic[Number]):
             p = _studentized_p(sign * self.documents, self._over_spread(off))
         else:
             p = self._tail(sign * self._skewed(sign * self._over_spread(off)))
-        above = off > _ROUNDING * np.maximum(abs(mean), abs(mu))
+        above = off > _ROUNDING * abs(mean)
         return self._given(np.where(self._constant, np.where(above, 0.0, 1.0), p))
 
     @functools.cached_property
@@ -256,8 +256,8 @@ def _found_with(half_widths: Floats, error: float, power: float) -> float:
     low, high = 0.0, float(np.max(half_widths)) + 10 * error
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        reached = np.mean(scipy.special.ndtr((middle - half_widths) / error)) >= power
-        low, high = (low, middle) if reached else (middle, high)
+        mean = np.mean(scipy.special.ndtr((middle - half_widths) / error))
+        low, high = (low, middle) if mean >= power else (middle, high)
     return high
 
 
@@ -277,7 +277,7 @@ def _variance(ms_seed: Floats, ms_document: Floats, ms_residual: Floats) -> Floa
     residual. So it is taken off in so far as it is all there is.
     """
     largest = np.maximum(ms_seed, ms_document)
-    share = np.minimum(1.0, ms_residual / np.where(largest > 0, largest, 1.0))
+    share = ms_residual / np.where(largest > 0, largest, 1.0)
     total = ms_seed + ms_document
     return np.asarray(np.maximum(total - share**3 * ms_residual, total / 2))
 

@@ -12,7 +12,8 @@ import statsmodels.api
 import statsmodels.formula.api
 from statsmodels.stats.proportion import proportion_confint
 
-from harness.records.crossed import Crossed, clopper_pearson
+from harness.records import crossed as crossed_module
+from harness.records.crossed import Crossed, Design, clopper_pearson
 
 LEVELS = [0.6, 0.9, 0.975, 0.99, 1 - 0.01 / 6]
 
@@ -31,9 +32,9 @@ def skewed(seeds, n, seed=0):
     return 0.4 + rng.lognormal(size=n) / 4 + drawn(seeds, n, rng)
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_mean_squares_are_those_of_an_analysis_of_variance(seeds):
-    table = skewed(seeds, 12)
+@pytest.mark.parametrize(("seeds", "n"), [(2, 2), (2, 12), (3, 12), (5, 2), (5, 12)])
+def test_mean_squares_are_those_of_an_analysis_of_variance(seeds, n):
+    table = skewed(seeds, n)
     rows = pd.DataFrame(
         [(s, i, value) for (s, i), value in np.ndenumerate(table)],
         columns=["seed", "document", "value"],
@@ -45,8 +46,15 @@ def test_mean_squares_are_those_of_an_analysis_of_variance(seeds):
     assert squares == pytest.approx(expected)
     assert crossed.mean == pytest.approx(rows["value"].mean())
     of_seeds, of_documents, residual = crossed.components
-    assert residual + 12 * of_seeds == pytest.approx(max(expected[0], expected[2]))
-    assert residual + seeds * of_documents == pytest.approx(expected[1])
+    assert residual + n * of_seeds == pytest.approx(max(expected[0], expected[2]))
+    documents = max(expected[1], expected[2])
+    assert residual + seeds * of_documents == pytest.approx(documents)
+
+
+def test_components_are_never_negative():
+    """Seeds and documents here differ less than residuals make them differ."""
+    table = np.array([[1.0, -1.0, 1.0, -1.0], [-1.0, 1.0, -1.0, 1.0]])
+    assert Crossed.of(table).components == (0.0, 0.0, pytest.approx(8 / 3))
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -101,14 +109,33 @@ def test_the_variance_of_residuals_alone_is_at_least_half_of_what_is_counted():
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
-def test_p_is_the_level_at_which_the_bound_meets_the_mean(level, seeds):
-    crossed = Crossed.of(skewed(seeds, 24))
-    step = 1e-9 if seeds > 2 else 2e-4
-    assert crossed.p_above(crossed.lower(level)) == pytest.approx(1 - level, abs=step)
-    assert crossed.p_below(crossed.upper(level)) == pytest.approx(1 - level, abs=step)
-    assert crossed.p_above(crossed.mean - 30) < 1e-3
-    assert crossed.p_above(crossed.mean + 30) > 1 - 1e-3
+@pytest.mark.parametrize(("seeds", "n"), [(3, 24), (5, 24), (3, 2)])
+def test_p_is_the_level_at_which_the_bound_meets_the_mean(level, seeds, n):
+    crossed = Crossed.of(skewed(seeds, n))
+    assert crossed.p_above(crossed.lower(level)) == pytest.approx(1 - level)
+    assert crossed.p_below(crossed.upper(level)) == pytest.approx(1 - level)
+    assert crossed.p_above(crossed.mean - 1e3) < 0.1
+    assert crossed.p_above(crossed.mean + 1e3) > 0.9
+    assert crossed.interval() == crossed.interval(0.95)
+
+
+@pytest.mark.parametrize("level", [0.6, 0.9, 0.975, 0.99, 0.9999])
+@pytest.mark.parametrize(("seeds", "scale"), [(1, 1), (2, 1), (1, 1e-6)])
+def test_the_bootstraps_p_is_the_level_just_beyond_its_bound(level, seeds, scale):
+    """A p is a multiple of 1 / 10,000, and steps up at the bound of that level."""
+    crossed = Crossed.of(scale * skewed(seeds, 24))
+    step = 1e-9 * scale
+    low, high = crossed.lower(level), crossed.upper(level)
+    p = crossed.p_above(low - step), crossed.p_below(high + step)
+    assert p == pytest.approx((1 - level, 1 - level), abs=1e-9)
+    assert min(crossed.p_above(low + step), crossed.p_below(high - step)) > 1 - level
+    assert crossed.interval() == crossed.interval(0.95)
+
+
+def test_the_bootstrap_has_no_bound_beyond_its_resamples():
+    crossed = Crossed.of(skewed(1, 24))
+    assert crossed.interval(1 - 1e-4) == (-math.inf, math.inf)
+    assert crossed.p_above(-1e9) == pytest.approx(1e-4)
 
 
 @pytest.mark.parametrize("of_seeds", [0, 0.01, 100])
@@ -220,6 +247,51 @@ def test_the_detectable_difference_is_found_as_often_as_it_says(seeds, n, of_see
     )
 
 
+@pytest.mark.parametrize("power", [0.5, 0.8, 0.99])
+@pytest.mark.parametrize("level", [0.9, 0.99, 0.9983])
+@pytest.mark.parametrize(
+    ("seeds", "n", "components"),
+    [
+        (4, 7, (0.02, 0.05, 0.03)),
+        (3, 5, (0.0, 0.0, 0.2)),
+        (3, 40, (0.5, 0.0, 0.0)),
+        (5, 4, (0.0, 0.5, 0.1)),
+        (2, 6, (0.3, 0.05, 0.03)),
+        (1, 9, (0.0, 0.05, 0.0)),
+    ],
+)
+def test_the_power_of_a_design_is_that_of_drawn_mean_squares(
+    seeds, n, components, level, power
+):
+    """The mean squares are drawn as the multiples of chi^2 that they are."""
+    difference = Design(seeds, n).detectable(components, level, power)
+    of_seeds, of_documents, residual = components
+    rng = np.random.default_rng(7)
+    ms_document = residual + seeds * of_documents
+    drawn = ms_document * rng.chisquare(n - 1, 100_000) / (n - 1)
+    t_seeds, t_documents = scipy.stats.t.ppf(level, [max(seeds - 1, 1), n - 1])
+    if seeds < 3:
+        error, half = ms_document, drawn * t_documents**2
+    else:
+        ms_seed = residual + n * of_seeds
+        error = ms_seed + ms_document - residual
+        ours = ms_seed * rng.chisquare(seeds - 1, 100_000) / (seeds - 1)
+        square = ours * t_seeds**2 + drawn * t_documents**2
+        largest = np.maximum(ours, drawn)
+        v = ours + drawn - residual * (residual / largest) ** 3
+        half = square * np.maximum(v / (ours + drawn), 0.5)
+    error, half = (np.sqrt(x / (seeds * n)) for x in (error, half))
+    found = scipy.stats.norm.sf((half - difference) / error)
+    assert np.mean(found) == pytest.approx(power, abs=0.006)
+
+
+@pytest.mark.parametrize("df", [1, 2, 23])
+def test_quantiles_of_mean_squares_are_those_of_chi_square(df):
+    shares = (np.arange(128) + 0.5) / 128
+    expected = scipy.stats.chi2.ppf(shares, df) / df
+    assert crossed_module._chi_square_quantiles(df) == pytest.approx(expected)
+
+
 def test_more_seeds_or_documents_find_smaller_differences():
     crossed = Crossed.of(drawn(3, 24, np.random.default_rng(5)))
     by_seeds = [crossed.detectable(0.99, seeds=seeds) for seeds in (3, 5, 8)]
@@ -227,7 +299,8 @@ def test_more_seeds_or_documents_find_smaller_differences():
     assert by_seeds == sorted(by_seeds, reverse=True)
     assert by_documents == sorted(by_documents, reverse=True)
     assert by_seeds[0] == by_documents[0] == crossed.detectable(0.99)
-    assert crossed.detectable(0.99) < crossed.detectable(0.99, 0.9)
+    assert crossed.detectable(0.99) == crossed.detectable(0.99, 0.8)
+    assert Crossed.of([[0.1, 0.2, 0.4], [0.2, 0.1, 0.6]]).detectable(0.9, seeds=3) > 0
     assert math.isnan(Crossed.of([[0.1, 0.2, 0.4]]).detectable(0.99, seeds=3))
 
 
@@ -239,4 +312,5 @@ def test_exact_bounds_of_a_proportion_agree_with_statsmodels(k, n, level):
 
 
 def test_a_proportion_of_nothing_may_be_anything():
+    assert clopper_pearson(3, 10) == clopper_pearson(3, 10, 0.95)
     assert clopper_pearson(0, 0) == (0.0, 1.0)
