@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import gc
 import importlib
 import itertools
 import mmap
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import time
 import types
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -451,7 +453,7 @@ class Runner:
             entered.append(set())
             start = time.perf_counter()
             sys.settrace(enter)
-            passed = self._passes(index)
+            passed = self._passes(index, index + 1)
             sys.settrace(None)
             seconds.append(time.perf_counter() - start)
             if not passed:
@@ -461,13 +463,13 @@ class Runner:
                 return None
         return entered, seconds
 
-    def _passes(self, index: int, after: int | None = None) -> bool:
+    def _passes(self, index: int, after: int) -> bool:
         """Run one test; `after` is the one that follows, for what they share."""
         reports: list[pytest.TestReport] = []
         item = self.items[index]
         watch = _Watch(reports)
         item.config.pluginmanager.register(watch)
-        following = None if after is None else self.items[after]
+        following = self.items[after] if after < len(self.items) else None
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         item.config.pluginmanager.unregister(watch)
         return not any(report.failed for report in reports)
@@ -495,6 +497,8 @@ class Runner:
         return sorted(chosen, key=lambda index: -worth[index])
 
     def _run_all(self) -> None:
+        gc.collect()
+        gc.freeze()  # children share the pages of what is loaded
         running: dict[int, int] = {}
         for number, mutant in enumerate(self.found):
             if len(running) == self.jobs:
@@ -502,7 +506,11 @@ class Runner:
             order = self._order(mutant)
             child = os.fork()
             if child == 0:
-                os._exit(self._child(number, mutant, order))
+                code = 4
+                try:
+                    code = self._child(number, mutant, order)
+                finally:
+                    os._exit(code)
             running[child] = number
         while running:
             self._wait(running)
@@ -517,8 +525,8 @@ class Runner:
                 return 3
         except Exception:  # noqa: BLE001 - a module that cannot be loaded is noticed
             return 2
-        for index in order:
-            if not self._passes(index):
+        for index, after in itertools.pairwise([*order, len(self.items)]):
+            if not self._passes(index, after):
                 self.shared[4 * number : 4 * number + 4] = index.to_bytes(4, "little")
                 return 1
         return 0
@@ -544,6 +552,8 @@ class Runner:
             self.killed[number] = "time ran out"
         elif code == 3:
             print(f"not applied: {self.found[number].key}", file=sys.stderr)
+        elif code:
+            raise RuntimeError(f"a child ended with {code}: {self.found[number].key}")
         else:
             each = self.found[number]
             print(
@@ -594,6 +604,8 @@ def equivalent() -> dict[str, str]:
 @click.option("--tests", multiple=True, default=TESTS, help="Where the tests are.")
 def main(jobs: int, only: Sequence[str], tests: Sequence[str]) -> None:
     """Print the mutants that survive."""
+    # Of forks beside threads: the threads of libraries, which hold no lock here.
+    warnings.simplefilter("ignore", DeprecationWarning)
     words = vocabulary()
     names = modules(only or MODULES)
     found = [each for name in names for each in mutants(name, _source(name), words)]
