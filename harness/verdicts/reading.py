@@ -388,22 +388,29 @@ def _plant(copy: Section, seed: int, record: Record) -> Plant | None:
     made = record.derivation
     if made is None or not made.achieved or "examples" not in made.measured:
         return None
-    measured = made.measured["examples"]
+    reached = {
+        label: {_content(row): row.delta_loss for row in copy.cells(label)[seed].rows}
+        for label in copy.attacks
+        if seed in copy.cells(label)
+    }
+    attacked = {example for rows in reached.values() for example in rows}
+    examples = [x for x in made.measured["examples"] if x["example"] in attacked]
     kind: PlantKind = made.measured["kind"]
-    reached = {}
-    for label in copy.attacks:
-        cell = copy.cells(label).get(seed)
-        if cell is not None:
-            found = {_content(row): row.delta_loss for row in cell.rows}
-            own = [found.get(each["example"]) for each in measured]
-            reached[label] = np.array(own, dtype=np.float64)
     return Plant(
         kind=kind,
         strength=float(made.measured["strength"]),
-        units=[each["document"] for each in measured],
-        own=np.array([each["own"] for each in measured], dtype=np.float64),
-        reached=reached,
+        units=[x["document"] for x in examples],
+        own=_floats(x["own"] for x in examples),
+        reached={
+            label: _floats(rows.get(x["example"]) for x in examples)
+            for label, rows in reached.items()
+        },
     )
+
+
+def _floats(values: Iterable[float | None]) -> Floats:
+    """Return numbers [k], NaN for None."""
+    return np.array([*values], dtype=np.float64)
 
 
 def _content(row: SampleRow) -> str:

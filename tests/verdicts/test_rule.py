@@ -516,3 +516,127 @@ def test_one_answer_less_and_no_direction_is_said(side, change, name, reason):
     assert reason in "; ".join(found.reasons)
     if name is not None:
         assert name in found.decided_by
+
+
+# --- errors -------------------------------------------------------------------------
+
+
+def failing(findings, label, count):
+    """Return findings in which a replay failed on so many rows of an arm."""
+    delta = findings.arm("m", label).cells["transfer"].delta.copy()
+    for index in range(count):
+        delta[index % len(delta), index] = np.nan
+    return edited(findings, label, "transfer", delta=delta)
+
+
+@pytest.mark.parametrize("label", ["baseline", "treated"])
+@pytest.mark.parametrize(
+    ("n", "count", "said"), [(24, 1, True), (24, 2, False), (20, 1, True)]
+)
+@pytest.mark.parametrize(("scale", "side"), [(0.3, "harder"), (2.0, "easier")])
+def test_more_errors_than_one_in_a_hundred_forbid_a_direction(
+    label, n, count, said, scale, side
+):
+    found = decided(failing(flawless(scale, n=n), label, count))
+    assert found.word == (f"{side} to attack" if said else "undecided")
+    told = any(f"of the rows of {label}" in reason for reason in found.reasons)
+    assert told is not said
+
+
+# --- these weights ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [
+        (0.5, "lower on these weights"),
+        (1.0, "within the margin on these weights"),
+        (1.5, "higher on these weights"),
+    ],
+)
+def test_few_seeds_speak_of_these_weights(seeds, scale, expected):
+    assert word(flawless(scale, seeds=seeds)) == expected
+
+
+def test_of_these_weights_what_is_open_is_named_and_errors_forbid():
+    findings = flawless(0.5, seeds=2)
+    found = decided(changed(findings, "treated", plants=[]))
+    assert found.word == "lower on these weights"
+    assert found.decided_by == ["planted_weakness"]
+    (said,) = [x for x in found.reasons if x.startswith("open: ")]
+    assert "no weakness was planted" in said
+    assert word(failing(findings, "treated", 1)) == "undecided"
+    assert word(changed(findings, "treated", holes=["x (failed)"])) == "undecided"
+
+
+def test_other_weights_are_told_apart_and_show_nothing_of_the_rule():
+    rng = np.random.default_rng(9)
+    made = arm("replica", "baseline", 0.7, rng, ["baseline"], seeds=2, role="replica")
+    findings = flawless(0.5, seeds=2)
+    findings = replace(findings, arms=[*findings.arms, made])
+    assert word(findings) == "lower on these weights"
+    assert word(findings, "replica") == "lower on these weights"
+
+
+# --- references ---------------------------------------------------------------------
+
+
+def test_an_arm_is_held_against_the_arm_that_it_names():
+    rng = np.random.default_rng(9)
+    made = arm("next", "treated", 0.5, rng, ["treated"], matches=[matched()])
+    carried = HARDER.arm("m", "treated").cells["transfer"]
+    sources = dict(carried.sources) | {"next": carried.delta[..., -1]}
+    findings = edited(HARDER, "treated", "transfer", sources=sources)
+    findings = replace(findings, arms=[*findings.arms, made])
+    assert word(findings, "next") == "equivalent"
+    assert word(changed(findings, "next", reference="baseline"), "next") != "equivalent"
+
+
+@pytest.mark.parametrize(("apart", "equal"), [(0.0499, True), (0.0501, False)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_clean_losses_have_to_be_equal_within_a_twentieth(apart, equal, sign):
+    match = matched(apart=sign * apart)
+    found = decided(changed(HARDER, "treated", matches=[match]))
+    assert (found.word == "harder to attack") is equal
+
+
+def test_a_difference_that_a_match_explains_is_none():
+    match = HARDER.arm("m", "treated-matched")
+    cells = {x: replace(y, delta=0.5 * y.delta) for x, y in match.cells.items()}
+    findings = changed(HARDER, "treated-matched", cells=cells)
+    assert word(findings) == "undecided"
+    # Another match, that is not equal, says nothing.
+    other = matched(apart=0.5)
+    assert word(changed(findings, "treated", matches=[other])) == "undecided"
+
+
+def test_a_match_stands_for_the_arm_where_it_was_made_from_it():
+    match = replace(matched(), stands_for="arm")
+    findings = changed(HARDER, "treated", matches=[match])
+    assert word(findings) == "undecided"  # it does the baseline arm's harm
+    cells = findings.arm("m", "treated-matched").cells
+    halved = {x: replace(y, delta=0.5 * y.delta) for x, y in cells.items()}
+    assert word(changed(findings, "treated-matched", cells=halved)) == (
+        "harder to attack"
+    )
+
+
+@pytest.mark.parametrize(("limit", "said"), [(0.45, True), (0.55, False)])
+def test_the_detection_limit_is_held_against_the_difference(limit, said):
+    """Of -0.5 nats."""
+    found = changed(HARDER, "treated", plants=simulated.plants((limit,)))
+    assert (word(found) == "harder to attack") is said
+
+
+def test_weaker_attacks_may_fail_and_the_strongest_may_not():
+    weak = edited(HARDER, "treated", "query", checkpoints=False)
+    assert word(weak) == "harder to attack"
+    strong = edited(HARDER, "treated", "flip", checkpoints=False)
+    assert word(strong) == "undecided"
+
+
+def test_a_sign_of_masking_on_the_reference_arm_forbids_easier():
+    hidden = measured(EASIER, "baseline", "gradient_health", 0.5)
+    found = decided(hidden)
+    assert (found.word, found.decided_by) == ("undecided", ["gradient_health"])

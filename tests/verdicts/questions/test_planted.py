@@ -1,0 +1,79 @@
+"""The detection limit: the smallest planted weakness that is found, and all larger."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from harness.verdicts.findings import Plant
+from harness.verdicts.questions.planted import detections, limit, limits
+from tests.verdicts.simulated import arm
+
+
+def plant(kind, strength, found, n=32, units=None, **reached):
+    """Return a plant that `flip` finds on so many of n documents."""
+    own = np.linspace(0.1, 0.9, n)
+    short = np.where(np.arange(n) < found, 0.5, 0.499) * strength
+    return Plant(
+        kind,
+        strength,
+        units or [f"d{i}" for i in range(n)],
+        own,
+        {"flip": own + short} | reached,
+    )
+
+
+def planted(*plants):
+    rng = np.random.default_rng(0)
+    return arm("treated", "baseline", 1.0, rng, plants=list(plants))
+
+
+@pytest.mark.parametrize(("found", "expected"), [(28, None), (29, 1.0), (32, 1.0)])
+def test_three_quarters_of_documents_have_to_be_shown(found, expected):
+    both = [plant(kind, 1.0, found) for kind in ("token", "ffn")]
+    assert limit(planted(*both)) == expected
+    bound = scipy.stats.beta.ppf(0.05, found, 32 - found + 1)
+    assert detections(planted(*both))[0].at_least == pytest.approx(bound)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({0.3: 32, 1.0: 32, 3.0: 32}, 0.3),
+        ({0.3: 5, 1.0: 32, 3.0: 32}, 1.0),
+        ({0.3: 32, 1.0: 5, 3.0: 32}, 3.0),  # luck: a larger one is not found
+        ({0.3: 32, 1.0: 32, 3.0: 5}, None),
+        ({3.0: 32, 0.3: 32}, 0.3),
+    ],
+)
+def test_a_limit_is_where_all_larger_ones_are_found(found, expected):
+    alike = [plant(kind, x, k) for kind in ("token", "ffn") for x, k in found.items()]
+    assert limit(planted(*alike)) == expected
+    assert limit(planted(*alike), "flip") == expected
+
+
+def test_single_tokens_and_feed_forward_weights_decide_and_both_have_to_be_there():
+    token, ffn = plant("token", 0.3, 32), plant("ffn", 1.0, 32)
+    assert limit(planted(token, ffn)) == 1.0
+    assert limit(planted(token)) is limit(planted(ffn)) is limit(planted()) is None
+    pair = plant("pair", 3.0, 0)
+    assert limit(planted(token, ffn, pair)) == 1.0
+    assert limits(planted(token, ffn, pair)) == {"token": 0.3, "ffn": 1.0, "pair": None}
+
+
+def test_the_union_finds_what_any_attack_finds():
+    first = plant("token", 1.0, 20)
+    rest = np.where(np.arange(32) < 20, 0.0, 2.0) + first.own
+    rest[0] = np.nan  # an error has found nothing
+    found = planted(
+        plant("token", 1.0, 20, query=rest), plant("ffn", 1.0, 32, query=rest)
+    )
+    assert limit(found) == 1.0
+    assert limit(found, "flip") is limit(found, "query") is None
+    counts = {x.attack: (x.found, x.units) for x in detections(found)[:3]}
+    assert counts == {None: (32, 32), "flip": (20, 32), "query": (12, 32)}
+
+
+def test_a_document_is_one_where_all_of_its_examples_are_found():
+    units = [f"d{i // 2}" for i in range(32)]
+    found = detections(planted(plant("token", 1.0, 31, units=units)))[0]
+    assert (found.found, found.units) == (15, 16)

@@ -1,0 +1,68 @@
+"""How a question is answered: by a claim at its level, by a fact, or not at all."""
+
+import numpy as np
+import pytest
+
+from harness.records.crossed import Crossed
+from harness.verdicts.claims import Claim, above, below, corrected, every, some
+from harness.verdicts.questions.question import Question
+
+TABLE = np.random.default_rng(3).normal(0.2, 0.3, (4, 30))
+
+
+def claim(*p):
+    return Claim(np.array(p), Crossed.batch(TABLE[None]))
+
+
+@pytest.mark.parametrize(
+    ("p", "level", "against_it", "expected"),
+    [
+        (0.01, 0.01, False, "pass"),
+        (0.0101, 0.01, False, "fail"),
+        (0.01, 0.01, True, "fail"),
+        (0.0101, 0.01, True, "pass"),
+        (0.025, 0.025, False, "pass"),
+    ],
+)
+def test_a_claim_is_shown_at_its_level(p, level, against_it, expected):
+    asked = Question("transfer", claim=claim(p), level=level, against_it=against_it)
+    assert asked.status() == expected
+
+
+def test_facts_and_absences_are_answers_too():
+    assert Question("replay").status() == "pass"
+    assert Question("replay", otherwise="stale").status() == "fail"
+    asked = Question("replay", absence="not asked", claim=claim(0.5))
+    assert asked.status() == "not_applicable"
+    default = Question("transfer", claim=claim(0.01))
+    assert default.status() == "pass"
+    assert Question("transfer", claim=claim(0.0101)).status() == "fail"
+
+
+def test_each_run_of_a_batch_has_its_own_answer_or_all_have_one():
+    asked = Question("transfer", claim=claim(0.5, 0.001))
+    assert [asked.status(run) for run in (0, 1)] == ["fail", "pass"]
+    assert Question("transfer", claim=claim(0.001)).status(7) == "pass"
+
+
+def test_claims_are_made_of_the_mean_over_seeds_and_units():
+    crossed = Crossed.of(TABLE)
+    assert above(TABLE, 0.1).p[0] == pytest.approx(crossed.p_above(0.1))
+    assert below(TABLE, 0.3).p[0] == pytest.approx(crossed.p_below(0.3))
+    assert above(TABLE).p[0] == pytest.approx(crossed.p_above(0.0))
+    assert (above(TABLE, 0.1).mu, above(TABLE).seeds) == (0.1, 4)
+    batch = np.stack([TABLE, TABLE - 0.2, -TABLE])
+    expected = [Crossed.of(x).p_below() for x in batch]
+    assert below(batch).p == pytest.approx(expected)
+
+
+def test_claims_are_joined_by_their_ps():
+    claims = [claim(0.01, 0.2), claim(0.03), claim(0.5, 0.001)]
+    assert every(claims).p == pytest.approx([0.5, 0.2])
+    assert some(claims).p == pytest.approx([0.01, 0.001])
+    fair = corrected(claims)
+    by_hand = [[0.03, 0.4 / 2], [0.06, 0.06], [0.5, 0.003]]
+    assert [x.p.tolist() for x in fair] == [pytest.approx(x) for x in by_hand]
+    assert corrected([]) == []
+    (alone,) = corrected([claim(0.01)], beside=4)
+    assert alone.p == pytest.approx([0.05])
