@@ -182,7 +182,9 @@ def _data(arm: Arm) -> Cell:
     same = _same_training(arm)
     if same is None:
         return Label("no baseline to compare", alarm=True)
-    return Label("as baseline") if same else Label("NOT EQUAL", alarm=True)
+    if not same:
+        return Label("NOT EQUAL", alarm=True)
+    return Label("as baseline, reordered" if arm.role == "replica" else "as baseline")
 
 
 def _same_training(arm: Arm) -> bool | None:
