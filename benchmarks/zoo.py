@@ -3,14 +3,15 @@
 Run from the repository's root, for example:
 
     python benchmarks/zoo.py --runs 20 --jobs 2 --out zoo
-    python benchmarks/zoo.py --runs 1 --kinds masks,nulls --out zoo
+    python benchmarks/zoo.py --runs 1 --kinds nulls,masks/clipped --out zoo
     python benchmarks/zoo.py --runs 3 --full --jobs 64 --out zoo
 
-Each run of a suite is `harness run` in a process of one thread, with seeds and test
-documents of its own; the small model is trained once, in a store that all share. What
-is done is skipped, so the command can be stopped and given again. It prints how often
-each kind got which word, and exits with 1 where a word was right in fewer than nine of
-ten runs, or an arm was called harder to attack.
+Each run of a kind is `harness run` of its suite in a process of one thread, with the
+baseline and no other arm, and with seeds and test documents of its own; the small model
+is trained once, in a store that all share. What is done is skipped, so the command can
+be stopped and given again. It prints how often each kind got which word, and exits with
+1 where a word was right in fewer than nine of ten runs, a run did not end, or an arm
+was called harder to attack.
 
 That word takes `diagnostics: full` and an attack without gradients: `--full` asks for
 both, and counts all words, of which only that one is then held against the suites.
@@ -24,7 +25,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ documents of each run begin a percent further on."""
 ENOUGH = 0.9
 """The share of runs in which a word has to be right."""
 HARDER = "harder to attack"
+UNFINISHED = "no verdict"
 FULL = {
     "diagnostics": "full",
     "attacks.query": "{flips: 3, queries: 96, controls: [random]}",
@@ -52,9 +54,10 @@ FULL = {
 
 @dataclass(frozen=True)
 class Job:
-    """One run of one suite of the zoo."""
+    """One run of one kind of the zoo."""
 
     suite: str
+    arm: str
     number: int
     """Which run: its seeds and documents follow from it."""
     out: Path
@@ -64,8 +67,8 @@ class Job:
     @property
     def folder(self) -> Path:
         """The run folder."""
-        kind = f"{self.suite}-full" if self.full else self.suite
-        return self.out / kind / f"{self.number:02}"
+        every = "full" if self.full else "standard"
+        return self.out / every / self.suite / self.arm / f"{self.number:02}"
 
     @property
     def verdicts(self) -> Path:
@@ -73,7 +76,7 @@ class Job:
         return self.folder / "report" / "verdicts.json"
 
     def do(self) -> Job:
-        """Run the suite, unless that is done, and keep what it prints."""
+        """Run the kind, unless that is done, and keep what it prints."""
         if not self.verdicts.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / "printed.txt").open("w") as printed:
@@ -91,6 +94,7 @@ class Job:
         changes = {
             "seeds": list(range(first, first + count)),
             "corpora.test.slice": f"{begin}%:",
+            **{f"arms.{x}": "null" for x in expected(self.suite) if x != self.arm},
             **(FULL if self.full else {}),
         }
         stated = [
@@ -99,12 +103,12 @@ class Job:
         harness = Path(sys.executable).with_name("harness")
         return [str(harness), "run", str(suite), "--out", str(self.folder), *stated]
 
-    def words(self) -> dict[str, str]:
-        """Return what each arm is called; nothing where the run did not end."""
+    def word(self) -> str:
+        """Return what the arm is called, if the run came to its end."""
         if not self.verdicts.is_file():
-            return {}
+            return UNFINISHED
         found = json.loads(self.verdicts.read_text())
-        return {each["arm"]: each["verdict"] for each in found["arms"]}
+        return {each["arm"]: str(each["verdict"]) for each in found["arms"]}[self.arm]
 
 
 def _environment(out: Path) -> dict[str, str]:
@@ -130,52 +134,58 @@ def expected(suite: str) -> dict[str, str]:
     return {found["arm"]: found["word"] for found in MUST_BE.finditer(text)}
 
 
-def kinds() -> list[str]:
+def suites() -> list[str]:
     """Return the suites of the zoo: those that say what an arm must be called."""
     found = sorted(path.stem for path in SUITES.glob("*.yaml"))
     return [suite for suite in found if expected(suite)]
 
 
-def rows(jobs: Sequence[Job]) -> Iterator[dict[str, object]]:
-    """Count the words of each kind over its runs."""
-    for suite in dict.fromkeys(job.suite for job in jobs):
-        words = [job.words() for job in jobs if job.suite == suite]
-        for arm, word in expected(suite).items():
-            got = Counter(each.get(arm, "no verdict") for each in words)
-            right, others = got.pop(word, 0), dict(got.most_common())
-            yield {
-                "kind": f"{suite}: {arm}",
-                "must be": word,
-                "right": f"{right} of {len(words)}",
-                "other words": ", ".join(f"{k} {n}" for k, n in others.items()),
-                HARDER: sum(each.get(arm) == HARDER for each in words),
-                "met": (jobs[0].full or right >= ENOUGH * len(words))
-                and not got[HARDER],
-            }
+def kinds(chosen: str = "") -> list[tuple[str, str]]:
+    """Return suites and arms, all or those chosen as ``suite`` or ``suite/arm``."""
+    known = [(suite, arm) for suite in suites() for arm in expected(suite)]
+    names = chosen.split(",")
+    return [x for x in known if not chosen or x[0] in names or "/".join(x) in names]
+
+
+def row(jobs: Sequence[Job]) -> dict[str, object]:
+    """Count the words of one kind over its runs."""
+    first, got = jobs[0], Counter(job.word() for job in jobs)
+    word = expected(first.suite)[first.arm]
+    right, others = got[word], Counter({k: n for k, n in got.items() if k != word})
+    return {
+        "kind": f"{first.suite}/{first.arm}",
+        "must be": word,
+        "right": f"{right} of {len(jobs)}",
+        "other words": ", ".join(f"{k} {n}" for k, n in others.most_common()),
+        HARDER: got[HARDER],
+        "met": (first.full or right >= ENOUGH * len(jobs))
+        and not got[HARDER]
+        and not got[UNFINISHED],
+    }
 
 
 @click.command()
-@click.option("--runs", default=20, help="How many runs of each suite.")
+@click.option("--runs", default=20, help="How many runs of each kind.")
 @click.option("--jobs", default=2, help="How many at a time, a core each.")
-@click.option("--kinds", "chosen", default="", help="Suites, by commas; all.")
+@click.option(
+    "--kinds", "chosen", default="", help="SUITE or SUITE/ARM, by commas; all."
+)
 @click.option("--full", is_flag=True, help="Ask all questions.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(runs: int, jobs: int, chosen: str, full: bool, out: Path) -> None:
     """Run what is not done, and print the words by kind."""
-    suites = chosen.split(",") if chosen else kinds()
-    todo = [Job(suite, n, out, full) for n in range(runs) for suite in suites]
-    train(suites[0], out)
+    wanted = kinds(chosen)
+    todo = [Job(*kind, n, out, full) for n in range(runs) for kind in wanted]
+    train(wanted[0][0], out)
     with ThreadPoolExecutor(jobs) as pool:
         for job in pool.map(Job.do, todo):
-            print(
-                f"{job.suite} {job.number}: {job.words() or 'no verdict'}", flush=True
-            )
-    table = list(rows(todo))
+            print(f"{job.suite}/{job.arm} {job.number}: {job.word()}", flush=True)
+    table = [row([job for job in todo if (job.suite, job.arm) == x]) for x in wanted]
     print(tabulate(table, headers="keys"))
     (out / ("zoo-full.json" if full else "zoo.json")).write_text(
         json.dumps(table, indent=1) + "\n"
     )
-    sys.exit(0 if all(row["met"] for row in table) else 1)
+    sys.exit(0 if all(each["met"] for each in table) else 1)
 
 
 if __name__ == "__main__":
