@@ -181,6 +181,8 @@ class _Writer:
             sample_row(index, clean[index], deltas[index], error=index < story.errors)
             for index in range(min(40, self.run.suite.limit or 40))
         ]
+        share = {"share": plan.identity.get("share", 1.0)}
+        rows = [row.model_copy(update=share) for row in rows]
         factor = story.control_flops if plan.attack == "random" else 1.0
         return Outcome(
             results={"attack": summarise_attack(rows, 0.15)},

@@ -75,7 +75,8 @@ def _check_cell(record: Record, file: Path, clean: CleanRows) -> list[Problem]:
             problems += [Problem(str(file), (), text, line) for text in complaints]
             seen.add(row.example_id)
             rows.append(row)
-    problems += [Problem(str(file), (), text) for text in _uneven(rows)]
+    share = record.attack.share if record.attack else 1.0
+    problems += [Problem(str(file), (), text) for text in _uneven(rows, share)]
     if problems:
         return problems
     return [
@@ -139,9 +140,12 @@ def _checkpoint_complaints(row: SampleRow) -> Iterator[str]:
             yield f"prompt {i} of checkpoints and replicates has another loss elsewhere"
 
 
-def _uneven(rows: Sequence[SampleRow]) -> Iterator[str]:
-    """Say where rows differ in what all of a cell have: checkpoints and replicates."""
+def _uneven(rows: Sequence[SampleRow], share: float) -> Iterator[str]:
+    """Say where rows lack what all of a cell have: budget, checkpoints, replicates."""
     sound = [row for row in rows if row.status != "error"]
+    others = {row.share for row in sound} - {share}
+    if others:
+        yield f"rows had {others} times the stated budget, and the attack had {share}"
     shares = {(row.share, *(one.share for one in row.checkpoints)) for row in sound}
     if len(shares) > 1:
         yield "rows differ in the shares of the budget that they have prompts of"

@@ -137,6 +137,27 @@ def test_a_changed_row_of_a_cell_is_found(run, changes, told):
     assert (finding.line, Path(finding.file).name) == (4, "samples.jsonl")
 
 
+CHECKPOINT = {"share": 1.0, "adversarial_prompt_ids": [3]}
+REPLICATE = {"adversarial_prompt_ids": [3]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"share": 4.0}, "rows had {4.0} times the stated budget"),
+        ({"checkpoints": [CHECKPOINT]}, "differ in the shares of the budget"),
+        ({"replicates": [REPLICATE]}, "in their number of replicates: [0, 1]"),
+    ],
+)
+def test_a_row_that_was_searched_otherwise_than_others_is_found(run, changes, told):
+    row = json.loads(_file(run, HOTFLIP, "samples.jsonl").read_text().splitlines()[3])
+    unharmed = {"adversarial_loss": row["clean_loss"], "delta_loss": 0.0}
+    if "share" not in changes:
+        changes = {k: [one | unharmed for one in v] for k, v in changes.items()}
+    _edit_row(run, HOTFLIP, 3, **changes)
+    assert any(told in problem.message for problem in _problems(run))
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
