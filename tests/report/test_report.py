@@ -28,6 +28,12 @@ LOSING = {"delta_loss": deltas(0.40, 0.42, 0.60, 0.20)}
 LOSING_ELSEWHERE = {"delta_loss": deltas(0.60, 0.40, 0.30, 0.31)}
 BROKEN = {"clean_loss": {"baseline": 2.4, "monotone": 9.0}}
 UNEQUAL = {"tokens": {"monotone": 500_000}}
+AGAIN = "Pythia_1.4B (again)"
+REPLICA = {
+    "arms": "  again: {replicate: baseline, attacks: [hotflip]}",
+    "clean_loss": {"baseline": 2.4, "monotone": 2.5, "again": 2.4},
+    "delta_loss": {**deltas(0.6, 0.4, 0.45, 0.3), ("again", "hotflip"): 0.6},
+}
 HOLES = ONE | {"failed": ("monotone.s1.hotflip",), "absent": ("monotone.s1.random",)}
 LIMITED = ONE | LOSING | {"more": "limit: 9"}
 
@@ -218,6 +224,18 @@ def test_the_worst_case_is_the_highest_rise_of_each_example(make_run):
             {"data and order": Label("as baseline"), "tokens": Number(1e6, "count")},
         ),
         (UNEQUAL, "recovery", MONOTONE, {"data and order": Label("NOT EQUAL", True)}),
+        (
+            REPLICA,
+            "recovery",
+            AGAIN,
+            {"data and order": Label("as baseline, reordered")},
+        ),
+        (
+            {**REPLICA, "tokens": {"again": 900_000}},
+            "recovery",
+            AGAIN,
+            {"data and order": Label("NOT EQUAL", True)},
+        ),
     ],
 )
 def test_cells_say_what_was_found(make_run, story, table, name, expected):
