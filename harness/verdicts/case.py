@@ -89,13 +89,13 @@ class Case:
     def proofs(self) -> dict[str, list[Question]]:
         """For each attack that searches, whether it beats its random controls.
 
-        On the reference arm, at any budget, Holm over all attacks and budgets.
+        On the reference arm, at any budget, Holm over all attacks.
         """
         main = [attack.label for attack in self.findings.of("main")]
         pairs = [(x, y) for x in main for y in controls(self.losses, x, "search")]
         found = [beats(self.losses, self.reference, *pair) for pair in pairs]
-        known = [claims for claims in found if not isinstance(claims, str)]
-        fair = iter(corrected([claim for claims in known for claim in claims]))
+        known = [some(claims) for claims in found if not isinstance(claims, str)]
+        fair = iter(corrected(known))
         asked = [
             Question("beats_random", attack, control, absence=claims)
             if isinstance(claims, str)
@@ -103,7 +103,7 @@ class Case:
                 "beats_random",
                 attack,
                 control,
-                claim=some([next(fair) for _ in claims]),
+                claim=next(fair),
                 otherwise=f"it is not shown to do more harm than {control}",
             )
             for (attack, control), claims in zip(pairs, found, strict=True)

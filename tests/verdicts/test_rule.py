@@ -7,7 +7,7 @@ import pytest
 
 from harness.records.margin import Margin
 from harness.verdicts.case import Cases
-from harness.verdicts.findings import Certificate, Replayed
+from harness.verdicts.findings import Attack, Certificate, Replayed
 from harness.verdicts.rule import decide
 from tests.verdicts import simulated
 from tests.verdicts.simulated import arm, flawless, matched
@@ -640,3 +640,15 @@ def test_a_sign_of_masking_on_the_reference_arm_forbids_easier():
     hidden = measured(EASIER, "baseline", "gradient_health", 0.5)
     found = decided(hidden)
     assert (found.word, found.decided_by) == ("undecided", ["gradient_health"])
+
+
+def test_few_searches_for_all_examples_leave_what_was_carried_answered():
+    findings = flawless(0.5, seeds=1)
+    attacks = findings.attacks | {"uat": Attack("uat", universal=True)}
+    for label in ("baseline", "treated"):
+        own = findings.arm("m", label)
+        cells = dict(own.cells) | {"uat": own.cells["query"]}
+        findings = changed(findings, label, cells=cells)
+    case = Cases(replace(findings, attacks=attacks)).judged[1]
+    (carried,) = [x for x in case.masking if x.id == "transfer"]
+    assert carried.status() == "pass"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.records import DiagnosticId
-from harness.verdicts.claims import Claim, corrected, every, some
+from harness.verdicts.claims import Claim, every, some
 from harness.verdicts.findings import SHARES, Arm, Attack, Floats
 from harness.verdicts.levels import EQUIVALENCE
 from harness.verdicts.losses import FULL, STATED, Losses, Part, Reading
@@ -74,9 +74,7 @@ def _beats(losses: Losses, arm: Arm, attack: str, shows: str) -> Iterator[Questi
             yield Question(name, attack, control, absence=found)
         else:
             otherwise = f"it is not shown to do more harm than {control} at any budget"
-            yield Question(
-                name, attack, control, some(corrected(found)), otherwise=otherwise
-            )
+            yield Question(name, attack, control, some(found), otherwise=otherwise)
 
 
 def _unbounded(losses: Losses, arm: Arm, attack: str) -> Iterator[Question]:
@@ -98,9 +96,7 @@ def _unbounded(losses: Losses, arm: Arm, attack: str) -> Iterator[Question]:
             else:
                 more = "with every token free it is not shown to do more harm than"
                 otherwise = f"{more} {control}"
-                yield Question(
-                    name, attack, control, some(corrected(found)), otherwise=otherwise
-                )
+                yield Question(name, attack, control, some(found), otherwise=otherwise)
 
 
 # --- budgets ------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 from harness.records import DiagnosticId
 from harness.verdicts.claims import corrected, every
 from harness.verdicts.findings import Arm, Cell
-from harness.verdicts.losses import FULL, Losses, Part
+from harness.verdicts.losses import FULL, Losses, Part, common
 from harness.verdicts.questions.attacks import controls
 from harness.verdicts.questions.gradients import of_gradients
 from harness.verdicts.questions.question import FULL_ADDS, Question
@@ -109,7 +109,7 @@ def _transfer(
         if cell is None or source.label not in cell.sources:
             absence = f"{label} has nothing of {source.label} on {one.label}"
             return Question(name, label, source.label, absence=absence)
-    shared = [x for x in main if x in arm.cells and x in other.cells]
+    shared = [x for x in main if x in common(losses.findings, arm, other).labels]
     read = losses.read(
         Part(arm, label, full=False, source=other.label),
         Part(other, label, full=True, source=arm.label),

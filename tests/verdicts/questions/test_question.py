@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from harness.records.crossed import Crossed
 from harness.verdicts.claims import Claim, above, below, corrected, every, some
@@ -59,10 +60,34 @@ def test_claims_are_made_of_the_mean_over_seeds_and_units():
 def test_claims_are_joined_by_their_ps():
     claims = [claim(0.01, 0.2), claim(0.03), claim(0.5, 0.001)]
     assert every(claims).p == pytest.approx([0.5, 0.2])
-    assert some(claims).p == pytest.approx([0.01, 0.001])
     fair = corrected(claims)
     by_hand = [[0.03, 0.4 / 2], [0.06, 0.06], [0.5, 0.003]]
     assert [x.p.tolist() for x in fair] == [pytest.approx(x) for x in by_hand]
     assert corrected([]) == []
     (alone,) = corrected([claim(0.01)], beside=4)
     assert alone.p == pytest.approx([0.05])
+
+
+def test_any_of_several_claims_is_shown_by_cauchys_tail():
+    def combined(*p):
+        return some([claim(x) for x in p]).p[0]
+
+    # Claims that say the same cost nothing, and a single one among many what Holm asks.
+    assert combined(0.004, 0.004, 0.004, 0.004) == pytest.approx(0.004)
+    assert combined(0.0025, 0.5, 0.5, 0.5) == pytest.approx(0.01, rel=1e-3)
+    assert combined(0.0025, 1.0, 0.9, 0.5) == pytest.approx(0.01, rel=1e-3)
+    assert combined(0.7, 0.9) == combined(0.5, 0.5) == pytest.approx(0.5)
+    assert combined(0.0, 0.3) < 1e-14
+    p = np.array([0.02, 0.3, 0.04])
+    expected = scipy.stats.cauchy.sf(np.tan(np.pi * (0.5 - p)).mean())
+    assert combined(*p) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.99])
+def test_nothing_is_shown_too_often_however_claims_depend(rho):
+    rng = np.random.default_rng(8)
+    shared, own = rng.normal(size=(1, 100_000)), rng.normal(size=(4, 100_000))
+    p = scipy.stats.norm.sf(np.sqrt(rho) * shared + np.sqrt(1 - rho) * own)
+    found = some([Claim(x, Crossed.batch(TABLE[None])) for x in p])
+    shown = (found.p <= 0.01).sum()
+    assert shown <= scipy.stats.binom.isf(1e-5, 100_000, 0.0115)
