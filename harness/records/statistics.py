@@ -243,14 +243,16 @@ def _percentiles(
         return _ratio(*totals, transform)
 
     indices = tuple(np.arange(size) for size in sums.shape if size > 1)
-    result = scipy.stats.bootstrap(
-        indices,
-        statistic,
-        n_resamples=RESAMPLES,
-        batch=max(1, _GATHERED_AT_ONCE // sums.size),
-        vectorized=True,
-        confidence_level=LEVEL,
-        method="percentile",
-        rng=np.random.default_rng(_SEED),
-    )
+    # Of resamples that leave the range of floats scipy has no standard error.
+    with np.errstate(invalid="ignore"):
+        result = scipy.stats.bootstrap(
+            indices,
+            statistic,
+            n_resamples=RESAMPLES,
+            batch=max(1, _GATHERED_AT_ONCE // sums.size),
+            vectorized=True,
+            confidence_level=LEVEL,
+            method="percentile",
+            rng=np.random.default_rng(_SEED),
+        )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -137,3 +138,60 @@ def test_spread_over_seeds_uses_the_sample_deviation_and_has_none_of_one():
 def _width(estimate: statistics.Estimate) -> float:
     low, high = estimate.interval
     return high - low
+
+
+@pytest.mark.parametrize("clusters", ["aabbcd", "aaabbb"])
+@pytest.mark.parametrize("shift", [-0.5, 0.4])
+def test_paired_p_is_the_t_test_of_the_clusters_means(clusters, shift):
+    values = np.random.default_rng(6).normal(size=6) + shift
+    means = [
+        np.mean([v for v, c in zip(values, clusters, strict=True) if c == name])
+        for name in sorted(set(clusters))
+    ]
+    expected = scipy.stats.ttest_1samp(means, 0.0, alternative="greater").pvalue
+    assert statistics.paired_p(values, clusters) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "p"),
+    [([0.3] * 3, 0.0), ([0.0] * 3, 1.0), ([-0.3] * 3, 1.0), ([9.0], 1.0)],
+)
+def test_without_spread_the_sign_decides_and_one_cluster_says_nothing(values, p):
+    assert statistics.paired_p(values, range(len(values))) == p
+
+
+def test_no_value_and_one_have_no_interval():
+    nothing = statistics.bootstrap_mean([], unit="x")
+    assert (nothing.value, nothing.n, nothing.reason) == (None, 0, "no values")
+    assert (
+        nothing.method == "mean; percentile bootstrap over documents (2000 resamples)"
+    )
+    one = statistics.bootstrap_mean([4.0], unit="x")
+    assert (one.value, one.interval) == (4.0, None)
+    two = statistics.bootstrap_mean([4.0, 6.0], unit="x")
+    assert (two.value, two.interval, two.level) == (5.0, (4.0, 6.0), 0.95)
+
+
+def test_the_method_names_seeds_from_two_on():
+    values, documents = [1.0, 2.0, 3.0, 4.0], "aabb"
+    two = statistics.bootstrap_mean(values, documents, [1, 2, 1, 2], unit="x")
+    one = statistics.bootstrap_mean(values, "abcd", [1] * 4, unit="x")
+    assert "over documents and seeds (" in two.method
+    assert "over documents (" in one.method
+    assert two.interval == (1.0, 4.0)
+
+
+def test_an_interval_beyond_floats_is_null_though_its_value_is_not():
+    found = statistics.bootstrap_ratio([1.0, 900.0], [1.0, 1.0], np.exp, unit="x")
+    assert found.value == pytest.approx(math.exp(450.5))
+    assert found.interval is None
+    assert found.reason == "the interval is beyond the range of floats"
+
+
+def test_what_does_not_belong_together_is_refused():
+    with pytest.raises(ValueError, match="as many denominators"):
+        statistics.bootstrap_ratio([1.0, 2.0], [1.0], unit="x")
+    with pytest.raises(ValueError, match="as many denominators"):
+        statistics.bootstrap_ratio([[1.0]], [[1.0]], unit="x")
+    with pytest.raises(ValueError, match="as many labels"):
+        statistics.bootstrap_mean([1.0, 2.0], "a", unit="x")
