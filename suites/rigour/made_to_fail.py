@@ -24,7 +24,7 @@ from harness.api import (
     Projection,
 )
 from harness.data import ExampleSets
-from harness_plugins.attacks.hotflip import HotFlip
+from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -136,7 +136,7 @@ class Hasty(HotFlip):
     def run(
         self, subject: Subject, examples: ExampleSets, context: AttackContext
     ) -> Iterator[Adversarial]:
-        little = {"flips": 1, "candidates": 1, "candidates_from": "gradient"}
+        little = HotFlipOptions(flips=1, candidates=1, candidates_from="gradient")
         return HotFlip(little).run(subject, examples, context)
 
 
