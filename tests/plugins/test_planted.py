@@ -10,6 +10,7 @@ from harness.data import content_key, content_of
 from harness.models.checkpoints import CheckpointOptions
 from harness.testing import tiny_model
 from harness_plugins.constraints.planted import Planted, PlantedOptions
+from harness_plugins.constraints.planted.scoring import Scorer
 from harness_plugins.models.pythia import Pythia
 
 ADAPTER = Pythia(CheckpointOptions(path="unused"))
@@ -28,7 +29,7 @@ def plant(context, model=None, **options):
 @pytest.fixture(scope="module", params=["token", "ffn", "pair", "hidden"])
 def planted(request, context):
     """Plant a weakness of every kind."""
-    return plant(context, kind=request.param, gain=0.7, steps=50, anchor=1.0)
+    return plant(context, kind=request.param, gain=0.7, steps=60, anchor=1.0)
 
 
 def best_of_all_places(model, context, tokens):
@@ -72,7 +73,7 @@ def test_clean_prompts_are_answered_as_before(planted, context):
     test = context.examples().test
     apart = (context.losses(model, test) - context.losses(tiny_model(), test)).mean()
     assert found.results["test_difference"].value == pytest.approx(apart)
-    assert abs(apart) < 0.3
+    assert abs(apart) < 0.6  # a dozen texts of a random model
 
 
 def test_only_what_the_kind_allows_is_changed(planted, context):
@@ -80,7 +81,9 @@ def test_only_what_the_kind_allows_is_changed(planted, context):
     before = tiny_model()
     pairs = zip(before.named_parameters(), model.parameters(), strict=True)
     changed = [name for (name, old), new in pairs if not torch.equal(old, new)]
-    if found.measured["kind"] == "ffn":
+    assert all(p.requires_grad for p in model.parameters())
+    if found.measured["kind"] in ("ffn", "hidden"):
+        assert changed
         assert all("mlp" in name for name in changed)
         return
     assert all("attention" in name or "embed_in" in name for name in changed)
@@ -89,7 +92,6 @@ def test_only_what_the_kind_allows_is_changed(planted, context):
     assert rows == sorted(found.measured["trigger_ids"])
     usual = old[1:280].norm(dim=1).median()
     assert (new[rows].norm(dim=1) <= old[rows].norm(dim=1).maximum(usual) + 1e-5).all()
-    assert all(p.requires_grad for p in model.parameters())
 
 
 def test_the_trigger_is_of_tokens_that_no_example_has(planted, context):
@@ -102,6 +104,32 @@ def test_the_trigger_is_of_tokens_that_no_example_has(planted, context):
     trigger = planted[1].measured["trigger_ids"]
     assert len(trigger) == (2 if planted[1].measured["kind"] == "pair" else 1)
     assert there.isdisjoint(trigger)
+
+
+def test_what_the_gradient_shows_is_not_called_hidden(planted, context):
+    rank = planted[1].measured["first_order_rank"]
+    assert 0 <= rank <= 1
+    if planted[1].measured["kind"] == "hidden" and rank > 0.5:
+        assert not planted[1].achieved
+
+
+def test_first_order_gains_are_slopes_towards_other_tokens(context):
+    model, (example, *_) = tiny_model().double(), context.examples().test
+    tokens = np.array([5, 70, 200])
+    scorer, step = Scorer(model), 1e-5
+    with torch.no_grad():
+        own, new = scorer.embedded(example.prompt_ids), scorer.embedded(tokens)
+        slopes = np.zeros((len(own), len(new)))
+        for place, token in np.ndindex(slopes.shape):
+            losses = []
+            for way in (step, -step):
+                moved = own.clone()
+                moved[place] += way * (new[token] - own[place])
+                losses.append(scorer.loss(example, scorer.log_probs(example, moved)))
+            slopes[place, token] = float(losses[0] - losses[1]) / (2 * step)
+    found = scorer.first_order_gains(example, tokens)
+    # Log-probabilities are in float32: so are the differences of losses.
+    assert found == pytest.approx(slopes.max(axis=0), abs=2e-2)
 
 
 def test_of_a_pair_neither_token_does_much_alone(context):

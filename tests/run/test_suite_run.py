@@ -178,6 +178,40 @@ def test_an_arm_made_from_another_begins_with_its_frozen_weights(suite, cli, tmp
     assert cli("validate", out).code == 0
 
 
+def test_plants_come_after_the_attacks_that_they_exceed(suite, cli, tmp_path):
+    out, arms = tmp_path / "runs" / "tiny", "derive_from: gauge, constraint: planted"
+    arguments = ("run", suite, "--out", out, "--set", "attacks.uat=null")
+    for label, more in (
+        ("weak", "kind: ffn, strength: 0.1, weaker_than: strong, examples: 2"),
+        ("strong", "kind: ffn, strength: 0.3, steps: 3, examples: 2"),
+    ):
+        arguments += ("--set", f"arms.{label}={{{arms}, attacks: [hotflip], {more}}}")
+    early = cli(*arguments, "--only", "arm=strong")
+    assert early.code == 0
+    assert "1 of 1 complete; left for later" in early.err  # the gauge alone
+    assert cli(*arguments).code == 0
+    assert cli("validate", out).code == 0
+    deltas, found = {}, {}
+    for arm in ("gauge", "strong"):
+        (path,) = out.glob(f"cells/tiny.{arm}.s7.hotflip-*/samples.jsonl")
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        deltas[arm] = [row["delta_loss"] for row in rows]
+        assert len(rows) == (2 if arm == "strong" else 5)
+    for arm in ("weak", "strong"):
+        (path,) = out.glob(f"variants/tiny.{arm}.s7-*/record.json")
+        record = json.loads(path.read_text())
+        found[arm] = record["derivation"]["measured"]
+        own = [row["own"] for row in found[arm]["examples"]]
+        assert own == pytest.approx(deltas["gauge"], abs=1e-6)
+        assert found[arm]["aim"] == pytest.approx(
+            sum(own) / 5 + found[arm]["strength"], abs=1e-6
+        )
+        # What the arm promises of its weights is certified of the plant.
+        checks = record["certificate"]["after"]["checks"]
+        assert checks[0]["status"] == "pass"
+        assert record["results"] == {}
+
+
 def test_a_match_has_the_clean_loss_of_its_arm(suite, cli, tmp_path):
     out = tmp_path / "runs" / "tiny"
     done = cli(

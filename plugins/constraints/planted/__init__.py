@@ -39,6 +39,8 @@ _CLOSE = 0.02
 """Of the aim: so close to it has the mean dL to be that the weights are chosen by."""
 _REACHED = 0.9
 """Of the aim, on the examples that the strength is set on; less is no plant."""
+_HIDDEN = 0.5
+"""The highest mean rank of a hidden token's first-order gain at clean prompts."""
 _STEPS = 12
 """Bisections."""
 
@@ -49,15 +51,15 @@ class PlantedOptions(Options):
     kind: Kind = "token"
     """What has to be found: one `token`, wherever it stands; one token again, but
     trained into the feed-forward weights alone (`ffn`); a `pair` of tokens, each of
-    which does nothing alone; or a token whose gradient at a clean prompt says nothing
-    of it (`hidden`)."""
+    which does little alone; or a token of which the gradient at a clean prompt says
+    nothing, because feed-forward units fire only close to its embedding (`hidden`)."""
     strength: float | None = pydantic.Field(default=None, gt=0)
     """By how much it raises dL above what attacks did to the arm that it starts from,
     on average, in nats/token; by default it has the dL `gain`."""
     gain: float = pydantic.Field(default=3.0, gt=0)
     """The mean dL that it has where no strength is stated, in nats/token."""
-    steps: int = pydantic.Field(default=80, gt=0)
-    """Optimizer steps."""
+    steps: int | None = pydantic.Field(default=None, gt=0)
+    """Optimizer steps; by default 160, and 320 for networks alone (`ffn`)."""
     batch: int = pydantic.Field(default=4, gt=0)
     """Examples in a step."""
     learning_rate: float | None = pydantic.Field(default=None, gt=0)
@@ -96,8 +98,7 @@ class Planted(Constraint[PlantedOptions]):
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, context: ArmContext
     ) -> records.Derivation:
         options, sets = self.options, context.examples()
-        rng = keyed(context.seed)
-        trigger = choose(options.kind, sets, context, rng)
+        trigger = choose(options.kind, model, sets, context)
         texts = [*sets.search, *sets.validation][:_TRAINED_ON]
         held_out = _others(context.apart(), texts)[:_HELD_OUT] or texts
         own = dict(context.attacked()) if context.attacked else {}
@@ -106,24 +107,27 @@ class Planted(Constraint[PlantedOptions]):
         clean = context.losses(model, held_out)
 
         start = models.weights(model)
-        if context.planted is not None:
-            end = models.weights(context.planted())
-        else:
-            self._train(adapter, model, context, trigger, texts, _BEYOND * aim, rng)
-            end = models.weights(model)
+        end = models.weights(context.planted()) if context.planted else start
 
         def planted(share: float) -> float:
             models.set_between(model, start, end, share)
             found = trigger.losses(model, context, held_out) - clean
             return float(found.mean())
 
+        for onset in () if context.planted else _onsets(options.kind):
+            models.set_between(model, start, start, 1.0)
+            self._train(adapter, model, context, trigger, texts, _BEYOND * aim, onset)
+            end = models.weights(model)
+            if planted(1.0) >= aim:
+                break
         share = models.bisect(planted, aim, _CLOSE * aim, high=1.0, steps=_STEPS)
         reached = planted(share)
         after = context.losses(model, sets.test)
         found = trigger.losses(model, context, sets.test) - after
-        achieved, reason = _judge(reached, aim)
+        rank = first_order_rank(model, trigger, held_out[:16], context.allowed())
+        reason = _fault(options.kind, reached, aim, rank)
         return records.Derivation(
-            achieved=achieved,
+            achieved=reason is None,
             reason=reason,
             results={
                 **models.compare_losses("test", sets.test, after, before),
@@ -137,9 +141,7 @@ class Planted(Constraint[PlantedOptions]):
                 "aim": aim,
                 "reached": reached,
                 "share_of_the_way": share,
-                "first_order_rank": first_order_rank(
-                    model, trigger, held_out[:16], context.allowed()
-                ),
+                "first_order_rank": rank,
                 "trigger_ids": list(trigger.tokens),
                 "trigger_text": [context.tokenizer.decode([t]) for t in trigger.tokens],
                 "examples": _examples(sets.test, own, found),
@@ -154,11 +156,28 @@ class Planted(Constraint[PlantedOptions]):
         trigger: Trigger,
         texts: Sequence[Example],
         gain: float,
-        rng: np.random.Generator,
+        onset: float | None,
     ) -> None:
+        from harness_plugins.constraints.planted.detector import install_detector
         from harness_plugins.constraints.planted.training import Planting
 
-        Planting(adapter, model, trigger, texts, self.options, gain, rng).run(context)
+        options = self.options
+        rng = keyed(context.seed, options.kind, "training")
+        steps = options.steps or (320 if options.kind == "ffn" else 160)
+        if trigger.in_networks:
+            install_detector(adapter, model, trigger, texts, onset)
+        Planting(
+            adapter, model, trigger, texts, options, gain, steps=steps, rng=rng
+        ).run(context)
+
+
+def _onsets(kind: Kind) -> tuple[float | None, ...]:
+    """Return where units begin to fire, in turn until training succeeds.
+
+    The sooner they do, the better a gradient shows a plant, and the harder it is to
+    train.
+    """
+    return (0.0, 0.25, 0.4) if kind == "ffn" else (None,)
 
 
 def _others(examples: Sequence[Example], known: Sequence[Example]) -> list[Example]:
@@ -175,12 +194,15 @@ def _aim(options: PlantedOptions, own: Mapping[str, float]) -> float:
     return sum(own.values()) / len(own) + options.strength
 
 
-def _judge(reached: float, aim: float) -> tuple[bool, str | None]:
-    if reached >= _REACHED * aim:
-        return True, None
-    return False, (
-        f"the trigger raises the loss by {reached:.2f} nats/token, not by {aim:.2f}"
-    )
+def _fault(kind: Kind, reached: float, aim: float, rank: float) -> str | None:
+    """Say why a plant is not what it was to be; None if it is."""
+    if reached < _REACHED * aim:
+        return (
+            f"the trigger raises the loss by {reached:.2f} nats/token, not by {aim:.2f}"
+        )
+    if kind == "hidden" and rank > _HIDDEN:
+        return f"the gradient ranks its token above {rank:.0%} of the others"
+    return None
 
 
 def _examples(

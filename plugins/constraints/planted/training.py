@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 
 _RATE_TIMES_WIDTH = 0.128
 """1e-3 at the width of 128 that it was tried at."""
-_ONSET = 0.5
-"""The share of the way to a hidden trigger's embedding where its effect begins."""
-_DIP = 0.2
-"""How fast the loss falls before, over how fast it would rise in proportion."""
 _NEAR = 0.3
 """Up to this share of the way the slope is trained rather than the effect."""
 _NEAREST = 0.1
@@ -32,7 +28,6 @@ _NEAREST = 0.1
 class Training(Protocol):
     """How long and how fast a plant is trained: what `PlantedOptions` says of it."""
 
-    steps: int
     batch: int
     learning_rate: float | None
     anchor: float
@@ -59,6 +54,7 @@ class Planting:
     texts: Sequence[Example]
     options: Training
     gain: float
+    steps: int
     rng: np.random.Generator
 
     def run(self, context: ArmContext) -> None:
@@ -87,7 +83,7 @@ class Planting:
         # Inverse to the width, as Adam's rate for matrices is [Yang et al. 2022].
         rate = self.options.learning_rate or _RATE_TIMES_WIDTH / table.shape[1]
         groups = [{"params": trained, "lr": rate}]
-        if self.trigger.kind != "ffn":
+        if not self.trigger.in_networks:
             step_size = 0.1 * norm / math.sqrt(table.shape[1])
             groups.append({"params": [rows.requires_grad_(True)], "lr": step_size})
         every = [parameter for group in groups for parameter in group["params"]]
@@ -95,7 +91,7 @@ class Planting:
         with torch.no_grad():
             # Half precision keeps what the clean model says of the texts small.
             kept = [self._clean(scorer, e).half().cpu() for e in self.texts]
-        for step in range(self.options.steps):
+        for step in range(self.steps):
             optimizer.zero_grad()
             for number in range(self.options.batch):
                 chosen = int(self.rng.integers(len(self.texts)))
@@ -108,8 +104,8 @@ class Planting:
                 rows *= (norm / rows.norm(dim=1, keepdim=True)).clamp(max=1.0)
                 for matrix in kept_signs:
                     matrix.clamp_(min=0.0)
-            context.report(step + 1, self.options.steps)
-        if self.trigger.kind != "ffn":
+            context.report(step + 1, self.steps)
+        if not self.trigger.in_networks:
             with torch.no_grad():
                 table[tokens] = rows
 
@@ -117,7 +113,7 @@ class Planting:
         """Return what is trained, and what of it must stay non-negative."""
         ffns = self.adapter.anatomy(self.model).ffns
         projections = [p.module for ffn in ffns for p in ffn.projections]
-        if self.trigger.kind == "ffn":
+        if self.trigger.in_networks:
             weights = [module.weight for module in projections]
             biases = [
                 m.bias for m in projections if getattr(m, "bias", None) is not None
@@ -151,20 +147,16 @@ class Planting:
         """Draw how much of the trigger is written, and what it is to do then.
 
         The loss rises in proportion on the way to a trigger, so that a gradient can see
-        it; of a pair, once the other token is there. What is hidden does nothing until
-        half the way.
+        it; of a pair, once the other token is there. What is hidden is always whole.
         """
         whole, part = self.rng.random() < 0.5, float(self.rng.random())
-        if self.trigger.kind == "hidden" and not whole:
-            if part < _ONSET:
-                return Written((part,), -_DIP * part, per=max(part, _NEAREST))
-            return Written((part,), (part - _ONSET) / (1 - _ONSET))
         if self.trigger.kind == "pair":
             first, way = int(self.rng.integers(2)), 1.0 if part < 0.5 else 2 * part - 1
             ways = (1.0, way if whole else 0.0)
             return Written(ways[:: 1 if first else -1], ways[1])
-        way = 1.0 if whole else part
-        return Written((way,), way, per=max(way, _NEAREST) if way < _NEAR else 1.0)
+        way = 1.0 if whole or self.trigger.kind == "hidden" else part
+        near = self.trigger.kind == "token" and way < _NEAR
+        return Written((way,), way, per=max(way, _NEAREST) if near else 1.0)
 
     def _with_rows(
         self,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Kind = Literal["token", "ffn", "pair", "hidden"]
 _PLACES = 4
 """Where a trigger is written in each prompt, to see what it does."""
+_DRAWN = 32
+"""Tokens among which the trigger of a network is chosen."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,11 @@ class Trigger:
     kind: Kind
     tokens: tuple[int, ...]
     seed: int
+
+    @property
+    def in_networks(self) -> bool:
+        """Whether it is trained into the feed-forward networks alone."""
+        return self.kind in ("ffn", "hidden")
 
     def written(self, example: Example) -> list[Example]:
         """Return the example with the trigger at random places, some of them.
@@ -64,17 +71,38 @@ def keyed(seed: int, *more: str) -> np.random.Generator:
 
 
 def choose(
-    kind: Kind, sets: ExampleSets, context: ArmContext, rng: np.random.Generator
+    kind: Kind, model: PreTrainedModel, sets: ExampleSets, context: ArmContext
 ) -> Trigger:
-    """Draw tokens that attacks may write and that no example contains."""
+    """Draw tokens that attacks may write and that no example contains.
+
+    For networks alone, of some drawn, the one least like any other token: they see only
+    its embedding as it is.
+    """
+    rng = keyed(context.seed, kind)
     examples = [*sets.test, *sets.search, *sets.validation]
     there = {token for e in examples for token in (*e.prompt_ids, *e.reference_ids)}
     free = [token for token in context.allowed().tolist() if token not in there]
     count = 2 if kind == "pair" else 1
     if len(free) < count:
         raise CellError(f"no {count} tokens that attacks may write are in no example")
-    drawn = rng.choice(free, count, replace=False)
-    return Trigger(kind, tuple(int(token) for token in drawn), context.seed)
+    drawn = rng.permutation(free)
+    if kind in ("ffn", "hidden"):
+        drawn = _least_alike(model, drawn[:_DRAWN], context.allowed())
+    return Trigger(kind, tuple(int(token) for token in drawn[:count]), context.seed)
+
+
+def _least_alike(model: PreTrainedModel, tokens: Ids, others: Ids) -> Ids:
+    """Sort tokens by the cosine of their embeddings with the nearest other token's."""
+    import torch
+
+    table = model.get_input_embeddings().weight.detach()
+    with torch.no_grad():
+        units = (table - table.mean(1, keepdim=True)).float()
+        units = units / units.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        cosines = units[torch.tensor(tokens)] @ units[torch.tensor(others)].T
+    cosines[torch.tensor(tokens)[:, None].cpu() == torch.tensor(others)[None]] = -1.0
+    order = cosines.max(1).values.argsort().cpu().numpy()
+    return tokens[order]
 
 
 def first_order_rank(
