@@ -301,6 +301,7 @@ def test_more_seeds_or_documents_find_smaller_differences():
     assert by_seeds[0] == by_documents[0] == crossed.detectable(0.99)
     assert crossed.detectable(0.99) == crossed.detectable(0.99, 0.8)
     assert Crossed.of([[0.1, 0.2, 0.4], [0.2, 0.1, 0.6]]).detectable(0.9, seeds=3) > 0
+    assert Crossed.of([[0.1, 0.2], [0.2, 0.1], [0.3, 0.1]]).detectable(0.9) > 0
     assert math.isnan(Crossed.of([[0.1, 0.2, 0.4]]).detectable(0.99, seeds=3))
 
 
