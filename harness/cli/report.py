@@ -26,7 +26,7 @@ from harness.run import survey
     "--threshold",
     type=click.FloatRange(min=0, min_open=True),
     metavar="X",
-    help="Success is exp(dL) > 1 + X; by default the suite's threshold.",
+    help="Success is exp(dL) > 1 + X; other than the suite's, it is exploratory.",
 )
 @click.option(
     "-o",

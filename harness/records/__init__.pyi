@@ -51,7 +51,6 @@ from .statistics import (
     bootstrap_mean as bootstrap_mean,
     bootstrap_ratio as bootstrap_ratio,
     holm as holm,
-    mcnemar as mcnemar,
     paired_difference as paired_difference,
     paired_p as paired_p,
     wilson as wilson,

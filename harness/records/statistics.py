@@ -115,16 +115,6 @@ def paired_difference(
     return estimate.model_copy(update={"method": f"paired {estimate.method}"})
 
 
-def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Return the exact two-sided p-value of McNemar's test on paired outcomes."""
-    pairs = list(zip(first, second, strict=True))
-    only_first = sum(a and not b for a, b in pairs)
-    only_second = sum(b and not a for a, b in pairs)
-    if only_first + only_second == 0:
-        return 1.0
-    return float(scipy.stats.binomtest(only_first, only_first + only_second).pvalue)
-
-
 def paired_p(differences: ArrayLike, clusters: Sequence[Hashable]) -> float:
     """Return the one-sided p-value that a mean of paired differences is above 0.
 

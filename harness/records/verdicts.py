@@ -123,6 +123,8 @@ class Difference(Strict):
     """Its interval; null where there is a single document."""
     interval_level: float = 0.95
     """The confidence level of the interval."""
+    sides: tuple[float, float]
+    """dL of the arm and of the reference arm, in nats/token, errors left out."""
     documents: Count
     """How many documents, or clusters of them."""
     seeds: Count

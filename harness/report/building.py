@@ -8,35 +8,46 @@ from collections.abc import Callable, Iterator, Sequence
 from harness.records import Record, Verdicts
 from harness.report.content import Report, Table
 from harness.report.tables.arms import arms_table
+from harness.report.tables.budgets import budgets_table, kept_checkpoints
 from harness.report.tables.cautions import cautions, made_by
 from harness.report.tables.controls import Opponents, compare_controls, controls_table
 from harness.report.tables.main import main_table
 from harness.report.tables.making import certificates_table, recovery_table
 from harness.report.tables.metrics import metrics_tables
+from harness.report.tables.success import curves, success_table
 from harness.report.tables.transfer import transfer_table, transfers
-from harness.report.tables.verdicts import diagnostics_table, verdicts_table
+from harness.report.tables.verdicts import (
+    contrasts_table,
+    diagnostics_table,
+    verdicts_table,
+)
 from harness.run import STATES, Survey
 from harness.verdicts import Results, calibrate, findings_of, judge
 
 
 def build(survey: Survey, threshold: float | None = None) -> Report:
-    """Return the report of a run; success at `threshold`, by default the suite's."""
+    """Return the report of a run; success at `threshold`, by default the suite's.
+
+    What is asked for afterwards is marked as exploratory; no verdict depends on it.
+    """
     suite = survey.plan.experiment.suite
     results = Results(survey, threshold or suite.success.threshold)
-    opponents = compare_controls(results)
     findings = findings_of(results)
     verdicts = judge(findings, calibrate(findings))
+    opponents = compare_controls(results, verdicts)
     return Report(
         title=f"Report of {survey.folder.root}",
         facts=list(_facts(results)),
         warnings=list(cautions(results, opponents, verdicts)),
         tables=[
             verdicts_table(results, verdicts),
+            contrasts_table(results, verdicts),
             diagnostics_table(results, verdicts),
             *_tables(results, opponents, verdicts),
         ],
         provenance=list(_provenance(results)),
         verdicts=verdicts,
+        curves=list(curves(results)),
     )
 
 
@@ -44,6 +55,10 @@ def _tables(
     results: Results, opponents: Sequence[Opponents], verdicts: Verdicts
 ) -> Iterator[Table]:
     yield main_table(results, verdicts)
+    if results.attacks:
+        yield success_table(results)
+    if kept_checkpoints(results):
+        yield budgets_table(results, verdicts)
     if opponents:
         yield controls_table(results, opponents)
     if results.suite.attacks and len(results.suite.arms) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from harness.records import Estimate, Verdicts, across_seeds
 
@@ -15,6 +15,7 @@ Kind = Literal[
     "perplexity",
     "nats",
     "fraction",
+    "share",
     "flops",
     "weight",
     "p",
@@ -150,6 +151,22 @@ def filled(
     return Table(key, title, columns, cells, caption, notes, keys)
 
 
+class Point(NamedTuple):
+    """A point of a curve of success over thresholds, for a plot."""
+
+    model: str
+    arm: str
+    attack: str
+    threshold: float
+    """Success is exp(dL) > 1 + threshold."""
+    succeeded: int
+    """Documents on which the attack succeeds under every seed."""
+    documents: int
+    low: float
+    """The 95 % interval of their share, of Clopper and Pearson."""
+    high: float
+
+
 @dataclass(frozen=True)
 class Report:
     """Facts about the run, warnings, and tables."""
@@ -162,6 +179,8 @@ class Report:
     """What pins down the numbers: hash of the suite, commit, newest record."""
     verdicts: Verdicts | None = None
     """The verdict of each arm; None where nothing was judged."""
+    curves: Sequence[Point] = ()
+    """How often attacks succeed, over thresholds."""
 
 
 def from_estimate(estimate: Estimate, kind: Kind, *, signed: bool = False) -> Cell:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import csv
+import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jsonschema import Draft202012Validator
 
 from harness.base import write_atomic, write_json
 from harness.records import schemas
-from harness.report.content import Report
+from harness.report.content import Point, Report
 from harness.report.formats.json import render_json
 from harness.report.formats.latex import render_latex
 from harness.report.formats.markdown import render_markdown
@@ -23,6 +25,8 @@ _RENDERERS: dict[str, tuple[Callable[[Report], str], str]] = {
 }
 VERDICTS = "verdicts.json"
 """The file with the answers to all questions."""
+CURVES = "success.csv"
+"""The file with curves of success over thresholds, to plot."""
 
 
 def render(report: Report, style: str) -> str:
@@ -32,10 +36,19 @@ def render(report: Report, style: str) -> str:
 
 
 def write_reports(report: Report, folder: Path) -> None:
-    """Write ``report.*`` in all formats, and ``verdicts.json`` by its schema."""
+    """Write ``report.*`` in all formats, ``verdicts.json`` and ``success.csv``."""
     for renderer, ending in _RENDERERS.values():
         write_atomic(folder / f"report.{ending}", renderer(report))
+    if report.curves:
+        write_atomic(folder / CURVES, _as_csv(report.curves))
     if report.verdicts is not None:
         document = report.verdicts.model_dump(mode="json")
         Draft202012Validator(schemas.load("verdicts")).validate(document)
         write_json(folder / VERDICTS, document)
+
+
+def _as_csv(curves: Sequence[Point]) -> str:
+    file = io.StringIO()
+    lines = csv.writer(file, lineterminator="\n")
+    lines.writerows([Point._fields, *curves])
+    return file.getvalue()

@@ -3,7 +3,9 @@ from .judging import judge as judge
 from .pairing import (
     CellsBySeed as CellsBySeed,
     Pairing as Pairing,
-    mean_clean_loss as mean_clean_loss,
+    by_unit as by_unit,
+    crossed_mean as crossed_mean,
+    mean_over as mean_over,
     pooled_delta as pooled_delta,
     same_examples as same_examples,
 )

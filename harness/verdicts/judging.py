@@ -106,6 +106,10 @@ def _difference(case: Case, contrast: Contrast, decision: Decision) -> Differenc
     return Difference(
         value=of_run(shown.mean, 0),
         interval=_interval(shown),
+        sides=(
+            of_run(contrast.worst_case(contrast.arm).mean, 0),
+            of_run(contrast.worst_case(contrast.reference).mean, 0),
+        ),
         documents=shown.n,
         seeds=contrast.seeds,
         searches=1,

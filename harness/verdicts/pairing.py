@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean
 
-from harness.records import (
-    Estimate,
-    SampleRow,
-    bootstrap_mean,
-    mcnemar,
-    paired_difference,
-    successes,
-)
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.records import TREATMENT_SEEDS, Crossed, Estimate, SampleRow
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -40,57 +37,42 @@ class Pairing:
 
     first: list[SampleRow]
     second: list[SampleRow]
-    documents: list[str]
     seeds: list[int]
 
     @cached_property
-    def deltas(self) -> tuple[list[float], list[float]]:
-        """The dL of each side where neither ended in an error; see `_known`."""
+    def tables(self) -> tuple[Floats, Floats]:
+        """The dL of each side [seeds, units], in nats/token.
+
+        Examples that ended in an error under any seed, on either side, are left out.
+        """
+        known = known_everywhere(
+            [row.example_id for row in self.first],
+            *([row.delta_loss for row in side] for side in (self.first, self.second)),
+        )
+        units = [self.first[i].unit for i in known]
+        seeds = [self.seeds[i] for i in known]
         first, second = (
-            [side[i].delta_loss or 0.0 for i in self._known]
+            by_unit([side[i].delta_loss or 0.0 for i in known], units, seeds)
             for side in (self.first, self.second)
         )
         return first, second
 
-    @property
-    def known_documents(self) -> list[str]:
-        """The documents of `deltas`."""
-        return [self.documents[i] for i in self._known]
-
     def difference(self) -> Estimate:
         """Return the mean difference of dL, first minus second, in nats/token."""
-        seeds = [self.seeds[i] for i in self._known]
-        return paired_difference(
-            *self.deltas, self.known_documents, seeds, unit="nats/token"
-        )
+        return crossed_mean(self._apart)
+
+    def p_above(self) -> float:
+        """Return the one-sided p of the claim that the first side's dL is higher."""
+        return Crossed.of(self._apart).p_above()
 
     def mean_deltas(self) -> tuple[float, float]:
         """Return the mean dL of each side, in nats/token."""
-        first, second = self.deltas
-        return fmean(first), fmean(second)
+        first, second = self.tables
+        return float(first.mean()), float(second.mean())
 
-    @cached_property
-    def _known(self) -> list[int]:
-        """The pairs of examples that ended in an error under no seed."""
-        return known_everywhere(
-            [row.example_id for row in self.first],
-            *([row.delta_loss for row in side] for side in (self.first, self.second)),
-        )
-
-    def success_p_value(self, threshold: float) -> float:
-        """Return McNemar's p-value for success, the largest over the seeds.
-
-        Examples are the same under every seed, so seeds are tested one by one; that
-        the difference is there under all of them is as sure as under the worst.
-        """
-        first = successes(self.first, threshold)
-        second = successes(self.second, threshold)
-        outcomes = list(zip(self.seeds, first, second, strict=True))
-        p_values = []
-        for seed in dict.fromkeys(self.seeds):
-            pairs = [(a, b) for s, a, b in outcomes if s == seed]
-            p_values.append(mcnemar([a for a, _ in pairs], [b for _, b in pairs]))
-        return max(p_values)
+    @property
+    def _apart(self) -> Floats:
+        return self.tables[0] - self.tables[1]
 
 
 def pair(first: CellsBySeed, second: CellsBySeed) -> Pairing | None:
@@ -99,7 +81,7 @@ def pair(first: CellsBySeed, second: CellsBySeed) -> Pairing | None:
     Also None where a side has examples that the other lacks, since the two means would
     be about different examples, and where every pair has an error in it.
     """
-    pairing = Pairing([], [], [], [])
+    pairing = Pairing([], [], [])
     seeds = [seed for seed in first if seed in second]
     if not same_examples([cells[seed] for seed in seeds for cells in (first, second)]):
         return None
@@ -108,9 +90,8 @@ def pair(first: CellsBySeed, second: CellsBySeed) -> Pairing | None:
         for row in first[seed].rows:
             pairing.first.append(row)
             pairing.second.append(others[row.example_id])
-            pairing.documents.append(row.document_id)
             pairing.seeds.append(seed)
-    return pairing if pairing.deltas[0] else None
+    return pairing if pairing.tables[0].size else None
 
 
 def known_everywhere(
@@ -127,23 +108,74 @@ def known_everywhere(
 
 
 def pooled_delta(cells: CellsBySeed) -> Estimate | None:
-    """Estimate the mean dL over all seeds, resampling documents and seeds.
+    """Estimate the mean dL over documents and seeds.
 
     Examples that ended in an error under a seed are left out. None where there are no
     cells, or where they are about different examples.
     """
+    return mean_over(cells, lambda row: row.delta_loss)
+
+
+def mean_over(
+    cells: CellsBySeed, value: Callable[[SampleRow], float | None]
+) -> Estimate | None:
+    """Estimate the mean of a value of rows, in nats/token, as `pooled_delta` does."""
     if not cells or not same_examples(cells.values()):
         return None
-    every = [(seed, row) for seed, cell in cells.items() for row in cell.rows]
+    every = [(seed, row, value(row)) for seed in cells for row in cells[seed].rows]
     known = known_everywhere(
-        [row.example_id for _, row in every], [row.delta_loss for _, row in every]
+        [row.example_id for _, row, _ in every], [own for *_, own in every]
     )
     rows = [every[i] for i in known]
-    return bootstrap_mean(
-        [row.delta_loss or 0.0 for _, row in rows],
-        [row.document_id for _, row in rows],
-        [seed for seed, _ in rows],
-        unit="nats/token",
+    return crossed_mean(
+        by_unit(
+            [own or 0.0 for *_, own in rows],
+            [row.unit for _, row, _ in rows],
+            [seed for seed, *_ in rows],
+        )
+    )
+
+
+def by_unit(
+    values: Sequence[float], units: Sequence[Hashable], seeds: Sequence[Hashable]
+) -> Floats:
+    """Average values over the examples of a unit: [seeds, units].
+
+    Units that are not there under every seed are left out.
+    """
+    rows, columns = _numbered(seeds), _numbered(units)
+    at = [rows[seed] for seed in seeds], [columns[unit] for unit in units]
+    sums, counts = np.zeros((2, len(rows), len(columns)))
+    np.add.at(sums, at, values)
+    np.add.at(counts, at, 1.0)
+    whole = (counts > 0).all(axis=0)
+    return np.asarray(sums[:, whole] / counts[:, whole])
+
+
+def _numbered(labels: Sequence[Hashable]) -> dict[Hashable, int]:
+    """Number labels in order of appearance."""
+    return {label: number for number, label in enumerate(dict.fromkeys(labels))}
+
+
+def crossed_mean(table: Floats, unit: str = "nats/token") -> Estimate:
+    """Estimate the mean of a table [seeds, units] as verdicts do."""
+    seeds, n = table.shape
+    of_treatment = seeds >= TREATMENT_SEEDS
+    effects = "two-way random effects" if of_treatment else "studentized bootstrap"
+    over = "documents and seeds" if of_treatment else "documents"
+    method = f"mean; {effects} over {over}"
+    if not table.size:
+        return Estimate(value=None, n=0, unit=unit, method=method, reason="no values")
+    found = Crossed.of(table)
+    bounds = found.interval()
+    interval = bounds if np.isfinite(bounds).all() else None
+    return Estimate(
+        value=found.mean,
+        n=n,
+        unit=unit,
+        method=method,
+        interval=interval,
+        reason=None if interval else "no interval from one document",
     )
 
 
@@ -162,12 +194,6 @@ def worst_rows(attacks: Sequence[Sequence[SampleRow]]) -> list[SampleRow]:
 
 def _harm(row: SampleRow) -> float:
     return -math.inf if row.delta_loss is None else row.delta_loss
-
-
-def mean_clean_loss(rows: Iterable[SampleRow]) -> float | None:
-    """Return the mean clean loss, in nats/token; None where no row has one."""
-    known = [row.clean_loss for row in rows if row.clean_loss is not None]
-    return fmean(known) if known else None
 
 
 def same_examples(cells: Iterable[Attacked]) -> bool:

@@ -88,6 +88,11 @@ class Results:
         """Return what records say of an attack; its plugin where there is no record."""
         return self._attacks.get(label) or self.experiment.attacks[label]
 
+    def share(self, attack: str) -> float:
+        """Return which multiple of its stated budget an attack was given."""
+        known = self._attacks.get(attack)
+        return 1.0 if known is None else known.share
+
     @cached_property
     def records(self) -> list[Record]:
         """All complete records, variants first."""

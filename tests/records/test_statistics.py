@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
@@ -114,14 +113,8 @@ def test_paired_difference_ignores_what_both_share():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_mcnemar_and_holm_agree_with_statsmodels(seed):
-    rng = np.random.default_rng(seed)
-    first, second = rng.random((2, 60)) < [[0.7], [0.5]]
-    table = [[np.sum(a & b) for b in (second, ~second)] for a in (first, ~first)]
-    expected = reference_mcnemar(table, exact=True).pvalue
-    assert statistics.mcnemar(first, second) == pytest.approx(expected)
-    assert statistics.mcnemar(first, first) == 1.0
-    p_values = rng.random(7) ** 3
+def test_holm_agrees_with_statsmodels(seed):
+    p_values = np.random.default_rng(seed).random(7) ** 3
     expected = multipletests(p_values, method="holm")[1]
     assert statistics.holm(p_values.tolist()) == pytest.approx(expected)
 

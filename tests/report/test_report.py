@@ -1,5 +1,8 @@
 """Reports of whole runs: the numbers in them, and what they warn of."""
 
+import csv
+import hashlib
+import io
 import json
 import math
 import re
@@ -9,16 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from statsmodels.stats.proportion import proportion_confint
 
 from harness import report
 from harness.records.record import Record
 from harness.records.samples import read_samples
 from harness.report.content import Label, Missing, Number, Report, Table
 from harness.report.formats.latex import escape
+from harness.report.tables.success import held
 from harness.run.folder import RunFolder
 from harness.run.surveying import survey
+from harness.verdicts.pairing import Attacked
 from harness.verdicts.results import Results
-from tests.run_fixtures import deltas, editing, read_all
+from tests.run_fixtures import deltas, editing, read_all, sample_row
 
 BASELINE, MONOTONE = "Pythia_1.4B (baseline)", "Pythia_1.4B (monotone)"
 PAIR = "hotflip : random"
@@ -94,23 +100,63 @@ def test_perplexity_is_mean_and_sample_deviation_over_seeds(make_run):
 def test_success_is_derived_from_the_rows_for_any_threshold(make_run, threshold):
     run = make_run()
     cell = _row(_build(run, threshold), "main", BASELINE)["hotflip success"]
-    rates = [
-        fmean(math.exp(row.delta_loss) > 1 + (threshold or 0.15) for row in rows)
-        for _, rows in _cells(run, "baseline", "hotflip")
+    hits = np.array(
+        [
+            [math.exp(row.delta_loss) > 1 + (threshold or 0.15) for row in rows]
+            for _, rows in _cells(run, "baseline", "hotflip")
+        ]
+    )
+    everywhere = int(hits.all(axis=0).sum())  # of 40 documents, under both seeds
+    assert 0 < everywhere < hits.mean() * 40 <= 40
+    assert cell.value == pytest.approx(everywhere / 40)
+    expected = proportion_confint(everywhere, 40, method="beta")
+    assert cell.interval == pytest.approx(expected)
+    assert cell.std is None
+
+
+@pytest.mark.parametrize(
+    ("hits", "expected"),
+    [([1, 1, 1, 1], (2, 2)), ([1, 1, 0, 1], (1, 2)), ([0, 1, 1, 0], (0, 2))],
+)
+def test_a_unit_counts_where_all_its_rows_do_under_every_seed(hits, expected):
+    rows = [
+        sample_row(i, 2.0, float(hit)).model_copy(update={"cluster": f"c{i % 2}"})
+        for i, hit in enumerate(hits)
     ]
-    assert cell.value == pytest.approx(fmean(rates))
-    assert cell.std == pytest.approx(stdev(rates))
+    cells = {1: Attacked(rows[:2]), 2: Attacked(rows[2:])}
+    assert held(cells, lambda x: [bool(row.delta_loss) for row in x]) == expected
 
 
-def test_one_seed_has_no_deviation_and_wilsons_interval(make_run):
+def test_curves_fall_and_are_written_as_points(make_run):
+    run = make_run()
+    made = _build(run)
+    report.write_reports(made, RunFolder(run).report_dir)
+    file = (RunFolder(run).report_dir / "success.csv").read_text()
+    lines = list(csv.DictReader(io.StringIO(file)))
+    for arm in ("baseline", "monotone"):
+        own = [x for x in lines if (x["arm"], x["attack"]) == (arm, "hotflip")]
+        hits = [int(x["succeeded"]) for x in own]
+        assert hits == sorted(hits, reverse=True)
+        assert hits[0] > hits[-1] == 0
+        at = [float(x["threshold"]) for x in own]
+        rows = [x for _, x in _cells(run, arm, "hotflip")]
+        least = [min(a.delta_loss, b.delta_loss) for a, b in zip(*rows, strict=True)]
+        assert hits == [sum(math.expm1(x) > t for x in least) for t in at]
+
+
+def test_one_seed_has_no_deviation_and_the_exact_interval(make_run):
     run = make_run(**ONE)
     row = _row(_build(run), "main", BASELINE)
     ((record, _),) = _cells(run, "baseline", "hotflip")
     found, shown = record.results["attack"], row["hotflip success"]
     assert row["perplexity"].std is shown.std is None
     assert shown.value == found["success"].value
-    assert shown.interval == found["success"].interval
-    assert row["hotflip dL"].interval == found["delta_loss"].interval
+    hits = round(found["success"].value * 40)
+    assert shown.interval == pytest.approx(proportion_confint(hits, 40, method="beta"))
+    mean = row["hotflip dL"]
+    assert mean.value == pytest.approx(found["delta_loss"].value)
+    # Forty values that are nearly normal: both bootstraps agree roughly.
+    assert mean.interval == pytest.approx(found["delta_loss"].interval, rel=0.1)
 
 
 @pytest.mark.parametrize("seeds", [[1], [1, 2]])
@@ -139,14 +185,16 @@ def test_attack_and_control_are_paired_by_example(make_run):
 
 def test_arms_are_compared_in_absolute_nats_beside_their_clean_losses(make_run):
     run = make_run()
-    shown = _row(_build(run), "arms", MONOTONE, "hotflip")
+    shown = _row(_build(run), "arms", MONOTONE, "baseline", "hotflip")
     means = {}
-    for arm, column in (("baseline", "baseline"), ("monotone", "arm")):
+    for arm, column in (("baseline", "reference"), ("monotone", "arm")):
         rows = _rows(run, arm, "hotflip")
         means[arm] = fmean(row.delta_loss for row in rows)
         assert shown[f"dL {column}"].value == pytest.approx(means[arm])
         clean = fmean(row.clean_loss for row in rows)
         assert shown[f"clean loss {column}"].value == pytest.approx(clean)
+        attacked = shown[f"attacked loss {column}"].value
+        assert attacked == pytest.approx(clean + means[arm])
     difference = means["monotone"] - means["baseline"]
     assert shown["dL difference"].value == pytest.approx(difference)
 
@@ -190,7 +238,7 @@ def test_the_worst_case_is_the_highest_rise_of_each_example(make_run):
             LOSING_ELSEWHERE,
             "controls",
             MONOTONE,
-            {"verdict": Label("no better than random", True, "no better")},
+            {"verdict": Label("not shown to beat random", True, "not shown")},
         ),
         (
             HOLES,
@@ -248,7 +296,7 @@ def test_cells_say_what_was_found(make_run, story, table, name, expected):
     ("story", "starts"),
     [
         ({}, []),
-        (LOSING, ["ATTACK INVALID: hotflip does not beat random"]),
+        (LOSING, ["ATTACK INVALID: hotflip is not shown to beat random"]),
         (LOSING_ELSEWHERE, []),
         (BROKEN, [f"BROKEN: {MONOTONE}"]),
         (UNEQUAL, [f"NOT EQUAL: {MONOTONE}"]),
@@ -392,7 +440,7 @@ def test_latex_rows_read_as_in_a_paper(make_run):
     (cells,) = [x for x in rows if x[:2] == [r"Pythia\_1.4B (monotone)", "$1.4$B"]]
     assert re.fullmatch(r"\$12\.1\$ \$\\pm\$ \$0\.\d\$", cells[3])
     assert re.fullmatch(r"\$\+\d+\.\d\$ \\%", cells[4])
-    assert r" $\pm$ " in cells[5]
+    assert re.fullmatch(r"\$\d+\$ \[\$\d+\$, \$\d+\$\] \\%", cells[5])
 
 
 def test_latex_pins_its_numbers_down_and_is_the_same_on_a_rerun(make_run):
@@ -467,4 +515,60 @@ def test_reports_are_written_beside_the_records(make_run):
     report.write_reports(made, folder)
     assert (folder / "report.txt").read_text() == report.render(made, "text")
     endings = {path.suffix for path in folder.iterdir()}
-    assert endings == {".txt", ".md", ".json", ".tex"}
+    assert endings == {".txt", ".md", ".json", ".tex", ".csv"}
+
+
+# --- exploratory --------------------------------------------------------------------
+
+
+def test_what_is_asked_for_afterwards_is_exploratory(make_run):
+    run = make_run()
+    assert not [x for x in _build(run).warnings if x.startswith("EXPLORATORY")]
+    made = _build(run, 0.3)
+    assert made.warnings[0].startswith("EXPLORATORY: success is shown at 0.3")
+    assert made.verdicts == _build(run).verdicts
+
+
+def test_a_margin_that_was_changed_stands_above_all(make_run):
+    run = make_run(more="limit: 9")
+    with editing(RunFolder(run).records("cell")[0]) as document:
+        document["margin"] = {"relative": None, "nats": 0.02}
+    first, second, *_ = _build(run).warnings
+    assert first.startswith("EXPLORATORY: margin changed after 1 records")
+    assert second.startswith("NOT FOR REAL NUMBERS")
+
+
+def test_budget_curves_have_every_share_and_the_difference(make_run):
+    run = make_run(seeds=[1, 2, 3])
+    for path in run.glob("cells/*hotflip*"):
+        _give_checkpoints(path)
+    row = _row(_build(run), "budgets", BASELINE, "hotflip")
+    rows = _rows(run, "baseline", "hotflip")
+    mean = fmean(x.delta_loss for x in rows)
+    found = [row[f"dL at {share}"].value for share in ("1/4", "1/2", "1", "2")]
+    assert found == pytest.approx([0.5 * mean, 0.8 * mean, 0.9 * mean, mean])
+    shown = _row(_build(run), "budgets", MONOTONE, "worst, minus baseline")
+    assert shown["dL at 2"].value < 0
+    assert shown["dL at 1/4"].interval is not None
+
+
+def _give_checkpoints(cell: Path) -> None:
+    """Say that a cell ran to twice its budget, and what it held on the way."""
+    file = cell / "samples.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        row["share"] = 2.0
+        row["checkpoints"] = [
+            {
+                "share": share,
+                "adversarial_prompt_ids": row["adversarial_prompt_ids"],
+                "delta_loss": part * row["delta_loss"],
+                "adversarial_loss": row["clean_loss"] + part * row["delta_loss"],
+            }
+            for share, part in ((0.25, 0.5), (0.5, 0.8), (1.0, 0.9))
+        ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with editing(cell / "record.json") as document:
+        document["attack"]["share"] = 2.0
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        document["samples"]["sha256"] = sha256

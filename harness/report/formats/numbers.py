@@ -26,6 +26,7 @@ STYLES: dict[Kind, Style] = {
     "perplexity": Style(decimals=2, least=1),
     "nats": Style(decimals=3, least=2),
     "fraction": Style(decimals=1, least=1, scale=100, unit="%"),
+    "share": Style(decimals=0, least=0, scale=100, unit="%"),
 }
 MOST_DECIMALS = 6
 LONGEST = 1e6

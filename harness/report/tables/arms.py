@@ -1,8 +1,9 @@
-"""Each arm against the baseline arm, in absolute nats on the same examples."""
+"""Each arm against its reference arm, in absolute nats on the same examples."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 from harness.records import SampleRow
@@ -17,55 +18,76 @@ from harness.report.content import (
     filled,
     from_estimate,
 )
-from harness.report.tables.rows import BOOTSTRAP, arm_column
-from harness.verdicts import Arm, Pairing, Results, mean_clean_loss, paired
+from harness.report.tables.rows import INTERVAL, arm_column, conditions
+from harness.verdicts import Arm, Pairing, Results, paired
 
 
 class _Row(NamedTuple):
     arm: Arm
     attack: str
     pairing: Pairing | str
-    """The arm first; or why it cannot be paired with the baseline arm."""
+    """The arm first; or why it cannot be paired with its reference arm."""
 
 
 def arms_table(results: Results) -> Table:
-    """Return a row for each model, arm other than the baseline, and attack."""
-    rows = [
-        _Row(arm, x, paired({"arm": (arm, x), "baseline": (arm.baseline, x)}))
+    """Return a row for each model, arm that is held against another, and attack."""
+    sides = [
+        (arm, results.arm(arm.model, reference))
         for arm in results.treatments
-        if not arm.is_baseline
+        if (reference := results.suite.reference_of(arm.label)) is not None
+    ]
+    rows = [
+        _Row(arm, x, paired({"arm": (arm, x), "reference": (reference, x)}))
+        for arm, reference in sides
         for x in results.attacks
         if x in arm.planned
     ]
     columns: list[Column[_Row]] = [
         arm_column(results, lambda row: row.arm),
+        Column("against", lambda row: Label(_reference(results, row.arm))),
         Column("attack", lambda row: Label(row.attack)),
         *about(lambda row: row.pairing, _PAIRED),
     ]
     return filled(
         "arms",
-        "Arms against the baseline arm",
+        "Arms against their reference arms",
         columns,
         rows,
         caption=(
-            "Nats/token on the attacked examples. A difference below 0: the arm is "
-            "harder to attack than the baseline. Differences are paired by example; "
-            f"{BOOTSTRAP}. Success at a relative threshold falls when the clean loss "
-            "rises, without any gain in robustness: compare the clean losses first."
+            "Nats/token on the attacked examples, mean losses before and under attack. "
+            "A difference below 0: this attack does less to the arm than to its "
+            "reference arm; verdicts are about the worst of all attacks. Differences "
+            f"are paired by example; {INTERVAL}. Success at a relative threshold falls "
+            "when the clean loss rises, without any gain in robustness: compare the "
+            f"losses first. {conditions(results)}"
         ),
-        keys=2,
+        keys=3,
     )
 
 
+def _reference(results: Results, arm: Arm) -> str:
+    return results.suite.reference_of(arm.label) or "--"
+
+
+def _mean(losses: Iterable[float | None]) -> Cell:
+    known = [loss for loss in losses if loss is not None]
+    return Number(fmean(known), "nats") if known else Missing("errors only")
+
+
 def _clean(rows: Sequence[SampleRow]) -> Cell:
-    loss = mean_clean_loss(rows)
-    return Missing("errors only") if loss is None else Number(loss, "nats")
+    return _mean(row.clean_loss for row in rows)
+
+
+def _attacked(rows: Sequence[SampleRow]) -> Cell:
+    return _mean(row.adversarial_loss for row in rows)
 
 
 _PAIRED: list[Column[Pairing]] = [
-    Column("baseline", lambda x: _clean(x.second), "clean loss"),
+    Column("reference", lambda x: _clean(x.second), "clean loss"),
     Column("arm", lambda x: _clean(x.first), "clean loss"),
-    Column("baseline", lambda x: Number(x.mean_deltas()[1], "nats"), "dL"),
+    Column("reference", lambda x: _attacked(x.second), "attacked loss"),
+    Column("arm", lambda x: _attacked(x.first), "attacked loss"),
+    Column("reference", lambda x: Number(x.mean_deltas()[1], "nats"), "dL"),
     Column("arm", lambda x: Number(x.mean_deltas()[0], "nats"), "dL"),
     Column(
         "difference", lambda x: from_estimate(x.difference(), "nats", signed=True), "dL"

@@ -13,8 +13,9 @@ from harness.records import (
     wilson,
 )
 from harness.report.content import Cell, Column, from_estimate, from_seeds
+from harness.report.tables.success import proportion
 from harness.suite import Suite
-from harness.verdicts import CellsBySeed
+from harness.verdicts import CellsBySeed, Results
 
 Values = Callable[[Sequence[SampleRow]], Sequence[float]]
 """Returns a number for each row."""
@@ -30,13 +31,16 @@ def clean_columns(suite: Suite) -> list[Column[CellsBySeed]]:
     return columns
 
 
-def attack_columns(suite: Suite, attack: str) -> list[Column[CellsBySeed]]:
+def attack_columns(results: Results, attack: str) -> list[Column[CellsBySeed]]:
     """Return the columns of what is measured after an attack."""
-    columns = []
+    columns: list[Column[CellsBySeed]] = []
+    suite = results.suite
     if _asks_answers(suite):
         columns += [
             _answers(suite, "accuracy", "answer_correct_adversarial", attack),
-            Column("lost", lambda cells: mean(suite, cells, lost_answers), attack),
+            Column(
+                "lost", lambda cells: proportion(results, cells, lost_answers), attack
+            ),
         ]
     if _asks_summaries(suite):
 
@@ -45,7 +49,7 @@ def attack_columns(suite: Suite, attack: str) -> list[Column[CellsBySeed]]:
 
         columns += [
             _rouge(suite, "ROUGE-L", "rouge_adversarial", attack),
-            Column("spoilt", lambda cells: mean(suite, cells, spoilt), attack),
+            Column("spoilt", lambda cells: proportion(results, cells, spoilt), attack),
         ]
     return columns
 
@@ -56,12 +60,12 @@ def caption(suite: Suite) -> str:
     if _asks_answers(suite):
         parts += (
             " accuracy: right answers, of all examples. lost: right before the attack "
-            "and wrong after it."
+            "and wrong after it, as documents like success."
         )
     if _asks_summaries(suite):
         parts += (
             " ROUGE-L: F1 of the generated summary, against the reference. spoilt: "
-            f"ROUGE-L falls by more than {suite.success.rouge_drop:.0%}."
+            f"ROUGE-L falls by more than {suite.success.rouge_drop:.0%}, likewise."
         )
     return parts
 

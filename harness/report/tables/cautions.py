@@ -17,6 +17,7 @@ def cautions(
     results: Results, opponents: Sequence[Opponents], verdicts: Verdicts
 ) -> Iterator[str]:
     """Yield a sentence for each thing that a reader must know first."""
+    yield from _exploratory(results, verdicts)
     yield from _limit_warning(results)
     yield from _hole_warnings(results)
     yield from _mixture_warnings(results)
@@ -31,13 +32,24 @@ def cautions(
             )
     for loser in (x for x in opponents if x.invalid):
         yield (
-            f"ATTACK INVALID: {loser.attack} does not beat {loser.control} on "
+            f"ATTACK INVALID: {loser.attack} is not shown to beat {loser.control} on "
             f"{loser.arm.name}: whatever {loser.attack} shows on other arms of "
             f"{loser.arm.model} says nothing about them."
         )
     if failed_certificates(results):
         yield f"CERTIFICATE FAILED: {_names(failed_certificates(results))}."
     yield from _training_warnings(results)
+
+
+def _exploratory(results: Results, verdicts: Verdicts) -> Iterator[str]:
+    if verdicts.margin_change is not None:
+        yield f"EXPLORATORY: {verdicts.margin_change}."
+    asked, stated = results.threshold, results.suite.success.threshold
+    if asked != stated:
+        yield (
+            f"EXPLORATORY: success is shown at {asked:g}, which was asked for after "
+            f"the runs; the suite states {stated:g}. No verdict depends on it."
+        )
 
 
 def _training_warnings(results: Results) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from harness.records import BUDGET_TOLERANCE, Estimate, holm
+from harness.records import BUDGET_TOLERANCE, DiagnosticStatus, Estimate, Verdicts, holm
 from harness.report.content import (
     Cell,
     Column,
@@ -18,10 +18,12 @@ from harness.report.content import (
     filled,
     from_estimate,
 )
-from harness.report.tables.rows import BOOTSTRAP, arm_column
+from harness.report.tables.rows import INTERVAL, arm_column, conditions
 from harness.verdicts import Arm, Pairing, Results, mean_flops
 
 LEDGER_MARK = "‡"
+LEVEL = 0.01
+"""Of the claim that an attack does more harm than a control, one-sided."""
 NOTED_EXCESS = 1.01
 """What was spent in all, relative to what the rows cost, beyond which it is told."""
 
@@ -34,15 +36,14 @@ class Comparison:
     difference: Estimate
     """Of dL, attack minus control."""
     p: float
-    """McNemar's p-value for success, Holm over all comparisons."""
+    """One-sided, that the attack's dL is higher, Holm over all comparisons."""
     flops: tuple[float, float]
     """Per example: attack, control."""
 
     @property
     def better(self) -> bool | None:
-        """True where the interval lies above 0; None where there is none."""
-        interval = self.difference.interval
-        return None if interval is None else interval[0] > 0
+        """Whether the attack is shown to do more; None where there is no interval."""
+        return None if self.difference.interval is None else self.p <= LEVEL
 
     @property
     def equal_ledgers(self) -> bool:
@@ -59,6 +60,9 @@ class Opponents(NamedTuple):
     control: str
     found: Comparison | str
     """How they compare, or why they cannot be paired."""
+    judged: DiagnosticStatus | None
+    """Whether the rule of verdicts finds that the attack beats random search, at any
+    budget; None of other controls, and where it was not asked."""
 
     @property
     def invalid(self) -> bool:
@@ -67,13 +71,17 @@ class Opponents(NamedTuple):
         What an attack shows against permuted gradients or benign text says where its
         strength comes from, not that it has none.
         """
-        searches = self.arm.results.attack(self.control).shows == "search"
-        found = not isinstance(self.found, str) and self.found.better is False
-        return found and searches and self.arm.is_baseline
+        return self.judged == "fail" and self.arm.is_baseline
 
 
-def compare_controls(results: Results) -> list[Opponents]:
+def compare_controls(results: Results, verdicts: Verdicts) -> list[Opponents]:
     """Compare every attack with its controls, under every model and arm."""
+    judged = {
+        (found.model, found.arm, answer.attack, answer.against): answer.status
+        for found in verdicts.arms
+        for answer in found.diagnostics
+        if answer.id == "beats_random"
+    }
     sides = [
         (arm, attack, control, arm.pairing(attack, control))
         for attack, control in results.controls
@@ -81,7 +89,7 @@ def compare_controls(results: Results) -> list[Opponents]:
         if attack in arm.planned and control in arm.planned
     ]
     pairings = [pairing for *_, pairing in sides if isinstance(pairing, Pairing)]
-    p_values = iter(holm([x.success_p_value(results.threshold) for x in pairings]))
+    p_values = iter(holm([x.p_above() for x in pairings]))
     return [
         Opponents(
             arm,
@@ -95,6 +103,7 @@ def compare_controls(results: Results) -> list[Opponents]:
                 next(p_values),
                 (mean_flops(arm.cells(attack)), mean_flops(arm.cells(control))),
             ),
+            judged.get((arm.model, arm.label, attack, control)),
         )
         for arm, attack, control, pairing in sides
     ]
@@ -121,12 +130,12 @@ def controls_table(results: Results, opponents: Sequence[Opponents]) -> Table:
         opponents,
         caption=(
             "A control gets the attack's budget on the same examples. The difference "
-            f"is paired by example and seed; {BOOTSTRAP}. p: McNemar's exact test of "
-            "success, the largest over seeds, Holm over the table. An attack whose "
-            "interval against random search does not lie above 0 on the baseline arm "
-            "is invalid, whatever it shows elsewhere. A control with permuted "
-            "gradients shows what the gradient contributes, one with benign text what "
-            "any text in front of the prompt does."
+            f"is paired by example and seed; {INTERVAL}. p: of the claim that the "
+            "attack's dL is higher, one-sided, Holm over the table; it is shown at 1 "
+            "%. An attack that on the baseline arm is not shown to beat random search "
+            "at any budget is invalid, whatever it shows elsewhere. A control with "
+            "permuted gradients shows what the gradient contributes, one with benign "
+            f"text what any text in front of the prompt does. {conditions(results)}"
         ),
         notes=[*_ledger_notes(opponents), *_interruptions(opponents)],
         keys=2,
@@ -142,7 +151,10 @@ def _verdict(row: Opponents, *, invalid: bool) -> Cell:
         return Label("undecided: no interval", alarm=True, short="no interval")
     if row.found.better:
         return Label(f"beats {row.control}", short="beats it")
-    return Label(f"no better than {row.control}", alarm=True, short="no better")
+    if row.judged == "pass":
+        smaller = f"beats {row.control} at a smaller budget"
+        return Label(smaller, short="at a smaller budget")
+    return Label(f"not shown to beat {row.control}", alarm=True, short="not shown")
 
 
 def _ledger_notes(opponents: Sequence[Opponents]) -> list[str]:

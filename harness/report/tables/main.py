@@ -23,18 +23,21 @@ from harness.report.content import (
 )
 from harness.report.tables import beyond_loss
 from harness.report.tables.rows import (
-    BOOTSTRAP,
+    INTERVAL,
+    WORST_CASE,
     arm_column,
+    cells_of,
+    conditions,
     perplexities,
     perplexity,
+    shown_attacks,
 )
-from harness.verdicts import Arm, CellsBySeed, Results, pooled_delta, same_examples
+from harness.report.tables.success import PROPORTION, proportion
+from harness.verdicts import Arm, CellsBySeed, Results, pooled_delta
 
 ERROR_MARK = "†"
 BROKEN_MARK = "§"
 """On attacks on an arm whose clean loss is above the attacked baseline arm's."""
-WORST_CASE = "worst case"
-"""The heading over the worst of all attacks on each example."""
 LOSS = "loss"
 """The estimate that the table looks for, whatever metric offers it."""
 
@@ -42,10 +45,9 @@ LOSS = "loss"
 def main_table(results: Results, verdicts: Verdicts) -> Table:
     """Return a row for each model and arm."""
     broken = {results.arm(x.model, x.arm) for x in verdicts.arms if x.broken}
-    shown = [*results.attacks, *([WORST_CASE] if _shows_worst_case(results) else [])]
     planned = len(results.suite.seeds)
     measured: list[Column[dict[int, float]]] = [
-        Column("clean loss", lambda x: from_seeds([*x.values()], "nats", planned)),
+        Column("corpus loss", lambda x: from_seeds([*x.values()], "nats", planned)),
         Column("perplexity", lambda x: perplexity(x, planned)),
     ]
     columns: list[Column[Arm]] = [
@@ -56,7 +58,7 @@ def main_table(results: Results, verdicts: Verdicts) -> Table:
         *about(_first_cells, beyond_loss.clean_columns(results.suite)),
         *(
             _with_mark(column, broken)
-            for attack in shown
+            for attack in shown_attacks(results)
             for column in _attack_columns(results, attack)
         ),
     ]
@@ -118,29 +120,15 @@ def _attack_columns(results: Results, attack: str) -> list[Column[Arm]]:
     columns: list[Column[CellsBySeed]] = [
         Column("success", partial(_success, results), attack),
         Column("dL", _delta, attack),
-        *beyond_loss.attack_columns(results.suite, attack),
+        *beyond_loss.attack_columns(results, attack),
     ]
-    return about(partial(_cells, attack), columns)
-
-
-def _cells(attack: str, arm: Arm) -> CellsBySeed | str:
-    found: CellsBySeed
-    if attack == WORST_CASE:
-        planned = [x for x in arm.results.attacks if x in arm.planned]
-        found, absence = arm.worst(planned), "missing"
-    else:
-        found, absence = arm.cells(attack), arm.absence(attack)
-    if not same_examples(found.values()):
-        return "examples differ"
-    return found or absence
+    return about(lambda arm: cells_of(arm, attack), columns)
 
 
 def _success(results: Results, cells: CellsBySeed) -> Cell:
     mark = ERROR_MARK if any(cell.errors for cell in cells.values()) else ""
-    shown = beyond_loss.mean(
-        results.suite, cells, lambda rows: successes(rows, results.threshold)
-    )
-    return marked(shown, mark)
+    hits = partial(successes, threshold=results.threshold)
+    return marked(proportion(results, cells, hits), mark)
 
 
 def _delta(cells: CellsBySeed) -> Cell:
@@ -154,12 +142,6 @@ def _with_mark(column: Column[Arm], broken: Collection[Arm]) -> Column[Arm]:
         return marked(column.fill(arm), BROKEN_MARK if arm in broken else "")
 
     return replace(column, fill=fill)
-
-
-def _shows_worst_case(results: Results) -> bool:
-    """Say whether to show the worst of several attacks: where no cell has it."""
-    shown = {results.attack(attack).shows for attack in results.attacks}
-    return len(results.attacks) > 1 and "worst" not in shown
 
 
 # --- words --------------------------------------------------------------------------
@@ -190,20 +172,19 @@ def _caption(results: Results) -> str:
     seeds = len(results.suite.seeds)
     worst = (
         " worst case: of each example, the attack that raises its loss most."
-        if _shows_worst_case(results)
+        if WORST_CASE in shown_attacks(results)
         else ""
     )
-    shared = (
-        f"change: of perplexity against the baseline arm. success: exp(dL) > "
-        f"{1 + results.threshold:g}, of all examples. dL: rise of the loss on the "
-        f"reference, nats/token.{worst}{beyond_loss.caption(results.suite)}"
+    spread = (
+        "One seed, so there is no spread over seeds."
+        if seeds == 1
+        else f"± is the sample standard deviation (ddof 1) over {seeds} seeds, fewer "
+        "where n says so."
     )
-    if seeds == 1:
-        return (
-            f"One seed, so there is no spread over seeds. [a, b] is a 95 % interval "
-            f"within the run (Wilson; bootstrap over documents). {shared}"
-        )
     return (
-        f"± is the sample standard deviation (ddof 1) over {seeds} seeds, fewer where "
-        f"n says so. {BOOTSTRAP}. {shared}"
+        f"{spread} corpus loss: of the metric's corpus, nats/token, and perplexity; "
+        "change: of that perplexity against the baseline arm's. success: exp(dL) > "
+        f"{1 + results.threshold:g}, {PROPORTION}. dL: rise of the loss on the "
+        f"reference, nats/token; {INTERVAL}.{worst}{beyond_loss.caption(results.suite)}"
+        f" {conditions(results)}"
     )

@@ -6,10 +6,16 @@ import math
 from collections.abc import Callable, Mapping
 
 from harness.report.content import Cell, Column, Label, Missing, RowT, from_seeds
-from harness.verdicts import Arm, Results
+from harness.verdicts import Arm, CellsBySeed, Results, same_examples
 
-BOOTSTRAP = "[a, b] is a 95 % interval by bootstrap over documents and seeds"
-"""Said of intervals that rest on the rows of all seeds."""
+INTERVAL = (
+    "[a, b] is the 95 % interval of the mean over documents and, from three training "
+    "seeds on, over seeds"
+)
+"""Said of intervals of dL that rest on the rows of all seeds."""
+WORST_CASE = "worst case"
+"""The heading over the worst of all attacks on each example."""
+TWICE = 2.0
 
 
 LARGEST_LOSS = 700.0
@@ -27,6 +33,41 @@ def label(arm: Arm) -> Label:
     made = "" if arm.source is None else f" (from {arm.source})"
     short = "" if len(arm.results.suite.models) > 1 else arm.label + made
     return Label(arm.name + made, short=short)
+
+
+def shown_attacks(results: Results) -> list[str]:
+    """Return the attacks that results are about, and the worst case of several."""
+    shown = {results.attack(attack).shows for attack in results.attacks}
+    several = len(results.attacks) > 1 and "worst" not in shown
+    return [*results.attacks, *([WORST_CASE] if several else [])]
+
+
+def cells_of(arm: Arm, attack: str) -> CellsBySeed | str:
+    """Return the cells of an attack by seed, or of the worst of all; or why not."""
+    found: CellsBySeed
+    if attack == WORST_CASE:
+        planned = [x for x in arm.results.attacks if x in arm.planned]
+        found, absence = arm.worst(planned), "missing"
+    else:
+        found, absence = arm.cells(attack), arm.absence(attack)
+    if not same_examples(found.values()):
+        return "examples differ"
+    return found or absence
+
+
+def conditions(results: Results) -> str:
+    """Say at which budget attacks were run, and which prompts they could choose."""
+    shares = {x: results.share(x) for x in results.attacks}
+    stated = [label for label, share in shares.items() if share != TWICE]
+    budget = "twice the stated one"
+    if len(stated) == len(shares):
+        budget = "the stated one"
+    elif stated:
+        budget += f" (of {', '.join(stated)} the stated one)"
+    texts = "text, only prompts that some text encodes to"
+    tokens = "tokens, whether a text encodes to the prompt or not"
+    model = texts if results.suite.tokens.reachable_only else tokens
+    return f"Budget: {budget}. Threat model: {model}."
 
 
 def perplexities(losses: Mapping[int, float]) -> dict[int, float]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from harness.records import bootstrap_mean, exceeds
+from harness.records import exceeds
 from harness.report.content import (
     Cell,
     Column,
@@ -18,8 +18,8 @@ from harness.report.content import (
     filled,
     from_estimate,
 )
-from harness.report.tables.rows import BOOTSTRAP, arm_column
-from harness.verdicts import Arm, Results, pooled_delta
+from harness.report.tables.rows import INTERVAL, arm_column, conditions
+from harness.verdicts import Arm, Results, by_unit, crossed_mean, pooled_delta
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Carried:
     """The arm on which an attack found the prompts."""
     attack: str
     deltas: list[float] = field(default_factory=list)
-    documents: list[str] = field(default_factory=list)
+    units: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
 
 
@@ -61,10 +61,10 @@ def transfer_table(results: Results) -> Table:
             for row in carried(arm, transfer)
         ],
         caption=(
-            f"Prompts that an attack found on one arm, scored on another; {BOOTSTRAP}. "
+            f"Prompts that an attack found on one arm, scored on another; {INTERVAL}. "
             "Where prompts from elsewhere raise the loss more than those that the "
             "attack finds on the arm itself, the arm hides its weakness from the "
-            "attack, and is not robust to it."
+            f"attack, and is not robust to it. {conditions(results)}"
         ),
         keys=3,
     )
@@ -84,7 +84,7 @@ def carried(arm: Arm, transfer: str) -> Iterator[Carried]:
                 if step["delta_loss"] is None:
                     continue
                 one.deltas.append(float(step["delta_loss"]))
-                one.documents.append(row.document_id)
+                one.units.append(row.unit)
                 one.seeds.append(seed)
     yield from found.values() or [Carried(arm, "others", transfer)]
 
@@ -94,8 +94,8 @@ def _scored(row: Carried) -> Carried | str:
 
 
 def _mean(row: Carried) -> Cell:
-    estimate = bootstrap_mean(row.deltas, row.documents, row.seeds, unit="nats/token")
-    return from_estimate(estimate, "nats")
+    table = by_unit(row.deltas, row.units, row.seeds)
+    return from_estimate(crossed_mean(table), "nats")
 
 
 def _delta(arm: Arm, attack: str) -> Cell:
