@@ -17,7 +17,7 @@ from harness.report.tables.metrics import metrics_tables
 from harness.report.tables.success import curves, success_table
 from harness.report.tables.transfer import transfer_table, transfers
 from harness.report.tables.verdicts import (
-    contrasts_table,
+    contrasts_tables,
     diagnostics_table,
     verdicts_table,
 )
@@ -41,7 +41,7 @@ def build(survey: Survey, threshold: float | None = None) -> Report:
         warnings=list(cautions(results, opponents, verdicts)),
         tables=[
             verdicts_table(results, verdicts),
-            contrasts_table(results, verdicts),
+            *contrasts_tables(results, verdicts),
             diagnostics_table(results, verdicts),
             *_tables(results, opponents, verdicts),
         ],

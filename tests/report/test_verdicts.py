@@ -30,7 +30,7 @@ def test_a_verdict_names_contrast_scope_design_and_how_far_it_sees():
     assert first == "m (treated) against baseline: harder to attack"
     low, high = found.difference.interval
     for part in (
-        "about the treatment: -0.4",
+        f"about the treatment: {found.difference.value:+.2f} [{low:+.2f}, {high:+.2f}]",
         "nats/token (95 %), 24 documents x 5 seeds, 1 search a seed",
         f"finds a true difference of {found.difference.detectable:.2g} in 80 %",
         "planted weaknesses are found from 0.3 on",

@@ -63,9 +63,17 @@ def verdicts_table(results: Results, verdicts: Verdicts) -> Table:
     )
 
 
-def contrasts_table(results: Results, verdicts: Verdicts) -> Table:
-    """Return a row for each contrast: its design, and how far it sees."""
+def contrasts_tables(results: Results, verdicts: Verdicts) -> Iterator[Table]:
+    """Yield a table with a row for each contrast, where any can be made.
+
+    It says of each what design it has, and how far that sees.
+    """
     found = [x for x in verdicts.arms if x.difference is not None]
+    if found:
+        yield _contrasts_table(results, found)
+
+
+def _contrasts_table(results: Results, found: Sequence[ArmVerdict]) -> Table:
     design: list[Column[Difference]] = [
         Column("documents", lambda x: Number(x.documents, "count")),
         Column("seeds", lambda x: Number(x.seeds, "count")),
