@@ -84,10 +84,10 @@ def _gradient(subject: Subject, example: Example) -> Tensor:
 
     model, _ = subject.huggingface()
     whole = np.r_[example.prompt_ids, example.reference_ids]
-    ids = torch.as_tensor(whole, device=model.device)[None]
     with torch.inference_mode(mode=False), torch.enable_grad():
-        embedded = model.get_input_embeddings()(ids).detach().clone().requires_grad_()
-        loss = model(inputs_embeds=embedded, labels=ids.clone()).loss
+        ids = torch.as_tensor(whole, device=model.device)[None]
+        embedded = model.get_input_embeddings()(ids).detach().requires_grad_()
+        loss = model(inputs_embeds=embedded, labels=ids).loss
         (gradient,) = torch.autograd.grad(loss, embedded)
     return gradient[0, : len(example.prompt_ids)]
 
