@@ -36,7 +36,7 @@ class OneShot(Attack[OneShotOptions]):
 
     name = "one-shot"
     Options = OneShotOptions
-    controls = ("random", "permuted")
+    controls = ("random",)
 
     def budget(self, examples: int) -> Budget:
         return Budget(

@@ -42,7 +42,9 @@ def run(cli, place):
         )
         found = {each["arm"]: each for each in document["arms"]}
         for arm, each in found.items():  # the user is told at the end of the run
-            assert f"verdict: small ({arm}): {each['verdict']}" in done.err
+            against = f" against {each['reference']}" if each["reference"] else ""
+            line = f"verdict: small ({arm}){against}: {each['verdict']}"
+            assert line in done.err.splitlines()
         for arm in arms:
             assert found[arm]["verdict"] == expected(suite)[arm], found[arm]
         assert cli("validate", folder).code == 0
