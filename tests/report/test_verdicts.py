@@ -55,6 +55,12 @@ def test_undecided_says_which_design_would_decide():
     assert expected in said(found)
 
 
+def test_a_single_seed_does_not_say_what_would_decide():
+    found = judged(scale=0.93, noise=0.4, seeds=1)
+    assert (found.verdict, found.difference.needed) == ("undecided", None)
+    assert "a single seed says nothing of what would decide" in said(found)
+
+
 def test_undecided_by_a_question_blames_no_design():
     run = flawless()
     arms = [

@@ -192,11 +192,10 @@ def _only_unclear(found: ArmVerdict, known: Difference) -> bool:
 
 
 def _what_would_decide(known: Difference) -> str:
+    if known.needed is None and known.components.seeds is None:
+        return "a single seed says nothing of what would decide: train three at least"
     if known.needed is None:
-        return (
-            "if the difference is as found, no design in reach would decide: it lies "
-            "at the margin"
-        )
+        return "if the difference is as found, no design that was thought of decides"
     return (
         f"if the difference is as found, {known.needed.documents} documents x "
         f"{known.needed.seeds} seeds would decide in 80 % of cases"
