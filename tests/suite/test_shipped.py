@@ -134,3 +134,36 @@ def test_summaries_have_the_three_rows_of_the_study(name, model):
     assert "rouge" in suite.metrics
     assert suite.examples.rouge_tokens is not None
     assert suite.success.rouge_drop == 0.10
+
+
+def _profiles():
+    """Yield each suite and its profiles; the study as it was done asked otherwise."""
+    for path in sorted(SUITES.glob("*.yaml")):
+        for profile in (None, *load_experiment(path).suite.profiles):
+            if path.stem != "original_study":
+                yield pytest.param(path, profile, id=f"{path.stem}-{profile}")
+
+
+@pytest.mark.parametrize(("path", "profile"), _profiles())
+def test_what_is_judged_has_three_seeds_and_twenty_documents(path, profile):
+    suite = load_experiment(path, profile=profile).suite
+    assert suite.diagnostics == "standard"
+    if profile != "smoke":
+        assert len(suite.seeds) >= 3
+        assert suite.examples.test.count >= 20
+
+
+@pytest.mark.parametrize(("path", "profile"), _profiles())
+def test_a_constraint_is_held_against_its_own_start(path, profile):
+    experiment = load_experiment(path, profile=profile)
+    held = {
+        label: section.against
+        for label, section in experiment.suite.arms.items()
+        if section.constraint == "softplus" and label != "gauge"
+    }
+    assert held
+    for label, against in held.items():
+        ours, start = (experiment.arms[x].options for x in (label, against))
+        keys = ("start", "scope", "layers", "eps", "activation")
+        assert [getattr(ours, x) for x in keys] == [getattr(start, x) for x in keys]
+        assert experiment.arms[against].name == "none"
