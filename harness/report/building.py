@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from harness.records import Record, Verdicts
 from harness.report.content import Report, Table
 from harness.report.tables.arms import arms_table
+from harness.report.tables.beside import planted_tables, token_level_tables
 from harness.report.tables.budgets import budgets_table, kept_checkpoints
 from harness.report.tables.cautions import cautions, made_by
 from harness.report.tables.controls import Opponents, compare_controls, controls_table
@@ -43,6 +44,7 @@ def build(survey: Survey, threshold: float | None = None) -> Report:
             verdicts_table(results, verdicts),
             *contrasts_tables(results, verdicts),
             diagnostics_table(results, verdicts),
+            *planted_tables(results, verdicts),
             *_tables(results, opponents, verdicts),
         ],
         provenance=list(_provenance(results)),
@@ -59,6 +61,7 @@ def _tables(
         yield success_table(results)
     if kept_checkpoints(results):
         yield budgets_table(results, verdicts)
+    yield from token_level_tables(results)
     if opponents:
         yield controls_table(results, opponents)
     if results.suite.attacks and len(results.suite.arms) > 1:

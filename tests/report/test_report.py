@@ -553,6 +553,17 @@ def test_budget_curves_have_every_share_and_the_difference(make_run):
     assert shown["dL at 1/4"].interval is not None
 
 
+def test_attacks_beyond_texts_stand_beside_those_that_keep_to_them(make_run):
+    more = "verdicts: {token_level: true}"
+    losses = deltas(0.6, 0.4, 0.45, 0.3)
+    losses |= {(arm, "hotflip-tokens"): 0.9 for arm in ("baseline", "monotone")}
+    run = make_run(seeds=[1], more=more, delta_loss=losses)
+    row = _row(_build(run), "token_level", BASELINE, "hotflip")
+    for column, attack in (("texts", "hotflip"), ("any tokens", "hotflip-tokens")):
+        mean = fmean(x.delta_loss for x in _rows(run, "baseline", attack))
+        assert row[f"dL {column}"].value == pytest.approx(mean)
+
+
 def _give_checkpoints(cell: Path) -> None:
     """Say that a cell ran to twice its budget, and what it held on the way."""
     file = cell / "samples.jsonl"

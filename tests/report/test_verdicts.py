@@ -3,10 +3,14 @@
 from dataclasses import replace
 
 import pytest
+from statsmodels.stats.proportion import proportion_confint
 
 from harness.records.verdicts import Calibration
+from harness.report.tables.beside import planted_tables
 from harness.report.tables.verdicts import lines, paragraphs
+from harness.run.surveying import survey
 from harness.verdicts.judging import judge
+from harness.verdicts.results import Results
 from tests.verdicts.simulated import flawless
 
 
@@ -78,6 +82,24 @@ def test_a_terminal_gets_a_line_that_names_every_arm():
         "verdict: m (baseline): reference",
         "verdict: m (treated) against baseline: harder to attack",
     ]
+
+
+def test_planted_weaknesses_are_shown_by_kind_with_exact_intervals(make_run):
+    results = Results(survey(make_run(seeds=[1])), 0.15)
+    found = judged().model_copy(update={"model": "Pythia_1.4B", "arm": "monotone"})
+    verdicts = judge(flawless()).model_copy(update={"arms": [found]})
+    (table,) = planted_tables(results, verdicts)
+    kinds = [(row[1].text, row[2].value) for row in table.rows]
+    assert kinds == [
+        (kind, strength)
+        for kind in ("token", "ffn", "pair", "hidden")
+        for strength in (0.3, 1.0, 3.0)
+    ]
+    expected = proportion_confint(32, 32, method="beta")
+    for row in table.rows:
+        assert (row[3].value, row[4].value) == (1.0, 32)
+        assert row[3].interval == pytest.approx(expected)
+    assert list(planted_tables(results, verdicts.model_copy(update={"arms": []}))) == []
 
 
 @pytest.mark.parametrize("scale", [0.6, 1.5])
