@@ -43,7 +43,7 @@ STEPS, STEP = 16, 1.1
 PLANTED = 100
 """Documents on which a weakness of no strength is found: a limit of 0."""
 _SEED = 20240607
-_ATTACK, _CONTROL = "worst", "random"
+_ATTACK, _CONTROL = "worst", "beaten"
 """What stands for the worst of all attacks, and what is easily beaten."""
 _ATTACKS = {
     _ATTACK: Attack(_ATTACK),

@@ -22,6 +22,9 @@ ZEROS: Final = 0.001
 SLOPE: Final = 0.05
 """By how much more a gradient may be off the slope, relative; on the reference arm, by
 how much at all."""
+WHOLLY_OFF: Final = 1.0
+"""A gradient that is further off the slope than this counts as so far off: it tells no
+less, and one example cannot outweigh all others."""
 FIDELITY_SHARE: Final = 0.5
 """Of the reference arm's first-order fidelity, how much an arm has to have."""
 FOUND_SHARE: Final = 0.5

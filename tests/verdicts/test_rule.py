@@ -260,6 +260,15 @@ def test_a_gradient_worse_than_that_of_the_reference_arm_is_masking(
     assert found.decided_by == ([name] if masked else [])
 
 
+def test_no_single_example_hides_that_a_gradient_is_off_on_most():
+    values = np.full_like(
+        HARDER.arm("m", "treated").examined["gradient_truth"].values, 1.5
+    )
+    values[:, ::4], values[0, 0] = 0.01, 1e6
+    findings = asked(HARDER, "treated", "gradient_truth", values=values)
+    assert word(findings) == "gradient-masked"
+
+
 # --- 7: can any of it be trusted? ---------------------------------------------------
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from harness.records import DiagnosticId
 from harness.verdicts.claims import Claim, above, below
 from harness.verdicts.findings import Arm, Examined, Floats
-from harness.verdicts.levels import FIDELITY_SHARE, SLOPE, ZEROS
+from harness.verdicts.levels import FIDELITY_SHARE, SLOPE, WHOLLY_OFF, ZEROS
 from harness.verdicts.losses import averaged
 from harness.verdicts.questions.question import Question
 
@@ -103,6 +103,8 @@ def _sides(arm: Arm, other: Arm, name: DiagnosticId) -> _Sides | str:
         _chosen(found, [each.seeds.index(seed) for seed in seeds], keys)
         for each, found in ((arm, own), (other, others))
     ]
+    if name == "gradient_truth":
+        tables = [np.minimum(table, WHOLLY_OFF) for table in tables]
     finite = np.asarray(np.isfinite(tables).all(axis=(0, 1)))
     if not finite.any():
         return "what was measured is not finite"
