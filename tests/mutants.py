@@ -201,6 +201,8 @@ def _says_nothing(node: ast.AST) -> bool:
         return True
     if isinstance(node, (ast.Import, ast.ImportFrom, ast.JoinedStr)):
         return True
+    if isinstance(node, ast.keyword) and node.arg == "strict":  # a check of our own
+        return True
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
