@@ -161,12 +161,13 @@ class _Writer:
     def _recovery(self, plan: VariantPlan, loss: float) -> RecoverySummary:
         tokens = self.story.tokens.get(plan.arm, 1_000_000)
         trained = plan.identity["recovery"]
+        reordered = trained is not None and "order" in trained
         at_once = loss + (0.0 if plan.arm == "baseline" else 1.5)
         return RecoverySummary(
             status="trained",
             steps=tokens // 16384,
             tokens=tokens,
-            data_sha256=_sha256(f"{plan.seed} {tokens} {'order' in trained}"),
+            data_sha256=_sha256(f"{plan.seed} {tokens} {reordered}"),
             blocks_sha256=_sha256(f"{plan.seed} {tokens}"),
             loss_before=bootstrap_mean([at_once] * 3, unit="nats/token"),
             loss_after=bootstrap_mean([loss] * 3, unit="nats/token"),
