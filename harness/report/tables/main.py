@@ -37,7 +37,7 @@ from harness.verdicts import Arm, CellsBySeed, Results, pooled_delta
 
 ERROR_MARK = "†"
 BROKEN_MARK = "§"
-"""On attacks on an arm whose clean loss is above the attacked baseline arm's."""
+"""On attacks on an arm whose clean loss is above its reference arm's under attack."""
 LOSS = "loss"
 """The estimate that the table looks for, whatever metric offers it."""
 
@@ -150,8 +150,8 @@ def _with_mark(column: Column[Arm], broken: Collection[Arm]) -> Column[Arm]:
 def _broken(broken: Collection[Arm]) -> Iterator[str]:
     if broken:
         yield (
-            f"{BROKEN_MARK} broken: its loss without an attack is above that of the "
-            "baseline arm under attack, so a low number is no robustness"
+            f"{BROKEN_MARK} broken: its loss without an attack is above that of its "
+            "reference arm under attack, so a low number is no sign of robustness"
         )
 
 
