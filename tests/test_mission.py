@@ -121,7 +121,11 @@ def test_a_cell_says_which_tokens_could_be_written(run, shared):
 
     tokenizer = AutoTokenizer.from_pretrained(shared / "models/pythia-14m-standin")
     vocabulary = Vocabulary(tokenizer, 50304)
-    expected = {"rules": {}, "allowed": 49766, "sha256": vocabulary.sha256}
+    expected = {
+        "rules": {"reachable_only": True},
+        "allowed": 49766,
+        "sha256": vocabulary.sha256,
+    }
     assert len(vocabulary.allowed) == 49766
     for cell in records(run[0], "cell"):
         assert cell["attack"]["tokens"] == expected
