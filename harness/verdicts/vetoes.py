@@ -54,10 +54,13 @@ class Vetoes:
 
     @cached_property
     def attacks(self) -> list[Attack]:
-        """The attacks that search, of those that both arms have."""
-        arm, other = self.sides.arm, self.sides.other
+        """The attacks that search on the arm, on the other arm as well or not.
+
+        One that the other lacks is of no comparison, and yet shows what can be done to
+        the arm: where it is the strongest, what is asked of both has no answer.
+        """
         main = self.losses.findings.of("main")
-        return [x for x in main if x.label in arm.cells and x.label in other.cells]
+        return [x for x in main if x.label in self.sides.arm.cells]
 
     @cached_property
     def of_attacks(self) -> dict[str, list[Question]]:
@@ -111,10 +114,12 @@ class Vetoes:
 
     def _of_strongest(self, run: int) -> Iterator[Veto]:
         strongest = self.strongest(run)
-        if strongest is None:
+        other = self.sides.other
+        shared = [x for x in self.attacks if x.label in other.cells]
+        if strongest is None or not shared:
             yield Veto("no attack that searches is complete on both arms")
             return
-        if all(attack.gradients for attack in self.attacks):
+        if all(attack.gradients for attack in shared):
             yield Veto("no attack that needs no gradient is among those run")
         asked = list(self.of_attacks[strongest.label])
         if strongest.gradients:

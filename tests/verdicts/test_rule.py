@@ -645,6 +645,23 @@ def test_weaker_attacks_may_fail_and_the_strongest_may_not():
     assert word(strong) == "undecided"
 
 
+@pytest.mark.parametrize(("harm", "said"), [(1.4, "undecided"), (0.3, None)])
+@pytest.mark.parametrize(
+    ("side", "subject"), [("harder", "treated"), ("easier", "baseline")]
+)
+def test_what_is_strongest_on_one_arm_alone_forbids_a_direction(
+    side, subject, harm, said
+):
+    findings = {"harder": HARDER, "easier": EASIER}[side]
+    alone = {"alone": Attack("alone")}
+    cells = dict(findings.arm("m", subject).cells)
+    cells["alone"] = replace(cells["flip"], delta=cells["flip"].delta * 0 + harm)
+    findings = changed(findings, subject, cells=cells)
+    found = decided(replace(findings, attacks=findings.attacks | alone))
+    assert found.word == (said or f"{side} to attack")
+    assert ("convergence" in found.decided_by) is bool(said)
+
+
 def test_a_sign_of_masking_on_the_reference_arm_forbids_easier():
     hidden = measured(EASIER, "baseline", "gradient_health", 0.5)
     found = decided(hidden)
