@@ -73,10 +73,18 @@ def _attack(results: Results, label: str) -> Attack:
         label=label,
         role=_role(results, label),
         gradients=_budget(results, label).backward > 0,
-        universal=_plugin(results, section.match or label).universal,
+        universal=_universal(results, section.match or label),
         of=of,
         shows=results.attack(label).shows,
     )
+
+
+def _universal(results: Results, label: str) -> bool:
+    """Say whether one search serves all examples: its own, or one that it replays."""
+    scene = results.experiment.scene()
+    attack = _plugin(results, label).placed(scene)
+    read = (_universal(results, key.attack) for key in attack.reads(scene))
+    return attack.universal or any(read)
 
 
 def _role(results: Results, label: str) -> Role:

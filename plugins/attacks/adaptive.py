@@ -61,6 +61,11 @@ class Adaptive(Attack[AdaptiveOptions]):
         """Return how the attack that it steers can be run as its own control."""
         return self._steered.blinds if self._steered else ()
 
+    @property
+    def universal(self) -> bool:  # type: ignore[override]
+        """Return whether one search of what it steers serves all examples."""
+        return self._steered is not None and self._steered.universal
+
     def placed(self, scene: Scene) -> Adaptive:
         """Return the attack with the one that it steers."""
         own = Adaptive(self.options)

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
+from harness.api import Scene
 from harness.data import Example, ExampleSets
 from harness.subject import Subject, TokenRules
 from harness.testing import tiny_examples, tiny_model, tiny_subject, tiny_tokenizer
+from harness_plugins.attacks.adaptive import Adaptive
 from harness_plugins.attacks.benign import Benign
 from harness_plugins.attacks.gcg import GCG
 from harness_plugins.attacks.hotflip import HotFlip
@@ -370,3 +372,11 @@ def test_what_it_is_without_limits_and_with_twice_the_budget(
         (attack.doubled(), doubled),
     ):
         assert found == (None if options is None else attack.Options(**options))
+
+
+@pytest.mark.parametrize("steered", [UAT, HotFlip])
+def test_what_is_steered_is_as_universal_as_by_itself(steered):
+    attacks = {"steered": make(steered)}
+    scene = Scene("a", 1, ("a",), {}, (1,), attacks, ("steered",))
+    adaptive = make(Adaptive, of="steered").placed(scene)
+    assert adaptive.universal is steered.universal

@@ -80,6 +80,18 @@ def test_rows_become_tables_by_seed_and_example(make_run):
     assert found.margin_change is None
 
 
+@pytest.mark.parametrize("universal", [True, False])
+def test_what_replays_a_search_for_all_examples_is_as_universal(
+    make_run, monkeypatch, universal
+):
+    added = ("transfer", "worst", "unbounded", "permuted", "replica", "match", "plant")
+    run = make_run(more="diagnostics: full", absent=added)
+    hotflip = survey(run).plan.experiment.attacks["hotflip"]
+    monkeypatch.setattr(type(hotflip), "universal", universal)
+    carried = read(run).attacks["transfer"]
+    assert (carried.role, carried.universal) == ("transfer", universal)
+
+
 def kept(row, searches=0):
     """Give a row prompts of all budgets, and further searches."""
     prompt, clean = row["adversarial_prompt_ids"], row["clean_loss"]
