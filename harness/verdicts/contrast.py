@@ -122,9 +122,14 @@ class Contrast:
 
     @cached_property
     def stand_ins(self) -> list[Pair]:
-        """The pairs with a match of equal clean loss that has been attacked alike."""
+        """The pairs with a match of equal clean loss that has been attacked alike.
+
+        Under every seed: fewer of them would say less than the contrast itself.
+        """
         pairs = [self._with(match.arm, match.stands_for) for match in equal(self.arm)]
-        return [pair for pair in pairs if common(self.losses.findings, *pair).seeds]
+        seeds = set(self.shared.seeds)
+        findings = self.losses.findings
+        return [x for x in pairs if seeds <= set(common(findings, *x).seeds)]
 
     def _with(self, label: str, stands_for: str) -> Pair:
         match = self.losses.findings.arm(self.arm.model, label)

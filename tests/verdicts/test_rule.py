@@ -423,6 +423,13 @@ def unattacked_match(findings, _):
     return changed(findings, "treated-matched", cells={})
 
 
+def match_under_fewer_seeds(findings, _):
+    cells = findings.arm("m", "treated-matched").cells
+    there = np.arange(simulated.S) > 0
+    fewer = {label: replace(cell, there=there) for label, cell in cells.items()}
+    return changed(findings, "treated-matched", cells=fewer)
+
+
 def unexamined(findings, subject):
     return changed(findings, subject, examined={})
 
@@ -498,6 +505,7 @@ def stronger_and_unproven(findings, subject):
         (no_match, "equal_clean_loss", "no arm was made to match"),
         (loose_match, "equal_clean_loss", "not shown to be within 0.05"),
         (unattacked_match, "equal_clean_loss", "has not been attacked alike"),
+        (match_under_fewer_seeds, "equal_clean_loss", "has not been attacked alike"),
         (unexamined, "gradient_health", "was not examined"),
         (no_carrying, "transfer", "has nothing of"),
         (not_asked_in_full, "unbounded_sanity", "diagnostics: full adds it"),

@@ -65,10 +65,10 @@ def limit_of(kind: PlantKind, found: Iterable[Detection]) -> float | None:
     """Return the smallest strength of a kind found with all larger ones, if any."""
     smallest = None
     own = [x for x in found if x.kind == kind]
-    for each in sorted(own, key=lambda x: x.strength, reverse=True):
-        if not each.enough:
+    for strength in sorted({x.strength for x in own}, reverse=True):
+        if not all(x.enough for x in own if x.strength == strength):
             break
-        smallest = each.strength
+        smallest = strength
     return smallest
 
 

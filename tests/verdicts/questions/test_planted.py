@@ -60,6 +60,12 @@ def test_single_tokens_and_feed_forward_weights_decide_and_both_have_to_be_there
     assert limits(planted(token, ffn, pair)) == {"token": 0.3, "ffn": 1.0, "pair": None}
 
 
+def test_of_equal_strengths_all_have_to_be_found_in_whatever_order():
+    found, missed = ([plant(x, 1.0, k) for x in ("token", "ffn")] for k in (32, 0))
+    assert limit(planted(*found, *found)) == 1.0
+    assert limit(planted(*found, *missed)) is limit(planted(*missed, *found)) is None
+
+
 def test_the_union_finds_what_any_attack_finds():
     first = plant("token", 1.0, 20)
     rest = np.where(np.arange(32) < 20, 0.0, 2.0) + first.own
