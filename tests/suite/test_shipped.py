@@ -144,7 +144,7 @@ def _profiles():
                 yield pytest.param(path, profile, id=f"{path.stem}-{profile}")
 
 
-@pytest.mark.parametrize(("path", "profile"), _profiles())
+@pytest.mark.parametrize(("path", "profile"), list(_profiles()))
 def test_what_is_judged_has_three_seeds_and_twenty_documents(path, profile):
     suite = load_experiment(path, profile=profile).suite
     assert suite.diagnostics == "standard"
@@ -153,7 +153,7 @@ def test_what_is_judged_has_three_seeds_and_twenty_documents(path, profile):
         assert suite.examples.test.count >= 20
 
 
-@pytest.mark.parametrize(("path", "profile"), _profiles())
+@pytest.mark.parametrize(("path", "profile"), list(_profiles()))
 def test_a_constraint_is_held_against_its_own_start(path, profile):
     experiment = load_experiment(path, profile=profile)
     held = {
