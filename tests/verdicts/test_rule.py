@@ -438,6 +438,15 @@ def no_carrying(findings, subject):
     return edited(findings, subject, "transfer", sources={})
 
 
+def carried_in_vain(findings, subject):
+    """What was carried has a loss on all rows but three of 120."""
+    cell = findings.arm("m", subject).cells["transfer"]
+    sources = {x: rows.copy() for x, rows in cell.sources.items()}
+    for rows in sources.values():
+        rows[:3, 0] = np.nan
+    return edited(findings, subject, "transfer", sources=sources)
+
+
 def not_asked_in_full(findings, _):
     attacks = {x: y for x, y in findings.attacks.items() if y.role != "unbounded"}
     return replace(findings, diagnostics="standard", attacks=attacks)
@@ -508,6 +517,7 @@ def stronger_and_unproven(findings, subject):
         (match_under_fewer_seeds, "equal_clean_loss", "has not been attacked alike"),
         (unexamined, "gradient_health", "was not examined"),
         (no_carrying, "transfer", "has nothing of"),
+        (carried_in_vain, "transfer", "2.5% of its rows on"),
         (not_asked_in_full, "unbounded_sanity", "diagnostics: full adds it"),
         (nothing_carried, "transfer", "diagnostics: full adds it"),
         (lost_to_random, "beats_random", "than flip-random at any budget"),

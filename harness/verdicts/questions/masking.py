@@ -9,6 +9,7 @@ import numpy as np
 from harness.records import DiagnosticId
 from harness.verdicts.claims import corrected, every
 from harness.verdicts.findings import Arm, Cell
+from harness.verdicts.levels import ERRORS
 from harness.verdicts.losses import FULL, Losses, Part, common
 from harness.verdicts.questions.attacks import controls
 from harness.verdicts.questions.gradients import of_gradients
@@ -100,6 +101,16 @@ def _transfers(losses: Losses, arm: Arm, other: Arm) -> Iterator[Question]:
         yield _transfer(losses, arm, other, replay.label, main)
 
 
+def _share_lost(arm: Arm, source: Arm, cell: Cell) -> float:
+    """Return the share of rows without a loss of what was found on another arm.
+
+    A row has that of other sources instead, so that it counts as no error there.
+    """
+    both = np.isin(arm.seeds, source.seeds) & cell.there
+    lost = np.isnan(cell.sources[source.label][..., both, :])
+    return float(lost.mean()) if lost.size else 0.0
+
+
 def _transfer(
     losses: Losses, arm: Arm, other: Arm, label: str, main: list[str]
 ) -> Question:
@@ -108,6 +119,10 @@ def _transfer(
         cell = one.cells.get(label)
         if cell is None or source.label not in cell.sources:
             absence = f"{label} has nothing of {source.label} on {one.label}"
+            return Question(name, label, source.label, absence=absence)
+        failed = _share_lost(one, source, cell)
+        if failed > ERRORS:
+            absence = f"{failed:.1%} of its rows on {one.label} have no loss"
             return Question(name, label, source.label, absence=absence)
     shared = [x for x in main if x in common(losses.findings, arm, other).labels]
     read = losses.read(
