@@ -114,12 +114,11 @@ class Vetoes:
 
     def _of_strongest(self, run: int) -> Iterator[Veto]:
         strongest = self.strongest(run)
-        other = self.sides.other
-        shared = [x for x in self.attacks if x.label in other.cells]
-        if strongest is None or not shared:
+        if strongest is None:
             yield Veto("no attack that searches is complete on both arms")
             return
-        if all(attack.gradients for attack in shared):
+        other = self.sides.other
+        if all(x.gradients for x in self.attacks if x.label in other.cells):
             yield Veto("no attack that needs no gradient is among those run")
         asked = list(self.of_attacks[strongest.label])
         if strongest.gradients:

@@ -88,7 +88,9 @@ def test_what_replays_a_search_for_all_examples_is_as_universal(
     run = make_run(more="diagnostics: full", absent=added)
     hotflip = survey(run).plan.experiment.attacks["hotflip"]
     monkeypatch.setattr(type(hotflip), "universal", universal)
-    carried = read(run).attacks["transfer"]
+    attacks = read(run).attacks
+    assert attacks["hotflip"].universal is universal
+    carried = attacks["transfer"]
     assert (carried.role, carried.universal) == ("transfer", universal)
 
 

@@ -517,7 +517,7 @@ def stronger_and_unproven(findings, subject):
         (match_under_fewer_seeds, "equal_clean_loss", "has not been attacked alike"),
         (unexamined, "gradient_health", "was not examined"),
         (no_carrying, "transfer", "has nothing of"),
-        (carried_in_vain, "transfer", "2.5% of its rows on"),
+        (carried_in_vain, "transfer", "more than 1% of its rows on"),
         (not_asked_in_full, "unbounded_sanity", "diagnostics: full adds it"),
         (nothing_carried, "transfer", "diagnostics: full adds it"),
         (lost_to_random, "beats_random", "than flip-random at any budget"),
@@ -678,6 +678,44 @@ def test_what_is_strongest_on_one_arm_alone_forbids_a_direction(
     found = decided(replace(findings, attacks=findings.attacks | alone))
     assert found.word == (said or f"{side} to attack")
     assert ("convergence" in found.decided_by) is bool(said)
+
+
+def test_a_search_without_gradients_has_to_be_run_on_both_arms():
+    findings = gradients_alone(HARDER, None)
+    cells = dict(findings.arm("m", "treated").cells)
+    cells["alone"] = replace(cells["flip"], delta=cells["flip"].delta * 0 + 0.3)
+    findings = changed(findings, "treated", cells=cells)
+    alone = {"alone": Attack("alone")}
+    assert word(replace(findings, attacks=findings.attacks | alone)) == "undecided"
+
+
+@pytest.mark.parametrize(("lost", "said"), [(2, "pass"), (3, "not_applicable")])
+@pytest.mark.parametrize("label", ["treated", "baseline"])
+def test_what_was_carried_may_be_lost_on_one_row_of_a_hundred(label, lost, said):
+    """Of 200; of seeds that the source lacks or that are not there, none count."""
+    findings = flawless(0.5, seeds=6, n=50)
+    (source,) = {"treated", "baseline"} - {label}
+    other = findings.arm("m", source)
+    cells = {
+        x: replace(
+            cell,
+            delta=cell.delta[1:],
+            there=cell.there[1:],
+            sources={y: rows[1:] for y, rows in cell.sources.items()},
+        )
+        for x, cell in other.cells.items()
+    }
+    findings = changed(
+        findings, source, cells=cells, seeds=other.seeds[1:], clean=other.clean[1:]
+    )
+    cell = findings.arm("m", label).cells["transfer"]
+    rows, there = cell.sources[source].copy(), np.array([True] * 5 + [False])
+    rows[[0, 5]] = np.nan
+    rows[1, :lost] = np.nan
+    findings = edited(findings, label, "transfer", sources={source: rows}, there=there)
+    case = Cases(findings).judged[1]
+    (carried,) = [x for x in case.masking if x.id == "transfer"]
+    assert carried.status() == said
 
 
 def test_a_sign_of_masking_on_the_reference_arm_forbids_easier():

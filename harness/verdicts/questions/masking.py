@@ -101,14 +101,14 @@ def _transfers(losses: Losses, arm: Arm, other: Arm) -> Iterator[Question]:
         yield _transfer(losses, arm, other, replay.label, main)
 
 
-def _share_lost(arm: Arm, source: Arm, cell: Cell) -> float:
-    """Return the share of rows without a loss of what was found on another arm.
+def _lost(arm: Arm, source: Arm, cell: Cell) -> bool:
+    """Say whether too many rows have no loss of what was found on another arm.
 
     A row has that of other sources instead, so that it counts as no error there.
     """
     both = np.isin(arm.seeds, source.seeds) & cell.there
     lost = np.isnan(cell.sources[source.label][..., both, :])
-    return float(lost.mean()) if lost.size else 0.0
+    return bool(lost.sum() > ERRORS * lost.size)
 
 
 def _transfer(
@@ -120,9 +120,8 @@ def _transfer(
         if cell is None or source.label not in cell.sources:
             absence = f"{label} has nothing of {source.label} on {one.label}"
             return Question(name, label, source.label, absence=absence)
-        failed = _share_lost(one, source, cell)
-        if failed > ERRORS:
-            absence = f"{failed:.1%} of its rows on {one.label} have no loss"
+        if _lost(one, source, cell):
+            absence = f"more than {ERRORS:.0%} of its rows on {one.label} have no loss"
             return Question(name, label, source.label, absence=absence)
     shared = [x for x in main if x in common(losses.findings, arm, other).labels]
     read = losses.read(
