@@ -1,4 +1,8 @@
-from .experiment import Experiment as Experiment
+from .experiment import (
+    CHECKPOINTS as CHECKPOINTS,
+    DOUBLED as DOUBLED,
+    Experiment as Experiment,
+)
 from .identity import EXAMINED as EXAMINED
 from .loading import (
     dump_suite as dump_suite,

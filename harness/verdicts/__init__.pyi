@@ -1,4 +1,5 @@
 from .calibration import calibrate as calibrate
+from .findings import SHARES as SHARES
 from .judging import judge as judge
 from .pairing import (
     CellsBySeed as CellsBySeed,

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.records import DiagnosticId, Margin
+from harness.suite import CHECKPOINTS, DOUBLED
 
 Floats = NDArray[np.float64]
 
-SHARES = (0.25, 0.5, 1.0, 2.0)
+SHARES = (*CHECKPOINTS, DOUBLED)
 """Multiples of an attack's stated budget at which its prompt was kept and re-scored."""
 
 Role = Literal["main", "control", "transfer", "idle", "unbounded", "token-level"]

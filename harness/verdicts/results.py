@@ -193,21 +193,6 @@ class Arm:
         """The attacks that search and are no control, by their labels."""
         return [label for label in self.planned if self._searches(label)]
 
-    @cached_property
-    def united(self) -> list[str]:
-        """All attacks and controls that are complete, special roles left out."""
-        sections = self.results.suite.attacks
-        return [x for x in self.planned if sections[x].role is None and self.cells(x)]
-
-    def controls(self, attack: str) -> list[str]:
-        """Return the labels of the controls of an attack that this arm gets."""
-        sections = self.results.suite.attacks
-        return [label for label in self.planned if sections[label].match == attack]
-
-    def uses_gradients(self, attack: str) -> bool:
-        """Say whether an attack makes backward passes."""
-        return self._budget(attack).backward > 0
-
     def _searches(self, label: str) -> bool:
         section = self.results.suite.attacks[label]
         if section.match is not None or section.role is not None:
@@ -239,11 +224,6 @@ class Arm:
     def pairing(self, first: str, second: str) -> Pairing | str:
         """Pair two attacks on this arm, or say why that cannot be done."""
         return paired({first: (self, first), second: (self, second)})
-
-    def against(self, other: Arm) -> Pairing | None:
-        """Pair the worst case with that of another arm, over what both have."""
-        labels = [label for label in self.united if label in other.united]
-        return pair(self.worst(labels), other.worst(labels)) if labels else None
 
 
 def paired(sides: Mapping[str, tuple[Arm, str]]) -> Pairing | str:

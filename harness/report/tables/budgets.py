@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from functools import partial
 from operator import itemgetter
 from typing import NamedTuple
@@ -20,12 +21,10 @@ from harness.report.content import (
     from_estimate,
 )
 from harness.report.tables.rows import INTERVAL, arm_column
-from harness.verdicts import Arm, CellsBySeed, Results, mean_over
+from harness.verdicts import SHARES, Arm, CellsBySeed, Results, mean_over
 
-SHARES = {0.25: "1/4", 0.5: "1/2", 1.0: "1", 2.0: "2"}
-"""Multiples of the stated budget at which prompts are kept, and their headings."""
 Curve = Mapping[float, Cell]
-"""A cell for each of the shares."""
+"""A cell for each of `SHARES`."""
 
 
 class _Row(NamedTuple):
@@ -46,7 +45,7 @@ def kept_checkpoints(results: Results) -> bool:
 def budgets_table(results: Results, verdicts: Verdicts) -> Table:
     """Return a row for each model, arm and attack: dL at the shares of its budget."""
     at: list[Column[Curve]] = [
-        Column(heading, itemgetter(share), "dL at") for share, heading in SHARES.items()
+        Column(str(Fraction(share)), itemgetter(share), "dL at") for share in SHARES
     ]
     columns: list[Column[_Row]] = [
         arm_column(results, lambda row: row.arm),
