@@ -182,7 +182,12 @@ class _Writer:
         clean = story.clean_loss[arm] + 0.3 * documents
         rows = [
             sample_row(index, clean[index], deltas[index], error=index < story.errors)
-            for index in range(min(40, self.run.suite.limit or 40))
+            for index in range(
+                min(
+                    plan.identity["examples"]["test"]["count"],
+                    self.run.suite.limit or 40,
+                )
+            )
         ]
         share = {"share": plan.identity.get("share", 1.0)}
         rows = [row.model_copy(update=share) for row in rows]

@@ -34,7 +34,7 @@ def run_cell(
     run, plan, outcome = work.run, work.plan, work.outcome
     subject = work.bench.subject(plan.variant, work.journal)
     examples = work.bench.examples(plan.variant, subject)
-    most = run.suite.arms[plan.variant.arm].examples
+    most = run.suite.examples_of(plan.variant.arm, plan.attack)
     examples = replace(examples, test=examples.test[:most])
     rules = run.experiment.rules_of(plan.attack)
     if rules != subject.vocabulary.rules:

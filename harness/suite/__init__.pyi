@@ -10,7 +10,7 @@ from .loading import (
     validate_suite as validate_suite,
 )
 from .marks import named_by as named_by
-from .model import Suite as Suite
+from .model import ASKED_EXAMPLES as ASKED_EXAMPLES, Suite as Suite
 from .plan import (
     CellPlan as CellPlan,
     Plan as Plan,

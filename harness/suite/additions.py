@@ -16,7 +16,12 @@ from typing import Any, cast
 from harness.api import Attack, Registry
 from harness.base import UsageError
 from harness.suite.experiment import Experiment
-from harness.suite.model import BASELINE, ArmSection, AttackSection
+from harness.suite.model import (
+    ASKED_EXAMPLES,
+    BASELINE,
+    ArmSection,
+    AttackSection,
+)
 
 DECIDING_KINDS = ("token", "ffn")
 """The kinds of planted weakness that verdicts heed."""
@@ -24,8 +29,6 @@ PLANTED_KINDS = (*DECIDING_KINDS, "pair", "hidden")
 """All that are planted, each into a copy of an arm; into the baseline, the former."""
 PLANTED_NATS = (3.0, 1.0, 0.3)
 """By how much they raise dL above what attacks do to the arm: the strongest first."""
-PLANTED_EXAMPLES = 32
-"""How many of the test examples they are attacked on, at most."""
 
 Addition = tuple[str, AttackSection]
 """A label and its entry."""
@@ -249,7 +252,7 @@ def _plants(
                     derive_from=arm,
                     weaker_than=strongest,
                     attacks=attacks,
-                    examples=PLANTED_EXAMPLES,
+                    examples=ASKED_EXAMPLES,
                     seeds=tuple(suite.seeds_of(arm)[:1]),
                     **cast(Any, options),
                 ),

@@ -130,7 +130,7 @@ class Experiment:
         stated = attack if match is None else self.attacks[match].placed(scene)
         own, share = stated, 1.0
         judged = self.suite.diagnostics != "none"
-        if judged and self.suite.attacks[match or label].role != "unbounded":
+        if judged and not self.suite.is_free(label):
             options = stated.doubled()
             if options is not None:
                 own, share = type(stated)(options).placed(scene), DOUBLED

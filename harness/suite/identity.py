@@ -95,7 +95,7 @@ def cell_identity(
         "examples": _examples(
             suite,
             _searches(experiment, attack, matched),
-            suite.arms[scene.arm].examples,
+            suite.examples_of(scene.arm, label),
         ),
         **_tokens(experiment.rules_of(label)),
         **_examined(suite, label, attack),

@@ -35,6 +35,9 @@ Seed = Annotated[int, pydantic.Field(ge=0)]
 
 BASELINE = "baseline"
 """The arm that all others are compared with."""
+ASKED_EXAMPLES = 32
+"""How many of the test examples a question is asked on, at most, that takes attacks of
+its own: with every token free, and on planted weaknesses."""
 ARM = "arm-label"
 ArmLabel = Annotated[Label, ARM]
 """The type of what names an arm of the suite, by its label."""
@@ -249,6 +252,19 @@ class Suite(Strict):
         """Return the attacks that an arm gets, in the suite's order."""
         stated = self.arms[arm].attacks
         return [label for label in self.attacks if stated is None or label in stated]
+
+    def is_free(self, attack: str) -> bool:
+        """Say whether an attack may change every token, or accompanies one that may."""
+        match = self.attacks[attack].match
+        return self.attacks[match or attack].role == "unbounded"
+
+    def examples_of(self, arm: str, attack: str) -> int | None:
+        """Return how many of the test examples a cell has, at most; None for all."""
+        most = [
+            self.arms[arm].examples,
+            ASKED_EXAMPLES if self.is_free(attack) else None,
+        ]
+        return min(filter(None, most), default=None)
 
     def unseen_corpora(self) -> list[str]:
         """Return the corpora of texts that no training sees, the test texts' first.

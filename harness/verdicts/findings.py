@@ -56,7 +56,8 @@ class Cell:
 
     delta: Floats
     """dL [..., S, n, 4] in nats/token, at each of `SHARES`; NaN for an error. Seeds
-    without a complete cell are NaN throughout, and not `there`."""
+    without a complete cell are NaN throughout, and not `there`. Of an attack with every
+    token free, n may be fewer: the first examples."""
     there: NDArray[np.bool_]
     """[S]: under which seeds the cell is complete."""
     checkpoints: bool = True

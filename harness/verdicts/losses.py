@@ -93,8 +93,9 @@ class Losses:
     def read(self, *parts: Part) -> Reading | str:
         """Return the parts over the seeds that all of them have, or say why not.
 
-        A universal attack's searches are averaged within a seed; where fewer seeds than
-        speak of a treatment leave the search as the unit, each is a row instead.
+        Where a part has the first examples alone, so have all. A universal attack's
+        searches are averaged within a seed; where fewer seeds than speak of a treatment
+        leave the search as the unit, each is a row instead.
         """
         for part in parts:
             if part.attack not in part.arm.cells:
@@ -108,8 +109,10 @@ class Losses:
         few = len(seeds) * searches < TREATMENT_SEEDS
         if few and self._any_universal(parts):
             return "one search for all examples at one seed has no interval"
-        rows = [self._rows(part, seeds, searches if apart else 1) for part in parts]
-        return Reading(rows, self.units(parts[0].arm), len(seeds), searches)
+        n = min(x.arm.cells[x.attack].delta.shape[-2] for x in parts)
+        each = (self._rows(part, seeds, searches if apart else 1) for part in parts)
+        units = self.units(parts[0].arm)[:n]
+        return Reading([x[..., :n] for x in each], units, len(seeds), searches)
 
     def _searches(self, parts: Sequence[Part]) -> int:
         """Count the searches within a seed that all universal attacks have."""
@@ -136,7 +139,9 @@ class Losses:
         if cell.replicates is not None and part.share == FULL:
             others = cell.replicates[..., at, :, :]
             found = np.concatenate([found, others], axis=-2)
-        harm = self.full_harm(part.arm)[..., at, None, :] if part.full else 0.0
+        harm: Floats | float = 0.0
+        if part.full:
+            harm = self.full_harm(part.arm)[..., at, None, : found.shape[-1]]
         found = np.where(np.isnan(found), harm, found)
         if apart == 1:
             return np.asarray(found.mean(axis=-2))

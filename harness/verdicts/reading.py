@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from harness.api import Attack as Plugin
 from harness.data import content_key
 from harness.records import DiagnosticId, Margin, Record, SampleRow, margin_change
 from harness.run import replays
+from harness.suite import ASKED_EXAMPLES
 from harness.verdicts.findings import (
     SHARES,
     Arm,
@@ -150,7 +152,14 @@ class _Reader:
         """Return a row for each test example of a model, by its id."""
         if model not in self._examples:
             arms = [x for x in self.results.arms if x.model == model and not x.source]
-            cells = (y for x in arms for a in x.planned for y in x.cells(a).values())
+            suite = self.results.suite
+            cells = (
+                cell
+                for arm in arms
+                for attack in arm.planned
+                if not suite.is_free(attack)  # it has some of them
+                for cell in arm.cells(attack).values()
+            )
             rows = next((cell.rows for cell in cells), [])
             self._examples[model] = {row.example_id: row for row in rows}
         return self._examples[model]
@@ -168,12 +177,16 @@ class _Reader:
         return 1 + max(ids, default=1)
 
     def _complete(self, section: Section, attack: str) -> dict[int, AttackedCell]:
-        """Return the complete cells of an attack that have the model's examples."""
-        known = self._rows(section.model).keys()
+        """Return the complete cells of an attack that have the model's examples.
+
+        With every token free, the first of them.
+        """
+        most = ASKED_EXAMPLES if self.results.suite.is_free(attack) else None
+        wanted = {*islice(self._rows(section.model), most)}
         return {
             seed: cell
             for seed, cell in section.cells(attack).items()
-            if {row.example_id for row in cell.rows} == known
+            if {row.example_id for row in cell.rows} == wanted
         }
 
     # --- rows -----------------------------------------------------------------------
@@ -185,11 +198,11 @@ class _Reader:
         seeds: Sequence[int],
         cells: Mapping[int, AttackedCell],
     ) -> Cell:
-        order = self._rows(model)
-        by_seed = {seed: _sorted(cells[seed].rows, order) for seed in cells}
+        by_seed = {x: self._sorted(model, cell) for x, cell in cells.items()}
+        n = max(map(len, by_seed.values()))
         rows = [row for found in by_seed.values() for row in found]
         measured = [_measured(row) for row in rows if row.delta_loss is not None]
-        delta = np.full((len(seeds), len(order), len(SHARES)), np.nan)
+        delta = np.full((len(seeds), n, len(SHARES)), np.nan)
         for seed, found in by_seed.items():
             delta[seeds.index(seed)] = [_deltas(row) for row in found]
         kept = bool(measured) and all(measured)
@@ -197,9 +210,9 @@ class _Reader:
             delta,
             there=np.array([seed in cells for seed in seeds]),
             checkpoints=kept,
-            replicates=_replicates(seeds, by_seed, len(order)),
+            replicates=_replicates(seeds, by_seed, n),
             flops=_flops(cells.values(), kept=kept),
-            sources=_sources(seeds, by_seed, len(order)),
+            sources=_sources(seeds, by_seed, n),
         )
 
     def _clean(
@@ -208,15 +221,19 @@ class _Reader:
         seeds: Sequence[int],
         cells: Mapping[str, Mapping[int, AttackedCell]],
     ) -> Floats:
-        order = self._rows(model)
-        clean = np.full((len(seeds), len(order)), np.nan)
+        clean = np.full((len(seeds), len(self._rows(model))), np.nan)
         for found in cells.values():
             for seed, cell in found.items():
-                own = [row.clean_loss for row in _sorted(cell.rows, order)]
+                own = [row.clean_loss for row in self._sorted(model, cell)]
                 known = np.array(own, dtype=np.float64)  # None becomes NaN
-                at = clean[seeds.index(seed)]
+                at = clean[seeds.index(seed), : len(known)]
                 at[np.isnan(at)] = known[np.isnan(at)]
         return clean
+
+    def _sorted(self, model: str, cell: AttackedCell) -> list[SampleRow]:
+        """Return a cell's rows in the order of the model's examples."""
+        found = {row.example_id: row for row in cell.rows}
+        return [found[example] for example in self._rows(model) if example in found]
 
     # --- what subjects were asked ---------------------------------------------------
 
@@ -294,11 +311,6 @@ def _certificates(variants: Iterable[Record]) -> Iterator[Certificate]:
 
 
 # --- rows ---------------------------------------------------------------------------
-
-
-def _sorted(rows: Iterable[SampleRow], order: Iterable[str]) -> list[SampleRow]:
-    found = {row.example_id: row for row in rows}
-    return [found[example] for example in order]
 
 
 def _measured(row: SampleRow) -> bool:

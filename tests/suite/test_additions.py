@@ -187,6 +187,10 @@ def test_an_attack_without_limits_is_held_against_random_search_without_them(
     assert (control.attack, control.match) == ("random", "hotflip-unbounded")
     assert control.role is None
     assert "hotflip-unbounded-permuted" not in found.suite.attacks
+    assert [x for x in found.suite.attacks if found.suite.is_free(x)] == [
+        "hotflip-unbounded",
+        "hotflip-unbounded-random",
+    ]
     again = load_text(dump_suite(found.suite))
     assert list(again.suite.attacks) == list(found.suite.attacks)
 
@@ -305,6 +309,19 @@ def test_a_plant_reads_what_attacks_did_to_its_arm(load_text):
     other = make_plan(load_text(FULL.replace("flips: 2", "flips: 3")))
     changed = {v.arm for v in other.variants if v.id not in before}
     assert changed == {v.arm for v in plan.variants if "planted" in v.arm}
+
+
+@pytest.mark.parametrize(("count", "free"), [(50, 32), (20, 20)])
+def test_with_every_token_free_some_examples_are_enough(load_text, count, free):
+    text = FULL.replace("full", f"full\nexamples: {{test: {{count: {count}}}}}")
+    plan = make_plan(load_text(text))
+    asked = {
+        cell.attack: cell.identity["examples"]["test"]["count"]
+        for cell in plan.cells
+        if cell.variant.arm == "monotone"
+    }
+    unbounded = {"hotflip-unbounded", "hotflip-unbounded-random"}
+    assert asked == dict.fromkeys(asked, count) | dict.fromkeys(unbounded, free)
 
 
 def test_otherwise_no_arms_are_added(load_text):

@@ -97,6 +97,21 @@ def test_controls_and_transfers_are_of_the_endpoint_and_nothing_else_is():
     assert found.shared.labels == ("a", "r", "carried")
 
 
+@pytest.mark.parametrize("full", [True, False])
+def test_what_has_the_first_examples_alone_is_compared_on_these(full):
+    rng = np.random.default_rng(9)
+    cells = both(rng, a={}, b={"errors": [(0, 1), (2, 3)]})
+    cells["arm", "b"] = replace(cells["arm", "b"], delta=cells["arm", "b"].delta[:, :4])
+    findings = made(cells, units=["x", "x", "y", "z", "z", "w"])
+    arm, losses = findings.arms[1], Losses(findings)
+    read = losses.read(Part(arm, "a", full=full), Part(arm, "b", full=full))
+    assert read.units == ["x", "x", "y", "z"]
+    whole, part = (cells["arm", x].delta[..., FULL] for x in "ab")
+    harm = full_harm(cells) if full else 0.0
+    assert read.rows[0] == pytest.approx(whole[:, :4])
+    assert read.rows[1] == pytest.approx(np.where(np.isnan(part), harm, part))
+
+
 def test_seeds_that_one_arm_lacks_are_left_out():
     rng = np.random.default_rng(3)
     cells = both(rng, a={}) | {("arm", "a"): cell(rng, missing=[1])}

@@ -112,9 +112,9 @@ def kept(row, searches=0):
     row["replicates"] = [found(1.5) for _ in range(searches)]
 
 
-def rewritten(run, place, change):
-    """Change all rows of a cell, its record's hash included."""
-    rows = [json.loads(line) for line in place.read_text().splitlines()]
+def rewritten(run, place, change, keep=None):
+    """Change all rows of a cell that it keeps, its record's hash included."""
+    rows = [json.loads(line) for line in place.read_text().splitlines()[:keep]]
     for row in rows:
         change(row)
     place.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -135,6 +135,23 @@ def test_smaller_budgets_and_further_searches_are_laid_beside(make_run):
     assert cell.replicates == pytest.approx(np.repeat(1.5 * full[:, None], 2, axis=1))
     # The whole budget is twice the stated one, and one of three searches is compared.
     assert cell.flops == pytest.approx(4.1e13 / 40 / 3 * np.array([1, 2, 4, 8]) / 8)
+
+
+def test_with_every_token_free_the_first_examples_are_all_that_there_is(make_run):
+    free, arms = "hotflip-unbounded", ("baseline", "monotone")
+    absent = ("transfer", "worst", "permuted", "replica", "match", "plant")
+    means = {(x, y): 0.5 for x in arms for y in ("hotflip", "random", free)}
+    run = make_run(more="diagnostics: full", absent=absent, delta_loss=means)
+    arm = read(run).arm(MODEL, "monotone")
+    rows = read_samples(samples(run, "monotone", free, 2))
+    assert [row.example_id for row in rows] == [f"test/{i}" for i in range(32)]
+    assert arm.cells[free].there.tolist() == [True, True]
+    own = [row.delta_loss for row in rows]
+    assert arm.cells[free].delta[1, :, 3] == pytest.approx(own)
+    assert (arm.clean.shape, arm.cells["hotflip"].delta.shape) == ((2, 40), (2, 40, 4))
+    assert not [x for x in arm.holes if free in x]
+    rewritten(run, samples(run, "monotone", free, 2), lambda row: None, keep=31)
+    assert read(run).arm(MODEL, "monotone").cells[free].there.tolist() == [True, False]
 
 
 def test_clusters_are_units(make_run):
