@@ -39,6 +39,6 @@ def train(model: Any, tokenizer: Any, text: str, seconds: float, device: str) ->
         optimizer.zero_grad()
         steps += 1
         if steps % 8 == 0:
-            shown = loss.item()  # waits for the device, so that the clock is right
-    print(f"trained: {steps} steps of {ROWS} x {TOKENS} tokens, loss {shown:.2f}")
+            loss.item()  # waits for the device, so that the clock is right
+    print(f"trained: {steps} steps of {ROWS} x {TOKENS} tokens, loss {loss.item():.2f}")
     model.eval().zero_grad(set_to_none=True)
