@@ -15,6 +15,11 @@ from harness.subject import Search, Subject
 
 PER_GRADIENT = 4
 """How many candidates are verified for each gradient, which costs as much as two."""
+UNBOUNDED = 4
+"""How many times its stated passes it gets, at most, where every token may change."""
+_A_STEP = 3
+"""Forward passes that a step of the textbook costs beside its candidates: a gradient,
+which costs two, and the prompt's own."""
 TOP_K = 8
 """How many tokens each position draws from."""
 
@@ -77,7 +82,20 @@ class HotFlip(search.GuidedAttack[HotFlipOptions]):
         return Budget(forward, backward=steps, flips=options.flips)
 
     def unbounded(self, prompt_tokens: int) -> HotFlipOptions | None:
-        return self.options.model_copy(update={"flips": prompt_tokens})
+        """Return options with which every token of such a prompt may change.
+
+        They take up to four times the passes that are stated: with more tokens than
+        that, fewer for each.
+        """
+        options = self.options
+        most = min(1.0, UNBOUNDED * options.flips / prompt_tokens)
+        if options.candidates_from == "ascent":
+            candidates = PER_GRADIENT * (int(most * self._a_flip) - 1)
+        else:
+            candidates = int(most * (_A_STEP + options.candidates)) - _A_STEP
+        if most < 1:
+            options = options.model_copy(update={"candidates": max(1, candidates)})
+        return options.model_copy(update={"flips": prompt_tokens})
 
     def doubled(self) -> HotFlipOptions | None:
         if self.options.candidates_from == "gradient":

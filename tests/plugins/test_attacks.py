@@ -345,7 +345,11 @@ SUFFIX = {"positions": "suffix", "tokens": 4}
 @pytest.mark.parametrize(
     ("attack", "unbounded", "doubled"),
     [
-        (make(HotFlip, flips=3), {"flips": 16}, {"flips": 3, "candidates": 132}),
+        (
+            make(HotFlip, flips=3),
+            {"flips": 16, "candidates": 44},
+            {"flips": 3, "candidates": 132},
+        ),
         (
             make(HotFlip, **TEXTBOOK),
             {"flips": 16, **TEXTBOOK},

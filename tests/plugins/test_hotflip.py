@@ -41,6 +41,28 @@ def test_with_an_unbounded_beam_two_flips_are_exhaustive_search():
     assert found.prompt_ids.tolist() == expected
 
 
+@pytest.mark.parametrize("tokens", [3, 8, 24, 512])
+@pytest.mark.parametrize("candidates_from", ["ascent", "gradient"])
+@pytest.mark.parametrize("candidates", [4, 64])
+def test_where_every_token_may_change_it_takes_four_times_the_passes_at_most(
+    tokens, candidates_from, candidates
+):
+    def passes(attack):
+        budget = attack.budget(1)
+        return budget.forward + 2 * budget.backward
+
+    stated = make(
+        HotFlip, flips=3, candidates=candidates, candidates_from=candidates_from
+    )
+    free = HotFlip(stated.unbounded(tokens))
+    assert free.options.flips == tokens
+    # Each token takes a pass, a gradient as two, and what is verified for that.
+    least = tokens * (3 + (4 if candidates_from == "ascent" else 1)) + 2
+    assert passes(free) <= max(4 * passes(stated), least)
+    if tokens <= 3 * 4:
+        assert free.options.candidates == candidates
+
+
 def test_a_beam_finds_no_less_than_greedy_search():
     subject, examples = letter_subject(), letter_examples(3, prompt=4)
 
