@@ -47,6 +47,7 @@ from harness.verdicts.findings import (
     Model,
     Plant,
     PlantKind,
+    Replayed,
 )
 from harness.verdicts.rule import decide
 
@@ -290,38 +291,45 @@ def at_the_margin(harm: Floats, drawn: Floats) -> Floats:
 def run_of(
     point: Point, change: Change, arms: int, repeats: int, rng: np.random.Generator
 ) -> Findings:
-    """Draw runs in which all is asked and passed, each of a baseline and other arms."""
+    """Draw runs in which all is asked and passed, each of a baseline and other arms.
+
+    The last arm is the baseline's replica, which differs from it by chance alone.
+    """
     shape = (repeats, point.seeds, point.n)
     documents = 0.2 * rng.normal(size=(repeats, 1, point.n))
     means = {"flip": FLIP, "query": QUERY, "transfer": CARRIED}
     drawn = [tables(point, repeats, rng) for _ in range(arms)]
-    none = np.zeros(shape)
+    none, others = np.zeros(shape), [f"arm{i}" for i in range(arms)]
     made = []
     for label, own, alters in [
         ("baseline", none, identical),
-        *((f"arm{i}", own, change) for i, own in enumerate(drawn)),
+        *((label, own, change) for label, own in zip(others, drawn, strict=True)),
+        ("replica", tables(point, repeats, rng), identical),
     ]:
         harm = {
             attack: alters(mean + documents + OWN_SD * rng.normal(size=shape), own)
             for attack, mean in means.items()
         }
-        made.append(_arm_of(label, harm, [f"arm{i}" for i in range(arms)]))
+        made.append(_arm_of(label, harm, others))
     return Findings(
         suite="simulated",
         diagnostics="full",
         margin=MARGIN,
         models={"m": Model("m", 1000, [str(i) for i in range(point.n)])},
-        attacks={
-            "flip": Attack("flip", gradients=True),
-            "flip-random": Attack("flip-random", "control", of="flip", shows="search"),
-            "query": Attack("query"),
-            "query-random": Attack(
-                "query-random", "control", of="query", shows="search"
-            ),
-            "transfer": Attack("transfer", "transfer"),
-        },
+        attacks={attack.label: attack for attack in _attacks()},
         arms=made,
     )
+
+
+def _attacks() -> Iterator[Attack]:
+    for label, gradients in (("flip", True), ("query", False)):
+        free = f"{label}-unbounded"
+        yield Attack(label, gradients=gradients)
+        yield Attack(free, "unbounded", gradients=gradients, of=label)
+        for name in (label, free):
+            yield Attack(f"{name}-random", "control", of=name, shows="search")
+    yield Attack("flip-permuted", "control", of="flip", shows="gradient")
+    yield Attack("transfer", "transfer")
 
 
 def _arm_of(label: str, harm: Mapping[str, Floats], others: Sequence[str]) -> Arm:
@@ -329,8 +337,12 @@ def _arm_of(label: str, harm: Mapping[str, Floats], others: Sequence[str]) -> Ar
     reference = None if label == "baseline" else "baseline"
     sources = others if reference is None else ["baseline"]
     found = {name: _cell_of(rows) for name, rows in harm.items()}
-    for name in ("flip", "query"):
-        found[f"{name}-random"] = _cell_of(harm[name] - BEATEN)
+    for attack in _attacks():
+        if attack.role == "unbounded":
+            found[attack.label] = found[attack.of or ""]
+        elif attack.role == "control":
+            searched = (attack.of or "").removesuffix("-unbounded")
+            found[attack.label] = _cell_of(harm[searched] - BEATEN)
     carried = dict.fromkeys(sources, harm["transfer"])
     found["transfer"] = replace(found["transfer"], sources=carried)
     keys = [str(i) for i in range(20)]
@@ -348,6 +360,7 @@ def _arm_of(label: str, harm: Mapping[str, Floats], others: Sequence[str]) -> Ar
         model="m",
         label=label,
         reference=reference,
+        role="replica" if label == "replica" else "treatment",
         seeds=tuple(range(seeds)),
         clean=np.zeros((seeds, n)),
         cells=found,
@@ -357,6 +370,7 @@ def _arm_of(label: str, harm: Mapping[str, Floats], others: Sequence[str]) -> Ar
         },
         plants=[Plant(kind, 0.0, units, planted, {"flip": planted}) for kind in kinds],
         matches=[Matched("baseline", "reference", ["0", "1"], clean, clean)],
+        replayed=[Replayed(name, 0.0) for name in found],
     )
 
 
@@ -368,8 +382,8 @@ def _cell_of(rows: Floats) -> Cell:
 
 
 def words_of(findings: Findings, repeats: int) -> list[list[Word]]:
-    """Return what the rule calls each arm but the baseline, run by run."""
-    cases = [x for x in Cases(findings).judged if x.arm.reference is not None]
+    """Return what the rule calls each arm but the baseline and its replica."""
+    cases = [x for x in Cases(findings).of("treatment") if x.arm.reference is not None]
     return [[decide(case, run).word for case in cases] for run in range(repeats)]
 
 

@@ -26,6 +26,7 @@ from harness.records.record import (
     CertificateCheck,
     Certificates,
     Cost,
+    Diagnostic,
     ErrorInfo,
     Ledger,
     Phase,
@@ -69,6 +70,9 @@ attacks:
 controls: none
 {more}
 """
+DETERMINISTIC = Diagnostic(
+    id="determinism", status="pass", value=1e-6, n=32, unit="nats/token"
+)
 
 
 def deltas(*means: float) -> dict[tuple[str, str], float]:
@@ -156,6 +160,7 @@ class _Writer:
             parameters=1_414_647_808,
             recovery=self._recovery(plan, loss),
             certificate=_certificates(plan.arm),
+            diagnostics=[DETERMINISTIC],
         )
 
     def _recovery(self, plan: VariantPlan, loss: float) -> RecoverySummary:

@@ -86,6 +86,11 @@ class Example:
     """What its document has in common with others, where the corpus states it."""
 
     @property
+    def unit(self) -> str:
+        """What statistics take as one: the cluster, or else the document."""
+        return self.document_id if self.cluster is None else self.cluster
+
+    @property
     def free(self) -> NDArray[np.bool_]:
         """Which positions [n] of the prompt an attack may write."""
         import numpy as np

@@ -26,7 +26,7 @@ def compare_losses(
     The results are ``<name>_loss``, ``<name>_loss_matched`` (of the other arm) and
     ``<name>_difference`` (the first minus the second, paired by example).
     """
-    documents = [example.document_id for example in examples]
+    documents = [example.unit for example in examples]
     unit = "nats/token"
     return {
         f"{name}_loss": bootstrap_mean(own, documents, unit=unit),

@@ -28,6 +28,7 @@ from harness.verdicts.findings import (
     Matched,
     Model,
     Plant,
+    Replayed,
 )
 from harness.verdicts.levels import DIRECTION, POWER
 from harness.verdicts.questions.planted import DECIDING
@@ -46,7 +47,7 @@ _SEED = 20240607
 _ATTACK, _CONTROL = "worst", "beaten"
 """What stands for the worst of all attacks, and what is easily beaten."""
 _ATTACKS = {
-    _ATTACK: Attack(_ATTACK),
+    _ATTACK: Attack(_ATTACK, limited=False),
     _CONTROL: Attack(_CONTROL, "control", of=_ATTACK, shows="search"),
 }
 
@@ -199,5 +200,5 @@ def _arm(model: str, label: str, reference: str | None, harm: Floats) -> Arm:
             for kind in DECIDING
         ],
         matches=[match],
-        replayed=[],
+        replayed=[Replayed(_ATTACK, 0.0)],
     )

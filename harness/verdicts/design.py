@@ -8,7 +8,7 @@ from itertools import product
 from harness.records import TREATMENT_SEEDS, Needed
 from harness.verdicts.claims import of_run
 from harness.verdicts.contrast import Contrast
-from harness.verdicts.levels import DIRECTION, EQUIVALENCE, POWER
+from harness.verdicts.levels import DIRECTION, EQUIVALENCE, POWER, UNITS
 
 SEEDS = (3, 4, 5, 6, 8, 10, 15, 20)
 """Training seeds that are thought of, besides those there are."""
@@ -40,7 +40,8 @@ def needed(contrast: Contrast, contrasts: int) -> Needed | None:
             if x >= max(contrast.seeds, TREATMENT_SEEDS)
         }
     )
-    designs = product(seeds, (times * contrast.shown.n for times in TIMES))
+    documents_at_least = (max(UNITS, times * contrast.shown.n) for times in TIMES)
+    designs = product(seeds, documents_at_least)
     for own, documents in sorted(designs, key=math.prod):
         found = _known(contrast, level, own, documents)
         if found is not None and found <= goal:

@@ -42,6 +42,8 @@ class Attack:
     role: Role = "main"
     gradients: bool = False
     """Whether it makes backward passes."""
+    limited: bool = True
+    """Whether it can be freed of a limit, so that every token may change."""
     universal: bool = False
     """Whether one search serves all examples, so that the search is the unit."""
     of: str | None = None

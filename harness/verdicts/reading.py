@@ -42,6 +42,8 @@ EXAMINED: tuple[DiagnosticId, ...] = (
     "gradient_truth",
     "first_order_fidelity",
 )
+TEXT_PARTS = ("text_config", "decoder", "generator", "text_encoder")
+"""Where a nested configuration of transformers describes what reads and writes text."""
 
 
 def findings_of(results: Results) -> Findings:
@@ -75,9 +77,18 @@ def _attack(results: Results, label: str) -> Attack:
         label=label,
         role=_role(results, label),
         gradients=_budget(results, label).backward > 0,
+        limited=_limited(results, label),
         universal=_universal(results, section.match or label),
         of=of,
         shows=results.attack(label).shows,
+    )
+
+
+def _limited(results: Results, label: str) -> bool:
+    examples = results.suite.examples
+    return (
+        examples is not None
+        and _plugin(results, label).unbounded(examples.prompt_tokens) is not None
     )
 
 
@@ -171,8 +182,9 @@ class _Reader:
             if unit.kind == "variant" and unit.model == label:
                 path = survey.folder.unit_dir("variant", unit.id) / "model/config.json"
                 if path.is_file():
-                    found = json.loads(path.read_text(encoding="utf-8"))
-                    return int(found.get("vocab_size", 2))
+                    known = _vocabulary_of(json.loads(path.read_text(encoding="utf-8")))
+                    if known is not None:
+                        return known
         ids = (max([*row.clean_prompt_ids, *row.reference_ids]) for row in rows)
         return 1 + max(ids, default=1)
 
@@ -265,10 +277,22 @@ class _Reader:
     # --- completeness and replay ----------------------------------------------------
 
     def _beside(self, section: Section, reference: str | None) -> set[str]:
-        """Return the arms that a verdict on an arm rests on, by their labels."""
-        sections = self.results.suite.arms.items()
-        made = {x for x, own in sections if section.label in own.sources.values()}
-        return {section.label, *made, *filter(None, [reference])}
+        """Return the arms that a verdict on an arm rests on, by their labels.
+
+        The two that are compared, and what was made from either: from the reference
+        arm, all but what was made for other arms.
+        """
+        both = {section.label, *filter(None, [reference])}
+        sources = {
+            label: set(own.sources.values())
+            for label, own in self.results.suite.arms.items()
+        }
+        made = {
+            label
+            for label, own in sources.items()
+            if section.label in own or (own and own <= both)
+        }
+        return both | made
 
     def _holes(self, section: Section, reference: str | None) -> list[str]:
         beside = self._beside(section, reference)
@@ -281,6 +305,8 @@ class _Reader:
         ]
 
     def _replayed(self, section: Section, reference: str | None) -> list[Replayed]:
+        if self.results.suite.diagnostics == "none":
+            return []  # no one asked for it
         beside = self._beside(section, reference)
         records = [
             record
@@ -290,6 +316,13 @@ class _Reader:
         ]
         found = replays(self.results.survey.folder, records)
         return [Replayed(x.cell, x.largest, x.fault) for x in found]
+
+
+def _vocabulary_of(config: Mapping[str, Any]) -> int | None:
+    """Return the vocabulary that a model's configuration states, of its text part."""
+    parts = (config, *(config.get(name) or {} for name in TEXT_PARTS))
+    sizes = (part["vocab_size"] for part in parts if part.get("vocab_size"))
+    return next(map(int, sizes), None)
 
 
 def _arm_role(section: Section) -> ArmRole:
@@ -377,7 +410,7 @@ def _gathered(
     seeds: Sequence[int],
     sources: Iterable[tuple[str, Mapping[int, Record]]],
 ) -> Examined | None:
-    """Lay the values of examples side by side, seed by seed."""
+    """Lay the values of examples side by side that were asked under every seed."""
     values: dict[str, dict[int, float]] = {}
     units: dict[str, str] = {}
     faults, answered = [], False
@@ -394,11 +427,12 @@ def _gathered(
                     units[key] = each["document"]
     if not answered:
         return None
-    table = [[values[key].get(seed, np.nan) for key in values] for seed in seeds]
+    keys = [key for key, found in values.items() if len(found) == len(seeds)]
+    table = [[values[key][seed] for key in keys] for seed in seeds]
     return Examined(
-        keys=[*values],
-        units=[units[key] for key in values],
-        values=np.array(table, dtype=np.float64).reshape(len(seeds), len(values)),
+        keys=keys,
+        units=[units[key] for key in keys],
+        values=np.array(table, dtype=np.float64).reshape(len(seeds), len(keys)),
         fault=faults[0] if faults else None,
     )
 
@@ -467,7 +501,8 @@ def _matches(section: Section, reference: str | None) -> Iterator[Matched]:
             )
             stands_for: Literal["arm", "reference"]
             stands_for = "arm" if sides == {"arm"} else "reference"
-            yield Matched(match.label, stands_for, common, arm, own)
+            units = [by_document[0][x].get("unit", x) for x in common]
+            yield Matched(match.label, stands_for, units, arm, own)
 
 
 def _unmatched(section: Section, reference: str | None) -> str | None:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.records import DiagnosticId, Word
+from harness.records import TREATMENT_SEEDS, DiagnosticId, Word
 from harness.verdicts.case import Case
 from harness.verdicts.claims import Claim, of_run
+from harness.verdicts.findings import Arm
 from harness.verdicts.levels import DIRECTION, EQUIVALENCE, UNITS
 from harness.verdicts.questions.arms import completeness, determinism, replay
 from harness.verdicts.questions.question import Question
@@ -61,16 +62,20 @@ def _nothing_asked(case: Case, _: int) -> Decision | None:
 
 
 def _attack_invalid(case: Case, run: int) -> Decision | None:
+    where = f"on {case.reference.label}: "
     faults = [x for x in case.unsound if x.status(run) == "fail"]
     if faults:
-        return _because("attack invalid", faults, f"on {case.reference.label}: ")
+        return _because("attack invalid", faults, where)
+    deterministic = determinism(case.reference)
+    if deterministic.absence is not None:
+        return _because("undecided", [deterministic], where)
     if any(_works(asked, run) for asked in case.proofs.values()):
         return None
     proofs = [x for asked in case.proofs.values() for x in asked]
     losers = [x for x in proofs if x.status(run) == "fail"]
     unasked = [label for label, asked in case.proofs.items() if not _answered(asked)]
     if not unasked:
-        return _because("attack invalid", losers, f"on {case.reference.label}: ")
+        return _because("attack invalid", losers, where)
     why = [f"{x.attack}: {x.absence}" for x in proofs if x.absence is not None]
     reason = f"nothing shows that {', '.join(unasked)} works on {case.reference.label}"
     return Decision(
@@ -81,14 +86,8 @@ def _attack_invalid(case: Case, run: int) -> Decision | None:
 
 
 def _not_applied(case: Case, _: int) -> Decision | None:
-    for found in case.arm.certificates:
-        if found.failed:
-            return Decision("not applied", ["its certificate failed"])
-        if found.examined < found.expected:
-            few = f"{found.examined} of {found.expected} matrices"
-            reason = f"what it promises covers {few} that its scope names"
-            return Decision("not applied", [reason])
-    return None
+    fault = _promise_broken(case.arm)
+    return Decision("not applied", [fault]) if fault else None
 
 
 def _reference(case: Case, run: int) -> Decision | None:
@@ -125,18 +124,18 @@ def _gradient_masked(case: Case, run: int) -> Decision | None:
 
 def _not_trusted(case: Case, run: int) -> Decision | None:
     asked = [completeness(case.arm), determinism(case.arm), replay(case.arm)]
-    faults = [x for x in asked if x.status(run) == "fail"]
+    faults = [x for x in asked if x.status(run) != "pass"]
     if faults:
         return _because("undecided", faults)
-    for other in case.replicas:
-        if remarkable(other, run):
-            reason = (
-                f"{other.arm.label} differs from {other.reference.label} in nothing, "
-                "and is told apart from it: so might any arm be"
-            )
-            return Decision("undecided", [reason])
+    fault = _promise_broken(case.reference)
+    if fault:
+        return Decision("undecided", [f"on {case.reference.label}: {fault}"])
     if case.contrast is not None and case.units < UNITS:
         return Decision("undecided", [f"{case.units} documents are fewer than {UNITS}"])
+    for replica in case.replicas:
+        reason = _told_apart(case, replica, run)
+        if reason:
+            return Decision("undecided", [reason])
     return None
 
 
@@ -207,6 +206,47 @@ def _directed(case: Case, run: int, word: Word, vetoes: Vetoes) -> Decision | No
     reasons = ["the difference is shown at every budget"]
     reasons += [f"open: {each.sentence}" for each in against]
     return Decision(_scoped(case, word), reasons, _ids(against))
+
+
+def _promise_broken(arm: Arm) -> str | None:
+    """Say in what an arm is not what it promises; None where it is."""
+    for found in arm.certificates:
+        if found.failed:
+            return "its certificate failed"
+        if found.examined < found.expected:
+            few = f"{found.examined} of {found.expected} matrices"
+            return f"what it promises covers {few} that its scope names"
+    return None
+
+
+def _told_apart(case: Case, replica: Case, run: int) -> str | None:
+    """Say why a replica takes the word away from an arm; None where it does not."""
+    label = replica.arm.label
+    if remarkable(replica, run):
+        return (
+            f"{label} differs from {replica.reference.label} in nothing, "
+            "and is told apart from it: so might any arm be"
+        )
+    unknown = _unseen(case, replica, run)
+    return f"whether {label} is told apart is not known: {unknown}" if unknown else None
+
+
+def _unseen(case: Case, replica: Case, run: int) -> str | None:
+    """Say what a replica lacks to be seen as well as an arm; None if nothing."""
+    ours, own = case.contrast, replica.contrast
+    if own is None:
+        return "none of its cells is complete"
+    if ours is None:
+        return None
+    if ours.of_treatment and not own.of_treatment:
+        return f"it has fewer seeds than {TREATMENT_SEEDS}"
+    main = (attack.label for attack in case.findings.of("main"))
+    both = set(ours.shared.labels) - set(own.shared.labels)
+    lacking = [label for label in main if label in both]
+    if lacking:
+        return f"it lacks {', '.join(lacking)}"
+    doubt = _not_trusted(replica, run)
+    return doubt.reasons[0] if doubt else None
 
 
 def remarkable(case: Case, run: int = 0) -> bool:

@@ -7,7 +7,7 @@ reference arm.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +18,7 @@ from harness.verdicts.claims import of_run
 from harness.verdicts.contrast import Contrast
 from harness.verdicts.findings import Attack, Cell, Floats
 from harness.verdicts.levels import ERRORS
-from harness.verdicts.losses import FULL
+from harness.verdicts.losses import FULL, of_endpoint
 from harness.verdicts.questions.arms import (
     completeness,
     determinism,
@@ -89,11 +89,13 @@ class Vetoes:
         """Return the attack that does most harm to the arm; the first of equal ones."""
         if not self.attacks:
             return None
-        return self.attacks[int(np.argmax([of_run(x, run) for x in self._harm]))]
+        harm = [of_run(self._harm[x.label], run) for x in self.attacks]
+        return self.attacks[int(np.argmax(harm))]
 
     @cached_property
-    def _harm(self) -> list[Floats]:
-        return [_mean_harm(self.sides.arm.cells[x.label]) for x in self.attacks]
+    def _harm(self) -> Mapping[str, Floats]:
+        cells = self.sides.arm.cells
+        return {label: _mean_harm(cell) for label, cell in cells.items()}
 
     @cached_property
     def limit(self) -> float | None:
@@ -120,10 +122,36 @@ class Vetoes:
         other = self.sides.other
         if all(x.gradients for x in self.attacks if x.label in other.cells):
             yield Veto("no attack that needs no gradient is among those run")
-        asked = list(self.of_attacks[strongest.label])
+        yield from self._stronger(strongest, run)
+        yield from _not_passed(self.of_attacks[strongest.label], run)
         if strongest.gradients:
-            asked += [x for x in self.masking if x.id in OF_GRADIENTS]
-        yield from _not_passed(asked, run)
+            yield from _not_passed(self._unanswered(strongest), run)
+
+    def _unanswered(self, attack: Attack) -> list[Question]:
+        """Return the signs that an attack's gradient is hidden that have no answer.
+
+        What the other arm lacks is of no comparison, and is not asked for.
+        """
+        found = [x for x in self.masking if x.absence is not None]
+        own = [x for x in found if x.attack == attack.label]
+        both = [x for x in own if x.against in self.sides.other.cells]
+        return [*both, *(x for x in found if x.id in OF_GRADIENTS)]
+
+    def _stronger(self, strongest: Attack, run: int) -> Iterator[Veto]:
+        """Name controls of other attacks that do more harm than the strongest attack.
+
+        Its own are asked about budget by budget, and may meet it at the largest.
+        """
+        for control in of_endpoint(self.losses.findings):
+            others = control.role == "control" and control.of != strongest.label
+            if others and self._more(control.label, strongest.label, run):
+                name: DiagnosticId = "beats_random"
+                said = f"{control.label}, a control of {control.of}, does more harm"
+                yield Veto(f"{name} ({strongest.label}): {said}", name)
+
+    def _more(self, label: str, than: str, run: int) -> bool:
+        known = self._harm
+        return label in known and of_run(known[label], run) > of_run(known[than], run)
 
     def _of_arm(self, run: int) -> Iterator[Veto]:
         arm = self.sides.arm
@@ -161,15 +189,13 @@ class Vetoes:
 
 
 def _not_passed(asked: list[Question], run: int) -> Iterator[Veto]:
-    for question in asked:
-        status = question.status(run)
-        if status != "pass":
-            yield veto(question, absent=status == "not_applicable")
+    return (veto(question) for question in asked if question.status(run) != "pass")
 
 
-def veto(question: Question, *, absent: bool = False) -> Veto:
+def veto(question: Question) -> Veto:
     """Spell out what a question that was not passed says."""
     about = f" ({question.attack})" if question.attack else ""
+    absent = question.absence is not None
     said = question.absence if absent else question.otherwise
     return Veto(f"{question.id}{about}: {said}", question.id, absent)
 

@@ -131,7 +131,12 @@ class Noise(Constraint[NoiseOptions]):
                 "loss_without_noise": tried[0.0],
                 "evaluations": len(tried),
                 "documents": [
-                    {"document": e.document_id, "arm_loss": arm, "match_loss": match}
+                    {
+                        "document": e.document_id,
+                        "unit": e.unit,
+                        "arm_loss": arm,
+                        "match_loss": match,
+                    }
                     for e, arm, match in zip(
                         parts[_JUDGED],
                         treated[_JUDGED].tolist(),

@@ -99,11 +99,15 @@ def losses_by_document(found):
 
 def test_five_hundred_documents_judge_where_others_are_left_to_fit_to(arm_context):
     examples = arm_context().apart()
-    many = [replace(examples[i % 28], document_id=str(i)) for i in range(570)]
+    many = [
+        replace(examples[i % 28], document_id=str(i), cluster=f"author {i // 2}")
+        for i in range(570)
+    ]
     given = replace(arm_context(matched=tiny_model), apart=lambda: many)
     found = Noise(NoiseOptions()).install(ADAPTER, tiny_model(), given)
     rows = found.measured["documents"]
     assert [row["document"] for row in rows] == [str(i) for i in range(500)]
+    assert [row["unit"] for row in rows] == [f"author {i // 2}" for i in range(500)]
 
 
 def test_where_the_arm_s_loss_is_lower_its_weights_get_the_noise(arm_context):

@@ -28,7 +28,7 @@ ATTACKS = {
         Attack("flip", gradients=True),
         Attack("flip-random", "control", of="flip", shows="search"),
         Attack("flip-permuted", "control", of="flip", shows="gradient"),
-        Attack("query"),
+        Attack("query", limited=False),
         Attack("query-random", "control", of="query", shows="search"),
         Attack("flip-unbounded", "unbounded", gradients=True, of="flip"),
         Attack("flip-unbounded-random", "control", of="flip-unbounded", shows="search"),

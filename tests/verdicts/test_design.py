@@ -65,3 +65,8 @@ def test_of_a_single_seed_nothing_is_known_of_others():
     found = contrast(0.9, seeds=1)
     assert needed(found, 1) is None
     assert detectable(found, 1) > 0  # of these weights, that is
+
+
+@pytest.mark.parametrize(("n", "documents"), [(12, 20), (19, 20), (24, 24)])
+def test_no_fewer_documents_are_proposed_than_verdicts_ask_for(n, documents):
+    assert needed(contrast(0.5, noise=0.001, n=n), 1).documents == documents

@@ -206,6 +206,11 @@ def test_clean_losses_certificates_and_vocabularies_are_taken_over(make_run):
     (path.parent / "model").mkdir()
     (path.parent / "model" / "config.json").write_text('{"vocab_size": 777}')
     assert read(run).models[MODEL].vocabulary == 777
+    config = path.parent / "model" / "config.json"
+    config.write_text('{"vision_config": {}, "text_config": {"vocab_size": 555}}')
+    assert read(run).models[MODEL].vocabulary == 555
+    config.write_text('{"decoder": null}')
+    assert read(run).models[MODEL].vocabulary == largest + 1
     edit(variants(run, "monotone")[0][0], "certificate", "after", "examined", value=47)
     assert read(run).arm(MODEL, "monotone").certificates[0].examined == 47
 
@@ -250,7 +255,12 @@ def test_matches_are_read_with_the_documents_they_are_judged_by(
     run = make_run(**MATCHED)
     for path, seed in variants(run, "monotone-matched"):
         documents = [
-            {"document": str(i), "arm_loss": 3.0 + seed, "match_loss": 2.0 + i}
+            {
+                "document": str(i),
+                "arm_loss": 3.0 + seed,
+                "match_loss": 2.0 + i,
+                **({"unit": f"author {i // 2}"} if i > 2 else {}),
+            }
             for i in range(seed, 5)
         ]
         measured = {"noise_on": noise_on, "documents": documents}
@@ -259,7 +269,8 @@ def test_matches_are_read_with_the_documents_they_are_judged_by(
     assert found.arm(MODEL, "monotone-matched").role == "derived"
     (match,) = found.arm(MODEL, "monotone").matches
     assert (match.arm, match.stands_for) == ("monotone-matched", stands_for)
-    assert list(match.units) == ["2", "3", "4"]  # those of both seeds
+    # Those of both seeds; an older record says nothing of what documents share.
+    assert list(match.units) == ["2", "author 1", "author 2"]
     assert match.arm_loss == pytest.approx(np.array([[4.0] * 3, [5.0] * 3]))
     assert match.match_loss == pytest.approx(np.array([[4.0, 5.0, 6.0]] * 2))
 
@@ -283,6 +294,47 @@ def test_replays_are_read_for_every_cell_that_a_verdict_rests_on(make_run):
         del document[first]
     again = {x.cell: x.fault for x in read(run).arm(MODEL, "monotone").replayed}
     assert again[first] == "it was not replayed"
+
+
+def test_where_no_diagnostics_are_asked_nobody_misses_a_replay(make_run):
+    run = make_run(more="diagnostics: none")
+    (run / "replay.json").unlink()
+    assert read(run).arm(MODEL, "monotone").replayed == []
+    answers = {x.id: x for x in judge(read(run)).arms[1].diagnostics}
+    assert answers["replay"].status == "not_applicable"
+
+
+def test_a_verdict_rests_on_what_was_made_of_either_arm_and_of_no_other(make_run):
+    treated = ("baseline", "monotone", "other")
+    matches = {
+        f"{x}-matched": f"{{{MATCH[1:-1].replace('monotone', x)}}}" for x in treated[1:]
+    }
+    plants = {
+        f"{x}-planted-token-1": f"{{constraint: planted, derive_from: {x}, kind: token,"
+        " strength: 1.0, seeds: [1], attacks: [hotflip]}"
+        for x in treated
+    }
+    sections = {"other": "{constraint: softplus}"} | matches | plants
+    known = (*treated, *matches, *plants)
+    run = make_run(
+        seeds=[1],
+        arms="".join(f"  {label}: {x}\n" for label, x in sections.items()),
+        clean_loss=dict.fromkeys(known, 2.5),
+        delta_loss={(x, y): 0.5 for x in known for y in ("hotflip", "random")},
+        absent=("matched.s1.hotflip", "monotone-planted-token-1.s1.hotflip"),
+    )
+    found = read(run).arm(MODEL, "monotone")
+
+    def arms(units):
+        return {x.removeprefix(f"{MODEL}.").split(".")[0] for x in units}
+
+    assert arms(found.holes) == {"monotone-matched", "monotone-planted-token-1"}
+    assert arms(x.cell for x in found.replayed) == {
+        "baseline",
+        "baseline-planted-token-1",
+        "monotone",
+        "monotone-matched",
+    }
 
 
 def test_margins_that_were_changed_are_told(make_run):

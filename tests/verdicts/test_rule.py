@@ -114,6 +114,25 @@ def test_slopes_have_to_be_true_on_the_reference_arm(error, expected):
     assert word(measured(findings, "treated", "gradient_truth", error)) == expected
 
 
+@pytest.mark.parametrize("label", ["baseline", "treated"])
+def test_losses_that_nobody_examined_decide_nothing(label):
+    """Of the reference arm: of no arm that is held against it, either."""
+    examined = dict(HARDER.arm("m", label).examined)
+    del examined["determinism"]
+    findings = changed(HARDER, label, examined=examined)
+    for arm_label in ("baseline", "treated") if label == "baseline" else (label,):
+        found = decided(findings, arm_label)
+        assert (found.word, found.decided_by) == ("undecided", ["determinism"])
+        assert f"{label} was not examined" in found.reasons[0]
+
+
+def test_slopes_that_are_no_numbers_are_not_true():
+    values = HARDER.arm("m", "baseline").examined["gradient_truth"].values.copy()
+    values[:, :-1] = np.nan
+    findings = asked(HARDER, "baseline", "gradient_truth", values=values)
+    assert word(findings) == "attack invalid"
+
+
 def test_an_attack_has_to_beat_its_random_control_on_the_reference_arm():
     flip_fails = scaled(HARDER, "baseline", "flip-random", 2.0)
     assert word(flip_fails) == "harder to attack"  # `query` works
@@ -167,6 +186,16 @@ def test_without_a_control_nothing_shows_that_an_attack_works():
 def test_what_was_promised_has_to_be_there_under_every_seed(certificate, expected):
     promised = [Certificate(False, 8, 8), certificate]
     assert word(changed(HARDER, "treated", certificates=promised)) == expected
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize("broken", [Certificate(True, 8, 8), Certificate(False, 7, 8)])
+def test_a_promise_that_the_reference_arm_breaks_leaves_it_undecided(scale, broken):
+    findings = changed(flawless(scale), "baseline", certificates=[broken])
+    found = decided(findings)
+    assert found.word == "undecided"
+    assert found.reasons[0].startswith("on baseline: ")
+    assert word(findings, "baseline") == "not applied"
 
 
 @pytest.mark.parametrize(
@@ -269,6 +298,23 @@ def test_no_single_example_hides_that_a_gradient_is_off_on_most():
     assert word(findings) == "gradient-masked"
 
 
+@pytest.mark.parametrize("name", ["gradient_truth", "first_order_fidelity"])
+def test_a_gradient_that_is_no_number_on_most_examples_is_masking(name):
+    values = HARDER.arm("m", "treated").examined[name].values.copy()
+    values[:, 4:] = np.nan
+    found = decided(asked(HARDER, "treated", name, values=values))
+    assert (found.word, found.decided_by) == ("gradient-masked", [name])
+
+
+def test_what_is_no_number_on_either_arm_is_no_sign_of_one():
+    findings, name = HARDER, "first_order_fidelity"
+    values = HARDER.arm("m", "treated").examined[name].values.copy()
+    values[:, 4:] = np.nan
+    for label in ("baseline", "treated"):
+        findings = asked(findings, label, name, values=values)
+    assert word(findings) == "harder to attack"
+
+
 # --- 7: can any of it be trusted? ---------------------------------------------------
 
 
@@ -280,6 +326,7 @@ def test_no_single_example_hides_that_a_gradient_is_off_on_most():
         ({"replayed": [Replayed("a", 1.01e-3)]}, "replay"),
         ({"replayed": [Replayed("a", np.nan)]}, "replay"),
         ({"replayed": [Replayed("a")]}, "replay"),
+        ({"replayed": []}, "replay"),
         ({"replayed": [Replayed("a", 1e-3)]}, None),
     ],
 )
@@ -323,6 +370,38 @@ def test_a_replica_that_is_masked_takes_every_word_away_too():
     replica = arm("replica", "baseline", 1.0, rng, ["baseline"], role="replica")
     findings = replace(HARDER, arms=[*HARDER.arms, replica])
     assert word(measured(findings, "replica", "gradient_truth", 0.5)) == "undecided"
+
+
+def fewer_seeds(replica):
+    there = np.arange(simulated.S) < 2
+    cells = {x: replace(y, there=there) for x, y in replica.cells.items()}
+    return {"cells": cells}
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda _: {"cells": {}}, "none of its cells is complete"),
+        (fewer_seeds, "it has fewer seeds than 3"),
+        (lambda x: {"cells": {"query": x.cells["query"]}}, "it lacks flip"),
+        (lambda _: {"holes": ["m.replica.s1 (failed)"]}, "not complete: m.replica"),
+        (lambda _: {"replayed": []}, "no cell of replica was replayed"),
+    ],
+)
+def test_a_replica_of_which_too_little_is_known_takes_every_word_away(
+    scale, change, why
+):
+    findings = flawless(scale)
+    rng = np.random.default_rng(9)
+    replica = arm("replica", "baseline", 1.0, rng, ["baseline"], role="replica")
+    replica = replace(replica, cells={x: replica.cells[x] for x in ("flip", "query")})
+    assert word(replace(findings, arms=[*findings.arms, replica])) == word(findings)
+    lacking = replace(replica, **change(replica))
+    found = decided(replace(findings, arms=[*findings.arms, lacking]))
+    assert found.word == "undecided"
+    assert "whether replica is told apart is not known: " in found.reasons[0]
+    assert why in found.reasons[0]
 
 
 # --- 8: the margin ------------------------------------------------------------------
@@ -431,7 +510,9 @@ def match_under_fewer_seeds(findings, _):
 
 
 def unexamined(findings, subject):
-    return changed(findings, subject, examined={})
+    examined = findings.arm("m", subject).examined
+    losses_alone = {"determinism": examined["determinism"]}
+    return changed(findings, subject, examined=losses_alone)
 
 
 def no_carrying(findings, subject):
@@ -455,6 +536,35 @@ def not_asked_in_full(findings, _):
 def nothing_carried(findings, _):
     attacks = {x: y for x, y in findings.attacks.items() if y.role != "transfer"}
     return replace(findings, diagnostics="standard", attacks=attacks)
+
+
+def lacking(findings, *labels):
+    """Return findings of a suite without some attacks."""
+    attacks = {x: y for x, y in findings.attacks.items() if x not in labels}
+    return replace(findings, attacks=attacks)
+
+
+def no_shuffled_control(findings, _):
+    return lacking(findings, "flip-permuted")
+
+
+def no_form_without_limit(findings, _):
+    return lacking(findings, "flip-unbounded", "flip-unbounded-random")
+
+
+def no_replay_of_others(findings, _):
+    return lacking(findings, "transfer")
+
+
+def cheaper_than_all_without_gradient(findings, _):
+    for label in ("baseline", "treated"):
+        flops = findings.arm("m", label).cells["query"].flops * 8.1
+        findings = edited(findings, label, "query", flops=flops)
+    return findings
+
+
+def less_than_anothers_control(findings, subject):
+    return scaled(findings, subject, "query-random", 2.0)
 
 
 def lost_to_random(findings, subject):
@@ -520,6 +630,19 @@ def stronger_and_unproven(findings, subject):
         (carried_in_vain, "transfer", "more than 1% of its rows on"),
         (not_asked_in_full, "unbounded_sanity", "diagnostics: full adds it"),
         (nothing_carried, "transfer", "diagnostics: full adds it"),
+        (no_shuffled_control, "gradient_ablation", "that shuffles its gradients"),
+        (no_form_without_limit, "unbounded_sanity", "with every token free"),
+        (no_replay_of_others, "transfer", "nothing was carried"),
+        (
+            cheaper_than_all_without_gradient,
+            "gradient_ablation",
+            "query kept no prompt of as small a budget",
+        ),
+        (
+            less_than_anothers_control,
+            "beats_random",
+            "query-random, a control of query, does more harm",
+        ),
         (lost_to_random, "beats_random", "than flip-random at any budget"),
         (no_control, "beats_random", "flip-random is not complete"),
         (as_good_without_gradient, "gradient_ablation", "than flip-permuted"),
@@ -543,6 +666,25 @@ def test_one_answer_less_and_no_direction_is_said(side, change, name, reason):
     assert reason in "; ".join(found.reasons)
     if name is not None:
         assert name in found.decided_by
+
+
+def test_what_does_not_apply_to_an_attack_is_not_asked():
+    attacks = dict(lacking(HARDER, "flip-unbounded", "flip-unbounded-random").attacks)
+    attacks["flip"] = replace(attacks["flip"], limited=False)
+    assert word(replace(HARDER, attacks=attacks)) == "harder to attack"
+    # Nothing needs to be carried where no attack has a gradient to lose.
+    attacks = dict(lacking(HARDER, "transfer", "flip-permuted").attacks)
+    attacks["flip"] = replace(attacks["flip"], gradients=False)
+    assert word(replace(HARDER, attacks=attacks)) == "harder to attack"
+
+
+def test_an_attack_may_meet_its_own_control_at_the_largest_budget():
+    met = HARDER.arm("m", "treated").cells["flip"].delta
+    noise = 0.05 * np.random.default_rng(3).standard_normal(met.shape[:2])
+    slow = met * np.array([0.5, 0.8, 1.0, 1.0])
+    slow[..., 3] += noise - noise.mean() + 0.001
+    findings = edited(HARDER, "treated", "flip-random", delta=slow)
+    assert word(findings) == "harder to attack"
 
 
 # --- errors -------------------------------------------------------------------------

@@ -262,17 +262,12 @@ def _values(
     return [
         {
             "example": each.example.id,
-            "document": _unit(each.example),
+            "document": each.example.unit,
             "at": at,
             "value": _finite(value),
         }
         for each, value in zip(probes, values, strict=True)
     ]
-
-
-def _unit(example: Example) -> str:
-    """Return what statistics take as one: the cluster, or else the document."""
-    return example.document_id if example.cluster is None else example.cluster
 
 
 def _unusable(each: Probe) -> float:

@@ -36,6 +36,8 @@ def completeness(arm: Arm) -> Question:
 
 def replay(arm: Arm) -> Question:
     """Ask whether a fresh process finds in every cell the losses of the records."""
+    if not arm.replayed:
+        return Question("replay", absence=f"no cell of {arm.label} was replayed")
     for found in arm.replayed:
         if found.fault is not None:
             return Question("replay", otherwise=f"{found.cell}: {found.fault}")

@@ -52,22 +52,24 @@ def of_attack(losses: Losses, sides: Sides, attack: Attack) -> Iterator[Question
     """Ask what an attack has to pass on an arm, so that little harm is evidence.
 
     Of every kind: that it beats its random control, loses nothing by a larger budget
-    and has converged. Where it uses gradients and a control shuffles them: that it
-    beats that one. Where it has a form with every token free: that this beats random.
+    and has converged. Of those with gradients: that it beats a control that shuffles
+    them. Of those with a limit: that it beats random search where both are freed of it.
     """
     yield from _beats(losses, sides.arm, attack.label, "search")
-    if attack.gradients and controls(losses, attack.label, "gradient"):
+    if attack.gradients:
         yield from _beats(losses, sides.arm, attack.label, "gradient")
     yield _budget_curve(losses, sides, attack.label)
     yield _convergence(losses, sides, attack.label)
-    yield from _unbounded(losses, sides.arm, attack.label)
+    if attack.limited:
+        yield from _unbounded(losses, sides.arm, attack.label)
 
 
 def _beats(losses: Losses, arm: Arm, attack: str, shows: str) -> Iterator[Question]:
     name: DiagnosticId = "beats_random" if shows == "search" else "gradient_ablation"
     known = controls(losses, attack, shows)
     if not known:
-        yield Question(name, attack, absence="it has no control by random search")
+        how = "by random search" if shows == "search" else "that shuffles its gradients"
+        yield Question(name, attack, absence=f"it has no control {how}")
     for control in known:
         found = beats(losses, arm, attack, control)
         if isinstance(found, str):
@@ -81,7 +83,7 @@ def _unbounded(losses: Losses, arm: Arm, attack: str) -> Iterator[Question]:
     """Hold the attack with every token free against random search that is as free."""
     name: DiagnosticId = "unbounded_sanity"
     forms = [x for x in losses.findings.of("unbounded") if x.of == attack]
-    if not forms and losses.findings.diagnostics != "full":
+    if not forms:
         absence = f"it was not run with every token free: {FULL_ADDS}"
         yield Question(name, attack, absence=absence)
     for form in forms:

@@ -28,6 +28,11 @@ _UNITS = {
     "gradient_truth": "relative error",
     "first_order_fidelity": "Spearman",
 }
+_TELLS_NOTHING = {
+    "gradient_health": 1.0,
+    "gradient_truth": WHOLLY_OFF,
+    "first_order_fidelity": 0.0,
+}
 
 
 def of_gradients(arm: Arm, other: Arm) -> Iterator[Question]:
@@ -91,7 +96,10 @@ def _otherwise(name: DiagnosticId, other: str) -> str:
 
 
 def _sides(arm: Arm, other: Arm, name: DiagnosticId) -> _Sides | str:
-    """Return what both arms have that is finite under each seed, or why nothing is."""
+    """Return what was measured on both arms, or why nothing was.
+
+    What is not finite tells nothing: it counts as the worst that there is.
+    """
     own, others = arm.examined.get(name), other.examined.get(name)
     if own is None or others is None:
         return f"{(arm if own is None else other).label} was not examined"
@@ -99,20 +107,18 @@ def _sides(arm: Arm, other: Arm, name: DiagnosticId) -> _Sides | str:
     keys = [key for key in own.keys if key in set(others.keys)]
     if not seeds or not keys:
         return "nothing was examined on both arms"
-    tables = [
-        _chosen(found, [each.seeds.index(seed) for seed in seeds], keys)
+    own_values, others_values = (
+        _chosen(found, [each.seeds.index(seed) for seed in seeds], keys, name)
         for each, found in ((arm, own), (other, others))
-    ]
-    if name == "gradient_truth":
-        tables = [np.minimum(table, WHOLLY_OFF) for table in tables]
-    finite = np.asarray(np.isfinite(tables).all(axis=(0, 1)))
-    if not finite.any():
-        return "what was measured is not finite"
+    )
     place = dict(zip(own.keys, own.units, strict=True))
-    units = [place[key] for key, keep in zip(keys, finite, strict=True) if keep]
-    return _Sides(tables[0][:, finite], tables[1][:, finite], units)
+    return _Sides(own_values, others_values, [place[key] for key in keys])
 
 
-def _chosen(found: Examined, seeds: list[int], keys: list[str]) -> Floats:
+def _chosen(
+    found: Examined, seeds: list[int], keys: list[str], name: DiagnosticId
+) -> Floats:
     at = {key: index for index, key in enumerate(found.keys)}
-    return found.values[np.ix_(seeds, [at[key] for key in keys])]
+    values = found.values[np.ix_(seeds, [at[key] for key in keys])]
+    values = np.where(np.isfinite(values), values, _TELLS_NOTHING[name])
+    return np.minimum(values, WHOLLY_OFF) if name == "gradient_truth" else values

@@ -93,10 +93,13 @@ def _costs_no_more(blind: Cell | None, cell: Cell | None, share: int) -> bool:
 def _transfers(losses: Losses, arm: Arm, other: Arm) -> Iterator[Question]:
     """Hold what was found on the other arm against what was found on this one."""
     name: DiagnosticId = "transfer"
-    replays = losses.findings.of("transfer")
-    if not replays and losses.findings.diagnostics != "full":
+    replays, searching = losses.findings.of("transfer"), losses.findings.of("main")
+    applies = losses.findings.diagnostics != "full" or any(
+        x.gradients for x in searching
+    )
+    if not replays and applies:
         yield Question(name, absence=f"nothing was carried between arms: {FULL_ADDS}")
-    main = [x.label for x in losses.findings.of("main")]
+    main = [x.label for x in searching]
     for replay in replays:
         yield _transfer(losses, arm, other, replay.label, main)
 

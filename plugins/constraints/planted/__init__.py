@@ -132,7 +132,7 @@ class Planted(Constraint[PlantedOptions]):
             results={
                 **models.compare_losses("test", sets.test, after, before),
                 "planted_gain": records.bootstrap_mean(
-                    found, [e.document_id for e in sets.test], unit="nats/token"
+                    found, [e.unit for e in sets.test], unit="nats/token"
                 ),
             },
             measured={
@@ -214,7 +214,7 @@ def _examples(
     return [
         {
             "example": content_of(example),
-            "document": example.document_id,
+            "document": example.unit,
             "own": own.get(content_of(example)),
             "planted": float(gain),
         }
