@@ -52,24 +52,23 @@ def plain_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def freeze(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
-) -> None:
-    """Write a model and its tokenizer as a plain folder, and check that folder.
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Write a model and its tokenizer as a plain folder; return them as read from it.
 
-    The model is moved to the CPU. Raises CellError unless the folder, loaded again,
-    gives bitwise equal logits.
+    What is returned is as `load_frozen` gives it, on the model's device. The model
+    itself stays as it is, in evaluation mode; it moves to the CPU where its device has
+    no room for both. Raises CellError unless the folder, loaded again, gives bitwise
+    equal logits.
     """
-    model.to("cpu").eval()
+    model.eval()
     register_activations()
     disable_progress_bar()
-    with fixed_random_state(0):
-        plain = type(model)(copy.deepcopy(model.config)).eval()
-    if not _tied(model):
-        _untie(plain)
-    plain.load_state_dict(plain_state(model), strict=True)
-    plain.save_pretrained(folder)
+    _plain(model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    del plain
-    _check(model, tokenizer, folder)
+    frozen, again = load_frozen(folder)
+    _bring_together(model, frozen)
+    _check(model, tokenizer, folder, frozen, again)
+    return frozen, again
 
 
 def load_frozen(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -78,10 +77,38 @@ def load_frozen(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
     return model, load_tokenizer(folder)
 
 
+def _plain(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a model of the effective weights, which it shares where it can.
+
+    It is no model to run: what is not among its weights has no values.
+    """
+    with torch.device("meta"):
+        plain: PreTrainedModel = type(model)(copy.deepcopy(model.config))
+    if not _tied(model):
+        _untie(plain)
+    plain.load_state_dict(plain_state(model), strict=True, assign=True)
+    if _tied(model):
+        plain.tie_weights()
+    return plain
+
+
+def _bring_together(model: PreTrainedModel, frozen: PreTrainedModel) -> None:
+    """Move the frozen model to the other's device; that makes room if it must."""
+    device = model.device
+    try:
+        frozen.to(device)
+    except torch.OutOfMemoryError:
+        frozen.to("cpu")
+        model.to("cpu")
+
+
 def _check(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    frozen: PreTrainedModel,
+    again: PreTrainedTokenizerBase,
 ) -> None:
-    frozen, again = load_frozen(folder)
     ids, read = (_ids(each) for each in (tokenizer, again))
     if not torch.equal(ids, read):
         raise CellError(f"the tokenizer in {folder} encodes text differently")
@@ -98,7 +125,7 @@ def _check(
 def _logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
     """Return logits; two models that draw at random draw the same."""
     with fixed_random_state(0):
-        logits: torch.Tensor = model(**text_inputs(model, ids)).logits
+        logits: torch.Tensor = model(**text_inputs(model, ids.to(model.device))).logits
     return logits
 
 

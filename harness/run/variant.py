@@ -63,8 +63,9 @@ CERTIFICATE_TOKENS = 128
 def run_variant(work: Work[VariantPlan]) -> None:
     """Make the frozen subject of a variant, unless the store has it, and measure it."""
     run, plan, outcome = work.run, work.plan, work.outcome
+    making = _Making(run, plan)
     try:
-        folder = subject_folder(run, plan)
+        folder = making.folder()
     except (Exception, SystemExit):
         outcome.ledger = _spent_making(run, plan)
         raise
@@ -74,7 +75,7 @@ def run_variant(work: Work[VariantPlan]) -> None:
     outcome.ledger = made.ledger
     _link(folder, run.folder.unit_dir(plan.kind, plan.id))
 
-    subject = work.bench.subject(plan, work.journal)
+    subject = work.bench.subject(plan, work.journal, making.subject)
     rows = _measure(work, subject)
     outcome.diagnostics = _diagnose(work, subject)
     outcome.samples = write_samples(run.folder.unit_dir(plan.kind, plan.id), rows)
@@ -83,15 +84,7 @@ def run_variant(work: Work[VariantPlan]) -> None:
 
 def load_subject(run: RunContext, plan: VariantPlan) -> Subject:
     """Load the frozen subject of a variant, made first if the store lacks it."""
-    model, tokenizer = load_frozen(subject_folder(run, plan) / "model")
-    return Subject(
-        model,
-        tokenizer,
-        device=run.device,
-        dtype=run.experiment.models[plan.model].dtype,
-        batch_size=run.suite.batch_size,
-        rules=run.suite.tokens,
-    )
+    return _Making(run, plan).subject()
 
 
 # --- making a subject ---------------------------------------------------------------
@@ -110,13 +103,6 @@ class Made(Strict):
     parameters: int
     ledger: Ledger = Ledger()
     """What making it cost; empty where it was made before that was noted."""
-
-
-def subject_folder(run: RunContext, plan: VariantPlan) -> Path:
-    """Return the store's folder of the frozen subject, made if it is not there."""
-    folder = run.store.folder("subjects", plan.subject_key, _Making(run, plan).into)
-    run.store.discard_work("subjects", plan.subject_key)  # not needed any more
-    return folder
 
 
 def _spent_making(run: RunContext, plan: VariantPlan) -> Ledger:
@@ -139,6 +125,29 @@ class _Making:
 
     run: RunContext
     plan: VariantPlan
+    _frozen: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+    """What was read from the folder when it was made, until a subject is made of it."""
+
+    def folder(self) -> Path:
+        """Return the store's folder of the frozen subject, made if it is not there."""
+        store, key = self.run.store, self.plan.subject_key
+        folder = store.folder("subjects", key, self.into)
+        store.discard_work("subjects", key)  # not needed any more
+        return folder
+
+    def subject(self) -> Subject:
+        """Return the frozen subject, read again unless it was made just now."""
+        run, plan = self.run, self.plan
+        model, tokenizer = self._frozen or load_frozen(self.folder() / "model")
+        self._frozen = None
+        return Subject(
+            model,
+            tokenizer,
+            device=run.device,
+            dtype=run.experiment.models[plan.model].dtype,
+            batch_size=run.suite.batch_size,
+            rules=run.suite.tokens,
+        )
 
     def into(self, folder: Path) -> None:
         """Make the subject: its model, how it was trained, what is known of it."""
@@ -156,10 +165,11 @@ class _Making:
             with stage("recover", None):  # training keeps its own accounts
                 recovered = self._recover(model, tokenizer, folder / TRAINING)
             with stage("freeze", "freeze"):
-                freeze(model, tokenizer, folder / "model")
-                frozen, _ = load_frozen(folder / "model")
-            with stage("certify the frozen model", "certify"):
-                after = self._certify(frozen, inputs)
+                self._frozen = freeze(model, tokenizer, folder / "model")
+            frozen, after = self._frozen[0], before
+            if recovered.summary.status == "trained":
+                with stage("certify the frozen model", "certify"):
+                    after = self._certify(frozen, inputs)
         made = Made(
             certificate=Certificates(before=before, after=after),
             recovery=recovered.summary,
@@ -176,7 +186,7 @@ class _Making:
         source = self.run.suite.arms[self.plan.arm].derive_from
         if source is None:
             return self._adapter.load(self.run.store.root)
-        model, tokenizer = load_frozen(self._frozen(source))
+        model, tokenizer = load_frozen(self._source(source))
         model.requires_grad_(True)
         return model, tokenizer
 
@@ -198,7 +208,7 @@ class _Making:
         """Return what loads the frozen model of an arm among the sources, if any."""
         if arm is None:
             return None
-        folder = self._frozen(arm)
+        folder = self._source(arm)
         return lambda: load_frozen(folder)[0]
 
     def _certify(
@@ -273,10 +283,10 @@ class _Making:
             return self._constraint
         return self.run.experiment.arms[source]
 
-    def _frozen(self, arm: str) -> Path:
+    def _source(self, arm: str) -> Path:
         """Return the folder of the frozen model of an arm among the sources."""
         plan = next(source for source in self.plan.sources if source.arm == arm)
-        return subject_folder(self.run, plan) / "model"
+        return _Making(self.run, plan).folder() / "model"
 
 
 class TrainingLog:

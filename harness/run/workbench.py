@@ -40,12 +40,20 @@ class Workbench:
         self._loaded: tuple[str, Subject, str] | None = None
         self._examples: dict[str, tuple[ExampleSets, str]] = {}
 
-    def subject(self, plan: VariantPlan, journal: Journal) -> Subject:
-        """Return the frozen subject of a variant, loaded unless it is at hand."""
+    def subject(
+        self,
+        plan: VariantPlan,
+        journal: Journal,
+        load: Callable[[], Subject] | None = None,
+    ) -> Subject:
+        """Return the frozen subject of a variant, loaded unless it is at hand.
+
+        `load` does so in place of what the workbench was given.
+        """
         if self._loaded is None or self._loaded[0] != plan.subject_key:
             self._loaded = None  # free the last one first
             with journal.stage("load the frozen subject", "load"):
-                subject = self._load(self._run, plan)
+                subject = load() if load else self._load(self._run, plan)
                 self._loaded = plan.subject_key, subject, subject.fingerprint()
         return self._loaded[1]
 
