@@ -57,7 +57,7 @@ class Number:
     n: int | None = None
     """How many seeds `value` rests on."""
     planned: int | None = None
-    """How many seeds the suite asks for; shown where `n` is smaller."""
+    """How many seeds the arm was to get; shown where `n` is smaller."""
     mark: str = ""
     """Refers to a note below the table."""
 
@@ -190,12 +190,19 @@ def from_estimate(estimate: Estimate, kind: Kind, *, signed: bool = False) -> Ce
     return Number(estimate.value, kind, signed, interval=estimate.interval)
 
 
-def from_seeds(values: Sequence[float], kind: Kind, planned: int) -> Cell:
+def from_seeds(values: Sequence[float], kind: Kind) -> Cell:
     """Return the cell of a mean over seeds, with the sample standard deviation."""
     spread = across_seeds(values)
     if spread.mean is None:
         return Missing("missing")
-    return Number(spread.mean, kind, std=spread.std, n=spread.n, planned=planned)
+    return Number(spread.mean, kind, std=spread.std, n=spread.n)
+
+
+def of_planned(cell: Cell, planned: int) -> Cell:
+    """Return the cell of a mean over seeds with how many of them were planned."""
+    if isinstance(cell, Number) and cell.n is not None:
+        return replace(cell, planned=planned)
+    return cell
 
 
 def marked(cell: Cell, mark: str) -> Cell:

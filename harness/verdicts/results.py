@@ -158,6 +158,11 @@ class Arm:
         )
 
     @property
+    def seeds(self) -> int:
+        """How many seeds it was to get."""
+        return len(self.results.suite.seeds_of(self.label))
+
+    @property
     def variants(self) -> dict[int, Record]:
         """The records of its complete variants, by seed."""
         return self.results.complete.get((self.model, self.label, None), {})

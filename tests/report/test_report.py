@@ -378,6 +378,25 @@ def test_a_seed_that_is_missing_shows_in_n(make_run):
     assert (cell.n, cell.planned, cell.std) == (1, 2, None)
 
 
+def test_an_arm_that_was_to_get_fewer_seeds_lacks_none(make_run):
+    arms = ("baseline", "monotone", "short")
+    made = _build(
+        make_run(
+            arms="  short: {constraint: softplus, seeds: [2]}\n",
+            clean_loss=dict.fromkeys(arms, 2.5),
+            delta_loss={(x, y): 0.5 for x in arms for y in ("hotflip", "random")},
+        )
+    )
+    seeds = {
+        (row[0].text.split("(")[-1].rstrip(")"), cell.n, cell.planned)
+        for name in ("main", "recovery", "success")
+        for row in _table(made, name).rows
+        for cell in row
+        if isinstance(cell, Number) and cell.n is not None
+    }
+    assert seeds == {("baseline", 2, 2), ("monotone", 2, 2), ("short", 1, 1)}
+
+
 def _write_in(cell, name, old, new):
     path = cell / name
     path.write_text(path.read_text().replace(old, new))

@@ -38,9 +38,7 @@ def attack_columns(results: Results, attack: str) -> list[Column[CellsBySeed]]:
     if _asks_answers(suite):
         columns += [
             _answers(suite, "accuracy", "answer_correct_adversarial", attack),
-            Column(
-                "lost", lambda cells: proportion(results, cells, lost_answers), attack
-            ),
+            Column("lost", lambda cells: proportion(cells, lost_answers), attack),
         ]
     if _asks_summaries(suite):
 
@@ -49,7 +47,7 @@ def attack_columns(results: Results, attack: str) -> list[Column[CellsBySeed]]:
 
         columns += [
             _rouge(suite, "ROUGE-L", "rouge_adversarial", attack),
-            Column("spoilt", lambda cells: proportion(results, cells, spoilt), attack),
+            Column("spoilt", lambda cells: proportion(cells, spoilt), attack),
         ]
     return columns
 
@@ -80,7 +78,7 @@ def mean(
     """
     found = [values(cell.rows) for cell in cells.values()]
     if len(suite.seeds) > 1:
-        return from_seeds([fmean(x) for x in found], "fraction", len(suite.seeds))
+        return from_seeds([fmean(x) for x in found], "fraction")
     ((only,), (cell,)) = found, cells.values()
     if counted:
         return from_estimate(wilson(int(sum(only)), len(only)), "fraction")

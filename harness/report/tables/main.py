@@ -31,6 +31,7 @@ from harness.report.tables.rows import (
     perplexities,
     perplexity,
     shown_attacks,
+    with_seeds,
 )
 from harness.report.tables.success import PROPORTION, proportion
 from harness.verdicts import Arm, CellsBySeed, Results, pooled_delta
@@ -45,10 +46,9 @@ LOSS = "loss"
 def main_table(results: Results, verdicts: Verdicts) -> Table:
     """Return a row for each model and arm."""
     broken = {results.arm(x.model, x.arm) for x in verdicts.arms if x.broken}
-    planned = len(results.suite.seeds)
     measured: list[Column[dict[int, float]]] = [
-        Column("corpus loss", lambda x: from_seeds([*x.values()], "nats", planned)),
-        Column("perplexity", lambda x: perplexity(x, planned)),
+        Column("corpus loss", lambda x: from_seeds([*x.values()], "nats")),
+        Column("perplexity", perplexity),
     ]
     columns: list[Column[Arm]] = [
         arm_column(results, lambda arm: arm),
@@ -65,7 +65,7 @@ def main_table(results: Results, verdicts: Verdicts) -> Table:
     return filled(
         "main",
         "Clean perplexity and attacks",
-        columns,
+        with_seeds(columns, lambda arm: arm),
         results.arms,
         caption=_caption(results),
         notes=[*_broken(broken), *_errors(results)],
@@ -128,7 +128,7 @@ def _attack_columns(results: Results, attack: str) -> list[Column[Arm]]:
 def _success(results: Results, cells: CellsBySeed) -> Cell:
     mark = ERROR_MARK if any(cell.errors for cell in cells.values()) else ""
     hits = partial(successes, threshold=results.threshold)
-    return marked(proportion(results, cells, hits), mark)
+    return marked(proportion(cells, hits), mark)
 
 
 def _delta(cells: CellsBySeed) -> Cell:

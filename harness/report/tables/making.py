@@ -20,7 +20,7 @@ from harness.report.content import (
     about,
     filled,
 )
-from harness.report.tables.rows import arm_column, perplexity
+from harness.report.tables.rows import arm_column, perplexity, with_seeds
 from harness.verdicts import Arm, Results
 
 WEIGHTS = "weights_non_negative"
@@ -56,7 +56,7 @@ def recovery_table(results: Results) -> Table:
         }
         if not known:
             return Missing("not evaluated")
-        return perplexity(known, len(results.suite.seeds))
+        return perplexity(known)
 
     group = "held-out perplexity"
     trained: list[Column[dict[int, RecoverySummary]]] = [
@@ -80,7 +80,7 @@ def recovery_table(results: Results) -> Table:
     return filled(
         "recovery",
         "Recovery training",
-        columns,
+        with_seeds(columns, lambda arm: arm),
         results.treatments,
         caption=(
             "Mean over seeds, ± the sample standard deviation (ddof 1) where there are "

@@ -15,6 +15,7 @@ from harness.report.content import (
     filled,
     from_estimate,
     from_seeds,
+    of_planned,
 )
 from harness.verdicts import Arm, Results
 
@@ -64,13 +65,12 @@ def _cell(arm: Arm, name: Name) -> Cell:
     known = [one for one in found if one is not None]
     if not known:
         return Missing(arm.absence())
-    planned = len(arm.results.suite.seeds)
-    if planned == 1:
+    if len(arm.results.suite.seeds) == 1:
         return from_estimate(known[0], _kind(known[0]))
     values = [one.value for one in known if one.value is not None]
     if not values:
         return Missing(known[0].reason or "null")
-    return from_seeds(values, _kind(known[0]), planned)
+    return of_planned(from_seeds(values, _kind(known[0])), arm.seeds)
 
 
 def _kind(estimate: Estimate) -> Kind:

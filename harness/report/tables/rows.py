@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
-from harness.report.content import Cell, Column, Label, Missing, RowT, from_seeds
+from harness.report.content import (
+    Cell,
+    Column,
+    Label,
+    Missing,
+    RowT,
+    from_seeds,
+    of_planned,
+)
 from harness.verdicts import Arm, CellsBySeed, Results, same_examples
 
 INTERVAL = (
@@ -75,9 +84,23 @@ def perplexities(losses: Mapping[int, float]) -> dict[int, float]:
     return {seed: math.exp(x) for seed, x in losses.items() if x < LARGEST_LOSS}
 
 
-def perplexity(losses: Mapping[int, float], planned: int) -> Cell:
-    """Return the cell of the mean perplexity over so many seeds; losses by seed."""
+def perplexity(losses: Mapping[int, float]) -> Cell:
+    """Return the cell of the mean perplexity over seeds; losses by seed."""
     found = perplexities(losses)
     if not found:
         return Missing("beyond the range of floats")
-    return from_seeds([*found.values()], "perplexity", planned)
+    return from_seeds([*found.values()], "perplexity")
+
+
+def with_seeds(
+    columns: Iterable[Column[RowT]], arm: Callable[[RowT], Arm]
+) -> list[Column[RowT]]:
+    """Return the columns with how many seeds the arm of each row was to get."""
+
+    def filled(column: Column[RowT]) -> Column[RowT]:
+        def fill(row: RowT) -> Cell:
+            return of_planned(column.fill(row), arm(row).seeds)
+
+        return replace(column, fill=fill)
+
+    return [filled(column) for column in columns]

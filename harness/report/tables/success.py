@@ -23,6 +23,7 @@ from harness.report.tables.rows import (
     cells_of,
     conditions,
     shown_attacks,
+    with_seeds,
 )
 from harness.verdicts import Arm, CellsBySeed, Results
 
@@ -49,13 +50,13 @@ def success_table(results: Results) -> Table:
     """Return a row for each model, arm and attack: success at several thresholds."""
     thresholds = sorted({*THRESHOLDS, results.threshold})
     at: list[Column[CellsBySeed]] = [
-        Column(f"at {100 * x:.4g}%", partial(_success, results, x), "success")
+        Column(f"at {100 * x:.4g}%", partial(_success, x), "success")
         for x in thresholds
     ]
     columns: list[Column[_Row]] = [
         arm_column(results, lambda row: row.arm),
         Column("attack", lambda row: Label(row.attack)),
-        *about(lambda row: row.cells, at),
+        *with_seeds(about(lambda row: row.cells, at), lambda row: row.arm),
     ]
     return filled(
         "success",
@@ -86,7 +87,7 @@ def curves(results: Results) -> Iterator[Point]:
             )
 
 
-def proportion(results: Results, cells: CellsBySeed, holds: Holds) -> Number:
+def proportion(cells: CellsBySeed, holds: Holds) -> Number:
     """Show the share of documents on which something holds under every seed."""
     hits, n = held(cells, holds)
     return Number(
@@ -94,7 +95,6 @@ def proportion(results: Results, cells: CellsBySeed, holds: Holds) -> Number:
         "share",
         interval=clopper_pearson(hits, n),
         n=len(cells),
-        planned=len(results.suite.seeds),
     )
 
 
@@ -113,5 +113,5 @@ def _rows(results: Results) -> Iterator[_Row]:
             yield _Row(arm, attack, cells_of(arm, attack))
 
 
-def _success(results: Results, threshold: float, cells: CellsBySeed) -> Number:
-    return proportion(results, cells, partial(successes, threshold=threshold))
+def _success(threshold: float, cells: CellsBySeed) -> Number:
+    return proportion(cells, partial(successes, threshold=threshold))
