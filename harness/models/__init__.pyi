@@ -4,6 +4,7 @@ from .activations import (
     register_activations as register_activations,
 )
 from .certificate import certify as certify
+from .checkpointing import spent_training as spent_training
 from .checkpoints import (
     CheckpointAdapter as CheckpointAdapter,
     load_model as load_model,
@@ -54,6 +55,5 @@ from .sections import (
 from .training import (
     TrainingHooks as TrainingHooks,
     TrainingPlan as TrainingPlan,
-    spent_training as spent_training,
     train as train,
 )

@@ -21,6 +21,7 @@ from harness.api import Constraint, ModelAdapter
 from harness.base import CellError, Store
 from harness.data import Corpora, count_tokens, pair_blocks, token_blocks
 from harness.models.certificate import minimum_weight
+from harness.models.gradients import ON_A_CPU
 from harness.models.losses import BlockLosses
 from harness.models.reading import Disturbance, Reader
 from harness.models.sections import RecoverySection
@@ -88,7 +89,7 @@ def recover(
     if section.validation is not None:
         held_out = source.blocks(section.validation, section.evaluation_tokens)
         evaluate = _Evaluation(
-            model, adapter, constraint, held_out, section.micro_batch
+            model, adapter, constraint, held_out, section.micro_batch or ON_A_CPU
         )
     reader = None
     if disturbance is not None:
@@ -132,6 +133,7 @@ def training_plan(
         warmup_steps=round(section.warmup_fraction * steps),
         max_grad_norm=section.max_grad_norm,
         bf16=section.precision == "bf16",
+        checkpointing=section.checkpointing,
         evaluate_every=section.evaluate_every,
         checkpoint_every=section.checkpoint_every,
         seed=seed,
@@ -209,7 +211,7 @@ def held_out_losses(
         for start in range(0, len(blocks), batch):
             part = blocks[start : start + batch]
             ids = torch.as_tensor(part.astype(np.int64)).to(model.device)
-            losses.append(losses_of(ids).double().mean(dim=1).cpu().numpy())
+            losses.append(losses_of(ids, each=True).double().mean(dim=1).cpu().numpy())
             meter.forward(len(part), count_tokens(part), losses_of.flops(ids))
     return np.concatenate(losses)
 

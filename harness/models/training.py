@@ -1,15 +1,14 @@
 """The one training loop: blocks of tokens in a fixed order, on `accelerate`.
 
-A checkpoint holds the model, the optimizer, the learning rate's schedule, the random
-generators and how far training is, so that it goes on as if it had never stopped.
+A step is several passes, then one update. The host waits for the device once a step,
+after its last pass: a loss that is not finite must not reach the weights.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,11 +16,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
 from transformers import get_cosine_schedule_with_warmup
 
-from harness.base import Stopped, TrainingDiverged, fixed_random_state, write_json
-from harness.data import count_tokens
+from harness.base import Stopped, TrainingDiverged, fixed_random_state
+from harness.models.checkpointing import (
+    Checkpoints,
+    last_checkpoint,
+    note_spent,
+    spent_training,
+)
+from harness.models.devices import accelerator_for, clip
+from harness.models.ffn.parametrizations import EffectiveWeights
+from harness.models.gradients import Batch, StepGradients
 from harness.models.losses import BlockLosses
 from harness.records import Cost
 from harness.subject import Meter
@@ -35,9 +41,6 @@ Line = dict[str, Any]
 DIVERGED_NATS = 3.0
 """Training diverged if its mean loss is so far above its first and above chance."""
 _WINDOW_STEPS = 20
-_PROGRESS = "progress.json"
-_SPENT = "spent.json"
-_KEPT = 2
 
 
 class Blocks(Protocol):
@@ -56,8 +59,9 @@ class TrainingPlan:
     """Optimizer steps."""
     blocks_per_step: int
     """Blocks that the gradient of a step is averaged over."""
-    micro_batch: int
-    """Blocks in one forward pass; lowered to a divisor of `blocks_per_step`."""
+    micro_batch: int | None
+    """Blocks in one forward pass, lowered to a divisor of `blocks_per_step`, and halved
+    where memory runs out; None for as many as fit."""
     warmup_steps: int
     """Steps with rising learning rate; then cosine to zero."""
     max_grad_norm: float = 1.0
@@ -68,14 +72,10 @@ class TrainingPlan:
     """Steps between evaluations."""
     checkpoint_every: int | None = None
     """Steps between checkpoints; None for none at all."""
+    checkpointing: bool = False
+    """Keep each layer's input alone for the gradient, and compute the layer again."""
     seed: int = 0
     """Seeds dropout, if the model has any."""
-
-    @property
-    def forward_blocks(self) -> int:
-        """Blocks in one forward pass, so that every pass of a step has as many."""
-        at_most = min(self.micro_batch, self.blocks_per_step)
-        return max(n for n in range(1, at_most + 1) if self.blocks_per_step % n == 0)
 
     @property
     def total_blocks(self) -> int:
@@ -135,39 +135,28 @@ def train(
 
     Raises TrainingDiverged and, where `hooks.should_stop` said so, Stopped.
     """
-    with fixed_random_state(plan.seed):
-        accelerator = _accelerator(plan, torch.device(device))
-        try:
-            return _Loop(accelerator, model, blocks, groups, plan, work, hooks).run()
-        finally:
-            accelerator.free_memory()
+    accelerator = accelerator_for(torch.device(device), bf16=plan.bf16)
+    weights = EffectiveWeights(model)
+    with (
+        fixed_random_state(plan.seed),
+        weights.plain(),
+        _checkpointing(model, plan.checkpointing),
+    ):
+        loop = _Loop(accelerator, model, weights, blocks, groups, plan, work, hooks)
+        return loop.run()
 
 
-def last_checkpoint(work: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end, if there is one."""
-    return next(reversed(_whole_checkpoints(work)), None)
-
-
-def spent_training(work: Path) -> Cost:
-    """Return what training in a folder has spent, interrupted attempts included."""
-    path = work / _SPENT
-    return Cost.model_validate_json(path.read_text()) if path.exists() else Cost()
-
-
-def _accelerator(plan: TrainingPlan, device: torch.device) -> Accelerator:
-    # accelerate keeps its first settings for the rest of the process, and would choose
-    # the device itself.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    on_cpu = device.type == "cpu"
-    state = PartialState(cpu=on_cpu)
-    if state.num_processes == 1:
-        state.device = device
-    return Accelerator(
-        cpu=on_cpu,
-        mixed_precision="bf16" if plan.bf16 else "no",
-        gradient_accumulation_steps=plan.blocks_per_step // plan.forward_blocks,
-        step_scheduler_with_optimizer=False,
-    )
+@contextmanager
+def _checkpointing(model: PreTrainedModel, wanted: bool) -> Iterator[None]:
+    """Let a model in training compute its layers again for the gradient, if wanted."""
+    if not wanted:
+        yield
+        return
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        model.gradient_checkpointing_disable()
 
 
 class _Loop:
@@ -177,6 +166,7 @@ class _Loop:
         self,
         accelerator: Accelerator,
         model: PreTrainedModel,
+        weights: EffectiveWeights,
         blocks: Blocks,
         groups: Sequence[dict[str, Any]],
         plan: TrainingPlan,
@@ -184,20 +174,27 @@ class _Loop:
         hooks: TrainingHooks,
     ) -> None:
         self._accelerator, self._model, self._blocks = accelerator, model, blocks
+        self._weights = weights
         self._plan, self._work, self._hooks = plan, work, hooks
         losses = BlockLosses(model.to(accelerator.device))
-        self._pass_flops = losses.flops
-        optimizer = torch.optim.AdamW([dict(group) for group in groups])
-        schedule = get_cosine_schedule_with_warmup(
-            optimizer, plan.warmup_steps, plan.steps
+        on_cuda = accelerator.device.type == "cuda"
+        self._optimizer = torch.optim.AdamW(
+            [dict(group) for group in groups], fused=on_cuda or None
         )
-        self._losses, self._optimizer, self._schedule = accelerator.prepare(
-            losses, optimizer, schedule
+        self._schedule = get_cosine_schedule_with_warmup(
+            self._optimizer, plan.warmup_steps, plan.steps
+        )
+        self._checkpoints = Checkpoints(
+            work, model, self._optimizer, self._schedule, weights.names
         )
         self._step = 0
         self._lines: list[Line] = []
         self._course: list[float] = []
         self._meter = Meter(accelerator.device)
+        self._gradients = StepGradients(
+            accelerator, losses, self._meter, plan.micro_batch
+        )
+        self._next: tuple[NDArray[Any], torch.Tensor] | None = None
         self._kept_before, self._spent_before = Cost(), spent_training(work)
 
     def run(self) -> Training:
@@ -206,6 +203,7 @@ class _Loop:
         while self._step < self._plan.steps:
             values = self._take_step()
             self._hooks.after_step()
+            self._weights.compute()
             self._step += 1
             self._add("train", values)
             self._course.append(values["loss"])
@@ -221,49 +219,43 @@ class _Loop:
 
     def _take_step(self) -> dict[str, float]:
         """Make an optimizer step of several passes; return what its line says."""
-        self._losses.train()
-        losses = []
         before = self._meter.cost()
-        for blocks in self._passes():
-            with self._accelerator.accumulate(self._losses):
-                losses.append(self._losses(*blocks).mean())
-                self._accelerator.backward(losses[-1])
-        norm = self._accelerator.clip_grad_norm_(
-            self._losses.parameters(), self._plan.max_grad_norm
-        )
+        loss = self._gradients.add(self._batch())
+        self._weights.move_gradients()
+        norm = clip(self._weights.trained, self._plan.max_grad_norm)
+        self._next = self._fetched(self._step + 1)
+        # Here, and nowhere else in a step, the host waits for the device.
+        found = torch.stack([loss, norm]).tolist()
         values = {
-            "loss": torch.stack(losses).detach().mean().item(),
-            "grad_norm": norm.item(),
+            "loss": found[0],
+            "grad_norm": found[1],
             "learning_rate": self._optimizer.param_groups[0]["lr"],
         }
         self._check_finite(values)
         self._optimizer.step()
         self._schedule.step()
         self._optimizer.zero_grad()
-        return {**values, "tokens_per_s": self._tokens_per_s(before)}
+        self._weights.compute()
+        return {
+            **values,
+            "tokens_per_s": self._tokens_per_s(before),
+            "micro_batch": self._gradients.micro_batch or 0,
+        }
 
-    def _passes(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the blocks [n, width] of each forward pass of the next step.
-
-        With them comes what is read in their place.
-        """
-        count, size = self._plan.blocks_per_step, self._plan.forward_blocks
-        first = self._step * count
-        blocks = np.stack([self._blocks[i] for i in range(first, first + count)])
+    def _batch(self) -> Batch:
+        """Return the blocks of the next step, and what is read in their place."""
+        blocks, ids = self._next or self._fetched(self._step)
         read = blocks
         if self._hooks.read is not None:
             read = self._hooks.read(blocks, self._step, self._meter)
-        for start in range(0, count, size):
-            part = slice(start, start + size)
-            ids = self._on_device(blocks[part])
-            tokens, flops = count_tokens(blocks[part]), self._pass_flops(ids)
-            self._meter.forward(size, tokens, flops)
-            self._meter.backward(size, tokens, 2 * flops)
-            yield ids, ids if read is blocks else self._on_device(read[part])
+        return Batch(blocks, read, ids)
 
-    def _on_device(self, blocks: NDArray[Any]) -> torch.Tensor:
-        ids = torch.as_tensor(blocks.astype(np.int64))
-        return ids.to(self._accelerator.device)
+    def _fetched(self, step: int) -> tuple[NDArray[Any], torch.Tensor]:
+        """Return the blocks of a step, the last one at most, here and on the device."""
+        first = min(step, self._plan.steps - 1) * self._plan.blocks_per_step
+        every = range(first, first + self._plan.blocks_per_step)
+        blocks = np.stack([self._blocks[i] for i in every])
+        return blocks, self._gradients.on_device(blocks)
 
     def _evaluate(self) -> None:
         if self._hooks.evaluate is None:
@@ -325,11 +317,8 @@ class _Loop:
         return self._kept_before + self._meter.cost()
 
     def _note_spent(self) -> Cost:
-        """Write down what was spent, for a process that may have to go on."""
         spent = self._spent_before + self._meter.cost()
-        beside = self._work / f"{_SPENT}.new"
-        beside.write_text(spent.model_dump_json())
-        beside.replace(self._work / _SPENT)
+        note_spent(self._work, spent)
         return spent
 
     # --- checkpoints ----------------------------------------------------------------
@@ -344,11 +333,14 @@ class _Loop:
         self._report()
 
     def _resume(self, checkpoint: Path) -> None:
-        self._accelerator.load_state(str(checkpoint))
-        progress = json.loads((checkpoint / _PROGRESS).read_text())
+        progress = self._checkpoints.restore(checkpoint)
+        self._weights.compute()
         self._step, self._lines = progress["step"], progress["lines"]
         self._kept_before = Cost.model_validate(progress["cost"])
-        self._course = [x["loss"] for x in self._lines if x["kind"] == "train"]
+        trained = [line for line in self._lines if line["kind"] == "train"]
+        self._course = [line["loss"] for line in trained]
+        if trained and self._plan.micro_batch is None:
+            self._gradients.micro_batch = trained[-1]["micro_batch"]
         for line in self._lines:
             self._hooks.log(line)
         self._add("resumed", {})
@@ -362,26 +354,11 @@ class _Loop:
             raise Stopped("stopped while training; run the same command again to go on")
 
     def _save(self) -> None:
-        checkpoint = self._work / f"checkpoint-{self._step}"
-        shutil.rmtree(checkpoint, ignore_errors=True)  # was not written to its end
-        # Not as safetensors, for which accelerate warns of each tied weight.
-        self._accelerator.save_state(str(checkpoint), safe_serialization=False)
         cost = self._kept().model_dump(mode="json")
         progress = {"step": self._step, "lines": self._lines, "cost": cost}
         self._note_spent()
-        write_json(checkpoint / _PROGRESS, progress)  # last: now it is whole
-        for old in _whole_checkpoints(self._work)[:-_KEPT]:
-            shutil.rmtree(old)
-
-
-def _whole_checkpoints(work: Path) -> list[Path]:
-    """Return the checkpoints that were written to their end, oldest first."""
-    whole = [progress.parent for progress in work.glob(f"checkpoint-*/{_PROGRESS}")]
-    return sorted(whole, key=_step_of)
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
+        done = self._step == self._plan.steps
+        self._checkpoints.save(self._step, progress, done=done)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,4 +1,9 @@
 from .decoding import decoder_inputs as decoder_inputs, text_inputs as text_inputs
+from .fast.compiling import (
+    Compiled as Compiled,
+    CompiledLayers as CompiledLayers,
+    can_compile as can_compile,
+)
 from .flops import PassFlops as PassFlops, Seq2SeqFlops as Seq2SeqFlops
 from .ledger import (
     Meter as Meter,

@@ -149,8 +149,7 @@ def _recovery(experiment: Experiment, arm: str) -> Identity | None:
     suite, section = experiment.suite, experiment.suite.recovery
     if section is None or not suite.trains(arm):
         return None
-    # How often it is saved changes nothing about what is trained.
-    identity = section.model_dump(mode="json", exclude={"checkpoint_every"})
+    identity = section.model_dump(mode="json", exclude=section.changes_nothing)
     if suite.arms[arm].replicate is not None:
         identity["order"] = "replica"
     identity |= _reading(experiment, arm)

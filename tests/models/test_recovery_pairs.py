@@ -9,7 +9,7 @@ import torch
 from harness.base import Store, UsageError
 from harness.data import IGNORED, Corpora, CorpusSection, count_tokens, pair_blocks
 from harness.models.checkpoints import CheckpointOptions
-from harness.models.losses import reference_losses
+from harness.models.losses import BlockLosses
 from harness.models.recovery import held_out_losses
 from harness.subject import Meter
 from harness.testing import TEXT, tiny_model, tiny_tokenizer
@@ -78,7 +78,7 @@ def test_the_loss_of_a_pair_is_that_of_plain_transformers(corpora, tmp_path):
     model = tiny_model("t5")
     blocks = np.array(blocks_of(corpora, tmp_path)[:6])
     pairs = torch.as_tensor(blocks.astype(np.int64))
-    together = reference_losses(model, pairs, pairs)
+    together = BlockLosses(model)(pairs, each=True)[:, 0]
     found = held_out_losses(model, blocks, 4, METER)
     for block, one, other in zip(blocks, together.tolist(), found, strict=True):
         halves = (half[half != IGNORED][None] for half in np.split(block, 2))

@@ -12,10 +12,15 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from harness.base import Stopped, TrainingDiverged
+from harness.base import CellError, Stopped, TrainingDiverged
+from harness.data import IGNORED
 from harness.models import TrainingHooks, TrainingPlan, train
-from harness.models.training import last_checkpoint
+from harness.models.checkpointing import last_checkpoint
+from harness.models.losses import BlockLosses
 from harness.testing import tiny_model
+from harness_plugins.constraints.sign_split import SignSplit
+from harness_plugins.constraints.softplus import Softplus
+from harness_plugins.models.pythia import Pythia
 
 CONTEXT = 16
 HEADS = {"embed_out", "lm_head"}  # as the major versions of transformers call it
@@ -27,6 +32,13 @@ PLAN = TrainingPlan(
 def blocks_for(plan=PLAN, seed=0):
     rng = np.random.default_rng(seed)
     return rng.integers(0, 280, (plan.total_blocks, CONTEXT)).astype(np.int32)
+
+
+def pairs_for(plan=PLAN):
+    pairs = np.tile(np.arange(3, 3 + CONTEXT), (plan.total_blocks, 1)).astype(np.int32)
+    pairs += np.arange(plan.total_blocks, dtype=np.int32)[:, None]
+    pairs[::3, CONTEXT - 2 :] = IGNORED
+    return pairs
 
 
 def groups_of(model, rate=1e-2):
@@ -95,11 +107,105 @@ def test_steps_are_those_of_adamw_with_clipping_warmup_and_cosine(
     assert not model.training
 
 
-def test_a_forward_pass_has_as_many_blocks_as_divide_a_step():
+def test_a_forward_pass_has_as_many_blocks_as_divide_a_step(tmp_path):
     sizes = {
-        micro: TrainingPlan(1, 12, micro, 0).forward_blocks for micro in (1, 5, 8, 50)
+        micro: run(tiny_model(), tmp_path / f"{micro}", TrainingPlan(1, 12, micro, 0))
+        for micro in (1, 5, None, 50)
     }
-    assert sizes == {1: 1, 5: 4, 8: 6, 50: 12}
+    found = {micro: x.lines[0]["micro_batch"] for micro, x in sizes.items()}
+    assert found == {1: 1, 5: 4, None: 6, 50: 12}
+
+
+class Small:
+    """Stands for a device without room for the gradient of more blocks than `most`."""
+
+    def __init__(self, monkeypatch, most):
+        self.sizes, forward = [], BlockLosses.forward
+
+        def refusing(losses, ids, *others, **more):
+            self.sizes.append(len(ids))
+            found = forward(losses, ids, *others, **more)
+            if len(ids) > most:
+                found.register_hook(self.refuse)
+            return found
+
+        monkeypatch.setattr(BlockLosses, "forward", refusing)
+
+    def refuse(self, gradient):
+        raise torch.OutOfMemoryError("no room")
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "t5"])
+def test_where_memory_runs_out_passes_get_smaller_and_the_step_is_made_again(
+    tmp_path, monkeypatch, family
+):
+    blocks = pairs_for(PLAN) if family == "t5" else blocks_for(PLAN)
+    plan, fitting = replace(PLAN, micro_batch=4), replace(PLAN, micro_batch=1)
+    model, plain = tiny_model(family), tiny_model(family)
+    expected = run(plain, tmp_path / "fitting", fitting, blocks).lines
+    device = Small(monkeypatch, most=1)
+    lines = run(model, tmp_path / "small", plan, blocks).lines
+    assert device.sizes == [4, 2, *[1] * 4 * plan.steps]
+    assert [x["micro_batch"] for x in lines] == [1] * plan.steps
+    assert [x["loss"] for x in lines] == [x["loss"] for x in expected]
+    assert same(state_of(model), state_of(plain))
+
+
+def test_a_block_that_does_not_fit_ends_training_with_advice(tmp_path, monkeypatch):
+    Small(monkeypatch, most=0)
+    with pytest.raises(CellError, match=r"a single block .*checkpointing: true"):
+        run(tiny_model(), tmp_path)
+
+
+@pytest.mark.transformers5
+def test_computing_layers_again_changes_nothing(tmp_path):
+    kept, again = tiny_model(), tiny_model()
+    seen = []
+    layer = again.gpt_neox.layers[0]
+    layer.attention.register_forward_hook(lambda *_: seen.append(1))
+    run(kept, tmp_path / "kept")
+    run(again, tmp_path / "again", replace(PLAN, checkpointing=True))
+    assert same(state_of(kept), state_of(again))
+    assert len(seen) == 2 * PLAN.steps * 2  # twice in each of the two passes of a step
+    assert not again.is_gradient_checkpointing
+
+
+@pytest.mark.transformers5
+@pytest.mark.parametrize("micro_batch", [1, 4])
+@pytest.mark.parametrize("arm", [Softplus, SignSplit])
+def test_v_learns_as_by_torchs_own_parametrization(tmp_path, arm, micro_batch):
+    models = [tiny_model(), tiny_model()]
+    for model in models:
+        arm().apply(Pythia(Pythia.Options(path="unused")), model, 0)
+    ours, plain = models
+    groups = [arm().parameter_groups(model, 1e-2, 0.1) for model in models]
+    plan = replace(PLAN, micro_batch=micro_batch, warmup_steps=0, steps=2)
+    weight = lambda model: model.gpt_neox.layers[0].mlp.dense_h_to_4h.weight  # noqa: E731
+    seen = []
+    lines = run(
+        ours,
+        tmp_path,
+        plan,
+        groups=groups[0],
+        after_step=lambda: seen.append(weight(ours).detach().clone()),
+    ).lines
+
+    optimizer, blocks = torch.optim.AdamW(groups[1]), torch.tensor(blocks_for()).long()
+    for step in range(2):
+        for group in optimizer.param_groups:
+            group["lr"] /= 1 + step  # half of a cosine is over after one step of two
+        batch = blocks[4 * step : 4 * step + 4]
+        logits = plain(batch).logits[:, :-1]
+        loss = cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        optimizer.step()
+        assert lines[step]["loss"] == pytest.approx(loss.item(), abs=1e-4)
+        assert lines[step]["grad_norm"] == pytest.approx(norm.item(), rel=1e-3)
+        torch.testing.assert_close(seen[step], weight(plain), atol=1e-3, rtol=1e-3)
+    assert ours.state_dict().keys() == plain.state_dict().keys()
+    assert torch.equal(weight(ours), seen[-1])
 
 
 def crash_at(step):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -160,11 +161,68 @@ def parametrized_weights(
 ) -> Iterator[tuple[NonNegative, nn.Parameter]]:
     """Yield the map and the V of every constrained matrix."""
     for module in model.modules():
-        if not is_parametrized(module, "weight"):
-            continue
-        parametrizations: Any = module.parametrizations
-        if isinstance(parametrizations.weight[0], NonNegative):
+        if _is_non_negative(module):
+            parametrizations: Any = module.parametrizations
             yield parametrizations.weight[0], parametrizations.weight.original
+
+
+def _is_non_negative(module: nn.Module) -> bool:
+    if not is_parametrized(module, "weight"):
+        return False
+    parametrizations: Any = module.parametrizations
+    return isinstance(parametrizations.weight[0], NonNegative)
+
+
+class EffectiveWeights:
+    """The weights W = f(V) of a model in training, as plain parameters.
+
+    W is computed once a step, however many passes the step has, and its gradient is
+    taken to V once. In between the model is one without parametrizations: nothing of it
+    costs more than in an unconstrained model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Find the constrained matrices; the model is not changed yet."""
+        self.trained = list(model.parameters())
+        """All parameters that are trained, each V in the place of its W."""
+        self.names = set()
+        """What the model calls each W."""
+        self._matrices: list[tuple[Any, Any]] = []
+        for path, module in model.named_modules():
+            if _is_non_negative(module):
+                parametrizations: Any = module.parametrizations
+                self.names.add(f"{path}.weight")
+                self._matrices.append((module, parametrizations.weight))
+
+    @contextmanager
+    def plain(self) -> Iterator[None]:
+        """Let W be parameters of the model inside, beside V; no longer after it."""
+        classes = [type(module) for module, _ in self._matrices]
+        for module, function in self._matrices:
+            module.__class__ = type(module).__mro__[1]  # what torch made its own from
+            with torch.no_grad():
+                module.register_parameter("weight", nn.Parameter(function()))
+        try:
+            yield
+        finally:
+            for (module, _), own in zip(self._matrices, classes, strict=True):
+                del module.weight
+                module.__class__ = own
+
+    def compute(self) -> None:
+        """Compute W anew, in place, after V has changed."""
+        with torch.no_grad():
+            for module, function in self._matrices:
+                module.weight.copy_(function())
+
+    def move_gradients(self) -> None:
+        """Take the gradient of each W to its V, by the chain rule."""
+        for module, function in self._matrices:
+            gradient, module.weight.grad = module.weight.grad, None
+            if gradient is not None:
+                v = function.original
+                with torch.enable_grad():
+                    (v.grad,) = torch.autograd.grad(function(), v, gradient)
 
 
 def scaled_groups(

@@ -31,15 +31,16 @@ def can_compile(device: torch.device) -> bool:
 
 
 class Compiled:
-    """A function, compiled for tensors of any size at its first call.
+    """A function, compiled at its first call.
 
+    With `dynamic`, for tensors of any size; without, once for each size that comes.
     Where that fails, the function itself is called, and a warning says so.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], *, dynamic: bool = True) -> None:
         self._function = function
         self._compiled: Callable[..., Any] | None = torch.compile(
-            function, dynamic=True
+            function, dynamic=dynamic
         )
 
     @property
@@ -64,8 +65,10 @@ class Compiled:
 class CompiledLayers:
     """The layers of a model, which share their code, and so are compiled once."""
 
-    def __init__(self, layers: Sequence[Module]) -> None:
-        self._layers = [(layer, Compiled(layer.forward)) for layer in layers]
+    def __init__(self, layers: Sequence[Module], *, dynamic: bool = True) -> None:
+        self._layers = [
+            (layer, Compiled(layer.forward, dynamic=dynamic)) for layer in layers
+        ]
 
     @property
     def works(self) -> bool:

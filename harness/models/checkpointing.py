@@ -1,0 +1,131 @@
+"""Checkpoints of a training: used if written to its end, and not otherwise.
+
+A checkpoint holds the weights, the optimizer's state, the learning rate's schedule, the
+random generator and how far training is, so that it goes on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.base import write_json
+from harness.records import Cost
+
+State = dict[str, Any]
+
+PROGRESS = "training.json"
+_WEIGHTS, _OPTIMIZER, _REST = "pytorch_model.bin", "optimizer.bin", "rest.bin"
+_SPENT = "spent.json"
+_KEPT = 2
+
+
+def last_checkpoint(work: Path) -> Path | None:
+    """Return the newest checkpoint that was written to its end, if there is one."""
+    return next(reversed(_whole_checkpoints(work)), None)
+
+
+def spent_training(work: Path) -> Cost:
+    """Return what training in a folder has spent, interrupted attempts included."""
+    path = work / _SPENT
+    return Cost.model_validate_json(path.read_text()) if path.exists() else Cost()
+
+
+def note_spent(work: Path, spent: Cost) -> None:
+    """Write down what was spent, for a process that may have to go on."""
+    beside = work / f"{_SPENT}.new"
+    beside.write_text(spent.model_dump_json())
+    beside.replace(work / _SPENT)
+
+
+class Checkpoints:
+    """Saves and restores what changes in a training."""
+
+    def __init__(
+        self,
+        work: Path,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+        left_out: Collection[str],
+    ) -> None:
+        """Take over what is trained; weights that are `left_out` follow from it."""
+        self._work, self._model = work, model
+        self._optimizer, self._schedule = optimizer, schedule
+        self._left_out = left_out
+
+    def save(self, step: int, progress: Mapping[str, Any], *, done: bool) -> None:
+        """Write the checkpoint of a step; of a training that is done, weights alone.
+
+        The last ones are kept.
+        """
+        folder = self._work / f"checkpoint-{step}"
+        shutil.rmtree(folder, ignore_errors=True)  # was not written to its end
+        folder.mkdir(parents=True)
+        torch.save(self._weights(), folder / _WEIGHTS)
+        if not done:
+            torch.save(self._optimizer.state_dict(), folder / _OPTIMIZER)
+            rest = {"schedule": self._schedule.state_dict(), "random": _random_states()}
+            torch.save(rest, folder / _REST)
+        write_json(folder / PROGRESS, progress)  # last: now it is whole
+        for old in _whole_checkpoints(self._work)[:-_KEPT]:
+            shutil.rmtree(old)
+
+    def restore(self, folder: Path) -> State:
+        """Go back to a checkpoint; return its progress."""
+        load_weights(self._model, folder)
+        if (folder / _REST).exists():
+            self._optimizer.load_state_dict(_load(folder / _OPTIMIZER))
+            rest = _load(folder / _REST)
+            self._schedule.load_state_dict(rest["schedule"])
+            _set_random_states(rest["random"])
+        progress: State = json.loads((folder / PROGRESS).read_text())
+        return progress
+
+    def _weights(self) -> State:
+        return {
+            name: tensor.detach()
+            for name, tensor in self._model.state_dict().items()
+            if name not in self._left_out
+        }
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Give a model the weights of a checkpoint, in place."""
+    held = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in _load(folder / _WEIGHTS).items():
+            held[name].copy_(tensor)
+
+
+def _load(file: Path) -> State:
+    state: State = torch.load(file, map_location="cpu", weights_only=True)
+    return state
+
+
+def _random_states() -> list[torch.Tensor]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return [torch.get_rng_state(), *cuda]
+
+
+def _set_random_states(states: list[torch.Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if torch.cuda.is_available():
+        for number, state in enumerate(states[1 : 1 + torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(state, number)
+
+
+def _whole_checkpoints(work: Path) -> list[Path]:
+    """Return the checkpoints that were written to their end, oldest first."""
+    whole = [progress.parent for progress in work.glob(f"checkpoint-*/{PROGRESS}")]
+    return sorted(whole, key=_step_of)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])

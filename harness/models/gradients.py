@@ -1,0 +1,192 @@
+"""The gradient of one optimizer step: as many passes as the device's memory asks for.
+
+How many blocks a pass takes changes the gradient by no more than rounding. On a GPU the
+layers run compiled, attention needs no mask, and nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from harness.base import CellError, replaced
+from harness.data import count_tokens
+from harness.models.losses import BlockLosses
+from harness.subject import CompiledLayers, Meter, can_compile
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+
+ON_A_CPU = 8
+"""Blocks in a pass on a CPU where a suite says nothing: it has memory enough for more,
+and nothing to gain from them."""
+KEPT_BYTES = 32
+"""What a layer keeps for its gradient: bytes a token for each unit of its width."""
+_ROOM = 0.9
+_UNMASKED = "harness_unmasked"
+
+
+@dataclass
+class Batch:
+    """The blocks of one step [n, width], and what is read in their place."""
+
+    blocks: NDArray[Any]
+    read: NDArray[Any]
+    ids: Tensor
+    """The blocks, on the device."""
+
+
+class StepGradients:
+    """Adds up the gradient of a step's mean loss, in passes of equal size."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        losses: BlockLosses,
+        meter: Meter,
+        micro_batch: int | None,
+    ) -> None:
+        """Take over what computes a model's losses."""
+        self._accelerator, self._losses = accelerator, losses
+        self._model, self._meter = losses.model, meter
+        self.micro_batch = micro_batch
+        """Blocks in one forward pass; halved when the device runs out of memory."""
+        device = accelerator.device
+        self._compiled = None
+        if can_compile(device):
+            # Pairs are of many lengths.
+            dynamic = bool(self._model.config.is_encoder_decoder)
+            self._compiled = CompiledLayers(layers_of(self._model), dynamic=dynamic)
+
+    def on_device(self, blocks: NDArray[Any]) -> Tensor:
+        """Copy ids to the device as int64, without waiting for it."""
+        ids = torch.from_numpy(np.ascontiguousarray(blocks))
+        if self._accelerator.device.type == "cuda":
+            ids = ids.pin_memory()
+        return ids.to(self._accelerator.device, non_blocking=True).long()
+
+    def add(self, batch: Batch) -> Tensor:
+        """Add the gradient of a step's mean loss; return that loss, on the device.
+
+        Raises CellError where not even one block fits into the device's memory.
+        """
+        if self.micro_batch is None:
+            self.micro_batch = _first_size(self._model, batch.ids)
+        while True:
+            size = divisor(len(batch.ids), self.micro_batch)
+            loss = self._loss(batch, size)
+            if loss is not None:
+                self.micro_batch = size
+                self._count(batch, size)
+                return loss
+            self._halve(size)
+
+    def _loss(self, batch: Batch, size: int) -> Tensor | None:
+        """Add the gradient in passes of `size` blocks; None where memory runs out."""
+        try:
+            with self._fast():
+                return self._passes(batch, size)
+        except torch.OutOfMemoryError:
+            # From here on, nothing holds the failed pass's tensors.
+            return None
+
+    def _passes(self, batch: Batch, size: int) -> Tensor:
+        self._losses.train()
+        read = batch.ids
+        if batch.read is not batch.blocks:
+            read = self.on_device(batch.read)
+        total, losses = len(batch.ids), []
+        for start in range(0, total, size):
+            part = slice(start, start + size)
+            with self._accelerator.autocast():
+                loss = self._losses(batch.ids[part], read[part])
+            losses.append(loss.detach())
+            (loss / (total / size)).backward()
+        return torch.stack(losses).mean()
+
+    def _halve(self, size: int) -> None:
+        if size == 1:
+            raise CellError(
+                "a single block of recovery does not fit into the device's memory; "
+                "`recovery.checkpointing: true` takes less of it"
+            )
+        self._losses.zero_grad()
+        torch.cuda.empty_cache()
+        self.micro_batch = max(1, size // 2)
+        log.info("out of memory with %d blocks in a pass: now %d", size, size // 2)
+
+    def _count(self, batch: Batch, size: int) -> None:
+        for start in range(0, len(batch.blocks), size):
+            part = batch.blocks[start : start + size]
+            tokens = count_tokens(part)
+            flops = self._losses.flops(torch.from_numpy(part))
+            self._meter.forward(len(part), tokens, flops)
+            self._meter.backward(len(part), tokens, 2 * flops)
+
+    @contextmanager
+    def _fast(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(_unmasked(self._model))
+            if self._compiled is not None:
+                stack.enter_context(self._compiled.lent())
+            yield
+
+
+def divisor(blocks: int, at_most: int) -> int:
+    """Return the largest divisor of `blocks` that is not above a number."""
+    return max(n for n in range(1, min(at_most, blocks) + 1) if blocks % n == 0)
+
+
+def _first_size(model: PreTrainedModel, ids: Tensor) -> int:
+    """Estimate how many blocks fit into a pass; a first pass shows whether they do."""
+    if ids.device.type != "cuda":
+        return ON_A_CPU
+    free, _ = torch.cuda.mem_get_info(ids.device)
+    reserved = torch.cuda.memory_reserved(ids.device)
+    free += reserved - torch.cuda.memory_allocated(ids.device)
+    # To come: gradients, AdamW's two moments, and copies in bfloat16.
+    weights = sum(p.numel() for p in model.parameters()) * (4 + 8 + 2)
+    config, checkpointing = model.config, model.is_gradient_checkpointing
+    layers, width = config.num_hidden_layers, config.hidden_size
+    kept = layers * 4 + 2 * KEPT_BYTES if checkpointing else layers * KEPT_BYTES
+    a_block = kept * width * ids.shape[1]
+    return max(1, int((_ROOM * free - weights) / a_block))
+
+
+def layers_of(model: PreTrainedModel) -> list[nn.Module]:
+    """Return the layers of a model: the members of its lists of modules."""
+    stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
+    nested = {id(x) for stack in stacks for layer in stack for x in layer.modules()}
+    return [layer for stack in stacks if id(stack) not in nested for layer in stack]
+
+
+@contextmanager
+def _unmasked(model: PreTrainedModel) -> Iterator[None]:
+    """Let a causal model attend without a mask, for rows that are not padded.
+
+    transformers would find out by looking at the mask, for which it waits for the
+    device at every pass; for an attention that it has no masks for, it makes none.
+    """
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    code = vars(sys.modules[type(model.base_model).__module__])
+    asks = not model.config.is_encoder_decoder and "create_causal_mask" in code
+    if not asks or model.config._attn_implementation != "sdpa":
+        yield
+        return
+    AttentionInterface.register(_UNMASKED, sdpa_attention_forward)
+    with replaced(model.config, "_attn_implementation", _UNMASKED):
+        yield
