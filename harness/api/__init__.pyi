@@ -8,7 +8,11 @@ from .attacks import (
     Peers as Peers,
     Scene as Scene,
 )
-from .constraints import ArmContext as ArmContext, Constraint as Constraint
+from .constraints import (
+    ArmContext as ArmContext,
+    Constraint as Constraint,
+    Visit as Visit,
+)
 from .description import (
     Description as Description,
     OptionDescription as OptionDescription,

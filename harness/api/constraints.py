@@ -17,7 +17,13 @@ from harness.data import Example, ExampleSets
 from harness.records import Derivation
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+Visit = Callable[[int, int, Callable[[], Mapping[str, "Tensor"]]], None]
+"""Gets the tokens that were trained on, all that will be, and what returns the weights
+by then: by their names in a frozen model, and shared with the model in training."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,10 @@ class ArmContext:
     """The ids [k], ascending, that attacks of this suite may write."""
     matched: Callable[[], PreTrainedModel] | None = None
     """Loads the frozen subject of the arm that `match_loss_of` names, if it does."""
+    retrained: Callable[[Visit], None] | None = None
+    """Trains the arm that it starts from once more, on the same tokens in the same
+    order, and shows the model before the first step and after each; where that arm was
+    trained, and the constraint `retraces`."""
     planted: Callable[[], PreTrainedModel] | None = None
     """Loads the frozen subject of the arm that `weaker_than` names, if it does."""
     attacked: Callable[[], Mapping[str, float]] | None = None
@@ -59,12 +69,17 @@ class Constraint(Plugin[OptionsT]):
     `strength` in nats, which its options take. None of a treatment.
 
     The record's `Derivation.measured` then has what verdicts are computed from. Of a
-    match, ``documents``: for each ``document`` that it is judged by, ``arm_loss`` and
-    ``match_loss``, and ``noise_on`` (``source``, or ``arm`` where it is the treated arm
-    that was made worse: its loss is then the ``arm_loss``). Of a plant, ``kind``,
+    match, its ``method`` in a word or two, ``documents``: for each ``document`` that it
+    is judged by, ``arm_loss`` and ``match_loss``, and ``noise_on`` (``source``, or
+    ``arm`` where it is the treated arm that was made worse: its loss is then the
+    ``arm_loss``). Of a plant, ``kind``,
     ``strength`` and ``examples``: for each test ``example`` (its `content_of`) and its
     ``document``, ``own``, the arm's dL under attack, and ``planted``, that of the
     trigger."""
+
+    retraces: ClassVar[bool] = False
+    """True where `install` trains the arm that it starts from once more: a match of
+    full diagnostics that only suites get which ask for it."""
 
     @property
     def uses_examples(self) -> bool:

@@ -91,7 +91,7 @@ class Registry:
             and all(getattr(info.plugin, k, None) == v for k, v in declared.items())
         ]
 
-    def only(self, kind: str, **declared: str) -> PluginInfo:
+    def only(self, kind: str, **declared: Any) -> PluginInfo:
         """Return the one plugin of a kind whose class has such attributes.
 
         Raises PluginError where there is none, or a choice.

@@ -38,10 +38,18 @@ from .ffn.starts import (
     keyed_normal as keyed_normal,
     select as select,
 )
-from .freezing import freeze as freeze, load_frozen as load_frozen
+from .freezing import (
+    freeze as freeze,
+    load_frozen as load_frozen,
+    plain_state as plain_state,
+)
 from .matching import (
+    FITTED as FITTED,
     bisect as bisect,
+    compare_all as compare_all,
     compare_losses as compare_losses,
+    judged_losses as judged_losses,
+    parts_to_match as parts_to_match,
     set_between as set_between,
     weights as weights,
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from harness.api import ArmContext
+from harness.base import CellError
 from harness.data import Example
 from harness.records import Estimate, bootstrap_mean, paired_difference
 
@@ -13,6 +15,51 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
     from transformers import PreTrainedModel
+
+
+JUDGED_DOCUMENTS = 500
+"""Documents that a match is judged by, where the corpora have as many."""
+_FITTED_AT_LEAST = 64
+"""Documents that it is fitted to, for there to be `JUDGED_DOCUMENTS` others."""
+FITTED, _JUDGED = "validation", "judged"
+"""The examples that a match is fitted to, by their name in its results."""
+
+Parts = Mapping[str, Sequence[Example]]
+Losses = Mapping[str, "NDArray[np.float64]"]
+
+
+def parts_to_match(context: ArmContext) -> Parts:
+    """Split examples into those tested, those fitted to and those judged by.
+
+    At least 500 documents judge where at least 64 are left to fit to; else each gets
+    every other document. Raises CellError where there are none.
+    """
+    apart = context.apart()
+    judged, fitted = apart[:JUDGED_DOCUMENTS], apart[JUDGED_DOCUMENTS:]
+    if len(fitted) < _FITTED_AT_LEAST:
+        judged, fitted = apart[::2], apart[1::2]
+    if not fitted:
+        raise CellError("there is no text apart from the test examples to match on")
+    return {"test": context.examples().test, FITTED: fitted, _JUDGED: judged}
+
+
+def judged_losses(parts: Parts, arm: Losses, match: Losses) -> list[dict[str, Any]]:
+    """Return what verdicts read: the losses of both on each document that judges."""
+    rows = zip(
+        parts[_JUDGED], arm[_JUDGED].tolist(), match[_JUDGED].tolist(), strict=True
+    )
+    return [
+        {"document": x.document_id, "unit": x.unit, "arm_loss": y, "match_loss": z}
+        for x, y, z in rows
+    ]
+
+
+def compare_all(parts: Parts, own: Losses, others: Losses) -> dict[str, Estimate]:
+    """Estimate what `compare_losses` does, over the examples of each part."""
+    found: dict[str, Estimate] = {}
+    for name, examples in parts.items():
+        found |= compare_losses(name, examples, own[name], others[name])
+    return found
 
 
 def compare_losses(

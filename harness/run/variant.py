@@ -19,15 +19,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from harness.api import Constraint, MetricContext, ModelAdapter
+from harness.api import Constraint, MetricContext, ModelAdapter, Visit
 from harness.base import Strict, fixed_random_state, write_json
 from harness.data import Document
 from harness.models import (
     Disturbance,
     Recovered,
+    RecoverySection,
     certify,
     freeze,
     load_frozen,
+    plain_state,
     recover,
     spent_training,
 )
@@ -159,7 +161,7 @@ class _Making:
                 model, tokenizer = self._load()
                 inputs = _certificate_inputs(self.run, tokenizer)
             with stage("constrain", "train"):
-                derivation = self._constrain(model, tokenizer)
+                derivation = self._constrain(model, tokenizer, journal)
             with stage("certify the constrained model", "certify"):
                 before = self._certify(model, inputs)
             with stage("recover", None):  # training keeps its own accounts
@@ -191,7 +193,10 @@ class _Making:
         return model, tokenizer
 
     def _constrain(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        journal: Journal,
     ) -> Derivation | None:
         run, plan = self.run, self.plan
         section = run.suite.arms[plan.arm]
@@ -200,9 +205,42 @@ class _Making:
                 arm_context(run, plan, model, tokenizer),
                 matched=self._loader(section.match_loss_of),
                 planted=self._loader(section.weaker_than),
+                retrained=self._retrained(journal),
                 report=progress.update,
             )
             return self._constraint.install(self._adapter, model, context)
+
+    def _retrained(self, journal: Journal) -> Callable[[Visit], None] | None:
+        """Return what trains the arm that this one starts from again, if it needs it.
+
+        Always from the first step: a checkpoint would hide those before it.
+        """
+        run, arm = self.run, self.run.suite.arms[self.plan.arm].derive_from
+        section = run.suite.recovery
+        if not self._constraint.retraces or section is None or arm is None:
+            return None
+        if not run.suite.trains(arm):
+            return None
+        section = section.model_copy(
+            update={"checkpoint_every": None, "validation": None}
+        )
+        source = _Making(run, next(x for x in self.plan.sources if x.arm == arm))
+
+        def retrain(visit: Visit) -> None:
+            model, tokenizer = source._load()
+            source._constrain(model, tokenizer, journal)
+            recovered = source._train(
+                model,
+                tokenizer,
+                section,
+                work=run.store.work("subjects", self.plan.subject_key) / "again",
+                report=lambda done, of: visit(done, of, lambda: plain_state(model)),
+            )
+            # The stage that this is a part of notes its time.
+            cost = recovered.kept.model_copy(update={"seconds": 0.0})
+            journal.note({"train": cost})
+
+        return retrain
 
     def _loader(self, arm: str | None) -> Callable[[], PreTrainedModel] | None:
         """Return what loads the frozen model of an arm among the sources, if any."""
@@ -233,26 +271,41 @@ class _Making:
             run.progress(f"{plan.id}: recovery", "tokens") as progress,
             run.stop.deferred() as should_stop,
         ):
-            recovered = recover(
+            recovered = self._train(
                 model,
-                self._adapter,
-                self._constraint,
+                tokenizer,
                 section,
-                tokenizer=tokenizer,
-                tokenizer_key=run.suite.models[plan.model].fingerprint or plan.model,
-                corpora=run.corpora,
-                store=run.store,
-                seed=plan.seed,
                 work=run.store.work("subjects", plan.subject_key),
-                device=run.device,
-                replica=run.suite.arms[plan.arm].replicate is not None,
-                disturbance=self._disturbance,
                 log=log,
                 report=progress.update,
                 should_stop=should_stop,
             )
         shutil.copyfile(log.path, log_file)
         return recovered
+
+    def _train(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        section: RecoverySection,
+        **how: Any,
+    ) -> Recovered:
+        run, plan = self.run, self.plan
+        return recover(
+            model,
+            self._adapter,
+            self._constraint,
+            section,
+            tokenizer=tokenizer,
+            tokenizer_key=run.suite.models[plan.model].fingerprint or plan.model,
+            corpora=run.corpora,
+            store=run.store,
+            seed=plan.seed,
+            device=run.device,
+            replica=run.suite.arms[plan.arm].replicate is not None,
+            disturbance=self._disturbance,
+            **how,
+        )
 
     @property
     def _disturbance(self) -> Disturbance | None:

@@ -198,7 +198,7 @@ def _derived_arms(experiment: Experiment) -> Iterator[tuple[str, ArmSection]]:
     something nothing is added, without texts to match losses on no match or plant, and
     without recovery, or with a replica of it stated, none of the baseline.
     """
-    suite, registry = experiment.suite, experiment.registry
+    suite = experiment.suite
     attacks = tuple(experiment.searches())
     held_out = suite.recovery and suite.recovery.validation
     texts = suite.examples and (suite.examples.validation or held_out)
@@ -210,20 +210,35 @@ def _derived_arms(experiment: Experiment) -> Iterator[tuple[str, ArmSection]]:
         yield "replica", _replica(suite.arms[BASELINE], attacks)
     if not texts:
         return
-    match = registry.only("constraint", role="match").name
     treated = [arm for arm, section in suite.arms.items() if section.is_treatment]
     for arm in treated:
-        if arm != BASELINE:
-            section = ArmSection(
-                constraint=match,
-                derive_from=BASELINE,
-                match_loss_of=arm,
-                attacks=attacks,
-            )
-            yield f"{arm}-matched", section
+        yield from _matches(experiment, arm, attacks)
     for arm in treated:
         kinds = DECIDING_KINDS if arm == BASELINE else PLANTED_KINDS
         yield from _plants(experiment, arm, kinds, attacks)
+
+
+def _matches(
+    experiment: Experiment, arm: str, attacks: tuple[str, ...]
+) -> Iterator[tuple[str, ArmSection]]:
+    """Yield what has an arm's clean loss without its treatment.
+
+    Its reference arm made worse and, if the suite asks for it, at an earlier step.
+    """
+    suite, registry = experiment.suite, experiment.registry
+    reference = suite.reference_of(arm)
+    if reference is None:
+        return
+    earlier = suite.verdicts.earlier and suite.trains(reference)
+    for retraces in (False, True) if earlier else (False,):
+        match = registry.only("constraint", role="match", retraces=retraces)
+        section = ArmSection(
+            constraint=match.name,
+            derive_from=reference,
+            match_loss_of=arm,
+            attacks=attacks,
+        )
+        yield f"{arm}-{match.name if retraces else 'matched'}", section
 
 
 def _replica(baseline: ArmSection, attacks: tuple[str, ...]) -> ArmSection:

@@ -195,6 +195,10 @@ class VerdictsSection(Strict):
     token_level: bool = False
     """Whether attacks are also run over all token sequences, beside those over texts;
     what they reach is shown and decides nothing."""
+    earlier: bool = False
+    """Whether full diagnostics also hold each arm against its reference arm at the
+    earlier step of training at which that one's clean loss was as high. That takes one
+    more training of the reference arm for each arm and seed."""
 
 
 class Suite(Strict):

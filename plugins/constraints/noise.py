@@ -6,7 +6,7 @@ high already rises less. Its match has the same clean loss without the treatment
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
@@ -14,7 +14,6 @@ import pydantic
 from harness import hookimpl, models, records
 from harness.api import ArmContext, Constraint, ModelAdapter, Options
 from harness.base import CellError
-from harness.data import Example
 
 if TYPE_CHECKING:
     import torch
@@ -25,11 +24,6 @@ _DOUBLINGS = 10
 _HALVINGS = 30
 _CLOSE = 0.1
 """Of the tolerance: bisection goes on until the losses are so close."""
-JUDGED = 500
-"""Documents that the match is judged by, where the corpora have as many."""
-_FITTED_AT_LEAST = 64
-"""Documents that the noise is fitted to, for there to be `JUDGED` others."""
-_FITTED, _JUDGED = "validation", "judged"
 _NO_FUNCTION = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
 """What a configuration says besides what the model computes."""
 
@@ -84,27 +78,27 @@ class Noise(Constraint[NoiseOptions]):
     ) -> records.Derivation | None:
         if context.matched is None:
             return super().install(adapter, model, context)
-        parts = _parts(context)
+        parts = models.parts_to_match(context)
         own = {name: context.losses(model, part) for name, part in parts.items()}
         other = context.matched()
         wanted = {name: context.losses(other, part) for name, part in parts.items()}
-        lower = own[_FITTED].mean() - wanted[_FITTED].mean()
+        lower = own[models.FITTED].mean() - wanted[models.FITTED].mean()
         swapped = lower > self.options.tolerance
         reason = None
         if swapped and not _alike(model, other):
-            reason = _why_not(own[_FITTED].mean(), wanted[_FITTED].mean())
+            reason = _why_not(own[models.FITTED].mean(), wanted[models.FITTED].mean())
             swapped = False
         elif swapped:
             model.load_state_dict(other.state_dict())
             wanted = own
         del other  # two models at once are enough
-        target, tolerance = float(wanted[_FITTED].mean()), self.options.tolerance
+        target, tolerance = float(wanted[models.FITTED].mean()), self.options.tolerance
         set_noise = self._noise(adapter, model, context.seed)
         tried: dict[float, float] = {}
 
         def loss_at(scale: float) -> float:
             set_noise(scale)
-            tried[scale] = float(context.losses(model, parts[_FITTED]).mean())
+            tried[scale] = float(context.losses(model, parts[models.FITTED]).mean())
             context.report(len(tried), 1 + _DOUBLINGS + _HALVINGS)
             return tried[scale]
 
@@ -115,13 +109,10 @@ class Noise(Constraint[NoiseOptions]):
         if not achieved and reason is None:
             reason = f"no noise that was tried gives a clean loss of {target:.3f}"
         treated, other_side = (found, wanted) if swapped else (wanted, found)
-        results = {}
-        for name, part in parts.items():
-            results |= models.compare_losses(name, part, found[name], wanted[name])
         return records.Derivation(
             achieved=achieved,
             reason=None if achieved else reason,
-            results=results,
+            results=models.compare_all(parts, found, wanted),
             measured={
                 "method": "weight noise" if scale else "as it is",
                 "noise_on": "arm" if swapped else "source",
@@ -130,20 +121,7 @@ class Noise(Constraint[NoiseOptions]):
                 "tolerance": tolerance,
                 "loss_without_noise": tried[0.0],
                 "evaluations": len(tried),
-                "documents": [
-                    {
-                        "document": e.document_id,
-                        "unit": e.unit,
-                        "arm_loss": arm,
-                        "match_loss": match,
-                    }
-                    for e, arm, match in zip(
-                        parts[_JUDGED],
-                        treated[_JUDGED].tolist(),
-                        other_side[_JUDGED].tolist(),
-                        strict=True,
-                    )
-                ],
+                "documents": models.judged_losses(parts, treated, other_side),
             },
         )
 
@@ -187,21 +165,6 @@ def find_scale(loss_at: Callable[[float], float], target: float, close: float) -
             break
         low, high = high, 2 * high
     return models.bisect(loss_at, target, close, low=low, high=high, steps=_HALVINGS)
-
-
-def _parts(context: ArmContext) -> dict[str, Sequence[Example]]:
-    """Split examples into those tested, those fitted to and those judged by.
-
-    At least 500 documents judge where at least 64 are left to fit to; else each gets
-    every other document.
-    """
-    apart = context.apart()
-    judged, fitted = apart[:JUDGED], apart[JUDGED:]
-    if len(fitted) < _FITTED_AT_LEAST:
-        judged, fitted = apart[::2], apart[1::2]
-    if not fitted:
-        raise CellError("there is no text apart from the test examples to match on")
-    return {"test": context.examples().test, _FITTED: fitted, _JUDGED: judged}
 
 
 def _alike(model: PreTrainedModel, other: PreTrainedModel) -> bool:

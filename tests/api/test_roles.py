@@ -39,7 +39,11 @@ def test_plugins_are_found_by_what_they_declare():
         "transfer",
         "worst_case",
     ]
-    assert registry.only("constraint", role="match").name == "noise"
+    matches = {
+        again: registry.only("constraint", role="match", retraces=again).name
+        for again in (True, False)
+    }
+    assert matches == {True: "earlier", False: "noise"}
     assert registry.only("constraint", role="plant").name == "planted"
 
 
@@ -65,8 +69,8 @@ def register_constraints():
 def test_a_choice_between_two_is_an_error_that_names_them(tmp_path):
     path = tmp_path / "second.py"
     path.write_text(SECOND)
-    message = "one constraint has to declare role = 'match'; it is: noise, second"
+    message = "role = 'match' and retraces = False; it is: noise, second"
     with pytest.raises(PluginError, match=message):
-        load_registry([path]).only("constraint", role="match")
+        load_registry([path]).only("constraint", role="match", retraces=False)
     with pytest.raises(PluginError, match="it is: none"):
         load_registry().only("constraint", role="mach")

@@ -38,6 +38,7 @@ def test_a_verdict_names_contrast_scope_design_and_how_far_it_sees():
         "nats/token (95 %), 24 documents x 5 seeds, 1 search a seed",
         f"finds a true difference of {found.difference.detectable:.2g} in 80 %",
         "planted weaknesses are found from 0.3 on",
+        "of equal clean loss: treated-matched",
         "without a difference, 1.0 % are called harder or easier",
     ):
         assert part in design

@@ -236,6 +236,32 @@ def test_a_match_has_the_clean_loss_of_its_arm(suite, cli, tmp_path):
         assert cli("validate", path).code == 0
 
 
+@pytest.mark.parametrize("treatment", ["{}", "{constraint: softplus, start: gauge}"])
+def test_training_again_passes_where_it_ended(suite, cli, tmp_path, treatment):
+    """The same arm again has the loss that the training ends at: the last step's."""
+    out = tmp_path / "runs" / "tiny"
+    arms = {
+        "source": treatment,
+        "same": treatment,
+        "match": "{constraint: earlier, derive_from: source, match_loss_of: same}",
+    }
+    done = cli(
+        *("run", suite, "--out", out, "--only", "arm=match,seed=7"),
+        *("--set", "attacks=null", "--set", "recovery.learning_rate=1e-2"),
+        *(x for label, arm in arms.items() for x in ("--set", f"arms.{label}={arm}")),
+    )
+    assert done.code == 0
+    (path,) = out.glob("variants/*.match.*/record.json")
+    record = json.loads(path.read_text())
+    found = record["derivation"]
+    assert found["achieved"]
+    assert found["measured"]["tokens"] == found["measured"]["tokens_of_all"] == 512
+    assert found["measured"]["evaluations"] == 5  # before the first of four steps, too
+    assert found["results"]["test_difference"]["value"] == pytest.approx(0, abs=1e-6)
+    assert record["ledger"]["kept"]["train"]["tokens_backward"] == 512
+    assert cli("validate", path).code == 0
+
+
 def test_an_arm_whose_source_failed_says_so(suite, cli, tmp_path):
     out = tmp_path / "runs" / "tiny"
     done = cli(

@@ -256,6 +256,18 @@ def test_full_diagnostics_add_a_match_of_each_treated_arm(load_text):
             assert cell.attack == "hotflip"
 
 
+def test_matches_are_made_from_the_reference_arm_in_the_ways_that_are_asked(load_text):
+    arms = "arms: {other: {start: abs, constraint: toy_softplus, against: monotone}}"
+    experiment = load_text(f"{FULL}{arms}\nverdicts: {{earlier: true}}")
+    made = {x: y for x, y in derived(experiment).items() if "planted" not in x}
+    assert made == {
+        "monotone-matched": ("noise", "baseline", "monotone"),
+        "monotone-earlier": ("earlier", "baseline", "monotone"),
+        "other-matched": ("noise", "monotone", "other"),
+        "other-earlier": ("earlier", "monotone", "other"),
+    }
+
+
 def test_full_diagnostics_train_the_baseline_once_more(load_text):
     replica = load_text(FULL).suite.arms["replica"]
     assert (replica.replicate, replica.attacks) == ("baseline", ("hotflip",))

@@ -780,6 +780,17 @@ def test_a_difference_that_a_match_explains_is_none():
     assert word(changed(findings, "treated", matches=[other])) == "undecided"
 
 
+@pytest.mark.parametrize(("harm", "agrees"), [(1.0, True), (0.5, False)])
+def test_each_of_several_matches_has_to_agree(harm, agrees):
+    first = HARDER.arm("m", "treated-matched")
+    cells = {x: replace(y, delta=harm * y.delta) for x, y in first.cells.items()}
+    second = replace(first, label="treated-earlier", cells=cells)
+    matches = [matched(), matched("treated-earlier")]
+    findings = replace(HARDER, arms=[*HARDER.arms, second])
+    found = decided(changed(findings, "treated", matches=matches))
+    assert (found.word == "harder to attack") is agrees
+
+
 def test_a_match_stands_for_the_arm_where_it_was_made_from_it():
     match = replace(matched(), stands_for="arm")
     findings = changed(HARDER, "treated", matches=[match])

@@ -179,6 +179,13 @@ def _design(found: ArmVerdict, known: Difference) -> Iterator[str]:
         yield f"planted weaknesses are found from {found.detection_limit:g} on"
     else:
         yield "no detection limit is known"
+    equal = [
+        answer.against or ""
+        for answer in found.diagnostics
+        if answer.id == "equal_clean_loss" and answer.status == "pass"
+    ]
+    if equal:
+        yield f"of equal clean loss: {' and '.join(equal)}"
     falsely = _falsely(found)
     if falsely is not None:
         share = number_text(Number(falsely, "fraction"))
