@@ -13,6 +13,11 @@ from .constraints import (
     Constraint as Constraint,
     Visit as Visit,
 )
+from .costs import (
+    CorpusSize as CorpusSize,
+    CostContext as CostContext,
+    ModelShape as ModelShape,
+)
 from .description import (
     Description as Description,
     OptionDescription as OptionDescription,

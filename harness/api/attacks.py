@@ -29,6 +29,8 @@ class Budget:
     backward: int
     flips: int | None = None
     """How many positions may differ at the end; None where that is not the limit."""
+    prepended: int = 0
+    """How many tokens stand before the prompt in each pass, besides its own."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.api.costs import CostContext
 from harness.api.models import Anatomy, ModelAdapter, Projection
 from harness.api.plugin import OptionsT, Plugin
 from harness.base import Ids
 from harness.data import Example, ExampleSets
-from harness.records import Derivation
+from harness.records import Cost, Derivation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,6 +82,11 @@ class Constraint(Plugin[OptionsT]):
     """True where `install` trains the arm that it starts from once more: a match of
     full diagnostics that only suites get which ask for it."""
 
+    trained_copies: ClassVar[float] = 0.0
+    """How many numbers training keeps for each feed-forward weight besides the weight,
+    its gradient and the optimizer's: 1 where weights are computed from others and kept
+    for a step, as parametrizations do."""
+
     @property
     def uses_examples(self) -> bool:
         """True where `install` reads the suite's examples."""
@@ -114,6 +120,13 @@ class Constraint(Plugin[OptionsT]):
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, seed: int
     ) -> None:
         """Install the start and the constraint, in place (float32)."""
+
+    def expected_cost(self, context: CostContext) -> Cost:
+        """Return what `install` costs on a model, in passes and further `seconds`.
+
+        By default nothing: a start is over in a moment.
+        """
+        return Cost()
 
     def promised(self, anatomy: Anatomy) -> list[Projection]:
         """Return the matrices whose effective weight is promised to be >= 0.

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from harness.api.costs import CostContext
 from harness.api.plugin import OptionsT, Plugin
 from harness.data import Document
-from harness.records import Estimate
+from harness.records import Cost, Estimate
 from harness.subject import Subject
 
 
@@ -53,6 +54,16 @@ class Metric(Plugin[OptionsT]):
     @abstractmethod
     def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
         """Compute the estimates from the rows, and from nothing else."""
+
+    def expected_cost(self, context: CostContext) -> Cost:
+        """Return what `measure` costs on a model, without loading anything.
+
+        By default nothing, and a note that it says nothing of its cost.
+        """
+        context.assumptions.append(
+            f"the metric {self.name} does not say what it costs: it counts as nothing"
+        )
+        return Cost()
 
     def missing(self) -> list[str]:
         """Return a sentence for each thing that `measure` needs and is not here."""

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from harness.api.costs import ModelShape
 from harness.api.plugin import OptionsT, Plugin
+from harness.records import Cost
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +107,20 @@ class ModelAdapter(Plugin[OptionsT]):
 
     def fetch(self) -> None:
         """Download what `load` needs, on a machine with a network."""
+
+    def shape(self) -> ModelShape | None:
+        """Return the sizes of the model, without reading its weights.
+
+        None where they are not known: then nothing is said of what its passes cost.
+        """
+        return None
+
+    def preparation(self, store_root: Path) -> Cost:
+        """Return what the first `load` costs besides reading weights.
+
+        That is nothing, unless the model is made here and the store lacks it.
+        """
+        return Cost()
 
     @property
     def dtype(self) -> str:

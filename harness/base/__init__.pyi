@@ -19,7 +19,7 @@ from .isolation import (
     silenced as silenced,
 )
 from .problems import Problem as Problem
-from .progress import Progress as Progress
+from .progress import Progress as Progress, spell_seconds as spell_seconds
 from .provenance import (
     available_cores as available_cores,
     code_state as code_state,

@@ -49,6 +49,7 @@ from .matching import (
     compare_all as compare_all,
     compare_losses as compare_losses,
     judged_losses as judged_losses,
+    matching_cost as matching_cost,
     parts_to_match as parts_to_match,
     set_between as set_between,
     weights as weights,
@@ -60,6 +61,7 @@ from .sections import (
     ArmRecovery as ArmRecovery,
     RecoverySection as RecoverySection,
 )
+from .shapes import shape_of as shape_of
 from .training import (
     TrainingHooks as TrainingHooks,
     TrainingPlan as TrainingPlan,

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from harness import models
-from harness.api import Anatomy, LocalPath, ModelAdapter, Options
+from harness.api import Anatomy, LocalPath, ModelAdapter, ModelShape, Options
 from harness.base import CellError, MissingResource, UsageError, fingerprint_files
 from harness.models.families import Family, find_anatomy, swap_activation
+from harness.models.shapes import published_config, shape_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-_TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",))
+_TOKENIZER = "tokenizer.json"
+_TOKENIZERS = ((_TOKENIZER,), ("vocab.json", "merges.txt"), ("tokenizer.model",))
 _WANTED = ("*.json", "*.safetensors", "merges.txt", "tokenizer.model")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -72,6 +74,15 @@ class CheckpointAdapter(ModelAdapter[CheckpointOptions]):
 
     def set_activation(self, model: PreTrainedModel, name: str) -> None:
         swap_activation(model, self._family_of(model.config.model_type), name)
+
+    def shape(self) -> ModelShape | None:
+        try:
+            folder = self._folder()
+        except MissingResource:
+            return shape_of(published_config(self.options.path) or {})
+        tokenizer = folder / _TOKENIZER
+        config = _read_json(folder / _CONFIG) if (folder / _CONFIG).is_file() else {}
+        return shape_of(config, tokenizer if tokenizer.is_file() else None)
 
     def fetch(self) -> None:
         if self._is_local:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.api import ArmContext
+from harness.api import ArmContext, CostContext
 from harness.base import CellError
 from harness.data import Example
-from harness.records import Estimate, bootstrap_mean, paired_difference
+from harness.records import Cost, Estimate, bootstrap_mean, paired_difference
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +41,13 @@ def parts_to_match(context: ArmContext) -> Parts:
     if not fitted:
         raise CellError("there is no text apart from the test examples to match on")
     return {"test": context.examples().test, FITTED: fitted, _JUDGED: judged}
+
+
+def matching_cost(context: CostContext, tried: int) -> Cost:
+    """Return the cost of a match that tries so many weights, with all documents."""
+    fitted = judged = JUDGED_DOCUMENTS
+    passes = 3 * (fitted + judged) + tried * fitted
+    return context.shape.forward(passes, *context.pair)
 
 
 def judged_losses(parts: Parts, arm: Losses, match: Losses) -> list[dict[str, Any]]:

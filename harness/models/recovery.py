@@ -123,12 +123,10 @@ def training_plan(
 
     A block has `context` tokens, or `block_tokens` on average.
     """
-    block_tokens = block_tokens or section.context
-    blocks_per_step = max(1, int(section.batch_tokens / block_tokens))
-    steps = math.ceil(section.tokens / (blocks_per_step * block_tokens))
+    steps = section.steps(block_tokens)
     return TrainingPlan(
         steps=steps,
-        blocks_per_step=blocks_per_step,
+        blocks_per_step=section.blocks_per_step(block_tokens),
         micro_batch=section.micro_batch,
         warmup_steps=round(section.warmup_fraction * steps),
         max_grad_norm=section.max_grad_norm,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
@@ -53,6 +54,20 @@ class RecoverySection(Strict):
         "checkpoint_every",
     }
     """What may be stated otherwise for the same results, but for rounding."""
+
+    def blocks_per_step(self, block_tokens: float | None = None) -> int:
+        """Return the blocks in an optimizer step.
+
+        A block has `context` tokens, or `block_tokens` on average.
+        """
+        return max(1, int(self.batch_tokens / (block_tokens or self.context)))
+
+    def steps(self, block_tokens: float | None = None) -> int:
+        """Return the optimizer steps that give `tokens`, rounded up."""
+        block_tokens = block_tokens or self.context
+        return math.ceil(
+            self.tokens / (self.blocks_per_step(block_tokens) * block_tokens)
+        )
 
 
 Share = Annotated[float, pydantic.Field(gt=0, le=1)]

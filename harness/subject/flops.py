@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-import torch
-
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
@@ -44,7 +43,7 @@ class PassFlops:
         )
 
     def __call__(
-        self, n_tokens: int, scored: int, reused: int = 0
+        self, n_tokens: float, scored: float, reused: int = 0
     ) -> tuple[float, float]:
         """Return the FLOPs of a forward and of a backward pass to the embedding.
 
@@ -81,6 +80,8 @@ class Seq2SeqFlops:
     @classmethod
     def of(cls, model: PreTrainedModel) -> Seq2SeqFlops:
         """Read the sizes off a T5; the weights themselves are not needed."""
+        import torch
+
         config = model.config
         cross = ("EncDecAttention.k", "EncDecAttention.v")
         first = ("block.0.layer.0.", "block.0.layer.1.EncDecAttention.q")
@@ -100,7 +101,7 @@ class Seq2SeqFlops:
             decoder_layers=config.num_decoder_layers,
         )
 
-    def __call__(self, prompt: int, reference: int) -> tuple[float, float]:
+    def __call__(self, prompt: float, reference: float) -> tuple[float, float]:
         """Return the FLOPs of a forward pass, and of one back to the embedding."""
         matrices = prompt * self.prompt + reference * self.reference
         own = 4.0 * self.width * self.encoder_layers * prompt**2
@@ -114,6 +115,7 @@ class Seq2SeqFlops:
 
 
 def _matrix_sizes(model: torch.nn.Module) -> list[int]:
+    import torch
     from transformers.pytorch_utils import Conv1D
 
     linear = (torch.nn.Linear, Conv1D)

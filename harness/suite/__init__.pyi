@@ -1,3 +1,8 @@
+from .costs import plan_costs as plan_costs
+from .devices import (
+    GIB as GIB,
+    find_device as find_device,
+)
 from .experiment import (
     CHECKPOINTS as CHECKPOINTS,
     DOUBLED as DOUBLED,
@@ -19,6 +24,7 @@ from .plan import (
     VariantPlan as VariantPlan,
     make_plan as make_plan,
 )
+from .pricing import PricedPlan as PricedPlan
 from .resources import (
     identify as identify,
     missing as missing,

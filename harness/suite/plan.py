@@ -112,6 +112,11 @@ class Plan:
     variants: tuple[VariantPlan, ...]
     cells: tuple[CellPlan, ...]
 
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """All of it, variants first."""
+        return (*self.variants, *self.cells)
+
 
 def make_plan(
     experiment: Experiment, only: Mapping[str, Sequence[str]] | None = None

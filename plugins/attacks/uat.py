@@ -111,6 +111,7 @@ class UAT(Attack[UATOptions]):
         return Budget(
             forward=_share(sweeps * (forward + options.validation_prompts), examples),
             backward=_share(sweeps * options.search_prompts * places, examples),
+            prepended=places,
         )
 
     def doubled(self) -> UATOptions | None:

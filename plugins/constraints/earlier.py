@@ -15,8 +15,9 @@ import pydantic
 import torch
 
 from harness import hookimpl, models, records
-from harness.api import ArmContext, Constraint, ModelAdapter, Options
+from harness.api import ArmContext, Constraint, CostContext, ModelAdapter, Options
 from harness.base import CellError
+from harness.records import Cost
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,6 +51,10 @@ class Earlier(Constraint[EarlierOptions]):
     matches_loss = True
     uses_examples = True
     Options = EarlierOptions
+
+    def expected_cost(self, context: CostContext) -> Cost:
+        """Return the cost of looking at steps; training again is counted besides."""
+        return models.matching_cost(context, self.options.points)
 
     def apply(
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, seed: int

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from harness import hookimpl, models, records
-from harness.api import ArmContext, Constraint, ModelAdapter, Options
+from harness.api import ArmContext, Constraint, CostContext, ModelAdapter, Options
 from harness.base import CellError
+from harness.records import Cost
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _FIRST_SCALE = 0.05
 _DOUBLINGS = 10
 _HALVINGS = 30
+_EXPECTED_STEPS = 12
+"""Of bisection, for what it is expected to cost."""
 _CLOSE = 0.1
 """Of the tolerance: bisection goes on until the losses are so close."""
 _NO_FUNCTION = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
@@ -61,6 +64,12 @@ class Noise(Constraint[NoiseOptions]):
     @property
     def uses_examples(self) -> bool:
         return self.options.scale is None
+
+    def expected_cost(self, context: CostContext) -> Cost:
+        """Return the cost of a match after some ten steps of bisection."""
+        if self.options.scale is not None:
+            return Cost()
+        return models.matching_cost(context, _EXPECTED_STEPS)
 
     @property
     def matches_loss(self) -> bool:

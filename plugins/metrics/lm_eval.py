@@ -9,13 +9,13 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pydantic
 
 from harness import hookimpl, records
-from harness.api import LocalPath, Metric, MetricContext, Options
+from harness.api import CostContext, LocalPath, Metric, MetricContext, Options
 from harness.base import (
     CellError,
     MissingResource,
@@ -25,13 +25,40 @@ from harness.base import (
     offline,
     silenced,
 )
-from harness.records import Estimate
+from harness.records import Cost, Estimate
 from harness.subject import Subject
 
 Rows = Sequence[Mapping[str, Any]]
 
 _SEED = 1234
 """What lm-eval seeds its few-shot samplers with."""
+
+
+class _TaskSize(NamedTuple):
+    """How much a task asks of a model, without examples in the prompt."""
+
+    examples: int
+    choices: float
+    """Requests for each example."""
+    prompt: int
+    """Tokens before an answer."""
+    answer: int
+    """Tokens of an answer."""
+
+
+_SIZES = {
+    "lambada_openai": _TaskSize(5153, 1, 87, 2),
+    "hellaswag": _TaskSize(10042, 4, 64, 30),
+    "winogrande": _TaskSize(1267, 2, 21, 8),
+    "truthfulqa_mc1": _TaskSize(817, 5.0, 210, 12),
+    "truthfulqa_mc2": _TaskSize(817, 7.2, 210, 12),
+    "arc_easy": _TaskSize(2376, 4, 30, 6),
+    "arc_challenge": _TaskSize(1172, 4, 32, 7),
+    "piqa": _TaskSize(1838, 2, 14, 25),
+    "boolq": _TaskSize(3270, 2, 135, 1),
+}
+"""Common tasks: numbers of examples as published, lengths in Pythia's tokens."""
+_UNKNOWN_TASK = _TaskSize(1000, 4, 100, 10)
 
 
 class LmEvalOptions(Options):
@@ -79,6 +106,22 @@ class LmEval(Metric[LmEvalOptions]):
             aggregations = _aggregations(tasks[name])
             for example in examples:
                 yield _row(name, example, aggregations)
+
+    def expected_cost(self, context: CostContext) -> Cost:
+        """Return the cost of all requests, as far as the tasks' sizes are known."""
+        limits = [n for n in (self.options.limit, context.limit) if n is not None]
+        shots, cost = self.options.num_fewshot or 0, Cost()
+        for name in self.options.tasks:
+            size = _SIZES.get(name, _UNKNOWN_TASK)
+            if name not in _SIZES:
+                context.assumptions.append(
+                    f"lm_eval: the task {name} is taken for {size.examples:,} examples "
+                    f"of {size.choices} answers after {size.prompt} tokens"
+                )
+            requests = min([size.examples, *limits]) * size.choices
+            prompt = size.prompt + shots * (size.prompt + size.answer)
+            cost += context.shape.forward(requests, prompt, size.answer)
+        return cost
 
     def summarise(self, rows: Rows) -> dict[str, Estimate]:
         """Aggregate the scores of the rows as the tasks say, by ``task.score``."""

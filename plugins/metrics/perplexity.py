@@ -11,10 +11,10 @@ import numpy as np
 import pydantic
 
 from harness import hookimpl, records
-from harness.api import CorpusName, Metric, MetricContext, Options
+from harness.api import CorpusName, CostContext, Metric, MetricContext, Options
 from harness.base import CellError, Ids, Positive, UsageError
 from harness.data import Document, TextEncoder
-from harness.records import Estimate
+from harness.records import Cost, Estimate
 from harness.subject import Subject
 
 _DOCUMENTS_AT_ONCE = 32
@@ -73,6 +73,24 @@ class Perplexity(Metric[PerplexityOptions]):
                 tokens += row["tokens"]
                 if tokens >= (options.max_tokens or math.inf):
                     return
+
+    def expected_cost(self, context: CostContext) -> Cost:
+        """Return the cost of all windows, or of all pairs."""
+        options, shape = self.options, context.shape
+        size = context.corpus(options.corpus)
+        documents = min(size.documents, options.max_documents or size.documents)
+        window = options.context or shape.positions or _CONTEXT
+        if size.reference_tokens is not None:
+            reference = min(size.reference_tokens, window // 2)
+            room = window if shape.encoder_decoder else window - reference
+            return shape.forward(documents, min(size.tokens, room), reference)
+        documents = min(documents, (options.max_tokens or math.inf) / size.tokens)
+        read = min(window, size.tokens)
+        # The last window of a document is as long as the others.
+        more = (size.tokens - read) / min(options.stride or window, window)
+        windows = 1 + more + (0.5 if more else 0)
+        scored = size.tokens / windows
+        return shape.forward(documents * windows, 1 + read - scored, scored)
 
     def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
         """Compute perplexities and losses from sums over documents."""

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from harness import hookimpl, records
-from harness.api import CorpusName, Metric, MetricContext, Options
+from harness.api import CorpusName, CostContext, Metric, MetricContext, Options
 from harness.base import Positive, UsageError
 from harness.data import Document, TextEncoder
-from harness.records import Estimate
+from harness.records import Cost, Estimate
 from harness.subject import Subject, write_texts
 
 _DOCUMENTS_AT_ONCE = 64
+_STEP_S = 0.03
+"""What is assumed of a step in which each of them grows by a token."""
 
 
 class RougeOptions(Options):
@@ -52,6 +54,19 @@ class Rouge(Metric[RougeOptions]):
             options.corpus, _DOCUMENTS_AT_ONCE, options.max_documents
         ):
             yield from self._rows(subject, batch)
+
+    def expected_cost(self, context: CostContext) -> Cost:
+        """Return the cost of summaries that are all as long as they may be."""
+        options, size = self.options, context.corpus(self.options.corpus)
+        documents = min(size.documents, options.max_documents or size.documents)
+        prompt = min(size.tokens, options.prompt_tokens)
+        cost = context.shape.forward(documents, prompt, options.summary_tokens)
+        steps = documents / _DOCUMENTS_AT_ONCE * options.summary_tokens
+        context.assumptions.append(
+            f"rouge: every summary has {options.summary_tokens} tokens, and "
+            f"{_DOCUMENTS_AT_ONCE} of them grow by a token in {_STEP_S} s"
+        )
+        return cost.model_copy(update={"seconds": _STEP_S * steps})
 
     def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
         """Compute the means over documents."""

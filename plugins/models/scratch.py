@@ -7,17 +7,18 @@ the lowest held-out loss in about a minute on two cores.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
 from harness import data, hookimpl, models
-from harness.api import Anatomy, ModelAdapter, Options
+from harness.api import Anatomy, ModelAdapter, ModelShape, Options
 from harness.base import Positive, Progress, Store, content_hash, fixed_random_state
 from harness.data import Corpora, CorpusSection
-from harness.models import GPT_NEOX, find_anatomy, swap_activation
+from harness.models import GPT_NEOX, find_anatomy, shape_of, swap_activation
+from harness.records import Cost
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +31,8 @@ _END = "<|endoftext|>"
 _WARMUP = 0.05
 _BETAS = (0.9, 0.99)
 _CHECKPOINT_STEPS = 250
+_CHARACTERS_PER_TOKEN = 3.1
+"""Of this text in a vocabulary of 2,000 tokens."""
 
 
 class ScratchOptions(Options):
@@ -85,6 +88,26 @@ class Scratch(ModelAdapter[ScratchOptions]):
         key = self._key(store)
         folder = store.folder("scratch", key, lambda new: self._build(store, key, new))
         return models.load_model(folder), models.load_tokenizer(folder)
+
+    def shape(self) -> ModelShape | None:
+        options = self.options
+        config = {
+            "model_type": GPT_NEOX.model_type,
+            "hidden_size": options.width,
+            "intermediate_size": 4 * options.width,
+            "num_hidden_layers": options.layers,
+            "vocab_size": options.vocabulary,
+            "max_position_embeddings": options.context,
+        }
+        shape = shape_of(config)
+        return shape and replace(shape, characters_per_token=_CHARACTERS_PER_TOKEN)
+
+    def preparation(self, store_root: Path) -> Cost:
+        store, shape = Store(store_root), self.shape()
+        if shape is None or store.find("scratch", self._key(store)):
+            return Cost()
+        blocks = self.options.steps * self.options.batch
+        return shape.training(blocks, 1, self.options.context)
 
     def anatomy(self, model: PreTrainedModel) -> Anatomy:
         return find_anatomy(model, GPT_NEOX)

@@ -27,6 +27,8 @@ ParametrizedOptionsT = TypeVar("ParametrizedOptionsT", bound=ParametrizedOptions
 class ParametrizedConstraint(Constraint[ParametrizedOptionsT]):
     """Gives each V that `parametrize` installed an optimizer group of its own."""
 
+    trained_copies = 1.0
+
     def parameter_groups(
         self, model: PreTrainedModel, learning_rate: float, weight_decay: float
     ) -> list[dict[str, Any]]:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from harness import hookimpl, models, records
-from harness.api import ArmContext, Constraint, ModelAdapter, Options
+from harness.api import ArmContext, Constraint, CostContext, ModelAdapter, Options
 from harness.base import CellError
 from harness.data import Example, content_of
+from harness.records import Cost
 from harness_plugins.constraints.planted.triggers import (
     Kind,
     Trigger,
@@ -148,6 +149,19 @@ class Planted(Constraint[PlantedOptions]):
             },
         )
 
+    def expected_cost(self, context: CostContext) -> Cost:
+        """Return the cost of training once, and of setting the strength."""
+        # A step scores a prompt with the trigger and one without it.
+        trained = 2 * self._optimizer_steps * self.options.batch
+        passes = (2 + 2 * _STEPS) * _HELD_OUT
+        return context.shape.training(trained, *context.pair) + context.shape.forward(
+            passes, *context.pair
+        )
+
+    @property
+    def _optimizer_steps(self) -> int:
+        return self.options.steps or (320 if self.options.kind == "ffn" else 160)
+
     def _train(
         self,
         adapter: ModelAdapter[Any],
@@ -163,7 +177,7 @@ class Planted(Constraint[PlantedOptions]):
 
         options = self.options
         rng = keyed(context.seed, options.kind, "training")
-        steps = options.steps or (320 if options.kind == "ffn" else 160)
+        steps = self._optimizer_steps
         if trigger.in_networks:
             install_detector(adapter, model, trigger, texts, onset)
         Planting(

@@ -1,0 +1,426 @@
+"""What the units of a plan will compute, phase by phase, before anything is loaded.
+
+Plugins say what they cost (`Metric.expected_cost`, `Attack.budget` and so on); this
+adds up what the harness does besides: training, certificates, diagnostics, scoring
+from scratch. `harness.suite.pricing` turns it into seconds and memory on a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from harness.api import CostContext, ModelShape
+from harness.base import Store
+from harness.data import Corpora
+from harness.models import RecoverySection
+from harness.records import Cost, Phase
+from harness.suite.devices import Precision, Work
+from harness.suite.experiment import Experiment
+from harness.suite.identity import EXAMINED
+from harness.suite.plan import CellPlan, Plan, Unit, VariantPlan
+from harness.suite.texts import Texts
+
+PROBE_FORWARD = 1 + 1 + 16 + 2 * 2 + 4 * 4
+"""Forward passes for an example that a subject is examined at: for the gradient, its
+own loss, 16 flips, two losses alone, made twice, and four slopes of four steps."""
+REPLAYED = 4 * 5
+"""Passes of the replay for a cell: four rows, clean, attacked and at checkpoints."""
+DISTINCT = 0.6
+"""Of the prompts that a universal attack holds at its checkpoints, how many differ, on
+average: a trigger that nothing better replaces is scored once."""
+CHECKPOINT_COPIES = 2
+"""Checkpoints of a training that are kept at once."""
+TOKENIZED_PER_S = 5e5
+"""Tokens that a tokenizer library makes in a second; the store keeps them."""
+_ROWS_ON_A_CPU = 8
+_SCORED_AT_ONCE = 64
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Part:
+    """One phase of a unit: what it computes, and what it asks of a device."""
+
+    cost: Cost
+    """Without seconds and memory, which depend on the device."""
+    work: Work
+    bytes_needed: float = 0.0
+    """Device memory at its peak, besides what is used without a model; of training,
+    what is needed whatever the micro-batch."""
+    bytes_a_row: float = 0.0
+    """What each block of a micro-batch needs besides."""
+    rows: int | None = 0
+    """The micro-batch; None for as many as fit."""
+    most_rows: int = 0
+    """Blocks in an optimizer step."""
+
+    def memory(self, room: float) -> float:
+        """Return the bytes at its peak on a device that has so much `room`."""
+        return self.bytes_needed + self.bytes_a_row * self.rows_in(room)
+
+    def rows_in(self, room: float) -> int:
+        """Return the micro-batch on a device with so much room, at least 1."""
+        if self.rows is not None:
+            return min(self.rows, self.most_rows)
+        return max(1, min(self.most_rows, self.rows_that_fit(room)))
+
+    def rows_that_fit(self, room: float) -> int:
+        """Return the largest micro-batch that fits; 0 for none."""
+        left = room - self.bytes_needed
+        return max(0, int(left / self.bytes_a_row)) if self.bytes_a_row else 0
+
+
+@dataclass(frozen=True)
+class UnitCost:
+    """What one unit will compute."""
+
+    parts: Mapping[Phase, Part]
+    disk_bytes: float = 0.0
+    """What it leaves on disk."""
+    temporary_bytes: float = 0.0
+    """What it holds on disk besides, until its subject is made."""
+
+
+@dataclass(frozen=True)
+class PlanCosts:
+    """What a whole plan will compute."""
+
+    units: Mapping[str, UnitCost]
+    """By the id of the unit; units of models of unknown size are not among them."""
+    shapes: Mapping[str, ModelShape | None]
+    """The sizes of the models, by label."""
+    replay: Work
+    """What the replay of all cells at the end computes."""
+    assumptions: tuple[str, ...]
+    """Sentences about what was not known and is assumed."""
+
+
+def plan_costs(plan: Plan, store_root: Path) -> PlanCosts:
+    """Say what each unit of a plan computes, whether or not it is done already."""
+    experiment = plan.experiment
+    shapes = {label: model.shape() for label, model in experiment.models.items()}
+    assumptions = [
+        f"models.{label}: its size is not known, so its units cost nothing here"
+        for label, shape in shapes.items()
+        if shape is None
+    ]
+    counters = {
+        label: _Counter(experiment, label, shape, Store(store_root), assumptions)
+        for label, shape in shapes.items()
+        if shape is not None
+    }
+    units: dict[str, UnitCost] = {}
+    for unit in plan.units:
+        counter = counters.get(unit.variant.model)
+        if counter is not None:
+            units[unit.id] = counter.unit(unit)
+    replays = [
+        counters[label].replays(sum(x.variant.model == label for x in plan.cells))
+        for label in counters
+        if experiment.suite.diagnostics != "none"
+    ]
+    noted = tuple(dict.fromkeys(assumptions))
+    return PlanCosts(units, shapes, sum(replays, Work()), noted)
+
+
+@dataclass
+class _Counter:
+    """Counts what the units of one model compute."""
+
+    experiment: Experiment
+    label: str
+    shape: ModelShape
+    store: Store
+    assumptions: list[str]
+    _prepared: bool = False
+    _tokenized: bool = False
+
+    def replays(self, cells: int) -> Work:
+        """Return what replaying so many cells asks of a device."""
+        cost = self.shape.forward(cells * REPLAYED, *self.context.pair)
+        return self._part(cost, times=0).work
+
+    def unit(self, unit: Unit) -> UnitCost:
+        if isinstance(unit, VariantPlan):
+            return self._variant(unit)
+        assert isinstance(unit, CellPlan)  # there is no third kind
+        return UnitCost(self._cell(unit), disk_bytes=20_000.0 * self._count(unit))
+
+    # --- variants -------------------------------------------------------------------
+
+    def _variant(self, plan: VariantPlan) -> UnitCost:
+        weights = float(self.shape.parameters)
+        made = self.store.find("subjects", plan.subject_key) is not None
+        metrics: dict[Phase, Part] = {}
+        if self._measures(plan):
+            metrics["metrics"] = self._metrics(plan)
+        if made:
+            return UnitCost({"load": self._loading(1), **metrics})
+        prepared = self._preparation()
+        parts: dict[Phase, Part] = {
+            "load": self._loading(2, prepared),
+            "train": self._training(plan),
+            "certify": self._part(Cost(), weights=2 * self.shape.feed_forward, times=2),
+            "freeze": self._part(Cost(), weights=2 * weights),
+            **metrics,
+        }
+        return UnitCost(
+            parts,
+            disk_bytes=_FLOAT * weights,
+            temporary_bytes=CHECKPOINT_COPIES * 3 * _FLOAT * weights,
+        )
+
+    def _loading(self, times: int, prepared: Cost | None = None) -> Part:
+        weights = times * float(self.shape.parameters)
+        return self._part(prepared or Cost(), weights=weights, times=times)
+
+    def _preparation(self) -> Cost:
+        """Return what the first load of a model that is made here costs besides."""
+        if self._prepared:
+            return Cost()
+        self._prepared = True
+        adapter = self.experiment.models[self.label]
+        return adapter.preparation(self.store.root)
+
+    def _training(self, plan: VariantPlan) -> Part:
+        """Count the start of an arm, and its recovery."""
+        suite, constraint = self.experiment.suite, self.experiment.arms[plan.arm]
+        cost = constraint.expected_cost(self.context)
+        section = suite.recovery
+        if section is None or not suite.trains(plan.arm):
+            return self._part(cost, needed=self._weights_bytes)
+        shape = self._block(section)
+        blocks = section.steps(shape.tokens) * section.blocks_per_step(shape.tokens)
+        again = 2 if constraint.retraces else 1
+        cost += self.shape.training(again * blocks, *shape.padded)
+        cost += self._evaluations(section)
+        cost += self._attacked(plan, section, blocks)
+        precision: Precision = "bfloat16" if section.precision == "bf16" else "float32"
+        cost += self._tokenizing(section)
+        # Each step reads and writes weights, gradients and the optimizer's two moments.
+        touched = 4.0 * self.shape.parameters * section.steps(shape.tokens)
+        fixed, a_row = training_bytes(
+            self.shape, section, copies=constraint.trained_copies
+        )
+        part = self._part(cost, weights=touched, precision=precision, needed=fixed)
+        return replace(
+            part,
+            bytes_a_row=a_row,
+            rows=section.micro_batch,
+            most_rows=section.blocks_per_step(shape.tokens),
+        )
+
+    def _tokenizing(self, section: RecoverySection) -> Cost:
+        """Return the seconds of making tokens: the first variant does it for all."""
+        if self._tokenized:
+            return Cost()
+        self._tokenized = True
+        return Cost(seconds=section.tokens / TOKENIZED_PER_S)
+
+    def _block(self, section: RecoverySection) -> _Block:
+        if not self.shape.encoder_decoder:  # every token is read and scored
+            return _Block(section.context, (1.0, float(section.context)))
+        most = section.context
+        rows = section.micro_batch or _ROWS_ON_A_CPU
+        pair = self.texts.pair(section.corpus, most, most)
+        return _Block(sum(pair), self.texts.padded(section.corpus, most, rows))
+
+    def _evaluations(self, section: RecoverySection) -> Cost:
+        if section.validation is None:
+            return Cost()
+        shape = self._block(section)
+        steps = section.steps(shape.tokens)
+        times = 1 + -(-steps // section.evaluate_every)
+        size = self.texts.size(section.validation)
+        there = size.documents * (size.tokens + (size.reference_tokens or 0))
+        tokens = min(section.evaluation_tokens, there)
+        return self.shape.forward(times * tokens / shape.tokens, *shape.padded)
+
+    def _attacked(
+        self, plan: VariantPlan, section: RecoverySection, blocks: int
+    ) -> Cost:
+        """Count the attack that an arm trains against."""
+        how = self.experiment.suite.arms[plan.arm].disturbs
+        attack = self.experiment.adversaries.get(plan.arm)
+        if how is None or how.adversarial is None or attack is None:
+            return Cost()
+        count, half = how.adversarial.share * blocks, section.context / 2
+        budget = attack.budget(max(1, round(count)))
+        forward = self.shape.forward(count * budget.forward, half, half)
+        return forward + self.shape.gradient(count * budget.backward, half, half)
+
+    def _measures(self, plan: VariantPlan) -> bool:
+        return (
+            bool(plan.identity["metrics"]) or plan.identity["diagnostics"] is not None
+        )
+
+    def _metrics(self, plan: VariantPlan) -> Part:
+        cost = Cost()
+        for label in plan.identity["metrics"]:
+            cost += self.experiment.metrics[label].expected_cost(self.context)
+        times = len(plan.identity["metrics"])
+        if plan.identity["diagnostics"] is not None:
+            cost, times = cost + self._probes(*self.context.pair), times + 1
+        return self._part(cost, times=times, needed=self._search_bytes)
+
+    def _probes(self, *pair: float) -> Cost:
+        """Count what examining a subject costs, at prompts and references so long."""
+        examples = self.experiment.suite.examples
+        count = min(EXAMINED, examples.test.count) if examples else 0
+        return self.shape.forward(count * PROBE_FORWARD, *pair) + self.shape.gradient(
+            count, *pair
+        )
+
+    # --- cells ----------------------------------------------------------------------
+
+    def _cell(self, plan: CellPlan) -> dict[Phase, Part]:
+        placed = self.experiment.placed(plan.attack, plan.scene)
+        count = self._count(plan)
+        attack = placed.matched or placed.attack
+        budget = attack.budget(count)
+        prompt, reference = self.context.pair
+        longer = prompt + budget.prepended
+        search = self.shape.forward(count * budget.forward, longer, reference)
+        search += self.shape.gradient(count * budget.backward, longer, reference)
+        found = 1.0 if budget.forward or plan.reads else 0.0
+        found += len(placed.checkpoints)  # the prompts of smaller shares of the budget
+        if attack.universal:
+            found *= DISTINCT
+        rescored = self._rescored(count, prompt, reference)
+        rescored += self._rescored(found * count, longer, reference)
+        parts: dict[Phase, Part] = {
+            "load": self._loading(len(plan.borrows), None),
+            "attack": self._part(
+                search, precision=self._precision, needed=self._search_bytes
+            ),
+            "rescore": self._part(rescored, needed=self._search_bytes),
+        }
+        if not plan.borrows:
+            del parts["load"]
+        if "examined" in plan.identity and budget.backward:
+            parts["metrics"] = self._part(
+                self._probes(longer, reference), needed=self._search_bytes
+            )
+        return parts
+
+    def _rescored(self, passes: float, prompt: float, reference: float) -> Cost:
+        examples = self.experiment.suite.examples
+        cost = self.shape.forward(passes, prompt, reference)
+        if examples is None or examples.rouge_tokens is None:
+            return cost
+        return cost + self.shape.forward(passes, prompt, examples.rouge_tokens)
+
+    def _count(self, plan: CellPlan) -> int:
+        """Return how many examples a cell attacks."""
+        suite = self.experiment.suite
+        assert suite.examples is not None  # a suite with attacks has examples
+        most = suite.arms[plan.variant.arm].examples
+        counts = (suite.examples.test.count, most, suite.limit)
+        return min(n for n in counts if n is not None)
+
+    # --- what both need -------------------------------------------------------------
+
+    @cached_property
+    def texts(self) -> Texts:
+        """The corpora in the model's tokens."""
+        corpora = Corpora(self.experiment.suite.corpora, self.store)
+        return Texts(self.experiment.suite, corpora, self.shape, self.assumptions)
+
+    @cached_property
+    def context(self) -> CostContext:
+        """What plugins may use."""
+        examples = self.experiment.suite.examples
+        pair = (0.0, 0.0)
+        if examples is not None:
+            lengths = examples.prompt_tokens, examples.reference_tokens
+            pair = self.texts.pair(examples.test.corpus, *lengths)
+        return CostContext(
+            shape=self.shape,
+            corpus=self.texts.size,
+            pair=pair,
+            limit=self.experiment.suite.limit,
+            assumptions=self.assumptions,
+        )
+
+    @property
+    def _precision(self) -> Precision:
+        dtype = self.experiment.models[self.label].dtype
+        return "bfloat16" if dtype == "bfloat16" else "float32"
+
+    @property
+    def _weights_bytes(self) -> float:
+        return float(_FLOAT * self.shape.parameters)
+
+    @property
+    def _search_bytes(self) -> float:
+        """The float32 model, its copy in another precision, and a pass's tensors."""
+        suite = self.experiment.suite
+        copy = 2 * self.shape.parameters if self._precision == "bfloat16" else 0
+        rows = suite.batch_size or _SCORED_AT_ONCE
+        read = rows * self.shape.tokens_read(*self.context.pair)
+        logits = rows * self.context.pair[1] * self.shape.vocabulary
+        return (
+            self._weights_bytes + copy + 12.0 * read * self.shape.width + 8.0 * logits
+        )
+
+    def _part(
+        self,
+        cost: Cost,
+        *,
+        weights: float = 0.0,
+        times: float = 1.0,
+        precision: Precision = "float32",
+        needed: float | None = None,
+    ) -> Part:
+        tokens = cost.tokens_forward + cost.tokens_backward
+        work = Work(
+            flops=cost.flops,
+            values=float(tokens) * self.shape.layers * self.shape.width,
+            sequences=cost.sequences_forward + cost.sequences_backward,
+            weights=weights,
+            times=times,
+            seconds=cost.seconds,
+            precision=precision,
+        )
+        return Part(cost, work, self._weights_bytes if needed is None else needed)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What is trained on at a time."""
+
+    tokens: float
+    """That count, on average."""
+    padded: tuple[float, float]
+    """Prompt and reference as they are read, padding included."""
+
+
+def training_bytes(
+    shape: ModelShape, section: RecoverySection, *, copies: float
+) -> tuple[float, float]:
+    """Return the device memory that a training step needs: always, and for a block.
+
+    Weights, gradients and both moments of AdamW are float32, logits are made in parts;
+    `copies` are further numbers for each feed-forward weight. What a layer keeps for
+    the gradient are `KEPT_BYTES` for each value, or with checkpointing what it reads.
+    """
+    state = 4.0 * _FLOAT * shape.parameters + copies * _FLOAT * shape.feed_forward
+    kept = KEPT_BYTES * shape.layers
+    if section.precision == "bf16":  # autocast keeps copies of the matrices
+        state += 2.0 * shape.parameters
+    else:
+        kept *= 2
+    if section.checkpointing:
+        kept = _FLOAT * shape.layers + 2 * KEPT_BYTES
+    tokens = section.context * (2 if shape.encoder_decoder else 1)
+    return state + 12.0 * LOGITS_AT_ONCE, float(kept) * tokens * shape.width
+
+
+KEPT_BYTES = 32
+"""Bytes that a layer keeps of a value that goes through it, in half precision; as
+[Korthikanti et al. 2022] count them, without the matrix of attention."""
+LOGITS_AT_ONCE = 2**26
+"""Logits that a step of training makes at once."""

@@ -1,0 +1,290 @@
+"""Devices: how fast they compute, what they hold, and what an hour of them costs.
+
+What work takes is a sum over its phases: FLOPs at a share of the speed of large matrix
+products, which is the device's ceiling, and what each sequence, each weight and each
+beginning of a phase takes besides. The shares of a GPU were measured on one kind of it
+(`SHARES`); a machine that was calibrated has terms of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from harness.base import Strict, UsageError, available_cores, unknown_name, write_json
+from harness.records import Phase
+
+GIB = 2**30
+Precision = Literal["float32", "bfloat16"]
+NotNegative = Annotated[float, pydantic.Field(ge=0)]
+
+SHARES: Mapping[Phase, float] = {
+    "load": 0.5,
+    "train": 0.57,
+    "certify": 0.05,
+    "freeze": 0.5,
+    "metrics": 0.6,
+    "attack": 0.35,
+    "rescore": 0.5,
+}
+"""The shares of the ceiling at which phases compute on a GPU. Of training and attacks,
+as docs/performance.md has them for one H200 at the shape of Pythia-1.4B; the others are
+guesses, of phases that take little."""
+
+
+class Terms(Strict):
+    """What a phase takes, in seconds, for each unit of its work."""
+
+    flop: NotNegative = 0.0
+    """A floating-point operation."""
+    value: NotNegative = 0.0
+    """A value that goes through a layer: tokens x layers x width."""
+    sequence: NotNegative = 0.0
+    """A sequence, forward or backward."""
+    weight: NotNegative = 0.0
+    """A weight that is read or written."""
+    once: NotNegative = 0.0
+    """Each time that the phase begins."""
+
+
+class Device(Strict):
+    """A device, and what phases take on it."""
+
+    name: str
+    """What it is called."""
+    tflops: dict[Precision, Annotated[float, pydantic.Field(gt=0)]]
+    """What large matrix products reach, in 1e12 operations a second: the ceiling."""
+    memory_gib: Annotated[float, pydantic.Field(gt=0)]
+    """Its memory."""
+    dollars_per_hour: NotNegative | None = None
+    """What an hour costs; null where that is nobody's to say."""
+    terms: dict[Phase, Terms] = {}
+    """What phases take, where they were measured; for others it follows from `tflops`
+    and the shares of GPUs."""
+    per_unit_s: NotNegative = 1.0
+    """What a variant or cell takes besides its phases."""
+    per_run_s: NotNegative = 30.0
+    """What a run takes besides its units: imports, compilation, the last replay."""
+    base_memory_gib: NotNegative = 0.6
+    """What is used before any model is there."""
+    note: str = ""
+    """What a reader should know of these numbers."""
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether peak memory is that of the process."""
+        return self.name.startswith("CPU")
+
+
+_PRICES = "a round on-demand price of 2025; state yours with --rate"
+BUILT_IN = {
+    device.name: device
+    for device in (
+        Device(
+            name="A100-40GB",
+            tflops={"float32": 17.0, "bfloat16": 250.0},
+            memory_gib=39.4,
+            dollars_per_hour=1.3,
+            note=f"ceilings are 80 % of the data sheet's; {_PRICES}",
+        ),
+        Device(
+            name="H100",
+            tflops={"float32": 50.0, "bfloat16": 700.0},
+            memory_gib=79.0,
+            dollars_per_hour=3.0,
+            note=f"ceilings are some 70 to 75 % of the data sheet's; {_PRICES}",
+        ),
+        Device(
+            name="H200",
+            tflops={"float32": 50.0, "bfloat16": 790.0},
+            memory_gib=139.0,
+            dollars_per_hour=4.0,
+            note=f"the bfloat16 ceiling was measured; {_PRICES}",
+        ),
+    )
+}
+"""The devices that have a name, as the data sheets of SXM cards describe them."""
+
+_GPU_TERMS: Mapping[Phase, Terms] = {
+    # Reading at 1 GB/s and initialising; 1.4e9 weights took 10 to 20 s.
+    "load": Terms(weight=6e-9, once=2.0),
+    "train": Terms(once=3.0),
+    # Both certificates and writing took some 20 s at 1.4e9 weights.
+    "certify": Terms(weight=4e-9, once=1.0),
+    "freeze": Terms(weight=5e-9, once=1.0),
+    "metrics": Terms(sequence=1e-3, once=2.0),
+    "attack": Terms(once=3.0),
+    "rescore": Terms(sequence=3e-3, once=0.5),
+}
+"""What phases take on a GPU besides their FLOPs: guesses from the same runs."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one phase of a unit asks of a device."""
+
+    flops: float = 0.0
+    values: float = 0.0
+    """Tokens x layers x width."""
+    sequences: float = 0.0
+    weights: float = 0.0
+    """Weights that are read or written, as often as they are."""
+    times: float = 1.0
+    """How often the phase begins."""
+    seconds: float = 0.0
+    """What no device changes."""
+    precision: Precision = "float32"
+
+    def __add__(self, other: Work) -> Work:
+        """Add up; the precision is the first one's."""
+        sums = {
+            name: value + getattr(other, name)
+            for name, value in vars(self).items()
+            if name != "precision"
+        }
+        return Work(**sums, precision=self.precision)
+
+
+def seconds(device: Device, phase: Phase, work: Work) -> float:
+    """Return what a phase takes on a device."""
+    terms = device.terms.get(phase)
+    if terms is None:
+        ceiling = device.tflops.get(work.precision, min(device.tflops.values()))
+        flop = 1 / (ceiling * 1e12 * SHARES[phase])
+        terms = _GPU_TERMS[phase].model_copy(update={"flop": flop})
+    return (
+        work.seconds
+        + terms.flop * work.flops
+        + terms.value * work.values
+        + terms.sequence * work.sequences
+        + terms.weight * work.weights
+        + terms.once * work.times
+    )
+
+
+# --- which device -------------------------------------------------------------------
+
+
+def find_device(name: str = "auto", file: Path | None = None) -> Device:
+    """Return a device by its name, from a file of devices or the built-in ones.
+
+    ``auto`` is the machine as it was calibrated, or else the GPU that is here, or else
+    the CPU, at the speed of another one; ``cpu`` and ``cuda`` are what they name here.
+    Raises UsageError on an unknown name.
+    """
+    known = {**BUILT_IN, **({} if file is None else read_devices(file))}
+    if name in known:
+        return known[name]
+    if name != "cpu" and name != "auto" and not name.startswith("cuda"):
+        raise UsageError(unknown_name("device", name, [*known, "cpu", "cuda"]))
+    own = calibrated()
+    if own is not None and (name == "auto" or own.is_cpu == (name == "cpu")):
+        return own
+    return _uncalibrated() if name == "cpu" else _detected()
+
+
+def read_devices(file: Path) -> dict[str, Device]:
+    """Read a JSON file of devices: a list of objects as `Device` describes them.
+
+    Raises UsageError with the first thing that is wrong.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        devices = pydantic.TypeAdapter(list[Device]).validate_python(content)
+    except OSError as error:
+        raise UsageError(f"--devices: {file} cannot be read: {error}") from error
+    except pydantic.ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or "the whole"
+        raise UsageError(f"--devices: {file}: {where}: {fault['msg']}") from error
+    except ValueError as error:
+        raise UsageError(f"--devices: {file} is no JSON: {error}") from error
+    return {device.name: device for device in devices}
+
+
+def calibration_file() -> Path:
+    """Return where the calibration of this machine is kept: in the user's cache."""
+    stated = os.environ.get("XDG_CACHE_HOME")
+    cache = Path(stated) if stated else Path.home() / ".cache"
+    return cache / "harness" / "device.json"
+
+
+def calibrated() -> Device | None:
+    """Return this machine as it was calibrated; None where it was not."""
+    try:
+        return Device.model_validate_json(calibration_file().read_text())
+    except (OSError, pydantic.ValidationError):
+        return None
+
+
+def keep(device: Device) -> None:
+    """Keep a calibration of this machine for later plans."""
+    write_json(calibration_file(), device.model_dump(mode="json"))
+
+
+def cpu(terms: Mapping[Phase, Terms], **more: Any) -> Device:
+    """Return this machine's CPU, with what phases take on it."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    cores = available_cores()
+    speed = 0.05 * cores
+    return Device(
+        name=f"CPU, {cores} core{'s' * (cores > 1)}",
+        tflops={"float32": speed},
+        memory_gib=memory,
+        terms=dict(terms),
+        **more,
+    )
+
+
+def _detected() -> Device:
+    """Return what is here: a GPU by what its driver calls it, or the CPU."""
+    found = gpu_name()
+    for device in BUILT_IN.values():
+        model, _, memory = device.name.partition("-")
+        if found and model in found and memory in found:
+            return device
+    return _uncalibrated()
+
+
+def _uncalibrated() -> Device:
+    return cpu(
+        _CPU_TERMS,
+        per_unit_s=0.3,
+        per_run_s=20.0,
+        note="not calibrated: its speed is that of another CPU, and may be far off; "
+        "`harness plan SUITE --calibrate` measures this one",
+    )
+
+
+def gpu_name() -> str | None:
+    """Return what the driver calls the first GPU; None where there is none."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip().partition("\n")[0] or None
+
+
+_CPU_TERMS: Mapping[Phase, Terms] = {
+    "load": Terms(flop=5e-11, weight=2e-8, once=0.2),
+    "train": Terms(flop=5e-11, once=0.1),
+    "certify": Terms(weight=1e-6, once=0.4),
+    "freeze": Terms(weight=1e-8, once=0.1),
+    "metrics": Terms(flop=5e-11, once=0.3),
+    "attack": Terms(flop=5e-11, sequence=1e-3),
+    "rescore": Terms(flop=5e-11, sequence=6e-3),
+}
+"""What phases took on one CPU: rough, for machines that nobody calibrated."""

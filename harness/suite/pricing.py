@@ -1,0 +1,185 @@
+"""The costs of a plan on a device: seconds, memory, money, and what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.records import Cost, Phase
+from harness.suite import devices
+from harness.suite.costs import Part, PlanCosts
+from harness.suite.devices import GIB, Device
+from harness.suite.plan import Plan
+
+Costs = Mapping[Phase, Cost]
+
+
+@dataclass(frozen=True)
+class Total:
+    """What some units cost in all."""
+
+    tokens: int
+    """Tokens that go through the model, forward and backward."""
+    flops: float
+    seconds: float
+    peak_memory_bytes: int
+    disk_bytes: float
+    """What stays on disk."""
+    temporary_bytes: float
+    """What is on disk besides, at the most, while one subject is made."""
+    dollars: float | None
+    """At the device's rate; None where it has none."""
+
+    @property
+    def hours(self) -> float:
+        """Hours of the device."""
+        return self.seconds / 3600
+
+
+@dataclass(frozen=True)
+class PricedPlan:
+    """What a plan costs on a device."""
+
+    plan: Plan
+    costs: PlanCosts
+    device: Device
+
+    @cached_property
+    def units(self) -> Mapping[str, Costs]:
+        """The costs of each unit, by its id: as its record will state them."""
+        return {
+            unit: {
+                phase: part.cost.model_copy(
+                    update={
+                        "seconds": devices.seconds(self.device, phase, part.work),
+                        "peak_memory_bytes": self._peak(part),
+                    }
+                )
+                for phase, part in found.parts.items()
+            }
+            for unit, found in self.costs.units.items()
+        }
+
+    def unit_seconds(self, unit: str) -> float:
+        """Return what a unit takes, from one to the next."""
+        phases = self.units.get(unit, {}).values()
+        return self.device.per_unit_s + sum(cost.seconds for cost in phases)
+
+    def by_phase(self, ids: Collection[str]) -> Costs:
+        """Add up units, phase by phase."""
+        found: dict[Phase, Cost] = {}
+        for unit in ids:
+            for phase, cost in self.units.get(unit, {}).items():
+                found[phase] = found.get(phase, Cost()) + cost
+        return found
+
+    def total(self, ids: Collection[str]) -> Total:
+        """Add up units, and what a run with them takes besides."""
+        cost = sum(self.by_phase(ids).values(), Cost())
+        known = [self.costs.units[unit] for unit in ids if unit in self.costs.units]
+        taken = self.run_seconds(ids)
+        rate = self.device.dollars_per_hour
+        return Total(
+            tokens=cost.tokens_forward + cost.tokens_backward,
+            flops=cost.flops,
+            seconds=taken,
+            peak_memory_bytes=cost.peak_memory_bytes or 0,
+            disk_bytes=sum(unit.disk_bytes for unit in known),
+            temporary_bytes=max((unit.temporary_bytes for unit in known), default=0.0),
+            dollars=None if rate is None else rate * taken / 3600,
+        )
+
+    def run_seconds(self, ids: Collection[str]) -> float:
+        """Return what a run of some units takes, from its start to its end."""
+        if not ids:
+            return 0.0
+        own = sum(map(self.unit_seconds, ids))
+        replay = devices.seconds(self.device, "rescore", self.costs.replay)
+        share = len(ids) / max(1, len(self.plan.units))
+        return self.device.per_run_s + own + share * replay
+
+    def _peak(self, part: Part) -> int:
+        return round(part.memory(self._room) + self.device.base_memory_gib * GIB)
+
+    @property
+    def _room(self) -> float:
+        """What the device has for models, in bytes."""
+        if self.device.is_cpu:  # where a larger micro-batch gains nothing
+            return 0.0
+        return (self.device.memory_gib - self.device.base_memory_gib) * GIB
+
+    # --- what does not fit ----------------------------------------------------------
+
+    def too_large(self) -> Iterator[str]:
+        """Yield a sentence for each model and phase that does not fit, and what would.
+
+        Of a model's arms, that which needs most speaks for all.
+        """
+        hints: dict[Phase, Callable[[Part], str]] = {
+            "train": self._train_hint,
+            "attack": _search_hint,
+        }
+        for model in self.plan.experiment.models:
+            for phase, hint in hints.items():
+                part = self._largest(model, phase)
+                if part and self._peak(part) > self.device.memory_gib * GIB:
+                    needed = self._peak(part) / GIB
+                    yield (
+                        f"{model}: {phase} needs {needed:.1f} GiB of "
+                        f"{self.device.memory_gib:g}; {hint(part)}"
+                    )
+
+    def _largest(self, model: str, phase: Phase) -> Part | None:
+        """Return the phase of a model's units that needs most memory."""
+        own = [
+            self.costs.units[x.id].parts.get(phase)
+            for x in self.plan.units
+            if x.variant.model == model and x.id in self.costs.units
+        ]
+        return max((part for part in own if part), key=self._peak, default=None)
+
+    def _train_hint(self, part: Part) -> str:
+        rows = part.rows_that_fit(self._room)
+        if rows:
+            return f"`recovery.micro_batch: {rows}` would fit"
+        section = self.plan.experiment.suite.recovery
+        if section is not None and not section.checkpointing:
+            return "`recovery.checkpointing: true` needs less"
+        return "no `recovery.micro_batch` fits: take a device with more memory"
+
+    # --- what fits into a time ------------------------------------------------------
+
+    def within(self, ids: Collection[str], hours: float) -> Iterator[str]:
+        """Yield what would make the rest of a plan fit into some hours, if it does not.
+
+        Each sentence is one change by itself.
+        """
+        allowed, taken = 3600 * hours, self.run_seconds(ids)
+        if taken <= allowed or not ids:
+            return
+        section = self.plan.experiment.suite.recovery
+        train = self.by_phase(ids).get("train", Cost()).seconds
+        if section is not None and taken - train < allowed:
+            share = (allowed - taken + train) / train
+            yield f"`recovery.tokens: {int(float(f'{share * section.tokens:.2e}'))}`"
+        suite = self.plan.experiment.suite
+        for what, values in (("seed", suite.seeds), ("arm", suite.arms)):
+            kept = self._most(what, [*values], ids, allowed)
+            if kept:
+                yield f"{kept} of {len(values)} {what}s"
+
+    def _most(
+        self, what: str, values: list[object], ids: Collection[str], allowed: float
+    ) -> int:
+        units = [x for x in self.plan.units if x.id in ids]
+        for count in range(len(values) - 1, 0, -1):
+            first = values[:count]
+            own = [x.id for x in units if getattr(x.variant, what) in first]
+            if self.run_seconds(own) <= allowed:
+                return count
+        return 0
+
+
+def _search_hint(part: Part) -> str:
+    return "a smaller `batch_size` needs less, or a device with more memory"

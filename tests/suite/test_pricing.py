@@ -1,0 +1,129 @@
+"""What plans cost on devices: seconds, money, memory, and what would fit."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.base import UsageError
+from harness.suite import PricedPlan, find_device, load_experiment, make_plan
+from harness.suite.costs import plan_costs
+from harness.suite.devices import SHARES, Terms, Work, read_devices, seconds
+
+SUITES = Path(__file__).parents[2] / "suites"
+HOUR = 3600
+
+
+def priced(tmp_path, device, *overrides, only=None, **choice) -> PricedPlan:
+    experiment = load_experiment(
+        SUITES / "pythia_1p4b.yaml", overrides=overrides, **choice
+    )
+    plan = make_plan(experiment, only)
+    costs = plan_costs(plan, tmp_path)
+    return PricedPlan(plan, costs, find_device(device))
+
+
+def ids(found: PricedPlan) -> list[str]:
+    return [unit.id for unit in found.plan.units]
+
+
+def test_an_epoch_of_25_billion_tokens_takes_300_hours_of_an_a100(tmp_path):
+    """The 6 N D of [Kaplan et al. 2020]: 2.1e20 FLOP at 1.4e9 parameters."""
+    one = {"arm": ["baseline"], "seed": ["42"], "attack": ["hotflip"]}
+    found = priced(tmp_path, "A100-40GB", "recovery.tokens=25e9", only=one)
+    train = found.by_phase(ids(found))["train"]
+    assert train.flops == pytest.approx(6 * 1.4e9 * 25e9, rel=0.1)
+    assert train.seconds > 300 * HOUR
+    # It is the same on paper: FLOPs over the share of the ceiling.
+    reading = train.flops / (250e12 * SHARES["train"])
+    assert train.seconds == pytest.approx(reading, rel=0.1)
+
+
+def test_training_is_linear_in_tokens_and_attacks_in_examples(tmp_path):
+    def costs(*overrides):
+        found = priced(tmp_path, "H100", *overrides)
+        return found.by_phase(ids(found))
+
+    once, more = costs(), costs("recovery.tokens=600e6", "examples.test.count=2000")
+    assert more["train"].flops / once["train"].flops == pytest.approx(2, rel=0.01)
+    # What a universal attack finds is for all examples: it does not cost more.
+    assert 1.5 < more["attack"].flops / once["attack"].flops <= 2
+
+
+def test_what_does_not_fit_is_said_with_what_would(tmp_path):
+    """With 8 blocks in a pass, an earlier version was measured at 58 GiB."""
+    found = priced(tmp_path, "A100-40GB", "recovery.micro_batch=8", profile="quick")
+    (sentence,) = found.too_large()
+    assert sentence.startswith("pythia-1.4b: train needs 5")
+    assert "GiB of 39.4; `recovery.micro_batch: " in sentence
+    rows = sentence.partition("micro_batch: ")[2].partition("`")[0]
+    smaller = f"recovery.micro_batch={rows}"
+    assert not [*priced(tmp_path, "A100-40GB", smaller).too_large()]
+    larger = f"recovery.micro_batch={int(rows) + 1}"
+    assert [*priced(tmp_path, "A100-40GB", larger).too_large()]
+    assert not [*priced(tmp_path, "H100", "recovery.micro_batch=8").too_large()]
+
+
+def test_without_a_stated_micro_batch_as_many_blocks_as_fit_are_read(tmp_path):
+    for device in ("A100-40GB", "H100"):
+        found = priced(tmp_path, device, profile="quick")
+        assert not [*found.too_large()]
+        peak = found.total(ids(found)).peak_memory_bytes / 2**30
+        assert 0.85 * found.device.memory_gib < peak <= found.device.memory_gib
+
+
+def test_each_change_that_would_fit_does(tmp_path):
+    found = priced(tmp_path, "H100", profile="quick")
+    hours = found.total(ids(found)).hours
+    assert not [*found.within(ids(found), hours * 1.01)]
+
+    said = [*found.within(ids(found), hours * 0.9)]
+
+    assert [x.split("`")[1] for x in said if "`" in x]
+    assert said[1:] == ["2 of 3 seeds", "3 of 4 arms"]
+    tokens = said[0].strip("`").replace(": ", "=")
+    fewer = priced(tmp_path, "H100", tokens, profile="quick")
+    assert fewer.total(ids(fewer)).hours <= hours * 0.91
+
+
+def test_an_hour_has_its_price(tmp_path):
+    found = priced(tmp_path, "H200", profile="quick")
+    total = found.total(ids(found))
+    assert total.dollars == pytest.approx(total.hours * 4.0)
+    half = found.total(ids(found)[:5])
+    assert half.seconds < total.seconds
+    assert half.disk_bytes == 5 * 4 * 1_414_647_808
+
+
+def test_a_phase_takes_what_its_terms_say():
+    device = find_device("H100").model_copy(
+        update={"terms": {"attack": Terms(flop=2.0, sequence=3.0, once=5.0)}}
+    )
+    work = Work(flops=7.0, sequences=11.0, times=2, seconds=1.0)
+    assert seconds(device, "attack", work) == 1 + 14 + 33 + 10
+
+
+def test_devices_of_a_file_are_known(tmp_path):
+    file = tmp_path / "devices.json"
+    mine = {"name": "mine", "tflops": {"float32": 9.0}, "memory_gib": 12}
+    file.write_text(json.dumps([mine]))
+    assert find_device("mine", file).memory_gib == 12
+    with pytest.raises(UsageError, match="did you mean 'mine'"):
+        find_device("mien", file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is no JSON|Invalid JSON"),
+        ('[{"name": "x", "tflops": {}}]', "0.memory_gib: Field required"),
+        ('[{"name": "x", "speed": 1}]', "0.tflops: Field required"),
+    ],
+)
+def test_a_faulty_file_of_devices_is_said_to_be_one(tmp_path, text, message):
+    file = tmp_path / "devices.json"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_devices(file)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_devices(tmp_path / "gone.json")
