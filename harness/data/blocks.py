@@ -1,16 +1,25 @@
-"""The tokens of a corpus as blocks of equal size, which are what models train on."""
+"""The tokens of a corpus as blocks of equal size, which are what models train on.
+
+They are written to a file as they come, batch by batch, and mapped into memory: how
+much there is of them does not matter. While the tokenizer, which uses all cores, is at
+work on one batch, the next is read; no more is read than the tokens that are wanted.
+"""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.base import Store, UsageError, content_hash
+from harness.base import Store, UsageError, content_hash, write_json
 from harness.data.corpora import Corpora
 from harness.data.document import Document
 from harness.data.encoding import TextEncoder
@@ -21,7 +30,14 @@ if TYPE_CHECKING:
 IGNORED = -100
 """Stands where a prompt or a reference is over; transformers ignores such labels."""
 
-_DOCUMENTS = 64
+_LARGEST_BATCH = 1 << 21
+"""Characters that are encoded at once: enough of them to keep many cores busy."""
+_SMALLEST_BATCH = 1 << 14
+_CHARACTERS_READ = 2
+"""How many characters are read for a token that is wanted: fewer than it has, so that
+the last batches are ever smaller, and hardly anything is read that is not needed."""
+_TOKENS, _FILE, _PROGRESS = "token-blocks", "tokens.int32", "progress.json"
+_PAIRS_FILE = "pairs.int32"
 _TOKEN = np.dtype("<i4")
 _VERSION = 1
 """Of what stands in blocks: part of what the store knows them by."""
@@ -44,23 +60,24 @@ def token_blocks(
     Each document is followed by the end-of-text token, and blocks cut across
     documents; a prompt and its reference are read as one text. There are enough blocks
     for `tokens`, or as many whole ones as the corpus has. `report` gets the tokens done
-    and wanted while they are made. Raises UsageError where there is no whole block.
+    and wanted while they are made; what an interrupted call has made is kept. Raises
+    UsageError where there is no whole block.
     """
-    wanted = -(-tokens // context)
-    identity = [_VERSION, corpora.identity(name), tokenizer_key, context, wanted]
+    total = -(-tokens // context) * context
+    identity = [_VERSION, corpora.identity(name), tokenizer_key, context]
+    key = content_hash([*identity, total // context])
 
-    def ids() -> Iterator[Blocks]:
-        texts, total = corpora.all_documents(name), wanted * context
-        done = 0
-        for batch in _batches((document.whole for document in texts), _DOCUMENTS):
-            found = joined_ids(batch, tokenizer)[: total - done]
-            done += len(found)
-            yield found
-            report(done, total)
-            if done == total:
-                return
+    def texts() -> Iterator[str]:
+        return (document.whole for document in corpora.all_documents(name))
 
-    blocks = _made_once(store, "token-blocks", "tokens", identity, context, ids)
+    def build(folder: Path) -> None:
+        work = store.work(_TOKENS, key)
+        _write_tokens(work, texts(), tokenizer, total, report)
+        _cut(work / _FILE, context)
+        (work / _FILE).rename(folder / _FILE)
+
+    blocks = _mapped(store.folder(_TOKENS, key, build) / _FILE, context)
+    store.discard_work(_TOKENS, key)
     if not len(blocks):
         raise UsageError(f"corpus {name} is shorter than one block of {context} tokens")
     return blocks
@@ -84,7 +101,7 @@ def pair_blocks(
     """
     identity = [_VERSION, corpora.identity(name), tokenizer_key, context, tokens]
 
-    def ids() -> Iterator[Blocks]:
+    def rows() -> Iterator[Blocks]:
         encoder = TextEncoder(tokenizer, encoder_decoder=True)
         done = 0
         for document in corpora.all_documents(name):
@@ -94,7 +111,13 @@ def pair_blocks(
             if done >= tokens:
                 return
 
-    blocks = _made_once(store, "pairs", "pairs", identity, 2 * context, ids)
+    def build(folder: Path) -> None:
+        with (folder / _PAIRS_FILE).open("wb") as file:
+            for row in rows():
+                file.write(row.tobytes())
+
+    folder = store.folder("pairs", content_hash(identity), build)
+    blocks = _mapped(folder / _PAIRS_FILE, 2 * context)
     if not len(blocks):
         raise UsageError(f"corpus {name} has no pairs")
     return blocks
@@ -105,27 +128,92 @@ def count_tokens(blocks: Blocks) -> int:
     return int((blocks != IGNORED).sum())
 
 
-def _made_once(
-    store: Store,
-    kind: str,
-    file_name: str,
-    identity: list[object],
-    width: int,
-    ids: Callable[[], Iterator[Blocks]],
-) -> Blocks:
-    """Return the ids as blocks [n, width] in a file of the store; a rest is cut off."""
+# --- in a file ----------------------------------------------------------------------
 
-    def build(folder: Path) -> None:
-        with (folder / f"{file_name}.int32").open("wb") as file:
-            for found in ids():
-                file.write(found.tobytes())
-            file.truncate(file.tell() - file.tell() % (width * _TOKEN.itemsize))
 
-    folder = store.folder(kind, content_hash(identity), build)
-    path = folder / f"{file_name}.int32"
+def _write_tokens(
+    work: Path,
+    texts: Iterator[str],
+    tokenizer: PreTrainedTokenizerBase,
+    total: int,
+    report: Callable[[int, int], None],
+) -> None:
+    """Write the ids of texts to a file in `work`, from where it was interrupted."""
+    documents, done = _progress(work)
+    with (work / _FILE).open("ab") as file:
+        file.truncate(done * _TOKEN.itemsize)
+        rest = islice(texts, documents, None)
+        for count, ids in _encoded(rest, tokenizer, total - done):
+            file.write(ids.tobytes())
+            file.flush()
+            os.fsync(file.fileno())  # the progress must not be ahead of it
+            documents, done = documents + count, done + len(ids)
+            write_json(work / _PROGRESS, {"documents": documents, "tokens": done})
+            report(done, total)
+
+
+def _progress(work: Path) -> tuple[int, int]:
+    """Return how many documents were read, and how many tokens were written."""
+    file, progress = work / _FILE, work / _PROGRESS
+    if not (file.exists() and progress.exists()):
+        return 0, 0
+    found = json.loads(progress.read_text())
+    return found["documents"], found["tokens"]
+
+
+def _cut(path: Path, width: int) -> None:
+    """Cut off what is no whole block."""
+    size = path.stat().st_size
+    os.truncate(path, size - size % (width * _TOKEN.itemsize))
+
+
+def _mapped(path: Path, width: int) -> Blocks:
+    """Return the ids in a file as blocks [n, width]."""
     if path.stat().st_size == 0:  # which cannot be mapped
         return np.empty((0, width), dtype=_TOKEN)
     return np.memmap(path, dtype=_TOKEN, mode="r").reshape(-1, width)
+
+
+# --- as tokens ----------------------------------------------------------------------
+
+
+def _encoded(
+    texts: Iterator[str], tokenizer: PreTrainedTokenizerBase, wanted: int
+) -> Iterator[tuple[int, Blocks]]:
+    """Yield the ids of batches of texts, and how many texts they are of.
+
+    There are `wanted` ids in all, or as many as the texts have.
+    """
+    pending: deque[tuple[list[str], Future[Blocks]]] = deque()
+    with ThreadPoolExecutor(1) as encoder:
+        while wanted:
+            known = sum(len(text) for batch, _ in pending for text in batch)
+            unread = _CHARACTERS_READ * wanted - known
+            if not pending or (unread > 0 and len(pending) < 2):
+                size = min(max(unread, _SMALLEST_BATCH), _LARGEST_BATCH)
+                batch = _read(texts, size)
+                if batch:
+                    pending.append(
+                        (batch, encoder.submit(joined_ids, batch, tokenizer))
+                    )
+                    continue
+            if not pending:
+                return
+            batch, encoding = pending.popleft()
+            ids = encoding.result()[:wanted]
+            wanted -= len(ids)
+            yield len(batch), ids
+
+
+def _read(texts: Iterator[str], characters: int) -> list[str]:
+    """Return the next texts that have so many characters together, or all the rest."""
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        characters -= len(text)
+        if characters <= 0:
+            break
+    return batch
 
 
 def joined_ids(
@@ -135,17 +223,14 @@ def joined_ids(
     end = tokenizer.eos_token_id
     if end is None:
         raise UsageError("the tokenizer has no end-of-text token to pack blocks with")
-    # Not verbose: documents longer than the model's context are no mistake here.
-    encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)
+    # The library itself: transformers would make lists of masks as well.
+    library = tokenizer.backend_tokenizer
+    library.no_truncation()
+    library.no_padding()
+    encoded = library.encode_batch_fast(list(texts), add_special_tokens=False)
     return np.concatenate(
-        [np.array([*ids, end], dtype=_TOKEN) for ids in encoded["input_ids"]]
+        [np.array([*each.ids, end], dtype=_TOKEN) for each in encoded]
     )
-
-
-def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    iterator = iter(texts)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
 
 
 def _row(name: str, document: Document, encoder: TextEncoder, context: int) -> Blocks:
