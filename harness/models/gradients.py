@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from harness.base import CellError, replaced
 from harness.data import count_tokens
@@ -57,18 +59,24 @@ class StepGradients:
         losses: BlockLosses,
         meter: Meter,
         micro_batch: int | None,
+        *,
+        checkpointing: bool = False,
     ) -> None:
-        """Take over what computes a model's losses."""
+        """Take over what computes a model's losses.
+
+        With `checkpointing`, of each layer only what it reads is kept.
+        """
         self._accelerator, self._losses = accelerator, losses
         self._model, self._meter = losses.model, meter
         self.micro_batch = micro_batch
         """Blocks in one forward pass; halved when the device runs out of memory."""
-        device = accelerator.device
+        self._layers = layers_of(self._model)
+        self._checkpointing = checkpointing
         self._compiled = None
-        if can_compile(device):
+        if can_compile(accelerator.device):
             # Pairs are of many lengths.
             dynamic = bool(self._model.config.is_encoder_decoder)
-            self._compiled = CompiledLayers(layers_of(self._model), dynamic=dynamic)
+            self._compiled = CompiledLayers(self._layers, dynamic=dynamic)
 
     def on_device(self, blocks: NDArray[Any]) -> Tensor:
         """Copy ids to the device as int64, without waiting for it."""
@@ -83,7 +91,7 @@ class StepGradients:
         Raises CellError where not even one block fits into the device's memory.
         """
         if self.micro_batch is None:
-            self.micro_batch = _first_size(self._model, batch.ids)
+            self.micro_batch = self._first_size(batch.ids)
         while True:
             size = divisor(len(batch.ids), self.micro_batch)
             loss = self._loss(batch, size)
@@ -141,7 +149,24 @@ class StepGradients:
             stack.enter_context(_unmasked(self._model))
             if self._compiled is not None:
                 stack.enter_context(self._compiled.lent())
+            if self._checkpointing:
+                stack.enter_context(_recomputed(self._layers))
             yield
+
+    def _first_size(self, ids: Tensor) -> int:
+        """Estimate how many blocks fit; the first pass shows whether they do."""
+        if ids.device.type != "cuda":
+            return ON_A_CPU
+        free, _ = torch.cuda.mem_get_info(ids.device)
+        reserved = torch.cuda.memory_reserved(ids.device)
+        free += reserved - torch.cuda.memory_allocated(ids.device)
+        # To come: gradients, AdamW's two moments, and copies in bfloat16.
+        weights = sum(p.numel() for p in self._model.parameters()) * (4 + 8 + 2)
+        layers, width = len(self._layers), self._model.config.hidden_size
+        kept = layers * KEPT_BYTES
+        if self._checkpointing:
+            kept = layers * 4 + 2 * KEPT_BYTES
+        return max(1, int((_ROOM * free - weights) / (kept * width * ids.shape[1])))
 
 
 def divisor(blocks: int, at_most: int) -> int:
@@ -149,27 +174,26 @@ def divisor(blocks: int, at_most: int) -> int:
     return max(n for n in range(1, min(at_most, blocks) + 1) if blocks % n == 0)
 
 
-def _first_size(model: PreTrainedModel, ids: Tensor) -> int:
-    """Estimate how many blocks fit into a pass; a first pass shows whether they do."""
-    if ids.device.type != "cuda":
-        return ON_A_CPU
-    free, _ = torch.cuda.mem_get_info(ids.device)
-    reserved = torch.cuda.memory_reserved(ids.device)
-    free += reserved - torch.cuda.memory_allocated(ids.device)
-    # To come: gradients, AdamW's two moments, and copies in bfloat16.
-    weights = sum(p.numel() for p in model.parameters()) * (4 + 8 + 2)
-    config, checkpointing = model.config, model.is_gradient_checkpointing
-    layers, width = config.num_hidden_layers, config.hidden_size
-    kept = layers * 4 + 2 * KEPT_BYTES if checkpointing else layers * KEPT_BYTES
-    a_block = kept * width * ids.shape[1]
-    return max(1, int((_ROOM * free - weights) / a_block))
-
-
 def layers_of(model: PreTrainedModel) -> list[nn.Module]:
     """Return the layers of a model: the members of its lists of modules."""
     stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
     nested = {id(x) for stack in stacks for layer in stack for x in layer.modules()}
     return [layer for stack in stacks if id(stack) not in nested for layer in stack]
+
+
+@contextmanager
+def _recomputed(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Let layers keep what they read alone, and run again for the gradient."""
+    with ExitStack() as stack:
+        for layer in layers:
+            forward = partial(checkpoint, layer.forward, use_reentrant=False)
+            before = vars(layer).get("forward")
+            vars(layer)["forward"] = forward
+            if before is None:
+                stack.callback(vars(layer).pop, "forward")
+            else:
+                stack.callback(vars(layer).__setitem__, "forward", before)
+        yield
 
 
 @contextmanager

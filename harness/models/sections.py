@@ -29,8 +29,8 @@ class RecoverySection(Strict):
     """Blocks in one forward pass, halved where memory runs out; by default 8 on a CPU
     and as many as fit on a GPU. It changes results by rounding alone."""
     checkpointing: bool = False
-    """Keep less for the gradient, and compute it again: about a fifth less memory for a
-    third more time. It changes no result."""
+    """Of each layer, keep only what it reads for the gradient, and run it again then: a
+    third more work, in much less memory. It changes no result."""
     learning_rate: Annotated[float, pydantic.Field(gt=0)] = 1e-4
     """Peak learning rate; constraints that train V in place of W scale it for V."""
     warmup_fraction: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.05

@@ -7,8 +7,7 @@ after its last pass: a loss that is not finite must not reach the weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -137,26 +136,9 @@ def train(
     """
     accelerator = accelerator_for(torch.device(device), bf16=plan.bf16)
     weights = EffectiveWeights(model)
-    with (
-        fixed_random_state(plan.seed),
-        weights.plain(),
-        _checkpointing(model, plan.checkpointing),
-    ):
+    with fixed_random_state(plan.seed), weights.plain():
         loop = _Loop(accelerator, model, weights, blocks, groups, plan, work, hooks)
         return loop.run()
-
-
-@contextmanager
-def _checkpointing(model: PreTrainedModel, wanted: bool) -> Iterator[None]:
-    """Let a model in training compute its layers again for the gradient, if wanted."""
-    if not wanted:
-        yield
-        return
-    model.gradient_checkpointing_enable({"use_reentrant": False})
-    try:
-        yield
-    finally:
-        model.gradient_checkpointing_disable()
 
 
 class _Loop:
@@ -192,7 +174,11 @@ class _Loop:
         self._course: list[float] = []
         self._meter = Meter(accelerator.device)
         self._gradients = StepGradients(
-            accelerator, losses, self._meter, plan.micro_batch
+            accelerator,
+            losses,
+            self._meter,
+            plan.micro_batch,
+            checkpointing=plan.checkpointing,
         )
         self._next: tuple[NDArray[Any], torch.Tensor] | None = None
         self._kept_before, self._spent_before = Cost(), spent_training(work)
