@@ -43,8 +43,8 @@ class Disturbance:
     rules: TokenRules = field(default_factory=TokenRules)
     """What the attack may write. Blocks begin and end anywhere, so whether a text
     encodes to them is not asked."""
-    batch_size: int = 64
-    """Sequences in one forward pass of the attack."""
+    batch_size: int | None = None
+    """Sequences in one forward pass of the attack; None: what suits the device."""
 
 
 class Reader:

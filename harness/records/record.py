@@ -302,8 +302,8 @@ class Provenance(Strict):
     """Host, device, cores, memory."""
     dtype: str
     """The number format of the search; results are always scored in float32."""
-    batch_size: int
-    """Sequences in one forward pass, after any reduction for lack of memory."""
+    batch_size: int | None
+    """Sequences in one forward pass, at most; fewer after a lack of memory."""
     settings: dict[str, Any] = {}
     """Further settings of the passes that change losses within rounding."""
     started: str

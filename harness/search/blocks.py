@@ -152,7 +152,8 @@ class BlockSearch:
     def _step(self, state: State, count: int) -> Search[tuple[Flip | None, State, int]]:
         """Return the best flip of those tried, what it leads to, and how many were."""
         look = yield from self.guide.look(state.prompt_ids, state.policy)
-        lists = look.lists(np.flatnonzero(state.free), self.top_k)
+        free = np.flatnonzero(state.free)
+        lists = yield from look.lists(free, self.top_k)
         flips = sorted(draw_flips(state, lists, self.rng, count + look.spared))
         prompts = [state.after(flip) for flip in flips]
         losses = yield from self.block.losses(prompts)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from harness.search.flips import Flip, Pool, State, draw_flips
-from harness.subject import Ask, Request, Search
+from harness.subject import Ask, Place, Request, Search
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from harness.search.policy import FlipPolicy
     from harness.subject import Subject
 
-TINY = 1e-6
-"""Squared distances below this share of the largest squared norm are taken for it:
-equal rows of an embedding, up to rounding."""
 UNIFORM_SHARE = 0.1
 """How often a position is drawn uniformly, whatever its gradient says."""
 LOOKED_AT = 4
@@ -70,7 +67,8 @@ class Look:
         free = self.policy.movable
         if self.gradient is None:
             return free.astype(np.float64)
-        norms = self.gradient.double().norm(dim=1).cpu().numpy()
+        with self.subject.aside():
+            norms = self.gradient.double().norm(dim=1).cpu().numpy()
         found: NDArray[np.float64] = np.nan_to_num(norms, posinf=0) * free
         return found if found.any() else free.astype(np.float64)
 
@@ -89,8 +87,8 @@ class Look:
 
     def lists(
         self, positions: Iterable[int], top_k: int, *, scaled: bool = False
-    ) -> dict[int, Ids]:
-        """Return the tokens that each position draws from.
+    ) -> Search[dict[int, Ids]]:
+        """Find the tokens that each position draws from.
 
         The `top_k` of highest first-order gain, `scaled` or not (the same in all calls
         for one prompt); all that may be written where there is no gradient.
@@ -98,15 +96,21 @@ class Look:
         wanted = [int(i) for i in positions]
         new = [i for i in wanted if i not in self._lists]
         if self.gradient is None:
-            allowed = self.subject.vocabulary.allowed
-            self._lists.update((i, self.policy.writable(i, allowed)) for i in new)
+            self._lists.update(self._writable(new))
         elif new:
-            values, tokens = self._gains(new, scaled).topk(
-                min(top_k, self.subject.embedding.shape[0])
-            )
-            possible = (values > -torch.inf).cpu().numpy()
-            rows = zip(new, tokens.cpu().numpy(), possible, strict=True)
-            self._lists.update((i, row[kept]) for i, row, kept in rows)
+            near = self.policy.near
+            places = [
+                Place(
+                    int(self.prompt_ids[i]),
+                    self.gradient[i],
+                    top_k,
+                    scaled,
+                    None if near is None else near[i],
+                )
+                for i in new
+            ]
+            found = yield Request(Ask.TOKENS, places)
+            self._lists.update(zip(new, found, strict=True))
         return {i: self._lists[i] for i in wanted}
 
     def flips(
@@ -123,12 +127,9 @@ class Look:
         """
         free = np.flatnonzero(state.free)
         if self.gradient is None:
-            return draw_flips(state, self.lists(free, 0), rng, count)
-        gains = self._gains([int(i) for i in free]).flatten()
+            return draw_flips(state, self._writable(free.tolist()), rng, count)
         looked = count * (LOOKED_AT if self.policy.rules.reachable_only else 1)
-        values, indices = gains.topk(min(looked + len(known), len(gains)))
-        rows = len(self.subject.embedding)
-        best = (divmod(int(i), rows) for i in indices[values > -torch.inf])
+        best = self._best(self.gradient, free, looked + len(known))
         flips = (Flip(int(free[i]), token) for i, token in best)
         new = [flip for flip in flips if flip not in known]
         return state.permitted(new[:looked])[:count]
@@ -138,17 +139,28 @@ class Look:
         if self.gradient is None:
             return None
         positions, tokens = np.array(flips, dtype=np.int64).reshape(-1, 2).T
-        written = torch.from_numpy(np.stack([tokens, self.prompt_ids[positions]]))
-        new, old = self.subject.embedding[written.to(self.gradient.device)]
-        gains = ((new - old) * self.gradient[positions]).sum(dim=1)
-        found: NDArray[np.float64] = gains.double().cpu().numpy()
+        written = np.stack([tokens, self.prompt_ids[positions], positions])
+        with self.subject.aside():
+            new, old, at = torch.from_numpy(written).to(self.gradient.device)
+            rows = self.subject.embedding
+            gains = ((rows[new] - rows[old]) * self.gradient[at]).sum(dim=1)
+            found: NDArray[np.float64] = gains.double().cpu().numpy()
         return found
 
-    def _gains(self, positions: list[int], scaled: bool = False) -> Tensor:
-        assert self.gradient is not None
-        here = self.prompt_ids[positions], self.gradient[positions]
-        gains = token_gains(self.subject, *here, scaled=scaled)
-        return self.policy.forbid(gains, positions)
+    def _writable(self, positions: Iterable[int]) -> dict[int, Ids]:
+        allowed = self.subject.vocabulary.allowed
+        return {i: self.policy.writable(i, allowed) for i in positions}
+
+    def _best(
+        self, gradient: Tensor, positions: NDArray[np.int64], k: int
+    ) -> list[tuple[int, int]]:
+        """Return the `k` best flips: an index of `positions`, and an id."""
+        with self.subject.aside():
+            here = self.prompt_ids[positions], gradient[positions.tolist()]
+            gains = self.policy.forbid(self.subject.gains(*here), positions.tolist())
+            values, indices = gains.flatten().topk(min(k, gains.numel()))
+            found = indices.masked_fill_(values == -torch.inf, -1).cpu().numpy()
+        return [divmod(int(i), gains.shape[1]) for i in found if i >= 0]
 
 
 class Guide:
@@ -208,22 +220,3 @@ class Explorer:
         known.update(flips)
         yield from pool.verify(flips)
         pool.gains = look.gains_of(pool.flips)
-
-
-def token_gains(
-    subject: Subject, tokens: Ids, gradient: Tensor, *, scaled: bool
-) -> Tensor:
-    """Return the first-order gain [n, V] of each token, or that for its distance.
-
-    `gradient` [n, d] is that at the embeddings of `tokens` [n]. A gain is first-order:
-    the farther a token is, the less it says. Dividing by the squared distance prefers
-    what is near enough. It is -inf where `Subject.gains` is.
-    """
-    gains = subject.gains(tokens, gradient)
-    if not scaled:
-        return gains
-    rows = subject.embedding
-    index = torch.tensor(tokens, device=rows.device)
-    squares = subject.squared_norms
-    distances = squares + squares[index][:, None] - 2 * rows[index] @ rows.T
-    return gains / distances.clamp(min=TINY * squares.max())

@@ -133,7 +133,7 @@ class MultiSearch:
             wanted = count - len(found)
             places = [self._places(prompt, chances, size) for _ in range(wanted)]
             changed = sorted({i for drawn in places for i in drawn})
-            tokens = look.lists(changed, self.top_k, scaled=True)
+            tokens = yield from look.lists(changed, self.top_k, scaled=True)
             drawn = [self._written(prompt, place, tokens) for place in places]
             found += self._permitted(drawn, prompt)
             if len(found) >= count:

@@ -79,9 +79,9 @@ class FlipPolicy:
 
         Where a cosine is asked for, those that are near enough to the clean token.
         """
-        if self._near is None:
+        if self.near is None:
             return allowed
-        near: Ids = allowed[self._near[position].cpu().numpy()[allowed]]
+        near: Ids = allowed[self.near[position].cpu().numpy()[allowed]]
         return near
 
     def forbid(self, gains: Tensor, positions: Sequence[int] | None = None) -> Tensor:
@@ -93,8 +93,8 @@ class FlipPolicy:
         index = torch.as_tensor(list(rows), device=gains.device)
         movable = torch.from_numpy(self.movable).to(gains.device)
         gains[~movable[index]] = -torch.inf
-        if self._near is not None:
-            gains[~self._near[index]] = -torch.inf
+        if self.near is not None:
+            gains[~self.near[index]] = -torch.inf
         return gains
 
     def permits(self, prompts: Sequence[Ids], since: Ids | None = None) -> list[bool]:
@@ -110,10 +110,10 @@ class FlipPolicy:
         written = np.array(prompts)
         changed = written != self.clean_ids
         faults = changed & ~self.movable
-        if self._near is not None:
-            tokens = torch.from_numpy(written).to(self._near.device)
+        if self.near is not None:
+            tokens = torch.from_numpy(written).to(self.near.device)
             positions = torch.arange(written.shape[1], device=tokens.device)
-            faults |= changed & ~self._near[positions, tokens].cpu().numpy()
+            faults |= changed & ~self.near[positions, tokens].cpu().numpy()
         kept = ~faults.any(axis=1) & (changed.sum(axis=1) <= self.most_changed)
         if self.rules.reachable_only:
             left = np.flatnonzero(kept)
@@ -151,7 +151,7 @@ class FlipPolicy:
         return self.subject.reachable([self.clean_ids])[0]
 
     @cached_property
-    def _near(self) -> Tensor | None:
+    def near(self) -> Tensor | None:
         """Which tokens [n, V] are near enough to the clean ones, on the device."""
         least = self.rules.min_cosine
         if least is None:

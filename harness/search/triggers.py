@@ -16,7 +16,8 @@ import numpy as np
 
 from harness.base import CellError
 from harness.search.course import Course
-from harness.search.guide import Spared, token_gains
+from harness.search.guide import Spared
+from harness.subject import Ask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,8 +76,16 @@ class Batch:
     _known: dict[Trigger, list[Ids]] = field(default_factory=dict)
 
     def losses(self, triggers: Sequence[Trigger]) -> NDArray[np.float64]:
-        """Return the mean loss [T] over the examples, in nats/token."""
-        losses = self.subject.losses(*self.inputs(triggers))
+        """Return the mean loss [T] over the examples, in nats/token.
+
+        In so many parts that a device scores one while the next is looked at.
+        """
+        some = -(-len(triggers) // self.subject.lanes.groups)
+        fetches = []
+        for first in range(0, len(triggers), some):
+            pairs = zip(*self.inputs(triggers[first : first + some]), strict=True)
+            fetches.append(self.subject.launched(Ask.LOSSES, list(pairs)))
+        losses = np.concatenate([fetch() for fetch in fetches])
         means: NDArray[np.float64]
         means = losses.reshape(len(triggers), len(self.examples)).mean(axis=1)
         return means
@@ -376,7 +385,7 @@ class TriggerSearch:
             return _fitting(batch, trigger, place, drawn, count)
         gradient = batch.gradient(trigger)[place][None]
         here = np.array([trigger[place]])
-        [gains] = token_gains(self.subject, here, gradient, scaled=self.scaled)
+        [gains] = self.subject.gains(here, gradient, scaled=self.scaled)
         looked = min(self._looked(self.candidates), len(gains))
         values, tokens = gains.topk(looked)
         best = tokens[values > -np.inf].cpu().numpy()

@@ -21,6 +21,7 @@ from .rules import (
 )
 from .scheduler import (
     Ask as Ask,
+    Place as Place,
     Request as Request,
     Search as Search,
     alone as alone,

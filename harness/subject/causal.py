@@ -27,7 +27,13 @@ class CausalNetwork(Network):
 
     @property
     def settings(self) -> dict[str, bool]:
-        names = "reuses_prefixes", "compiled", "fused_layers", "recorded_passes"
+        names = (
+            "reuses_prefixes",
+            "compiled",
+            "compiled_gradients",
+            "fused_layers",
+            "recorded_passes",
+        )
         return dict.fromkeys(names, False)
 
     def token_losses(self, ids: Tensor, scored: Tensor) -> Tensor:

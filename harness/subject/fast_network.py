@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +18,12 @@ from harness.subject.fast.recording import Recorded
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
+
+
+ALIGNED = 8
+"""Kernels of matrix products are fastest where a length is a multiple of that."""
+
+log = logging.getLogger(__name__)
 
 
 class FastNetwork(CausalNetwork):
@@ -52,6 +59,7 @@ class FastNetwork(CausalNetwork):
         return {
             "reuses_prefixes": True,
             "compiled": self._prefixes.compiled,
+            "compiled_gradients": self._prefixes.compiles_gradients,
             "fused_layers": self._fused,
             "recorded_passes": self._recorded_losses is not None,
         }
@@ -69,7 +77,18 @@ class FastNetwork(CausalNetwork):
     def gradients(self, prompts: Tensor, references: Tensor) -> Tensor:
         if self._recorded_gradients is None:
             return super().gradients(prompts, references)
-        (gradients,) = self._recorded_gradients(prompts, references)
+        try:
+            (gradients,) = self._recorded_gradients(prompts, references)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if not self._prefixes.compiles_gradients:
+                raise
+            # What is compiled backward fails only here.
+            said = str(error).splitlines()[0]
+            log.warning("gradients are not compiled, slower: %s", said)
+            self._prefixes.leave_gradients()
+            return self.gradients(prompts, references)
         return gradients.clone()
 
     # --- reuse ----------------------------------------------------------------------
@@ -133,11 +152,23 @@ class FastNetwork(CausalNetwork):
         return [self._own_reference_losses(prompts, references).double()]
 
     def _own_gradients(self, prompts: Tensor, references: Tensor) -> list[Tensor]:
-        return [self._gradients(self._own_reference_losses, prompts, references)]
+        return [self._gradients(self._aligned_losses, prompts, references)]
 
     def _own_reference_losses(self, prompts: Tensor, references: Tensor) -> Tensor:
         ids = torch.cat([prompts, references], dim=1)[:, :-1]
         return self._scored(self._own_hidden(ids), references)
+
+    def _aligned_losses(self, prompts: Tensor, references: Tensor) -> Tensor:
+        """Return what `_own_reference_losses` does, of sequences that kernels like.
+
+        Some tokens come after the references: nothing that is scored sees them.
+        """
+        ids = torch.cat([prompts, references], dim=1)[:, :-1]
+        read = ids.shape[1]
+        limit = getattr(self.model.config, "max_position_embeddings", read)
+        more = max(0, min(-read % ALIGNED, limit - read))
+        hidden = self._own_hidden(torch.nn.functional.pad(ids, (0, more)))
+        return self._scored(hidden[:, :read], references)
 
     def _own_hidden(
         self, ids: Tensor, prefix: KeyValues | None = None, rows: Tensor | None = None

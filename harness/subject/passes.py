@@ -1,10 +1,17 @@
-"""The passes that a subject makes: batched, counted, smaller where memory ends."""
+"""The passes that a subject makes: batched, counted, smaller where memory ends.
+
+Passes are launched, and what they found is fetched: a device works while its next work
+is prepared.
+"""
 
 from __future__ import annotations
 
 import copy
+import logging
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -19,9 +26,10 @@ from harness.subject.fingerprint import fingerprint
 from harness.subject.ledger import Meters
 from harness.subject.network import Network
 from harness.subject.rounding import Losses, Referee, rounding_margin
-from harness.subject.scheduler import Ask, Pair
+from harness.subject.scheduler import Ask, Lanes, Pair
 from harness.subject.seq2seq import Seq2SeqNetwork
 from harness.subject.sharing import Shape, shapes_of
+from harness.subject.transfer import fetched, filled, reached, sent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,13 +37,29 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 T = TypeVar("T")
+Fetch = Callable[[], T]
+"""Waits for what was launched, and returns it."""
 
-TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
+log = logging.getLogger(__name__)
+
+LANES = {"cpu": Lanes(), "cuda": Lanes(groups=4)}
+"""Searches side by side. On a GPU, four groups: the work of three outlasts the host's
+on the fourth."""
+BATCH = {"cpu": 64, "cuda": 4096}
+"""Sequences in one pass, at most."""
+WHOLE_TEXTS = 64
+"""Texts that are read or written together, at most: they may be long."""
+TOKENS_AT_ONCE = {"cpu": 1024}
 """How many tokens a pass reads where that is enough to keep such a device busy."""
-GRADIENT_WORK = 4e11
-"""Weights times tokens of one pass with a gradient on a GPU: enough work to hide the
-launch overhead. On a CPU, a pass reads one pair."""
-MOST_GRADIENT_TOKENS = 2048
+SCORING_WORK = 4e13
+"""FLOPs of a pass that scores on a GPU: enough to outlast the launch of its kernels."""
+FEWEST_TOKENS, MOST_TOKENS = 4096, 131_072
+"""Tokens of such a pass: fewer leave processors idle, whatever the model."""
+BYTES_A_TOKEN = 64
+"""What a pass holds of a token, at most, for each dimension of the hidden states."""
+GRADIENT_TOKENS = {"cpu": 1, "cuda": 2048}
+"""How many tokens a pass with a gradient reads: enough to keep a GPU busy, and not so
+many that rows often fill passes up. On a CPU, a pass reads one pair."""
 
 READ_WHOLE = {"cpu": 0, "cuda": 4096}
 """Pairs of so few tokens in all are read whole: reading first what they share would
@@ -49,7 +73,11 @@ class Passes:
     """
 
     def __init__(
-        self, exact: Network, search: Network, precision: str, batch_size: int
+        self,
+        exact: Network,
+        search: Network,
+        precision: str,
+        batch_size: int | None = None,
     ) -> None:
         """Take the networks; `search`, in its precision, may be `exact` itself."""
         self.exact = exact
@@ -57,17 +85,29 @@ class Passes:
         self.precision = precision
         self.device = exact.model.device
         self.meters = Meters(self.device)
-        self.batch_size = batch_size
+        kind = self.device.type
+        self.batch_size = batch_size or BATCH.get(kind, 64)
         """Sequences in one forward pass; halved when the device runs out of memory."""
-        kind, size = self.device.type, exact.model.num_parameters()
-        self.gradient_tokens = _gradient_tokens(kind, size)
+        self.gradient_tokens = GRADIENT_TOKENS.get(kind, 1)
         """Tokens in one pass with a gradient, at most, but for a pair that is longer;
         less once the device ran out of memory."""
-        self.tokens_at_once = TOKENS_AT_ONCE.get(kind, 8192)
+        self.tokens_at_once = TOKENS_AT_ONCE.get(kind) or _tokens_at_once(search.model)
+        self.lanes = LANES.get(kind, Lanes())
+        """How many searches share passes."""
+        self.aside = _stream(self.device)
+        """Where what is no pass is computed on a GPU, so that it waits for none."""
         self._read_whole = READ_WHOLE.get(kind, 0)
+        log.debug(
+            "passes of %d tokens, with a gradient of %d; %d x %d searches side by side",
+            self.tokens_at_once,
+            self.gradient_tokens,
+            *self.lanes,
+        )
 
     @classmethod
-    def of(cls, model: PreTrainedModel, precision: str, batch_size: int) -> Passes:
+    def of(
+        cls, model: PreTrainedModel, precision: str, batch_size: int | None = None
+    ) -> Passes:
         """Take a frozen float32 model; below that precision, a copy of it searches.
 
         Raises CellError where the model's head does more than we know of.
@@ -104,11 +144,15 @@ class Passes:
         if isinstance(references, np.ndarray) and references.ndim == 1:
             references = [references] * len(prompts)
         pairs: list[Pair] = list(zip(prompts, references, strict=True))
+        self.check(pairs)
+        return pairs
+
+    def check(self, pairs: Sequence[Pair]) -> None:
+        """Raise what `pairs` does."""
         for n, m in {(len(prompt), len(reference)) for prompt, reference in pairs}:
             if not n or not m:
                 raise ValueError("a prompt and a reference need at least one token")
             self._check_length(self.exact.tokens_read(n, m))
-        return pairs
 
     def _check_length(self, n_tokens: int) -> None:
         if self.max_positions is not None and n_tokens > self.max_positions:
@@ -129,18 +173,25 @@ class Passes:
             (rounding_margin(finer, tokens), Ask.EXACT_LOSSES),
         ]
 
-    def finer_losses(self, pairs: Sequence[Pair]) -> Losses:
+    def finer_losses(self, pairs: Sequence[Pair]) -> Fetch[Losses]:
         """Score pairs in float32, on a GPU with products in its faster 19 bits."""
-        if self.device.type != "cuda":
-            return self.launched(self.exact, pairs)()
+        with self.faster_products():
+            return self.losses(self.exact, pairs)
+
+    @contextmanager
+    def faster_products(self) -> Iterator[None]:
+        """Let products of float32 inside go in a GPU's faster 19 bits.
+
+        Not where the search itself is in float32.
+        """
         before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cuda.matmul.allow_tf32 = before or self.search is not self.exact
         try:
-            return self.launched(self.exact, pairs)()
+            yield
         finally:
             torch.backends.cuda.matmul.allow_tf32 = before
 
-    def launched(self, network: Network, pairs: Sequence[Pair]) -> Callable[[], Losses]:
+    def losses(self, network: Network, pairs: Sequence[Pair]) -> Fetch[Losses]:
         """Have pairs scored in batches; return what waits for their losses.
 
         What candidates share is read once.
@@ -148,30 +199,30 @@ class Passes:
         tokens = sum(len(prompt) + len(reference) for prompt, reference in pairs)
         sharing = isinstance(network, FastNetwork) and tokens > self._read_whole
         shapes = shapes_of(pairs, sharing=sharing)
-        inputs = [self._inputs(shape, pairs) for shape in shapes]
         found = [
-            self._shape_losses(network, *each)
-            for each in zip(shapes, inputs, strict=True)
+            fetched(self._shape_losses(network, shape, self._inputs(shape, pairs)))
+            for shape in shapes
         ]
 
         def fetch() -> Losses:
             losses = np.empty(len(pairs), dtype=np.float64)
             for shape, own in zip(shapes, found, strict=True):
-                losses[[item.pair for item in shape.items]] = own.cpu().numpy()
+                losses[[item.pair for item in shape.items]] = own()
             return losses
 
         return fetch
 
     def _inputs(self, shape: Shape, pairs: Sequence[Pair]) -> _Inputs:
-        """Put what a shape's passes read on the device, which waits for its passes."""
+        """Send what a shape's passes read to the device, in one copy."""
         own = [pairs[item.pair] for item in shape.items]
-        return _Inputs(
-            own,
-            self.ids([prompt for prompt, _ in own]),
-            self.ids([reference for _, reference in own]),
-            self.ids(shape.bases) if shape.bases else None,
-            self.tensor(np.array([item.base for item in shape.items])),
+        prompts, references, base_of, *bases = sent(
+            self.device,
+            np.array([prompt for prompt, _ in own]),
+            np.array([reference for _, reference in own]),
+            np.array([item.base for item in shape.items]),
+            *([np.array(shape.bases)] if shape.bases else []),
         )
+        return _Inputs(own, prompts, references, base_of, bases[0] if bases else None)
 
     def _shape_losses(self, network: Network, shape: Shape, given: _Inputs) -> Tensor:
         """Score pairs of equal shape, in the order of the shape's items.
@@ -197,8 +248,11 @@ class Passes:
             else:
                 losses = network.losses(prompts[own], references[own])
             found.append(losses)
-            for start, count in Counter(reused).items():
-                self.count(given.pairs[own][:count], reused=start)
+            by_start: dict[int, list[Pair]] = {}
+            for pair, start in zip(given.pairs[own], reused, strict=True):
+                by_start.setdefault(start, []).append(pair)
+            for start, counted in by_start.items():
+                self.count(counted, reused=start)
 
         whole = network.tokens_read(*map(len, given.pairs[0]))
         self.in_batches(range(len(starts)), run, lambda row: whole - starts[row])
@@ -219,20 +273,23 @@ class Passes:
         self.meters.forward(0, count * tokens, flops, whole=0.0)
         return read[0]
 
-    def lone_losses(self, pairs: Sequence[Pair]) -> Losses:
+    def lone_losses(self, pairs: Sequence[Pair]) -> Fetch[Losses]:
         """Score pairs in float32, each alone."""
-        return np.array([x.mean() for x in self.lone_token_losses(pairs)])
+        fetch = self.lone_token_losses(pairs)
+        return lambda: np.array([losses.mean() for losses in fetch()])
 
-    def lone_token_losses(self, pairs: Sequence[Pair]) -> list[Losses]:
+    def lone_token_losses(self, pairs: Sequence[Pair]) -> Fetch[list[Losses]]:
         """Score each token [m] of each pair's reference in float32, a pair alone."""
         found = []
-        for prompt, reference in pairs:
-            losses = self.exact.reference_losses(
-                self.ids([prompt]), self.ids([reference])
-            )
-            self.count([(prompt, reference)])
-            found.append(losses[0].cpu().numpy())
-        return found
+        for pair in pairs:
+            ids = [np.asarray(part)[None] for part in pair]
+            found.append(self.exact.reference_losses(*sent(self.device, *ids))[0])
+            self.count([pair])
+        if not found:
+            return lambda: []
+        ends = np.cumsum([len(losses) for losses in found])[:-1]
+        fetch = fetched(torch.cat(found))
+        return lambda: np.split(fetch(), ends)
 
     def shifted_losses(self, pair: Pair, shifts: Tensor) -> Losses:
         """Score a pair with what is added to its prompt's embeddings, [B, n, d]."""
@@ -248,31 +305,46 @@ class Passes:
         self.in_batches(range(len(shifts)), run)
         return losses
 
-    def gradients(self, pairs: Sequence[Pair]) -> list[Tensor]:
-        """Return dL/d(embedding output) [n, d] of each pair, in the search precision.
+    def gradients(self, pairs: Sequence[Pair]) -> Fetch[list[Tensor]]:
+        """Take dL/d(embedding output) [n, d] of each pair, in the search precision.
 
-        Always in passes of as many rows: what remains of one is filled up.
+        Always in passes of as many rows: what remains of one is filled up. What waits
+        for them returns them on the device.
         """
         found: dict[int, Tensor] = {}
         for shape in shapes_of(pairs, sharing=False):
             order = [item.pair for item in shape.items]
             gradients = self._shape_gradients([pairs[i] for i in order])
             found.update(zip(order, gradients, strict=True))
-        return [found[i] for i in range(len(pairs))]
+        return self.once_there([found[i] for i in range(len(pairs))])
+
+    def once_there(self, found: T) -> Fetch[T]:
+        """Return what waits until the device has computed what is given."""
+        wait = reached(self.device)
+
+        def fetch() -> T:
+            wait()
+            return found
+
+        return fetch
 
     def _shape_gradients(self, pairs: Sequence[Pair]) -> list[Tensor]:
         """Return the gradient [n, d] of each of some pairs of equal shape."""
         found: list[Tensor] = []
+        prompts, references = sent(
+            self.device,
+            np.array([prompt for prompt, _ in pairs]),
+            np.array([reference for _, reference in pairs]),
+        )
 
         def run(rows: int) -> None:
-            own = pairs[len(found) : len(found) + rows]
-            filled = [*own, *[own[-1]] * (rows - len(own))]
-            gradients = self.search.gradients(
-                self.ids([prompt for prompt, _ in filled]),
-                self.ids([reference for _, reference in filled]),
-            )
-            self.count(own, backward=True, rows=rows)
-            found.extend(gradients[: len(own)])
+            own = slice(len(found), len(found) + rows)
+            with self.faster_products():
+                gradients = self.search.gradients(
+                    filled(prompts[own], rows), filled(references[own], rows)
+                )
+            self.count(pairs[own], backward=True)
+            found.extend(gradients[: len(pairs[own])])
 
         tokens = self.exact.tokens_read(*map(len, pairs[0]))
         while len(found) < len(pairs):
@@ -353,12 +425,10 @@ class Passes:
         *,
         backward: bool = False,
         reused: int = 0,
-        rows: int | None = None,
     ) -> None:
-        """Put passes on the ledger: what was computed, not the tokens reused.
+        """Put passes on the ledger: what their results needed, not what was reused.
 
-        Where a pass was filled up, `rows` is what it had: they cost, but count as
-        nothing that was asked for.
+        Rows that fill a pass up count as nothing.
         """
         lengths = len(pairs[0][0]), len(pairs[0][1])
         n_tokens = self.exact.tokens_read(*lengths) - reused
@@ -368,10 +438,9 @@ class Passes:
             exact = cast("FastNetwork", self.exact)
             flops = exact.flops_after(reused, *lengths)
         count = len(pairs)
-        made = rows or count
-        self.meters.forward(count, count * n_tokens, made * flops, count * whole)
+        self.meters.forward(count, count * n_tokens, count * flops, count * whole)
         if backward:
-            self.meters.backward(count, count * n_tokens, made * back, count * back)
+            self.meters.backward(count, count * n_tokens, count * back, count * back)
         each = whole + back if backward else whole
         references = {id(reference): reference for _, reference in pairs}
         for key, own in Counter(id(reference) for _, reference in pairs).items():
@@ -390,9 +459,10 @@ class Passes:
         """
         done = 0
         while done < len(items):
-            rows = self.batch_size
+            most = WHOLE_TEXTS
             if tokens is not None:
-                rows = min(rows, max(1, self.tokens_at_once // tokens(items[done])))
+                most = max(1, self.tokens_at_once // tokens(items[done]))
+            rows = min(self.batch_size, most)
             batch = items[done : done + rows]
             if _fits(run, batch):
                 done += len(batch)
@@ -429,15 +499,28 @@ class _Inputs(NamedTuple):
     """The pairs, in the order of the shape's items."""
     prompts: Tensor
     references: Tensor
-    bases: Tensor | None
     base_of: Tensor
     """In which row of `bases` each pair's prompt begins."""
+    bases: Tensor | None
 
 
-def _gradient_tokens(device: str, n_parameters: int) -> int:
-    if device != "cuda":
-        return 1
-    return max(1, min(MOST_GRADIENT_TOKENS, int(GRADIENT_WORK / n_parameters)))
+def _tokens_at_once(model: PreTrainedModel) -> int:
+    """Return how many tokens a pass of a GPU's reads.
+
+    The smallest power of two that is enough work, and no more than fits into a part of
+    the memory that is free.
+    """
+    enough = SCORING_WORK / (2 * model.num_parameters())
+    tokens = min(max(enough, FEWEST_TOKENS), MOST_TOKENS)
+    free, _ = torch.cuda.mem_get_info(model.device)
+    fit = free / 4 / (BYTES_A_TOKEN * model.config.hidden_size)
+    return min(2 * _power_of_two(math.ceil(tokens) - 1), _power_of_two(int(fit)))
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream | None:
+    if device.type != "cuda":
+        return None
+    return torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
 
 
 def _fits(run: Callable[[T], None], batch: T) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,19 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from harness.subject.gains import Gains
+    from harness.subject.passes import Fetch
     from harness.subject.rounding import Losses
-    from harness.subject.scheduler import Pair
+    from harness.subject.scheduler import Lanes, Pair
 
     References = Sequence[Ids] | Ids
     ComputeGradients = Callable[[Sequence[Ids], Sequence[Ids]], list[Tensor]]
+    LaunchGradients = Callable[[Sequence[Ids], Sequence[Ids]], Fetch[list[Tensor]]]
     Transform = Callable[[Sequence[Ids], Sequence[Ids], list[Tensor]], list[Tensor]]
+
+
+_BESIDE = ThreadPoolExecutor(max_workers=1, thread_name_prefix="texts")
+"""Looks at texts while the device, and the process, do other work."""
 
 
 class Subject:
@@ -42,19 +50,20 @@ class Subject:
         *,
         device: str = "cpu",
         dtype: str = "float32",
-        batch_size: int = 64,
+        batch_size: int | None = None,
         rules: TokenRules | None = None,
     ) -> None:
         """Take over a float32 model: it moves to `device`, is frozen and set to eval.
 
-        With `dtype` bfloat16, a copy in that precision searches. `rules` say what
-        attacks may write, and over what; by default, they may write any token.
+        With `dtype` bfloat16, a copy in that precision searches. `batch_size` is by
+        default what keeps the device busy. `rules` say what attacks may write, and over
+        what; by default, they may write any token.
         """
         self.dtype = dtype
         self._tokenizer = tokenizer
         self._model = model.to(device).eval().requires_grad_(False)
         self._passes = room.Passes.of(self._model, dtype, batch_size)
-        self._compute_gradients: ComputeGradients | None = None
+        self._own_gradients: LaunchGradients | None = None
         self.vocabulary = room.Vocabulary(tokenizer, self._passes.exact.rows, rules)
 
     # --- what it costs --------------------------------------------------------------
@@ -81,6 +90,11 @@ class Subject:
         self._passes.gradient_tokens = tokens
 
     @property
+    def lanes(self) -> Lanes:
+        """How many searches should share its passes; see `lockstep`."""
+        return self._passes.lanes
+
+    @property
     def ledger(self) -> room.Meter:
         """All that was spent on this subject so far."""
         return self._passes.meters.total
@@ -100,7 +114,7 @@ class Subject:
 
         Only where the search precision is float32: below it, a copy searches.
         """
-        for name in ("embedding", "squared_norms"):
+        for name in ("embedding", "_gains"):
             vars(self).pop(name, None)
 
     # --- losses ---------------------------------------------------------------------
@@ -119,14 +133,9 @@ class Subject:
         padding. In the search precision: for choosing, not for reporting. With
         `reachable_only` it is NaN where no text encodes to the prompt.
         """
-        fetch = self._passes.launched(
-            self._passes.search, self._passes.pairs(prompts, references)
-        )
-        if not reachable_only:
-            return fetch()
-        reachable = self.reachable(prompts)  # while the device works
-        losses = fetch()
-        losses[[not one for one in reachable]] = float("nan")
+        pairs = self._passes.pairs(prompts, references)
+        ask = room.Ask.REACHABLE_LOSSES if reachable_only else room.Ask.LOSSES
+        losses: Losses = self.launched(ask, pairs)()
         return losses
 
     def exact_losses(
@@ -136,7 +145,7 @@ class Subject:
 
         Independent of `batch_size` and of the other pairs: this is what is recorded.
         """
-        return self._passes.lone_losses(self._passes.pairs(prompts, references))
+        return self._passes.lone_losses(self._passes.pairs(prompts, references))()
 
     def exact_token_losses(
         self, prompts: Sequence[Ids] | Ids, references: References
@@ -146,7 +155,7 @@ class Subject:
         They come from the passes that `exact_losses` makes, whose losses are their
         means.
         """
-        return self._passes.lone_token_losses(self._passes.pairs(prompts, references))
+        return self._passes.lone_token_losses(self._passes.pairs(prompts, references))()
 
     def shifted_losses(self, prompt: Ids, reference: Ids, shifts: Tensor) -> Losses:
         """Return the loss [B] of one pair with its prompt's embeddings shifted.
@@ -256,13 +265,18 @@ class Subject:
         rows: what remains of a pass is filled up. So a pair's gradient depends on
         nothing but the pair, `gradient_tokens` and the device.
         """
+        return self._launched_gradients(prompts, references)()
+
+    def _launched_gradients(
+        self, prompts: Sequence[Ids] | Ids, references: References
+    ) -> Fetch[list[Tensor]]:
         import torch
 
         pairs = self._passes.pairs(prompts, references)
         with torch.inference_mode(mode=False):
-            if self._compute_gradients is None:
+            if self._own_gradients is None:
                 return self._passes.gradients(pairs)
-            return self._compute_gradients([p for p, _ in pairs], [r for _, r in pairs])
+            return self._own_gradients(*_parts(pairs))
 
     def with_gradients(self, transform: Transform) -> Subject:
         """Return a view whose gradients are ``transform(prompts, references, real)``.
@@ -270,19 +284,38 @@ class Subject:
         All else, the ledger too, is that of this subject. So a control can take the
         sense out of an attack's gradients, and nothing else.
         """
-        return self.with_gradients_from(
-            lambda prompts, references: transform(
-                prompts, references, self.gradients(prompts, references)
-            )
-        )
+
+        def launch(
+            prompts: Sequence[Ids], references: Sequence[Ids]
+        ) -> Fetch[list[Tensor]]:
+            fetch = self._launched_gradients(prompts, references)
+
+            def transformed() -> list[Tensor]:
+                real = fetch()
+                with self.aside():
+                    return transform(prompts, references, real)
+
+            return transformed
+
+        return self._with_gradients(launch)
 
     def with_gradients_from(self, compute: ComputeGradients) -> Subject:
         """Return a view whose gradients are ``compute(prompts, references)``.
 
         There are as many references as prompts. No gradient of this subject is taken.
         """
+
+        def launch(
+            prompts: Sequence[Ids], references: Sequence[Ids]
+        ) -> Fetch[list[Tensor]]:
+            found = compute(prompts, references)
+            return self._passes.once_there(found)
+
+        return self._with_gradients(launch)
+
+    def _with_gradients(self, launch: LaunchGradients) -> Subject:
         view = copy.copy(self)
-        view._compute_gradients = compute
+        view._own_gradients = launch
         return view
 
     def metered_by(self, other: Subject) -> Subject:
@@ -296,6 +329,7 @@ class Subject:
         """Return a view of this subject on which attacks keep to other rules."""
         view = copy.copy(self)
         view.vocabulary = room.Vocabulary(self._tokenizer, self.vocabulary.rows, rules)
+        vars(view).pop("_gains", None)
         return view
 
     @cached_property
@@ -303,39 +337,67 @@ class Subject:
         """The output [V, d] of the embedding module for every id, float32."""
         return self._passes.exact.embeddings()
 
-    @cached_property
-    def squared_norms(self) -> Tensor:
-        """The squared length [V] of each row of `embedding`."""
-        return self.embedding.square().sum(dim=1)
-
-    def gains(self, prompt_ids: Ids, gradient: Tensor) -> Tensor:
+    def gains(
+        self, prompt_ids: Ids, gradient: Tensor, *, scaled: bool = False
+    ) -> Tensor:
         """Return the first-order gain [n, V] of writing token b at position i.
 
         It is ``(E_b - E_a)^T g_i`` for the token a that stands there [Ebrahimi et al.
-        2018], in nats/token, and -inf where b is not allowed or is a itself.
+        2018], in nats/token, and -inf where b is not allowed or is a itself. A gain
+        says the less the farther a token is: `scaled`, it is divided by the squared
+        distance, which prefers what is near enough.
         """
-        current = self._passes.ids(prompt_ids)[:, None]
-        scores = gradient @ self.embedding.T
-        gains = scores - scores.gather(1, current)
-        gains[:, self._forbidden] = float("-inf")
-        return gains.scatter_(1, current, float("-inf"))
+        return self._gains.of(self._passes.ids(prompt_ids), gradient, scaled=scaled)
 
     # --- searches -------------------------------------------------------------------
 
-    def answer(self, ask: room.Ask, pairs: Sequence[Pair]) -> Losses | list[Tensor]:
-        """Return what a search asks for, an entry for each pair; see `lockstep`."""
-        prompts, references = [p for p, _ in pairs], [r for _, r in pairs]
+    def launched(self, ask: room.Ask, pairs: Sequence[Any]) -> Fetch[Any]:
+        """Begin with what a search asks for; return what waits for it.
+
+        It has an entry for each pair; see `lockstep`.
+        """
+        passes = self._passes
+        if ask in (room.Ask.LOSSES, room.Ask.REACHABLE_LOSSES):
+            passes.check(pairs)
         match ask:
             case room.Ask.FINER_LOSSES:
-                return self._passes.finer_losses(pairs)
+                return passes.finer_losses(pairs)
             case room.Ask.EXACT_LOSSES:
-                return self.exact_losses(prompts, references)
+                return passes.lone_losses(pairs)
             case room.Ask.GRADIENTS:
-                return self.gradients(prompts, references)
+                return self._launched_gradients(*_parts(pairs))
+            case room.Ask.TOKENS:
+                with self.aside():
+                    return self._gains.best(pairs)
             case room.Ask.LOSSES:
-                return self.losses(prompts, references)
+                return passes.losses(passes.search, pairs)
             case room.Ask.REACHABLE_LOSSES:
-                return self.losses(prompts, references, reachable_only=True)
+                return self._reachable_losses(pairs)
+
+    def _reachable_losses(self, pairs: Sequence[Pair]) -> Fetch[Losses]:
+        """Score pairs, while a thread looks which prompts no text encodes to."""
+        fetch = self._passes.losses(self._passes.search, pairs)
+        reachable = _BESIDE.submit(self.reachable, [prompt for prompt, _ in pairs])
+
+        def losses_of_texts() -> Losses:
+            losses = fetch()
+            losses[[not one for one in reachable.result()]] = float("nan")
+            return losses
+
+        return losses_of_texts
+
+    def aside(self) -> AbstractContextManager[object]:
+        """Return what lets computations inside wait for no passes.
+
+        On a GPU they have a stream of their own. Passes stay out of it; what passes
+        found may come in once it was fetched.
+        """
+        stream = self._passes.aside
+        if stream is None:
+            return nullcontext()
+        import torch
+
+        return torch.cuda.stream(stream)
 
     # --- text -----------------------------------------------------------------------
 
@@ -395,8 +457,13 @@ class Subject:
         """
         return self._model, self._tokenizer
 
-    # --- arrays ---------------------------------------------------------------------
-
     @cached_property
-    def _forbidden(self) -> Tensor:
-        return self._passes.tensor(~self.vocabulary.mask())
+    def _gains(self) -> Gains:
+        from harness.subject.gains import Gains
+
+        forbidden = self._passes.tensor(~self.vocabulary.mask())
+        return Gains(self.embedding, forbidden)
+
+
+def _parts(pairs: Sequence[Pair]) -> tuple[list[Ids], list[Ids]]:
+    return [prompt for prompt, _ in pairs], [reference for _, reference in pairs]

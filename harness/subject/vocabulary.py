@@ -252,9 +252,12 @@ class Vocabulary:
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
         """Encode texts as `encode` does."""
         if self._backend is not None:
-            # As transformers does at each call: others may have set them.
-            self._backend.no_truncation()
-            self._backend.no_padding()
+            # As transformers does at each call: others may have set them. Two threads
+            # can read of a tokenizer, and none while it is changed.
+            if self._backend.truncation is not None:
+                self._backend.no_truncation()
+            if self._backend.padding is not None:
+                self._backend.no_padding()
             found = self._backend.encode_batch_fast(texts, add_special_tokens=False)
             return [one.ids for one in found]
         batch = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)

@@ -237,8 +237,9 @@ class Suite(Strict):
     diagnostics: Literal["standard", "full", "none"] = "standard"
     """Which checks the results have to pass before they are believed; `full` also runs
     the attacks and arms that some of the checks need."""
-    batch_size: Positive = 64
-    """Sequences in one forward pass; changes no result."""
+    batch_size: Positive | None = None
+    """Sequences in one forward pass, at most; by default as many as keep the device
+    busy. Changes no result."""
     device: Annotated[str, pydantic.Field(pattern=DEVICE)] = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     limit: Positive | None = None

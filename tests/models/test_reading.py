@@ -43,7 +43,8 @@ class Stub(Attack):
         assert not any(p.requires_grad for p in self.model.parameters())
         weight = self.model.get_input_embeddings().weight
         assert torch.equal(subject.embedding, weight)
-        assert torch.allclose(subject.squared_norms, weight.square().sum(dim=1))
+        gains = subject.gains([WRITTEN], torch.ones(1, weight.shape[1]))[0]
+        assert torch.allclose(gains[9], (weight[9] - weight[WRITTEN]).sum(), atol=1e-5)
         for example in examples.test:
             self.seen.append(example)
             subject.losses([example.prompt_ids], example.reference_ids)

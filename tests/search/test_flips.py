@@ -13,7 +13,6 @@ from harness.search.flips import (
     flip_search,
     ranks,
 )
-from harness.search.guide import token_gains
 from harness.subject import Subject, alone
 from harness.testing import tiny_model, tiny_tokenizer
 
@@ -227,7 +226,7 @@ def test_scaled_gains_are_gains_over_squared_distances(subject):
         if b != 70
     }
 
-    [gains] = token_gains(subject, np.array([70]), gradient, scaled=True)
+    [gains] = subject.gains(np.array([70]), gradient, scaled=True)
 
     finite = torch.isfinite(gains).nonzero().flatten().tolist()
     assert finite == sorted(expected)

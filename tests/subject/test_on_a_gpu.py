@@ -8,11 +8,16 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from harness.api.attacks import AttackContext
+from harness.data.document import ExampleSets
 from harness.subject.fast.packing import Packing
 from harness.subject.fast.recording import SEEN_BEFORE_CAPTURE, Recorded
 from harness.subject.rounding import rounding_margin
+from harness.subject.scheduler import Ask, Lanes, Place
 from harness.subject.subject import Subject
-from harness.testing import tiny_model, tiny_tokenizer
+from harness.subject.transfer import fetched, reached, sent
+from harness.testing import tiny_examples, tiny_model, tiny_tokenizer
+from harness_plugins.attacks.hotflip import HotFlip
 from tests.subject.plain import candidates, on_gpu, random_ids as ids
 
 pytestmark = [
@@ -48,11 +53,12 @@ def wide_subject(family="gpt_neox", device="cuda", **options):
 
 @pytest.mark.parametrize("rows", [None, [1, 0, 1, 1, 0]])
 @pytest.mark.parametrize("starts", [[37, 0, 36, 64, 1], [100] * 5])
-def test_the_kernel_attends_as_plain_attention_does(rows, starts):
+@pytest.mark.parametrize("size", [32, 80])
+def test_the_kernel_attends_as_plain_attention_does(rows, starts, size):
     from harness.subject.fast.flash import attend_packed
 
     torch.manual_seed(0)
-    whole, heads, size = 104, 4, 32
+    whole, heads = 104, 4
     prefix = torch.randn(2, 2, heads, 101, size, device="cuda").bfloat16()
     own = [torch.randn(3, heads, whole - s, size, device="cuda") for s in starts]
     own = [part.bfloat16() for part in own]
@@ -121,6 +127,7 @@ def test_a_search_in_bfloat16_is_near_plain_float32(family):
     assert fast.settings["reuses_prefixes"]
     if family == "gpt_neox":
         assert fast.settings["compiled"]
+        assert fast.settings["compiled_gradients"]
         assert fast.settings["fused_layers"]
 
 
@@ -176,9 +183,55 @@ def test_what_was_recorded_in_tf32_is_not_replayed_in_float32(matmul):
 
 def test_gradients_in_bfloat16_point_where_those_in_float32_do():
     fast, slow = wide_subject(dtype="bfloat16"), wide_subject(device="cpu")
+    assert fast.settings["compiled_gradients"]
     for seed in range(2 * SEEN_BEFORE_CAPTURE):
         prompt, reference = ids(N, seed=seed), ids(M, seed=seed + 1)
         (found,) = fast.gradients([prompt], reference)
         (expected,) = slow.gradients([prompt], reference)
         pair = found.cpu().flatten(), expected.flatten()
         assert torch.cosine_similarity(*pair, dim=0) > 0.99
+    assert fast.settings["compiled_gradients"]  # no compiler has failed
+
+
+def test_groups_that_take_turns_find_what_one_search_alone_does():
+    sets = ExampleSets(tiny_examples(12, prompt_tokens=40).test)
+    plugin = HotFlip(HotFlip.Options(flips=3, candidates=24))
+    found = []
+    for lanes in (Lanes(4, 2), Lanes(1, 1)):
+        subject = wide_subject(dtype="bfloat16")
+        subject._passes.lanes = lanes
+        results = plugin.run(subject, sets, AttackContext("cell"))
+        found.append({one.example_id: one for one in results})
+
+    for name, one in found[0].items():
+        assert one.prompt_ids.tolist() == found[1][name].prompt_ids.tolist()
+
+
+def test_what_is_sent_and_fetched_is_not_overwritten_while_it_waits():
+    device = torch.device("cuda")
+    busy = torch.randn(4096, 4096, device=device)
+    arrays = [np.full((64, 1000), i) for i in range(50)]
+    fetches = []
+    for array in arrays:  # all pinned memory is in use before the first is read
+        busy = busy @ busy * 1e-3
+        [sent_array] = sent(device, array)
+        fetches.append(fetched(sent_array + 1))
+
+    for array, fetch in zip(arrays, fetches, strict=True):
+        np.testing.assert_array_equal(fetch(), array + 1)
+
+
+def test_what_is_computed_aside_waits_for_no_pass():
+    subject = wide_subject()
+    busy = torch.randn(8192, 8192, device="cuda")
+    places = [Place(3, torch.ones(64, device="cuda"), 4, True)]
+    expected = subject.launched(Ask.TOKENS, places)()  # and is compiled and cached
+    for _ in range(50):
+        busy @ busy
+    done = reached(torch.device("cuda"))
+    found = subject.launched(Ask.TOKENS, places)()
+    behind = torch.cuda.current_stream().query()
+    done()
+
+    assert not behind
+    np.testing.assert_array_equal(found[0], expected[0])

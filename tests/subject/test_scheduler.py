@@ -4,8 +4,8 @@ import pytest
 from harness.api.attacks import AttackContext
 from harness.data.document import ExampleSets
 from harness.search.spent import Spent
-from harness.subject import Subject
-from harness.subject.scheduler import Ask, Request, alone, lockstep
+from harness.subject import Subject, passes
+from harness.subject.scheduler import Ask, Lanes, Request, alone, lockstep
 from harness.testing import tiny_examples, tiny_model, tiny_tokenizer
 from harness_plugins.attacks.hotflip import HotFlip
 from harness_plugins.attacks.random import Random
@@ -43,7 +43,7 @@ def test_every_search_gets_the_answers_to_its_own_requests(subject):
     rounds = {0: 2, 1: 1, 2: 3, 3: 0, 4: 1, 5: 2}
 
     searches = (asking(subject, *each) for each in rounds.items())
-    found = dict(lockstep(subject, searches, width=4))
+    found = dict(lockstep(subject, searches, Lanes(2, 2)))
 
     assert {seed: len(told) for seed, told in found.items()} == rounds
     for seed, told in found.items():
@@ -64,9 +64,11 @@ class Doubling:
     def __init__(self):
         self.calls = []
 
-    def answer(self, ask, pairs):
+    lanes = Lanes(1, 4)
+
+    def launched(self, ask, pairs):
         self.calls.append((ask, len(pairs)))
-        return [2 * prompt for prompt, _ in pairs]
+        return lambda: [2 * prompt for prompt, _ in pairs]
 
 
 def test_who_asks_the_same_gets_it_by_one_call_and_losses_wait_for_all():
@@ -97,17 +99,54 @@ def test_who_asks_the_same_gets_it_by_one_call_and_losses_wait_for_all():
     assert subject.calls == [*before, (ties, 1), (slopes, 2), (losses, 3)]
 
 
+class Device:
+    """Works while others are advanced; says what waits when a group is answered."""
+
+    lanes = Lanes(groups=3, width=2)
+
+    def __init__(self):
+        self.waiting, self.seen = [], []
+
+    def launched(self, ask, pairs):
+        work = [number for number, _ in pairs]
+        self.waiting.append(work)
+
+        def fetch():
+            self.seen.append((ask, len(self.waiting)))
+            self.waiting.remove(work)
+            return work
+
+        return fetch
+
+
+def test_a_device_has_the_work_of_other_groups_while_one_is_advanced():
+    def search(number):
+        for ask in (Ask.GRADIENTS, Ask.TOKENS, Ask.LOSSES):
+            assert (yield Request(ask, [(number, None)])) == [number]
+        return number
+
+    device = Device()
+    found = list(lockstep(device, (search(number) for number in range(6))))
+
+    assert sorted(found) == list(range(6))
+    # Tokens are waited for at once, with the work of two groups before them.
+    waiting = {Ask.GRADIENTS: [3, 3, 3], Ask.TOKENS: [3, 3, 3], Ask.LOSSES: [3, 2, 1]}
+    for ask, counts in waiting.items():
+        assert [n for seen, n in device.seen if seen == ask] == counts
+
+
 def test_requests_that_wait_together_are_one_call(subject, monkeypatch):
     sizes = []
-    score = subject.losses
+    score = subject._passes.losses
 
-    def losses(prompts, references):
-        sizes.append(len(prompts))
-        return score(prompts, references)
+    def losses(network, pairs):
+        sizes.append(len(pairs))
+        return score(network, pairs)
 
-    monkeypatch.setattr(subject, "losses", losses)
+    monkeypatch.setattr(subject._passes, "losses", losses)
 
-    list(lockstep(subject, (asking(subject, seed, 1) for seed in range(5)), width=3))
+    searches = (asking(subject, seed, 1) for seed in range(5))
+    list(lockstep(subject, searches, Lanes(1, 3)))
 
     assert sizes == [9, 6]
 
@@ -165,7 +204,7 @@ def test_a_search_is_begun_when_there_is_room(subject):
             begun.append(seed)
             yield asking(subject, seed, rounds=1 + seed)
 
-    results = lockstep(subject, searches(), width=2)
+    results = lockstep(subject, searches(), Lanes(1, 2))
 
     next(results)
     assert begun == [0, 1]
@@ -178,8 +217,8 @@ def test_neither_width_nor_batch_size_changes_prompts_or_traces(attack, monkeypa
     sets = ExampleSets(tiny_examples(9, prompt_tokens=7).test)
     plugin = attack(attack.Options(flips=2, candidates=12))
     found = []
-    for width, batch_size in ((1, 64), (8, 64), (32, 5)):
-        monkeypatch.setattr("harness.subject.scheduler.WIDTH", width)
+    for lanes, batch_size in (((1, 1), 64), ((4, 2), 64), ((1, 32), 5)):
+        monkeypatch.setitem(passes.LANES, "cpu", Lanes(*lanes))
         subject = Subject(tiny_model(), tiny_tokenizer(), batch_size=batch_size)
         results = plugin.run(subject, sets, AttackContext("cell"))
         found.append({one.example_id: one for one in results})

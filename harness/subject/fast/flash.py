@@ -29,12 +29,23 @@ def _step(q, k, v, seen, highest, total, sums, scale):  # type: ignore[no-untype
 
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+def _loaded(at, size, width: tl.constexpr, padded: tl.constexpr):  # type: ignore[no-untyped-def]
+    # Heads of 80 lie in blocks of 128: what is behind them is zero.
+    if padded == width:
+        found = tl.load(at)
+    else:
+        found = tl.load(at, mask=(size < width)[None, :], other=0.0)
+    return found
+
+
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
 def _kernel(  # type: ignore[no-untyped-def]
     query, key, value, prefix_key, prefix_value, rows, starts, begins, out,
     q_h, q_n, k_h, k_n, v_h, v_n,
     pk_b, pk_h, pk_n, pv_b, pv_h, pv_n,
     whole, heads, shared, scale,
-    has_rows: tl.constexpr, width: tl.constexpr, block: tl.constexpr,
+    has_rows: tl.constexpr, width: tl.constexpr, padded: tl.constexpr,
+    block: tl.constexpr,
 ):  # fmt: skip
     first = tl.program_id(1) * block
     batch = tl.program_id(0) // heads
@@ -47,24 +58,24 @@ def _kernel(  # type: ignore[no-untyped-def]
     begin = tl.load(begins + batch).to(tl.int64)
     at = first + tl.arange(0, block)
     near = tl.arange(0, block)
-    size = tl.arange(0, width)
+    size = tl.arange(0, padded)
     # Rows beyond the end repeat the last: they are computed and not stored.
     last = tl.minimum(at, n_own - 1)
     where = head * q_h + (begin + last)[:, None] * q_n
-    q = tl.load(query + where + size[None, :])
+    q = _loaded(query + where + size[None, :], size, width, padded)
     row = begin * 0
     if has_rows:
         row = tl.load(rows + batch).to(tl.int64)
     highest = tl.full([block], -1.0e30, tl.float32)
     total = tl.zeros([block], tl.float32)
-    sums = tl.zeros([block, width], tl.float32)
+    sums = tl.zeros([block, padded], tl.float32)
     keys = prefix_key + row * pk_b + own_head * pk_h
     values = prefix_value + row * pv_b + own_head * pv_h
     for start in range(0, n_prefix, block):
         j = start + near
         there = tl.minimum(j, n_prefix - 1)
-        k = tl.load(keys + there[:, None] * pk_n + size[None, :])
-        v = tl.load(values + there[:, None] * pv_n + size[None, :])
+        k = _loaded(keys + there[:, None] * pk_n + size[None, :], size, width, padded)
+        v = _loaded(values + there[:, None] * pv_n + size[None, :], size, width, padded)
         seen = (j < n_prefix)[None, :]
         highest, total, sums = _step(q, k, v, seen, highest, total, sums, scale)
     keys = key + begin * k_n + own_head * k_h
@@ -72,13 +83,16 @@ def _kernel(  # type: ignore[no-untyped-def]
     for start in range(0, tl.minimum(first + block, n_own), block):
         j = start + near
         there = tl.minimum(j, n_own - 1)
-        k = tl.load(keys + there[:, None] * k_n + size[None, :])
-        v = tl.load(values + there[:, None] * v_n + size[None, :])
+        k = _loaded(keys + there[:, None] * k_n + size[None, :], size, width, padded)
+        v = _loaded(values + there[:, None] * v_n + size[None, :], size, width, padded)
         seen = j[None, :] <= at[:, None]
         highest, total, sums = _step(q, k, v, seen, highest, total, sums, scale)
     result = sums / total[:, None]
     where = ((begin + at[:, None]) * heads + head) * width + size[None, :]
-    tl.store(out + where, result.to(q.dtype), mask=(at < n_own)[:, None])
+    stored = (at < n_own)[:, None]
+    if padded != width:
+        stored = stored & (size < width)[None, :]
+    tl.store(out + where, result.to(q.dtype), mask=stored)
 
 
 @torch.library.custom_op(
@@ -117,7 +131,8 @@ def attend_packed(
         *own, *before,
         whole, heads, heads // key.shape[1],
         scale * 1.4426950408889634,  # exp(x) = 2 ** (x log2 e)
-        has_rows=rows is not None, width=size, block=BLOCK, num_warps=4, num_stages=2,
+        has_rows=rows is not None, width=size, padded=triton.next_power_of_2(size),
+        block=BLOCK, num_warps=4, num_stages=2,
     )  # fmt: skip
     return out
 

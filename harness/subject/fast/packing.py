@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+
+from harness.subject.transfer import sent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,9 +37,9 @@ class Packing:
     def of(cls, ids: Tensor, starts: Sequence[int]) -> Packing:
         """Pack rows of ids [B, L]. Nothing waits for the device."""
         count, whole = ids.shape
-        own = torch.tensor(starts).neg_().add_(whole)
-        total = int(own.sum())
-        own = own.to(ids.device)
+        lengths = whole - np.array(starts)
+        total = int(lengths.sum())
+        [own] = sent(ids.device, lengths)
         first = own.cumsum(0) - own
         each = torch.arange(count, device=ids.device)
         rows = each.repeat_interleave(own, output_size=total)

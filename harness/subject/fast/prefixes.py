@@ -11,7 +11,7 @@ while a pass runs; GPT-Neo, which does not, gets its own with the prefix put bef
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ ATTENTION = "harness_prefix"
 """Our name in transformers' registry of attention functions."""
 BY_REGISTRY = frozenset({"gpt_neox", "opt", "gpt2", "llama", "qwen2"})
 """The families, by `model_type`, that our attention serves."""
-KERNEL_HEAD_SIZES = (16, 32, 64, 128)
+KERNEL_HEAD_SIZES = range(16, 129)
 """What a block of our kernel can hold; others go another way."""
 BY_OWN_ATTENTION = frozenset({"gpt_neo"})
 """The families whose own attention serves once it is given the prefix."""
@@ -89,16 +89,27 @@ class PrefixAttention:
         self.own = model.config.model_type in BY_OWN_ATTENTION
         """Whether the model's own attention serves."""
         self._compiled: CompiledLayers | None = None
+        self._compiled_gradients: CompiledLayers | None = None
         self._kept: list[tuple[tuple[int, int], ...]] | None = None
 
     def compile_layers(self) -> bool:
-        """Compile the layers for the passes after a prefix; say whether that is done.
+        """Compile the layers for passes with our attention; say whether that is done.
 
         Not where the model's own attention serves: it is patched pass by pass.
         """
         if not self.own:
             self._compiled = CompiledLayers(self._layers)
+            self._compiled_gradients = CompiledLayers(self._layers)
         return not self.own
+
+    @property
+    def compiles_gradients(self) -> bool:
+        """Say whether passes with a gradient go through compiled layers."""
+        return self._compiled_gradients is not None
+
+    def leave_gradients(self) -> None:
+        """Compile no passes with a gradient from now on."""
+        self._compiled_gradients = None
 
     @property
     def compiled(self) -> bool:
@@ -159,9 +170,9 @@ class PrefixAttention:
                 }
                 for key, value in zip(prefix.keys, prefix.values, strict=True)
             ]
-        with self._lent(given), ExitStack() as stack:
-            if self._compiled is not None and not torch.is_grad_enabled():
-                stack.enter_context(self._compiled.lent())
+        gradient = torch.is_grad_enabled()
+        compiled = self._compiled_gradients if gradient else self._compiled
+        with self._lent(given), compiled.lent() if compiled else nullcontext():
             yield
 
     @contextmanager

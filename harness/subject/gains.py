@@ -1,0 +1,93 @@
+"""What a gradient says of writing other tokens: the gain of each, to first order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from harness.base import Ids
+from harness.subject.scheduler import Place
+from harness.subject.transfer import fetched, filled, sent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TINY = 1e-6
+"""Squared distances below this share of the largest squared norm are taken for it:
+equal rows of an embedding, up to rounding."""
+PLACES = {"cpu": 8, "cuda": 64}
+"""How many places are looked at together, whoever asks: so what is said of one depends
+on nothing but itself."""
+
+
+class Gains:
+    """The gains of tokens, by the output of the embedding module for each of them."""
+
+    def __init__(self, embedding: Tensor, forbidden: Tensor) -> None:
+        """Take the output [V, d], and a mask [V] of the ids that are not allowed."""
+        self._embedding, self._forbidden = embedding, forbidden
+
+    def of(self, current: Tensor, slopes: Tensor, *, scaled: bool = False) -> Tensor:
+        """Return the gain [n, V] of writing each token over a current one [n].
+
+        `slopes` [n, d] are the gradient there; see `Subject.gains`.
+        """
+        rows, index = self._embedding, current[:, None]
+        gains = slopes @ rows.T
+        gains -= gains.gather(1, index)
+        if scaled:
+            squares = self._squares
+            products = rows[current] @ rows.T
+            distances = squares + squares[index] - 2 * products
+            gains /= distances.clamp(min=TINY * squares.max())
+        gains.masked_fill_(self._forbidden, -torch.inf)
+        return gains.scatter_(1, index, -torch.inf)
+
+    def best(self, places: Sequence[Place]) -> Callable[[], list[Ids]]:
+        """Look for the ids of highest gain at each place, best first.
+
+        Returns what waits for them.
+        """
+        kinds: dict[tuple[int, bool], list[int]] = {}
+        for i, place in enumerate(places):
+            kinds.setdefault((place.k, place.scaled), []).append(i)
+        asked = [
+            (own, fetched(self._best([places[i] for i in own], *kind)))
+            for kind, own in kinds.items()
+        ]
+
+        def fetch() -> list[Ids]:
+            found = {
+                i: row[row >= 0]
+                for own, ids in asked
+                for i, row in zip(own, ids(), strict=True)
+            }
+            return [found[i] for i in range(len(places))]
+
+        return fetch
+
+    def _best(self, places: Sequence[Place], k: int, scaled: bool) -> Tensor:
+        """Return the `k` ids of highest gain at each place [P, k]; -1 is none."""
+        device = self._embedding.device
+        [current] = sent(device, np.array([place.token for place in places]))
+        slopes = torch.stack([place.slope for place in places])
+        rows, found = PLACES.get(device.type, 64), []
+        for first in range(0, len(places), rows):
+            own = slice(first, first + rows)
+            given = filled(current[own], rows), filled(slopes[own], rows)
+            gains = self.of(*given, scaled=scaled)[: len(places[own])]
+            for gain, place in zip(gains, places[own], strict=True):
+                if place.near is not None:
+                    gain.masked_fill_(~place.near, -torch.inf)
+            values, ids = gains.topk(min(k, gains.shape[1]))
+            found.append(ids.masked_fill_(values == -torch.inf, -1))
+        return torch.cat(found)
+
+    @cached_property
+    def _squares(self) -> Tensor:
+        """The squared length [V] of each row."""
+        return self._embedding.square().sum(dim=1)
