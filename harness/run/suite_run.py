@@ -15,6 +15,7 @@ from harness.run.diagnostics.replay import replay_run
 from harness.run.executing import Executor, RunUnit, held, run_here
 from harness.run.folder import RunFolder
 from harness.run.unit import Runner
+from harness.subject import keep_compiled
 from harness.suite import Plan, Unit, dump_suite
 
 
@@ -66,6 +67,7 @@ def run_plan(
         say(f"{changed}: its verdicts are exploratory")
     folder.root.mkdir(parents=True, exist_ok=True)
     write_atomic(folder.suite_file, text)
+    keep_compiled(store.work("kernels", "compiled"))
     run = RunContext(
         plan=plan,
         folder=folder,

@@ -80,7 +80,7 @@ class Batch:
 
         In so many parts that a device scores one while the next is looked at.
         """
-        some = -(-len(triggers) // self.subject.lanes.groups)
+        some = -(-len(triggers) // self.subject.lanes.ahead)
         fetches = []
         for first in range(0, len(triggers), some):
             pairs = zip(*self.inputs(triggers[first : first + some]), strict=True)

@@ -42,9 +42,8 @@ Fetch = Callable[[], T]
 
 log = logging.getLogger(__name__)
 
-LANES = {"cpu": Lanes(), "cuda": Lanes(groups=4)}
-"""Searches side by side. On a GPU, four groups: the work of three outlasts the host's
-on the fourth."""
+LANES = {"cpu": Lanes(), "cuda": Lanes(searches=128, fewest=16, ahead=4)}
+"""Searches side by side. A GPU works for some while the host advances others."""
 BATCH = {"cpu": 64, "cuda": 4096}
 """Sequences in one pass, at most."""
 WHOLE_TEXTS = 64
@@ -98,10 +97,10 @@ class Passes:
         """Where what is no pass is computed on a GPU, so that it waits for none."""
         self._read_whole = READ_WHOLE.get(kind, 0)
         log.debug(
-            "passes of %d tokens, with a gradient of %d; %d x %d searches side by side",
+            "passes of %d tokens, with a gradient of %d; %d searches side by side",
             self.tokens_at_once,
             self.gradient_tokens,
-            *self.lanes,
+            self.lanes.searches,
         )
 
     @classmethod

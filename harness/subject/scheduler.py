@@ -8,7 +8,8 @@ search never depends on which others run beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from enum import IntEnum, auto
 from itertools import accumulate, islice, pairwise
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
@@ -24,13 +25,16 @@ Pair = tuple["Ids", "Ids"]
 
 
 class Lanes(NamedTuple):
-    """How many searches advance side by side."""
+    """How many searches advance side by side, and whose requests share passes."""
 
-    groups: int = 1
-    """Groups that take turns: a device works for the others while one is advanced."""
-    width: int = 32
-    """Searches of a group, whose requests share passes: enough to fill them with few
-    candidates each."""
+    searches: int = 32
+    """Searches that are under way."""
+    fewest: int = 32
+    """Requests of so many fill a pass; fewer wait while the device has other work."""
+    most: int = 32
+    """Requests of so many go together, at most: the others can be advanced then."""
+    ahead: int = 1
+    """How often the device is given work before what it did first is waited for."""
 
 
 class Place(NamedTuple):
@@ -69,7 +73,7 @@ class Ask(IntEnum):
     """The same, NaN where no text encodes to the prompt."""
 
 
-AT_ONCE = frozenset({Ask.TOKENS})
+AT_ONCE = Ask.TOKENS
 """What is so little work that it is waited for."""
 
 
@@ -106,14 +110,7 @@ def lockstep(
     A search is begun when there is room for it. Its result is that of running it
     alone: losses that rounding could swap are decided by `Subject.choice`.
     """
-    waiting, lanes = iter(searches), lanes or subject.lanes
-    first = list(islice(waiting, lanes.groups * lanes.width))
-    parts = [first[i :: lanes.groups] for i in range(lanes.groups)]
-    groups = [_Group(subject, lanes.width, part, waiting) for part in parts if part]
-    while groups:
-        for group in groups:
-            yield from group.turn()
-        groups = [group for group in groups if group.running]
+    return _Running(subject, searches, lanes or subject.lanes).results()
 
 
 def alone(subject: Answering, search: Search[T]) -> T:
@@ -121,56 +118,56 @@ def alone(subject: Answering, search: Search[T]) -> T:
     return next(lockstep(subject, [search]))
 
 
-class _Group(Generic[T]):
-    """Searches whose requests share passes."""
+class _Running(Generic[T]):
+    """Searches that are under way."""
 
     def __init__(
-        self,
-        subject: Answering,
-        width: int,
-        first: Sequence[Search[T]],
-        waiting: Iterator[Search[T]],
+        self, subject: Answering, searches: Iterable[Search[T]], lanes: Lanes
     ) -> None:
-        self._subject, self._width, self._waiting = subject, width, waiting
-        self._fetch: Callable[[], Mapping[Search[T], Any]] = lambda: dict.fromkeys(
-            first
-        )
-        self.running: dict[Search[T], Request] = {}
-        """What each search waits for."""
+        self._subject, self._lanes = subject, lanes
+        self._to_begin, self._running = iter(searches), 0
+        self._asking: dict[Search[T], Request] = {}
+        """Those whose requests the device was not given yet."""
+        self._launched: deque[Callable[[], dict[Search[T], Any]]] = deque()
+        """What waits for the answers to the others, in the order of the device."""
 
-    def turn(self) -> Iterator[T]:
-        """Advance those that are answered; leave the device with work for the group."""
+    def results(self) -> Iterator[T]:
+        """Yield the results of all searches as they end."""
         while True:
-            yield from self._advanced(self._fetch())
-            while begun := dict.fromkeys(islice(self._waiting, self._room)):
+            while begun := self._begun():
                 yield from self._advanced(begun)
-            if not self.running:
+            while (ask := self._next()) is not None:
+                self._launched.append(self._launch(ask, self._lanes.most))
+            if not self._launched:
                 return
-            ask, self._fetch = self._launched()
-            if ask not in AT_ONCE:
-                return
+            yield from self._advanced(self._launched.popleft()())
 
-    @property
-    def _room(self) -> int:
-        return self._width - len(self.running)
+    def _begun(self) -> dict[Search[T], Any]:
+        room = self._lanes.searches - self._running
+        begun: dict[Search[T], Any] = dict.fromkeys(islice(self._to_begin, room))
+        self._running += len(begun)
+        return begun
 
-    def _advanced(self, answers: Mapping[Search[T], Any]) -> Iterator[T]:
-        for search, answer in answers.items():
-            try:
-                self.running[search] = search.send(answer)
-                continue
-            except StopIteration as end:
-                self.running.pop(search, None)
-                result: T = end.value
-            yield result
+    def _next(self) -> Ask | None:
+        """Return what the device is to be asked next; None while it has enough to do.
 
-    def _launched(self) -> tuple[Ask, Callable[[], Mapping[Search[T], Any]]]:
-        """Have those answered, by one call, who ask for what stands first in `Ask`."""
-        first = min(request.ask for request in self.running.values())
-        asking = {s: r.pairs for s, r in self.running.items() if r.ask == first}
-        fetch = self._subject.launched(
-            first, [x for own in asking.values() for x in own]
-        )
+        What stands first in `Ask` of what fills a pass; of the rest, where the device
+        would soon have nothing to do.
+        """
+        counts = Counter(request.ask for request in self._asking.values())
+        if len(self._launched) < self._lanes.ahead:
+            full = [ask for ask in counts if counts[ask] >= self._lanes.fewest]
+            if full or len(self._launched) < min(2, self._lanes.ahead):
+                return min(full or counts, default=None)
+        return None
+
+    def _launch(self, ask: Ask, most: int) -> Callable[[], dict[Search[T], Any]]:
+        """Have searches that ask the same answered by one call; `most` are, at most."""
+        same = (one for one, request in self._asking.items() if request.ask == ask)
+        asking = {one: self._asking[one].pairs for one in islice(same, most)}
+        for one in asking:
+            del self._asking[one]
+        fetch = self._subject.launched(ask, [x for own in asking.values() for x in own])
         ends = list(accumulate(map(len, asking.values()), initial=0))
 
         def answers() -> dict[Search[T], Any]:
@@ -178,4 +175,18 @@ class _Group(Generic[T]):
             parts = zip(asking, pairwise(ends), strict=True)
             return {search: answer[a:b] for search, (a, b) in parts}
 
-        return first, answers
+        return answers
+
+    def _advanced(self, answers: dict[Search[T], Any]) -> Iterator[T]:
+        """Send answers to those who wait for them; yield the results of some."""
+        while answers:
+            for search, answer in answers.items():
+                try:
+                    self._asking[search] = search.send(answer)
+                    continue
+                except StopIteration as end:
+                    self._running -= 1
+                    result: T = end.value
+                yield result
+            at_once = any(r.ask == AT_ONCE for r in self._asking.values())
+            answers = self._launch(AT_ONCE, len(self._asking))() if at_once else {}

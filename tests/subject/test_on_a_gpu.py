@@ -193,11 +193,11 @@ def test_gradients_in_bfloat16_point_where_those_in_float32_do():
     assert fast.settings["compiled_gradients"]  # no compiler has failed
 
 
-def test_groups_that_take_turns_find_what_one_search_alone_does():
+def test_searches_side_by_side_find_what_each_does_alone():
     sets = ExampleSets(tiny_examples(12, prompt_tokens=40).test)
     plugin = HotFlip(HotFlip.Options(flips=3, candidates=24))
     found = []
-    for lanes in (Lanes(4, 2), Lanes(1, 1)):
+    for lanes in (Lanes(8, 2, 3, ahead=3), Lanes(1)):
         subject = wide_subject(dtype="bfloat16")
         subject._passes.lanes = lanes
         results = plugin.run(subject, sets, AttackContext("cell"))

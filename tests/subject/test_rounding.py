@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from harness.subject.rounding import MARGIN_NATS, choice, rounding_margin
-from harness.subject.scheduler import Ask, alone
+from harness.subject.scheduler import Ask, Lanes, alone
 
 
 @pytest.mark.parametrize("lowest", [False, True])
@@ -17,9 +17,11 @@ def test_what_rounding_moves_is_chosen_as_if_it_had_not(k, lowest):
     losses, asked = {Ask.FINER_LOSSES: fine, Ask.EXACT_LOSSES: exact}, []
 
     class Subject:
-        def answer(self, ask, pairs):
+        lanes = Lanes()
+
+        def launched(self, ask, pairs):
             asked.append(len(pairs))
-            return losses[ask][[prompt for prompt, _ in pairs]]
+            return lambda: losses[ask][[prompt for prompt, _ in pairs]]
 
     pairs = [(i, "reference") for i in range(30)]
     referees = [(0.5, Ask.FINER_LOSSES), (0.05, Ask.EXACT_LOSSES)]

@@ -43,7 +43,7 @@ def test_every_search_gets_the_answers_to_its_own_requests(subject):
     rounds = {0: 2, 1: 1, 2: 3, 3: 0, 4: 1, 5: 2}
 
     searches = (asking(subject, *each) for each in rounds.items())
-    found = dict(lockstep(subject, searches, Lanes(2, 2)))
+    found = dict(lockstep(subject, searches, Lanes(4, 2, 2, ahead=2)))
 
     assert {seed: len(told) for seed, told in found.items()} == rounds
     for seed, told in found.items():
@@ -64,7 +64,7 @@ class Doubling:
     def __init__(self):
         self.calls = []
 
-    lanes = Lanes(1, 4)
+    lanes = Lanes(searches=4)
 
     def launched(self, ask, pairs):
         self.calls.append((ask, len(pairs)))
@@ -100,39 +100,41 @@ def test_who_asks_the_same_gets_it_by_one_call_and_losses_wait_for_all():
 
 
 class Device:
-    """Works while others are advanced; says what waits when a group is answered."""
+    """Works while others are advanced; notes what it was asked, and what it lacked."""
 
-    lanes = Lanes(groups=3, width=2)
+    lanes = Lanes(searches=12, fewest=2, most=3, ahead=3)
 
     def __init__(self):
-        self.waiting, self.seen = [], []
+        self.work, self.asked, self.idle = [], [], 0
 
     def launched(self, ask, pairs):
         work = [number for number, _ in pairs]
-        self.waiting.append(work)
+        self.work.append(work)
+        self.asked.append((ask, len(work)))
 
         def fetch():
-            self.seen.append((ask, len(self.waiting)))
-            self.waiting.remove(work)
+            if ask != Ask.TOKENS:
+                assert self.work[0] is work  # the device keeps the order
+                self.idle += len(self.work) < 2
+            self.work.remove(work)
             return work
 
         return fetch
 
 
-def test_a_device_has_the_work_of_other_groups_while_one_is_advanced():
+def test_a_device_has_other_work_while_searches_are_advanced():
     def search(number):
-        for ask in (Ask.GRADIENTS, Ask.TOKENS, Ask.LOSSES):
+        for ask in 3 * (Ask.GRADIENTS, Ask.TOKENS, Ask.LOSSES):
             assert (yield Request(ask, [(number, None)])) == [number]
         return number
 
     device = Device()
-    found = list(lockstep(device, (search(number) for number in range(6))))
+    found = list(lockstep(device, (search(number) for number in range(12))))
 
-    assert sorted(found) == list(range(6))
-    # Tokens are waited for at once, with the work of two groups before them.
-    waiting = {Ask.GRADIENTS: [3, 3, 3], Ask.TOKENS: [3, 3, 3], Ask.LOSSES: [3, 2, 1]}
-    for ask, counts in waiting.items():
-        assert [n for seen, n in device.seen if seen == ask] == counts
+    assert sorted(found) == list(range(12))
+    assert all(count <= 3 for ask, count in device.asked if ask != Ask.TOKENS)
+    assert {count for _, count in device.asked} == {3}  # passes are full
+    assert device.idle <= 1  # at the end
 
 
 def test_requests_that_wait_together_are_one_call(subject, monkeypatch):
@@ -146,7 +148,7 @@ def test_requests_that_wait_together_are_one_call(subject, monkeypatch):
     monkeypatch.setattr(subject._passes, "losses", losses)
 
     searches = (asking(subject, seed, 1) for seed in range(5))
-    list(lockstep(subject, searches, Lanes(1, 3)))
+    list(lockstep(subject, searches, Lanes(searches=3)))
 
     assert sizes == [9, 6]
 
@@ -204,7 +206,7 @@ def test_a_search_is_begun_when_there_is_room(subject):
             begun.append(seed)
             yield asking(subject, seed, rounds=1 + seed)
 
-    results = lockstep(subject, searches(), Lanes(1, 2))
+    results = lockstep(subject, searches(), Lanes(searches=2))
 
     next(results)
     assert begun == [0, 1]
@@ -217,7 +219,7 @@ def test_neither_width_nor_batch_size_changes_prompts_or_traces(attack, monkeypa
     sets = ExampleSets(tiny_examples(9, prompt_tokens=7).test)
     plugin = attack(attack.Options(flips=2, candidates=12))
     found = []
-    for lanes, batch_size in (((1, 1), 64), ((4, 2), 64), ((1, 32), 5)):
+    for lanes, batch_size in (((1,), 64), ((8, 2, 3, 2), 64), ((32,), 5)):
         monkeypatch.setitem(passes.LANES, "cpu", Lanes(*lanes))
         subject = Subject(tiny_model(), tiny_tokenizer(), batch_size=batch_size)
         results = plugin.run(subject, sets, AttackContext("cell"))
