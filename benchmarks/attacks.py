@@ -12,7 +12,8 @@ Run from the repository's root, for example:
 A step takes a gradient, draws candidates that differ from the prompt in one token,
 scores them all and picks the best. Two layouts: `gcg` has fixed tokens, then attacked
 ones, then those that are scored; in `flips`, every token of the prompt may change.
-`hotflip` has the flips' layout and times whole attacks on many examples.
+`hotflip` has the flips' layout and times whole attacks on many examples; `cells` times
+attacks and their controls as a suite runs them, and takes a profile with --profile.
 TEXTS is a text file: prompts are cut from it. With --random-weights the model has
 Pythia-1.4B's shape, and a vocabulary of 8,192 tokens in the layout `gcg`; with
 --train-seconds it is trained for so long on the texts that no prompt is cut from.
@@ -35,6 +36,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from cells import cells, examples_of
 from torch.nn.functional import cross_entropy
 from trained import train
 
@@ -96,6 +98,9 @@ def main() -> None:
             hotflip(arguments)
             continue
         model, tokenizer = load(arguments, layout)
+        if layout == "cells":
+            cells(arguments, model, tokenizer, ceiling)
+            continue
         bench = Bench(arguments, layout, model, tokenizer)
         rows = []
         for row in bench.rows():
@@ -132,7 +137,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--nanogcg-steps", type=int, default=0, help="0: --steps")
     parser.add_argument("--multiflip-steps", type=int, default=0, help="0: as many")
     parser.add_argument("--growth", action="store_true")
-    parser.add_argument("--examples", type=int, default=200, help="of `hotflip`")
+    parser.add_argument("--ours", action="store_true", help="leave plain loops out")
+    parser.add_argument("--profile", action="store_true", help="of `cells`")
+    parser.add_argument("--examples", type=int, default=200, help="of whole attacks")
     parser.add_argument("--plain-examples", type=int, default=10, help="of its loop")
     return parser.parse_args()
 
@@ -201,9 +208,10 @@ class Bench:
         self.tokenizer, self.model, self.draws = tokenizer, model, 0
         self.plain = copy.deepcopy(model).to(a.device, getattr(torch, a.dtype))
         self.plain.requires_grad_(False)
-        self.subject = Subject(
-            model, tokenizer, device=a.device, dtype=a.dtype, batch_size=512
-        )
+        self.subject = Subject(model, tokenizer, device=a.device, dtype=a.dtype)
+        if layout != "hotflip":
+            # A pass with a gradient is never shared where there is one prompt.
+            self.subject.gradient_tokens = 1
         self.prompt, self.reference = self.cut()
         # Not the cost of a step: the list of what may be written.
         _ = self.subject.vocabulary.allowed, self.subject.embedding
@@ -226,8 +234,9 @@ class Bench:
             yield theirs.row
             # First of all, so that nothing is compiled yet.
             soonest = self.time_to(theirs.loss)
-        yield self.timed("stock loop, all logits", self.stock_step)
-        yield self.timed("loop, scored logits", self.scored_step)
+        if not self.arguments.ours:
+            yield self.timed("stock loop, all logits", self.stock_step)
+            yield self.timed("loop, scored logits", self.scored_step)
         yield self.timed("ours, no check", lambda: self.own_step(check=False))
         row = self.timed("ours, texts checked", lambda: self.own_step(check=True))
         row.seconds = soonest
@@ -442,9 +451,9 @@ class Bench:
             self.tokenizer,
             device=arguments.device,
             dtype=arguments.dtype,
-            batch_size=512,
             rules=TokenRules(),  # texts alone, as nanoGCG's filter leaves
         )
+        subject.gradient_tokens = 1
         steps = arguments.nanogcg_steps or arguments.steps
         options = {"target": self.subject.decode(self.reference)}
         many = MultiFlip.Options(steps=arguments.multiflip_steps or steps, **options)
@@ -502,18 +511,12 @@ def hotflip(arguments: argparse.Namespace) -> None:
     from harness_plugins.attacks.hotflip import HotFlip
 
     bench = Bench(arguments, "hotflip", *load(arguments, "hotflip"))
-    both = bench.n + bench.m
-    ids = bench.subject.encode(arguments.texts.read_text(encoding="utf-8"))
-    blocks = [ids[i * both : (i + 1) * both] for i in range(1, arguments.examples + 1)]
+    text = arguments.texts.read_text(encoding="utf-8")
     few = arguments.plain_examples
     # What others do on the machine does not count where its processor does the work.
     cpu = arguments.device == "cpu"
     clock = time.process_time if cpu else time.perf_counter
-    examples = [
-        Example(str(i), "a", *np.split(block, [bench.n]))
-        for i, block in enumerate(blocks)
-        if len(block) == both
-    ]
+    examples = examples_of(bench.subject, text, bench.n, bench.m, arguments.examples)
     print(
         f"\nhotflip: {FLIPS} flips, {FLIP_CANDIDATES} candidates a flip; seconds of "
         f"{'the processor' if cpu else 'the clock'}"

@@ -43,7 +43,8 @@ class Gains:
             squares = self._squares
             products = rows[current] @ rows.T
             distances = squares + squares[index] - 2 * products
-            gains /= distances.clamp(min=TINY * squares.max())
+            # Not by `clamp`, which would wait for the bound.
+            gains /= torch.maximum(distances, TINY * squares.max())
         gains.masked_fill_(self._forbidden, -torch.inf)
         return gains.scatter_(1, index, -torch.inf)
 
