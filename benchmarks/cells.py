@@ -68,7 +68,7 @@ def cells(
         few = ExampleSets(sets.test[:16], sets.search[:4], sets.validation[:4])
         list(_shorter(attack).run(checked if texts else free, few, context))
     print(f"\ncells: {len(sets.test)} examples, {TOKENS} + {TOKENS} tokens")
-    print(f"{'':20} {'s':>7} {'passes/s':>9} {'gradients':>9} {'ceiling':>8} {'dL':>6}")
+    print(f"{'':20} {'s':>7} {'passes/s':>9} {'again':>6} {'ceiling':>8} {'dL':>6}")
     for name, attack, context, texts in attacks():
         subject = checked if texts else free
         with subject.metered() as meter:
@@ -85,13 +85,22 @@ def cells(
         print(
             f"{name:20} {cost.seconds:7.2f} "
             f"{cost.sequences_forward / cost.seconds:9.0f} "
-            f"{cost.sequences_backward:9} {cost.flops / cost.seconds / ceiling:8.0%} "
+            f"{_again(attack, context, cost, count):6.1%} "
+            f"{cost.flops / cost.seconds / ceiling:8.0%} "
             f"{np.mean(rises):6.3f}",
             flush=True,
         )
     print("settings", free.settings)
     if arguments.profile:
         profile(checked, sets)
+
+
+def _again(attack: Any, context: AttackContext, cost: Any, count: int) -> float:
+    """Return the share of the passes that decide near ties, beyond the budget."""
+    budget = (context.matched or attack).budget(count)
+    forward, backward = budget.forward * count, budget.backward * count
+    made = cost.sequences_forward + cost.sequences_backward
+    return float(made / (forward + backward) - 1)
 
 
 def profile(subject: Subject, sets: ExampleSets) -> None:

@@ -192,7 +192,8 @@ class Guide:
             if not self._blind:
                 pair = prompt, self._reference_ids
                 (gradient,) = yield Request(Ask.GRADIENTS, [pair])
-                gradient = -gradient if self._lowest else gradient
+                with self._subject.aside():
+                    gradient = -gradient if self._lowest else gradient
             self._last = Look(self._subject, policy, prompt, gradient)
             if not self._blind:
                 return self._last

@@ -108,7 +108,8 @@ class Batch:
             gradient[example.protected : example.protected + len(trigger)]
             for gradient, example in zip(gradients, self.examples, strict=True)
         ]
-        return torch.stack(own).mean(dim=0)
+        with self.subject.aside():
+            return torch.stack(own).mean(dim=0)
 
     def inputs(self, triggers: Iterable[Trigger]) -> tuple[list[Ids], list[Ids]]:
         """Return the prompts with each trigger, trigger by trigger, and references."""

@@ -7,7 +7,6 @@ is prepared.
 from __future__ import annotations
 
 import copy
-import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Fetch = Callable[[], T]
 """Waits for what was launched, and returns it."""
-
-log = logging.getLogger(__name__)
 
 LANES = {"cpu": Lanes(), "cuda": Lanes(searches=128, fewest=16, ahead=4)}
 """Searches side by side. A GPU works for some while the host advances others."""
@@ -93,15 +90,9 @@ class Passes:
         self.tokens_at_once = TOKENS_AT_ONCE.get(kind) or _tokens_at_once(search.model)
         self.lanes = LANES.get(kind, Lanes())
         """How many searches share passes."""
-        self.aside = _stream(self.device)
+        self._stream = _stream(self.device)
         """Where what is no pass is computed on a GPU, so that it waits for none."""
         self._read_whole = READ_WHOLE.get(kind, 0)
-        log.debug(
-            "passes of %d tokens, with a gradient of %d; %d searches side by side",
-            self.tokens_at_once,
-            self.gradient_tokens,
-            self.lanes.searches,
-        )
 
     @classmethod
     def of(
@@ -479,6 +470,16 @@ class Passes:
             raise CellError("a single gradient does not fit into the device's memory")
         self.gradient_tokens = rows // 2 * tokens
         torch.cuda.empty_cache()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Let what is computed inside wait for no passes; it is done in the end."""
+        if self._stream is None:
+            yield
+            return
+        with torch.cuda.stream(self._stream):
+            yield
+        self._stream.synchronize()
 
     # --- arrays ---------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -386,18 +386,13 @@ class Subject:
 
         return losses_of_texts
 
-    def aside(self) -> AbstractContextManager[object]:
+    def aside(self) -> AbstractContextManager[None]:
         """Return what lets computations inside wait for no passes.
 
-        On a GPU they have a stream of their own. Passes stay out of it; what passes
-        found may come in once it was fetched.
+        On a GPU they have a stream of their own, and are done when the block ends.
+        Passes stay out of it; what they found may come in once it was fetched.
         """
-        stream = self._passes.aside
-        if stream is None:
-            return nullcontext()
-        import torch
-
-        return torch.cuda.stream(stream)
+        return self._passes.aside()
 
     # --- text -----------------------------------------------------------------------
 
@@ -420,6 +415,7 @@ class Subject:
         """What changes the last bits of a search's losses, beside the batch size."""
         return {
             "search_dtype": self.dtype,
+            "pass_tokens": self._passes.tokens_at_once,
             "gradient_tokens": self.gradient_tokens,
             **self._passes.search.settings,
         }
