@@ -423,7 +423,6 @@ class Runner:
         if before is None:
             raise pytest.UsageError("the tests fail without any change")
         self.entered, self.seconds = before
-        self.limit = int(20 + 5 * sum(self.seconds))
         self.kills = [0] * len(self.items)
         self.shared = mmap.mmap(-1, 4 * len(self.found))
         self._run_all()
@@ -519,7 +518,7 @@ class Runner:
 
     def _child(self, number: int, mutant: Mutant, order: list[int]) -> int:
         """Return 0 if every test passes with the change, 1 at the first that fails."""
-        signal.alarm(self.limit)
+        signal.alarm(60)
         self._quietly()
         try:
             tree = mutated(self.sources[mutant.module], mutant.number, self.words)
@@ -528,6 +527,7 @@ class Runner:
         except Exception:  # noqa: BLE001 - a module that cannot be loaded is noticed
             return 2
         for index, after in itertools.pairwise([*order, len(self.items)]):
+            signal.alarm(int(20 + 5 * self.seconds[index]))
             if not self._passes(index, after):
                 self.shared[4 * number : 4 * number + 4] = index.to_bytes(4, "little")
                 return 1
@@ -543,6 +543,9 @@ class Runner:
     def _wait(self, running: dict[int, int]) -> None:
         child, status = os.wait()
         number = running.pop(child)
+        if number % 100 == 0:
+            total = len(self.found)
+            print(f"{number} of {total} mutants", file=sys.stderr, flush=True)
         code = os.waitstatus_to_exitcode(status)
         if code == 1:
             index = int.from_bytes(self.shared[4 * number : 4 * number + 4], "little")
