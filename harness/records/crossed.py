@@ -37,10 +37,10 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     `level` is that of both sides together: a one-sided bound at 95 % is a side of the
     interval at 90 %. Without a trial the interval is (0, 1).
     """
-    if n == 0:
-        return 0.0, 1.0
-    interval = scipy.stats.binomtest(k, n).proportion_ci(level, method="exact")
-    return float(interval.low), float(interval.high)
+    quantile, beyond = scipy.special.betaincinv, (1 - level) / 2
+    low = quantile(k, n - k + 1, beyond) if k > 0 else 0.0
+    high = quantile(k + 1, n - k, 1 - beyond) if k < n else 1.0
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,14 @@ class Crossed(Generic[Number]):
         """Return the p-value that the mean is below `mu`: `upper(1 - p)` meets it."""
         return self._p(mu, sign=-1)
 
+    def shows_above(self, p: float, mu: float = 0.0) -> NDArray[np.bool_]:
+        """Say whether `p_above(mu)` is at most `p`, which costs less than that p."""
+        return self._shows(p, mu, sign=1)
+
+    def shows_below(self, p: float, mu: float = 0.0) -> NDArray[np.bool_]:
+        """Say whether `p_below(mu)` is at most `p`, which costs less than that p."""
+        return self._shows(p, mu, sign=-1)
+
     @property
     def components(self) -> tuple[Number, Number, Number]:
         """Variances of seeds, documents and residuals, by moments, 0 at least."""
@@ -158,16 +166,29 @@ class Crossed(Generic[Number]):
         return self._given(mean - u * np.sqrt(self.variance))
 
     def _p(self, mu: float, sign: int) -> Number:
-        mean = np.asarray(self.mean)
         if self.n < 2:
-            return self._given(np.ones(mean.shape))
-        off = sign * (mean - mu)
+            return self._given(np.ones(np.shape(self.mean)))
+        off = sign * (np.asarray(self.mean) - mu)
         if self.S < TREATMENT_SEEDS:
             p = _studentized_p(sign * self.documents, self._over_spread(off))
         else:
-            p = self._tail(sign * self._skewed(sign * self._over_spread(off)))
-        above = off > _ROUNDING * abs(mean)
-        return self._given(np.where(self._constant, np.where(above, 0.0, 1.0), p))
+            p = self._tail(self._transformed(off, sign))
+        return self._given(np.where(self._constant, ~self._surely(off), p))
+
+    def _shows(self, p: float, mu: float, sign: int) -> NDArray[np.bool_]:
+        if self.n < 2 or self.S < TREATMENT_SEEDS:
+            return np.asarray(self._p(mu, sign)) <= p
+        off = sign * (np.asarray(self.mean) - mu)
+        shown = self._transformed(off, sign) >= self._critical(p)
+        return np.where(self._constant, self._surely(off), shown)
+
+    def _transformed(self, off: Floats, sign: int) -> Floats:
+        """Return what is compared with `_critical`, of a mean that is `off` above."""
+        return sign * self._skewed(sign * self._over_spread(off))
+
+    def _surely(self, off: Floats) -> NDArray[np.bool_]:
+        """Say whether the mean of a constant table is above: by more than rounding."""
+        return np.asarray(off > _ROUNDING * np.abs(self.mean))
 
     @functools.cached_property
     def _constant(self) -> NDArray[np.bool_]:
@@ -300,26 +321,28 @@ def _student(df: int, p: Any) -> Any:
 
 def _summarised(tables: Floats) -> Crossed[Any]:
     """Reduce [..., seeds, documents] to what every bound and p is made of."""
-    if not np.isfinite(tables).all():
-        raise ValueError("every value of a table must be finite")
     seeds, n = tables.shape[-2:]
     if tables.size == 0:
         nothing = np.full(tables.shape[:-2], np.nan)
         return _crossed([nothing[()]] * 6, tables.reshape(*nothing.shape, 0), seeds)
     documents, by_seed = tables.mean(-2), tables.mean(-1)
     mean = documents.mean(-1)
-    off = documents - mean[..., None]
-    rest = tables - documents[..., None, :] - by_seed[..., None] + mean[..., None, None]
-    ms_seed = n * np.square(by_seed - mean[..., None]).sum(-1) / max(seeds - 1, 1)
+    if not np.isfinite(mean).all():
+        raise ValueError("every value of a table must be finite")
+    off, off_by_seed = documents - mean[..., None], by_seed - mean[..., None]
+    rest = tables - documents[..., None, :]
+    rest -= off_by_seed[..., None]  # in place: such tables may be large
+    ms_seed = n * np.square(off_by_seed).sum(-1) / max(seeds - 1, 1)
     ms_document = seeds * np.square(off).sum(-1) / max(n - 1, 1)
-    ms_residual = np.square(rest).sum((-2, -1)) / max((seeds - 1) * (n - 1), 1)
+    squares = np.einsum("...si,...si->...", rest, rest)
+    ms_residual = squares / max((seeds - 1) * (n - 1), 1)
     variance = (
         _variance(ms_seed, ms_document, ms_residual)
         if seeds >= TREATMENT_SEEDS
         else ms_document
     ) / (n * seeds)
     cubed = n**2 * np.power(variance, 1.5)
-    third = np.power(off, 3).mean(-1)
+    third = (np.square(off) * off).mean(-1)
     skew = np.divide(third, cubed, out=np.zeros_like(mean), where=cubed > 0)
     numbers = (mean, ms_seed, ms_document, ms_residual, variance, skew)
     return _crossed([number[()] for number in numbers], documents, seeds)

@@ -36,11 +36,14 @@ from harness.verdicts.rule import decide
 
 RUNS = 2000
 """Simulated runs without a difference."""
-AT_ONCE = 400
-"""Of them, so many are laid side by side; the first of these are tried with several
-differences."""
+TRIED = 400
+"""Of them, the first so many are tried with several differences."""
+AT_ONCE = 2**19
+"""Runs are laid side by side up to so many numbers: more of them leave the caches."""
 STEPS, STEP = 16, 1.1
 """How often the difference that is tried is raised, and by what factor."""
+EASILY = 1e3
+"""By so many nats is the control beaten."""
 PLANTED = 100
 """Documents on which a weakness of no strength is found: a limit of 0."""
 _SEED = 20240607
@@ -64,12 +67,14 @@ def calibrate(findings: Findings, runs: int = RUNS) -> Calibrations:
     if findings.diagnostics == "none":
         return {}
     known = [x for x in Cases(findings).family if x.of_treatment and x.shown.n > 1]
+    if not known:
+        return {}
     rng = np.random.default_rng(_SEED)
     parts = [
-        [_drawn(contrast, min(AT_ONCE, runs - start), rng) for contrast in known]
-        for start in range(0, runs, AT_ONCE)
+        [_drawn(contrast, min(TRIED, runs - start), rng) for contrast in known]
+        for start in range(0, runs, TRIED)
     ]
-    words = [_words(_simulated(findings, known, drawn)) for drawn in parts]
+    words = [_words(findings, known, drawn) for drawn in parts]
     return {
         (contrast.arm.model, contrast.arm.label): Calibration(
             runs=runs,
@@ -97,22 +102,31 @@ def _harder_from(
     bounds = np.max([summarised(rows).upper(level) for rows in shares], axis=0)
     difference = float(np.quantile(bounds, POWER))
     for _ in range(STEPS):
-        run = _simulated(findings, [contrast], [drawn - difference])
-        (words,) = _words(run, beside=contrasts - 1)
+        (words,) = _words(
+            findings, [contrast], [drawn - difference], beside=contrasts - 1
+        )
         if words.count("harder to attack") >= POWER * len(words):
             return difference
         difference *= STEP
     return None
 
 
-def _words(findings: Findings, beside: int = 0) -> list[list[Word]]:
-    """Return what each arm is called in each run."""
-    cases = [x for x in Cases(findings, beside).judged if x.contrast is not None]
-    runs = [case.arm.cells[_ATTACK].delta[..., 0, 0, 0].size for case in cases]
-    return [
-        [decide(case, run).word for run in range(own)]
-        for case, own in zip(cases, runs, strict=True)
-    ]
+def _words(
+    findings: Findings,
+    contrasts: Sequence[Contrast],
+    drawn: Sequence[Floats],
+    beside: int = 0,
+) -> list[list[Word]]:
+    """Return what the arm of each contrast is called in each run that was drawn."""
+    words: list[list[Word]] = [[] for _ in contrasts]
+    step = max(1, AT_ONCE // max(x[0].size for x in drawn))
+    for start in range(0, len(drawn[0]), step):
+        some = [x[start : start + step] for x in drawn]
+        cases = Cases(_simulated(findings, contrasts, some), beside)
+        arms = [x for x in cases.judged if x.contrast is not None]
+        for own, case in zip(words, arms, strict=True):
+            own += [decide(case, run).word for run in range(len(some[0]))]
+    return words
 
 
 # --- what is simulated --------------------------------------------------------------
@@ -167,7 +181,7 @@ def _simulated(
         models[model.label] = model
         arms += [
             _arm(model.label, "reference", None, harm),
-            _arm(model.label, "arm", "reference", harm + own),
+            _arm(model.label, "arm", "reference", _share_by_share(harm + own)),
         ]
     return Findings(
         suite=findings.suite,
@@ -179,11 +193,16 @@ def _simulated(
     )
 
 
+def _share_by_share(rows: Floats) -> Floats:
+    """Lay rows [..., 4] in memory so that each column is in one piece."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(rows, -1, 0)), 0, -1)
+
+
 def _arm(model: str, label: str, reference: str | None, harm: Floats) -> Arm:
     seeds, n = harm.shape[-3:-1]
     there = np.ones(seeds, dtype=bool)
     found = np.zeros(PLANTED)
-    beaten = np.full((seeds, n, len(SHARES)), harm.min() - 1.0)
+    beaten = np.full((seeds, n, len(SHARES)), harm.min() - EASILY)
     match = Matched(
         "reference", "reference", ["0", "1"], np.zeros((seeds, 2)), np.zeros((seeds, 2))
     )

@@ -10,7 +10,7 @@ import numpy as np
 from harness.records import TREATMENT_SEEDS, Crossed
 from harness.verdicts.claims import Claim, above, below, every, summarised
 from harness.verdicts.findings import SHARES, Arm, Floats
-from harness.verdicts.losses import FULL, Losses, common, error_share, worst
+from harness.verdicts.losses import FULL, Losses, common, error_share, places, worst
 from harness.verdicts.questions.arms import equal
 
 Pair = tuple[Arm, Arm]
@@ -118,7 +118,7 @@ class Contrast:
     @cached_property
     def _pairs(self) -> Sequence[Pair]:
         """The two arms, and both again with each match in place of one."""
-        return [(self.arm, self.reference), *self.stand_ins]
+        return list(dict.fromkeys([(self.arm, self.reference), *self.stand_ins]))
 
     @cached_property
     def stand_ins(self) -> list[Pair]:
@@ -160,8 +160,7 @@ class Contrast:
         return summarised(self.losses.by_unit(arm, rows))
 
     def _clean(self, arm: Arm) -> Floats:
-        at = [arm.seeds.index(seed) for seed in self.shared.seeds]
-        return arm.clean[..., at, :]
+        return arm.clean[..., places(arm, self.shared.seeds), :]
 
 
 def _mean(rows: Floats) -> Floats:

@@ -130,7 +130,7 @@ class Losses:
 
     def _rows(self, part: Part, seeds: Sequence[int], apart: int) -> Floats:
         """Return [..., S, n], the searches averaged, or so many of them apart."""
-        at = [part.arm.seeds.index(seed) for seed in seeds]
+        at = places(part.arm, seeds)
         cell = part.arm.cells[part.attack]
         own = cell.delta[..., part.share]
         if part.source is not None:
@@ -139,10 +139,14 @@ class Losses:
         if cell.replicates is not None and part.share == FULL:
             others = cell.replicates[..., at, :, :]
             found = np.concatenate([found, others], axis=-2)
-        harm: Floats | float = 0.0
-        if part.full:
-            harm = self.full_harm(part.arm)[..., at, None, : found.shape[-1]]
-        found = np.where(np.isnan(found), harm, found)
+        failed = np.isnan(found)
+        if failed.any():
+            harm: Floats | float = 0.0
+            if part.full:
+                harm = self.full_harm(part.arm)[..., at, None, : found.shape[-1]]
+            found = np.where(failed, harm, found)
+        if found.shape[-2] == 1 == apart:
+            return found[..., 0, :]
         if apart == 1:
             return np.asarray(found.mean(axis=-2))
         # An attack on each example alone has one search, which stands beside each.
@@ -214,8 +218,8 @@ def worst(losses: Losses, arm: Arm, shared: Common, *, full: bool) -> Floats:
     if not failed.any():
         return found
     if full:
-        at = [arm.seeds.index(seed) for seed in shared.seeds]
-        return np.where(failed, losses.full_harm(arm)[..., at, :, None], found)
+        harm = losses.full_harm(arm)[..., places(arm, shared.seeds), :, None]
+        return np.where(failed, harm, found)
     known = reduce(np.fmax, rows)
     return np.where(np.isfinite(known), known, 0.0)
 
@@ -228,12 +232,20 @@ def error_share(arm: Arm, shared: Common) -> float:
 
 def _rows_of(arm: Arm, shared: Common) -> list[Floats]:
     """Return dL [..., S, n, 4] of each cell; -inf under seeds that it is not there."""
-    at = [arm.seeds.index(seed) for seed in shared.seeds]
+    at = places(arm, shared.seeds)
     found = []
     for label, there in zip(shared.labels, shared.there, strict=True):
         rows = arm.cells[label].delta[..., at, :, :]
-        found.append(np.where(there[:, None, None], rows, -np.inf))
+        kept = there[:, None, None]
+        found.append(rows if kept.all() else np.where(kept, rows, -np.inf))
     return found
+
+
+def places(arm: Arm, seeds: Sequence[int]) -> slice | list[int]:
+    """Return where an arm has some of its seeds: all of them without a copy."""
+    if arm.seeds == tuple(seeds):
+        return slice(None)
+    return [arm.seeds.index(seed) for seed in seeds]
 
 
 def averaged(rows: Floats, units: Sequence[str]) -> Floats:

@@ -274,7 +274,7 @@ def _answered(asked: Sequence[Question]) -> bool:
 
 
 def _shown(claim: Claim | None, run: int, level: float) -> bool:
-    return claim is not None and claim.at(run) <= level
+    return claim is not None and claim.shown(level, run)
 
 
 def _because(word: Word, faults: Sequence[Question], where: str = "") -> Decision:

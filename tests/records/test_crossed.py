@@ -315,3 +315,24 @@ def test_exact_bounds_of_a_proportion_agree_with_statsmodels(k, n, level):
 def test_a_proportion_of_nothing_may_be_anything():
     assert clopper_pearson(3, 10) == clopper_pearson(3, 10, 0.95)
     assert clopper_pearson(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "n"), [(1, 8), (2, 8), (3, 8), (5, 2), (4, 1), (3, 0)]
+)
+def test_what_is_shown_is_what_p_says(seeds, n):
+    """Of tables that show much and little, equal values and empty ones included."""
+    rng = np.random.default_rng(7)
+    tables = rng.normal(rng.normal(0, 0.5, (40, 1, 1)), 1.0, (40, seeds, n))
+    tables[:6] = np.array([0.3, 0.2999, 0.3001, 0, 1, -1])[:, None, None]
+    for crossed in (
+        Crossed.batch(tables),
+        Crossed.of(tables[0]),
+        Crossed.of(tables[9]),
+    ):
+        for p in (1e-6, 0.01, 0.3, 0.5, 0.7, 0.999):
+            above, below = crossed.shows_above(p, 0.3), crossed.shows_below(p, 0.3)
+            assert np.array_equal(above, np.asarray(crossed.p_above(0.3)) <= p)
+            assert np.array_equal(below, np.asarray(crossed.p_below(0.3)) <= p)
+        assert np.array_equal(crossed.shows_above(0.2), crossed.shows_above(0.2, 0.0))
+        assert np.array_equal(crossed.shows_below(0.2), crossed.shows_below(0.2, 0.0))

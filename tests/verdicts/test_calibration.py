@@ -1,11 +1,14 @@
 """What chance alone does, by the rule itself on simulated runs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from harness.verdicts import calibration
 from harness.verdicts.calibration import calibrate
 from harness.verdicts.case import Cases
+from harness.verdicts.judging import judge
 from tests.verdicts.simulated import flawless
 
 
@@ -63,3 +66,26 @@ def test_few_seeds_and_unasked_questions_are_not_calibrated(seeds):
 
 def test_without_diagnostics_nothing_is_calibrated():
     assert calibrate(flawless(0.8, diagnostics="none")) == {}
+
+
+def test_the_words_of_many_runs_at_once_are_those_of_each_judged_alone(monkeypatch):
+    """Also where some of them are laid side by side, and the last ones are few."""
+    findings = flawless(0.8, noise=0.1)
+    treated = findings.arm("m", "treated")
+    findings = replace(findings, arms=[*findings.arms, replace(treated, label="other")])
+    known = Cases(findings).family
+    rng = np.random.default_rng(2)
+    drawn = [calibration._drawn(contrast, 7, rng) for contrast in known]
+    drawn[0][4:] -= 0.6  # these are called harder, the others not
+    alone = [
+        judge(
+            calibration._simulated(findings, known, [x[run : run + 1] for x in drawn])
+        )
+        for run in range(7)
+    ]
+    words = [{(x.model, x.arm): x.verdict for x in each.arms} for each in alone]
+    expected = [[each[model, "arm"] for each in words] for model in ("0", "1")]
+    assert calibration._words(findings, known, drawn) == expected
+    assert expected[0].count("harder to attack") == 3
+    monkeypatch.setattr(calibration, "AT_ONCE", 3 * drawn[0][0].size)
+    assert calibration._words(findings, known, drawn) == expected

@@ -433,6 +433,11 @@ def test_a_wider_margin_has_more_within_it():
 # --- 9 and 10: levels ---------------------------------------------------------------
 
 
+def with_p(claim, p):
+    found = np.array([p])
+    return replace(claim, find_p=lambda: found, holds=lambda level: found <= level)
+
+
 @pytest.mark.parametrize(("p", "said"), [(0.01, True), (0.0101, False)])
 @pytest.mark.parametrize("side", ["harder", "easier"])
 def test_directions_are_said_at_one_percent_after_holm(side, p, said):
@@ -440,7 +445,7 @@ def test_directions_are_said_at_one_percent_after_holm(side, p, said):
     cases = Cases(findings)
     (case,) = [x for x in cases.judged if x.arm.label == "treated"]
     claim = getattr(case, side)
-    setattr(cases, side, {case.arm: replace(claim, p=np.array([p]))})
+    setattr(cases, side, {case.arm: with_p(claim, p)})
     expected = f"{side} to attack" if said else "undecided"
     assert decide(case).word == expected
 
@@ -448,7 +453,7 @@ def test_directions_are_said_at_one_percent_after_holm(side, p, said):
 @pytest.mark.parametrize(("p", "said"), [(0.025, True), (0.0251, False)])
 def test_equivalence_is_said_at_two_and_a_half_percent(p, said):
     case = Cases(flawless(1.0)).judged[1]
-    case.contrast.equivalent = replace(case.contrast.equivalent, p=np.array([p]))
+    case.contrast.equivalent = with_p(case.contrast.equivalent, p)
     assert (decide(case).word == "equivalent") is said
 
 

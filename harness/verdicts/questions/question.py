@@ -34,7 +34,7 @@ class Question:
 
     def shown(self, run: int) -> bool:
         """Say whether the claim is shown in a run."""
-        return self.claim is not None and self.claim.at(run) <= self.level
+        return self.claim is not None and self.claim.shown(self.level, run)
 
     def status(self, run: int = 0) -> DiagnosticStatus:
         """Return how it was answered in a run."""

@@ -12,7 +12,10 @@ TABLE = np.random.default_rng(3).normal(0.2, 0.3, (4, 30))
 
 
 def claim(*p):
-    return Claim(np.array(p), Crossed.batch(TABLE[None]))
+    found = np.array(p)
+    return Claim(
+        lambda: found, lambda level: found <= level, Crossed.batch(TABLE[None])
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,43 @@ def test_nothing_is_shown_too_often_however_claims_depend(rho):
     rng = np.random.default_rng(8)
     shared, own = rng.normal(size=(1, 100_000)), rng.normal(size=(4, 100_000))
     p = scipy.stats.norm.sf(np.sqrt(rho) * shared + np.sqrt(1 - rho) * own)
-    found = some([Claim(x, Crossed.batch(TABLE[None])) for x in p])
+    found = some([claim(*x) for x in p])
     shown = (found.p <= 0.01).sum()
     assert shown <= scipy.stats.binom.isf(1e-5, 100_000, 0.0115)
+
+
+def held(joined, level):
+    """Return what is said of p without it, and what p says."""
+    return joined.holds(level).tolist(), (joined.p <= level).tolist()
+
+
+@pytest.mark.parametrize("level", [0.01, 0.025, 0.2])
+@pytest.mark.parametrize("beside", [0, 2])
+def test_what_is_shown_is_what_p_says(level, beside):
+    """Of claims joined in any way: p of all sizes, the same often, and level itself."""
+    rng = np.random.default_rng(4)
+    sizes = np.array([1e-4, 0.3, 0.5, 1, 1.0001, 2, 4, 30]) * level
+    claims = [claim(*rng.choice(sizes, 200)) for _ in range(3)] + [claim(level / 2)]
+    for joined in (every(claims), some(claims), *corrected(claims[:3], beside)):
+        shown, by_p = held(joined, level)
+        assert shown == by_p
+        assert 0 < sum(shown) < 200
+        assert [joined.shown(level, run) for run in range(200)] == shown
+        assert not joined.shown(0.0, 0)  # another level is another question
+    assert corrected([]) == []
+
+
+def test_claims_about_means_are_shown_without_their_ps():
+    batch = np.random.default_rng(6).normal(0.1, 0.3, (60, 4, 30))
+    for found in (above(batch, 0.1), below(batch, 0.1)):
+        assert len(found.holds(0.3)) == 60
+        assert np.array_equal(found.holds(0.3), found.p <= 0.3)
+        assert 0 < found.holds(0.3).sum() < 60
+
+
+def test_some_claims_that_are_all_shown_need_no_p():
+    def never():
+        raise AssertionError("p was sought")
+
+    shown = Claim(never, lambda level: np.array([level > 0]), claim(0.5).about)
+    assert some([shown, shown]).holds(0.01).tolist() == [True]
