@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 from tabulate import tabulate
 
+from harness.base import spell_seconds
 from harness.cli import options
-from harness.run import Survey, SurveyedUnit, changes, survey
+from harness.run import (
+    Remaining,
+    Survey,
+    SurveyedUnit,
+    changes,
+    remaining,
+    survey,
+)
 
 
 @click.command()
@@ -24,18 +33,30 @@ def command(run: Path, as_json: bool) -> None:
     the making of a record and now.
     """
     found = survey(run)
+    left = remaining(found)
     if as_json:
-        click.echo(json.dumps(_document(found), indent=1))
+        time = None if left is None else asdict(left)
+        click.echo(json.dumps({**_document(found), "time": time}, indent=1))
     else:
-        click.echo(_text(found))
+        click.echo(_text(found, left))
 
 
-def _text(found: Survey) -> str:
+def _text(found: Survey, left: Remaining | None) -> str:
     """Return counts, a table of the units, and what changed since they were made."""
     counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
+    if left is not None and left.units:
+        counts += f"; {_left(left)}"
     rows = [[unit.kind, unit.id, _state(unit)] for unit in found.units]
     table = tabulate(rows, headers=["kind", "unit", "state"], disable_numparse=True)
     return "\n".join([f"{found.folder.root}: {counts}", "", table, *_notes(found)])
+
+
+def _left(left: Remaining) -> str:
+    """Say how long the rest takes, and by what that is known."""
+    basis = "as planned, for nothing is complete yet"
+    if left.scale is not None:
+        basis = f"{spell_seconds(left.spent_s)} spent"
+    return f"about {spell_seconds(left.left_s)} left ({basis})"
 
 
 def _document(found: Survey) -> dict[str, Any]:

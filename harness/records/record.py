@@ -312,6 +312,9 @@ class Provenance(Strict):
     """When it was finished: UTC, ISO 8601."""
     seconds: dict[str, float]
     """Wall-clock time, by phase."""
+    wall_seconds: Amount | None = None
+    """Wall-clock time of the attempt that finished the unit, whatever it was spent on;
+    null where that was not noted."""
     restarts: int = 0
     """How many earlier attempts at this unit were interrupted."""
 

@@ -12,6 +12,7 @@ from harness.report.tables.beside import planted_tables, token_level_tables
 from harness.report.tables.budgets import budgets_table, kept_checkpoints
 from harness.report.tables.cautions import cautions, made_by
 from harness.report.tables.controls import Opponents, compare_controls, controls_table
+from harness.report.tables.costs import costs_table
 from harness.report.tables.main import main_table
 from harness.report.tables.making import certificates_table, recovery_table
 from harness.report.tables.metrics import metrics_tables
@@ -73,6 +74,7 @@ def _tables(
         yield recovery_table(results)
     if results.suite.metrics:
         yield from metrics_tables(results)
+    yield costs_table(results)
 
 
 def _facts(results: Results) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,8 @@ Kind = Literal[
     "flops",
     "weight",
     "p",
+    "seconds",
+    "size",
 ]
 """What a number is; it decides how it is rounded and what stands behind it."""
 

@@ -19,4 +19,5 @@ from .surveying import (
     changes as changes,
     survey as survey,
 )
+from .time_left import Remaining as Remaining, remaining as remaining
 from .validation.validate import Validation as Validation, validate as validate

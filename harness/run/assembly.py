@@ -53,6 +53,7 @@ class Outcome:
     batch_size: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     restarts: int = 0
+    wall_seconds: float | None = None
 
     def fail(self, error: BaseException) -> None:
         """Turn into the outcome of a unit that failed: no results, and why."""
@@ -165,6 +166,7 @@ def _provenance(
         started=started,
         finished=finished,
         seconds={p: round(c.seconds, 3) for p, c in outcome.ledger.spent.items()},
+        wall_seconds=outcome.wall_seconds,
         restarts=outcome.restarts,
     )
 

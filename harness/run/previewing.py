@@ -47,7 +47,7 @@ def preview(plan: Plan, folder: RunFolder) -> list[UnitPreview]:
 
     Ids of a plan that is not resolved lack the hash, which is not known yet.
     """
-    units: list[Unit] = [*plan.variants, *plan.cells]
+    units = plan.units
     if not plan.experiment.resolved:
         return [UnitPreview(x.kind, _stem(x.id), _BLOCKED, "") for x in units]
     return [_preview(unit, folder) for unit in units]

@@ -61,8 +61,7 @@ def survey(root: Path) -> Survey:
     if not folder.suite_file.is_file():
         raise UsageError(f"{root} is no run folder: it has no {folder.suite_file.name}")
     plan = make_plan(load_experiment(folder.suite_file))
-    planned: list[Unit] = [*plan.variants, *plan.cells]
-    return Survey(folder, plan, tuple(_surveyed(folder, unit) for unit in planned))
+    return Survey(folder, plan, tuple(_surveyed(folder, unit) for unit in plan.units))
 
 
 def changes(provenance: Provenance, registry: Registry) -> list[str]:

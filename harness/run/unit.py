@@ -7,6 +7,7 @@ units are spread over processes or machines: that is the executors' matter.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import MutableMapping
 from functools import partial
 from pathlib import Path
@@ -55,8 +56,10 @@ class Runner:
             (folder / JOURNAL).unlink(missing_ok=True)
         with unit_log(folder / "log.txt"):
             journal, started = Journal(folder / JOURNAL, self._run.device), utc_now()
+            began = time.monotonic()
             logger.info("%s %s: attempt %d", unit.kind, unit.id, journal.restarts + 1)
             outcome = self._outcome(unit, journal)
+            outcome.wall_seconds = round(time.monotonic() - began, 3)
             record = assemble(self._run, unit, outcome, started, utc_now())
             write_record(folder / "record.json", record)
             logger.info("%s", record.status)

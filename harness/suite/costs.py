@@ -38,6 +38,8 @@ TOKENIZED_PER_S = 5e5
 _ROWS_ON_A_CPU = 8
 _SCORED_AT_ONCE = 64
 _FLOAT = 4
+_ROW_BYTES = 20_000.0
+"""Of an example in a cell's samples, on disk."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,9 @@ class UnitCost:
     """What one unit will compute."""
 
     parts: Mapping[Phase, Part]
+    """What is left to do: without the making of a subject that the store has."""
+    whole: Mapping[Phase, Part]
+    """All that it is made of, as its record will have it."""
     disk_bytes: float = 0.0
     """What it leaves on disk."""
     temporary_bytes: float = 0.0
@@ -147,28 +152,30 @@ class _Counter:
         if isinstance(unit, VariantPlan):
             return self._variant(unit)
         assert isinstance(unit, CellPlan)  # there is no third kind
-        return UnitCost(self._cell(unit), disk_bytes=20_000.0 * self._count(unit))
+        parts = self._cell(unit)
+        return UnitCost(parts, parts, disk_bytes=_ROW_BYTES * self._count(unit))
 
     # --- variants -------------------------------------------------------------------
 
     def _variant(self, plan: VariantPlan) -> UnitCost:
         weights = float(self.shape.parameters)
-        made = self.store.find("subjects", plan.subject_key) is not None
         metrics: dict[Phase, Part] = {}
         if self._measures(plan):
             metrics["metrics"] = self._metrics(plan)
-        if made:
-            return UnitCost({"load": self._loading(1), **metrics})
-        prepared = self._preparation()
-        parts: dict[Phase, Part] = {
+        made = self.store.find("subjects", plan.subject_key) is not None
+        prepared = Cost() if made else self._preparation()
+        whole: dict[Phase, Part] = {
             "load": self._loading(2, prepared),
             "train": self._training(plan),
             "certify": self._part(Cost(), weights=2 * self.shape.feed_forward, times=2),
             "freeze": self._part(Cost(), weights=2 * weights),
             **metrics,
         }
+        if made:
+            return UnitCost({"load": self._loading(1), **metrics}, whole)
         return UnitCost(
-            parts,
+            whole,
+            whole,
             disk_bytes=_FLOAT * weights,
             temporary_bytes=CHECKPOINT_COPIES * 3 * _FLOAT * weights,
         )

@@ -47,18 +47,23 @@ class PricedPlan:
 
     @cached_property
     def units(self) -> Mapping[str, Costs]:
+        """The costs of what is left of each unit, by its id."""
+        return {x: self._priced(found.parts) for x, found in self.costs.units.items()}
+
+    @cached_property
+    def whole_units(self) -> Mapping[str, Costs]:
         """The costs of each unit, by its id: as its record will state them."""
+        return {x: self._priced(found.whole) for x, found in self.costs.units.items()}
+
+    def _priced(self, parts: Mapping[Phase, Part]) -> Costs:
         return {
-            unit: {
-                phase: part.cost.model_copy(
-                    update={
-                        "seconds": devices.seconds(self.device, phase, part.work),
-                        "peak_memory_bytes": self._peak(part),
-                    }
-                )
-                for phase, part in found.parts.items()
-            }
-            for unit, found in self.costs.units.items()
+            phase: part.cost.model_copy(
+                update={
+                    "seconds": devices.seconds(self.device, phase, part.work),
+                    "peak_memory_bytes": self._peak(part),
+                }
+            )
+            for phase, part in parts.items()
         }
 
     def unit_seconds(self, unit: str) -> float:

@@ -48,6 +48,14 @@ def test_status_answers_programs(cli, make_run):
     assert answer["counts"]["missing"] == 1
     (unit,) = [u for u in answer["units"] if u["status"] == "missing"]
     assert (unit["arm"], unit["seed"], unit["attack"]) == ("monotone", 1, "random")
+    assert answer["time"]["units"] == 1
+    assert answer["time"]["left_s"] > 0
+
+
+@pytest.mark.parametrize("absent", [(), ("monotone.s1.random",)])
+def test_status_says_how_long_the_rest_takes_if_there_is_one(cli, make_run, absent):
+    counts = cli("status", make_run(seeds=[1], absent=absent)).out.splitlines()[0]
+    assert (" left (" in counts) == bool(absent)
 
 
 def test_status_names_what_changed_since(cli, make_run):

@@ -274,6 +274,18 @@ def test_the_worst_case_is_the_highest_rise_of_each_example(make_run):
         ),
         (UNEQUAL, "recovery", MONOTONE, {"data and order": Label("NOT EQUAL", True)}),
         (
+            {},
+            "costs",
+            MONOTONE,
+            {
+                "seconds attack": Number(0.0, "seconds"),
+                "seconds load": Missing("none", brief=True),
+                # Two seeds: what the fixture writes for a variant and two cells.
+                "FLOP": Number(2 * (1e9 + 2 * 4.1e13), "flops"),
+                "peak GiB": Missing("not noted"),
+            },
+        ),
+        (
             REPLICA,
             "recovery",
             AGAIN,

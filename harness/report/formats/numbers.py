@@ -27,6 +27,8 @@ STYLES: dict[Kind, Style] = {
     "nats": Style(decimals=3, least=2),
     "fraction": Style(decimals=1, least=1, scale=100, unit="%"),
     "share": Style(decimals=0, least=0, scale=100, unit="%"),
+    "seconds": Style(decimals=1),
+    "size": Style(decimals=1),
 }
 MOST_DECIMALS = 6
 LONGEST = 1e6
