@@ -157,10 +157,11 @@ class FlipPolicy:
         if least is None:
             return None
         rows = self.subject.embedding
-        clean = rows[torch.tensor(self.clean_ids, device=rows.device)]
-        norms = clean.norm(dim=1)[:, None] * rows.norm(dim=1)
-        cosines = (clean @ rows.T) / norms.clamp(min=torch.finfo(rows.dtype).tiny)
-        near: Tensor = cosines >= least - ROUNDING
+        with self.subject.aside():
+            clean = rows[torch.tensor(self.clean_ids, device=rows.device)]
+            norms = clean.norm(dim=1)[:, None] * rows.norm(dim=1)
+            cosines = (clean @ rows.T) / norms.clamp(min=torch.finfo(rows.dtype).tiny)
+            near: Tensor = cosines >= least - ROUNDING
         return near
 
 

@@ -136,8 +136,8 @@ class _Running(Generic[T]):
         while True:
             while begun := self._begun():
                 yield from self._advanced(begun)
-            while (ask := self._next()) is not None:
-                self._launched.append(self._launch(ask, self._lanes.most))
+            while asked := self._next():
+                self._launched.append(self._launch(*asked))
             if not self._launched:
                 return
             yield from self._advanced(self._launched.popleft()())
@@ -148,18 +148,21 @@ class _Running(Generic[T]):
         self._running += len(begun)
         return begun
 
-    def _next(self) -> Ask | None:
-        """Return what the device is to be asked next; None while it has enough to do.
+    def _next(self) -> tuple[Ask, int] | None:
+        """Return what to ask next, for how many; None while the device has enough.
 
-        What stands first in `Ask` of what fills a pass; of the rest, where the device
-        would soon have nothing to do.
+        What stands first in `Ask` of what fills a pass, and no more than fills passes;
+        of the rest, where the device would soon have nothing to do.
         """
-        counts = Counter(request.ask for request in self._asking.values())
-        if len(self._launched) < self._lanes.ahead:
-            full = [ask for ask in counts if counts[ask] >= self._lanes.fewest]
-            if full or len(self._launched) < min(2, self._lanes.ahead):
-                return min(full or counts, default=None)
-        return None
+        lanes, counts = self._lanes, Counter(r.ask for r in self._asking.values())
+        if not counts or len(self._launched) >= lanes.ahead:
+            return None
+        full = [ask for ask in counts if counts[ask] >= lanes.fewest]
+        if full:
+            count = min(counts[min(full)], lanes.most)
+            return min(full), count - count % lanes.fewest
+        idle = len(self._launched) < min(2, lanes.ahead)
+        return (min(counts), lanes.most) if idle else None
 
     def _launch(self, ask: Ask, most: int) -> Callable[[], dict[Search[T], Any]]:
         """Have searches that ask the same answered by one call; `most` are, at most."""

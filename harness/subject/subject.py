@@ -335,7 +335,8 @@ class Subject:
     @cached_property
     def embedding(self) -> Tensor:
         """The output [V, d] of the embedding module for every id, float32."""
-        return self._passes.exact.embeddings()
+        with self.aside():
+            return self._passes.exact.embeddings()
 
     def gains(
         self, prompt_ids: Ids, gradient: Tensor, *, scaled: bool = False

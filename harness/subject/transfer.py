@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def sent(device: torch.device, *arrays: NDArray[Any]) -> list[Tensor]:
     """Return arrays of integers on a device, as int64, in their shapes."""
-    integers = [np.asarray(array, dtype=np.int64) for array in arrays]
+    integers = [np.array(array, dtype=np.int64) for array in arrays]
     if device.type != "cuda":
         return [torch.from_numpy(array) for array in integers]
     packed = np.concatenate([array.ravel() for array in integers])

@@ -102,7 +102,7 @@ def test_who_asks_the_same_gets_it_by_one_call_and_losses_wait_for_all():
 class Device:
     """Works while others are advanced; notes what it was asked, and what it lacked."""
 
-    lanes = Lanes(searches=12, fewest=2, most=3, ahead=3)
+    lanes = Lanes(searches=12, fewest=2, most=4, ahead=3)
 
     def __init__(self):
         self.work, self.asked, self.idle = [], [], 0
@@ -132,8 +132,7 @@ def test_a_device_has_other_work_while_searches_are_advanced():
     found = list(lockstep(device, (search(number) for number in range(12))))
 
     assert sorted(found) == list(range(12))
-    assert all(count <= 3 for ask, count in device.asked if ask != Ask.TOKENS)
-    assert {count for _, count in device.asked} == {3}  # passes are full
+    assert all(count in (2, 4) for _, count in device.asked)  # passes are full
     assert device.idle <= 1  # at the end
 
 

@@ -105,7 +105,7 @@ class PrefixAttention:
     @property
     def compiles_gradients(self) -> bool:
         """Say whether passes with a gradient go through compiled layers."""
-        return self._compiled_gradients is not None
+        return self._compiled_gradients is not None and self._compiled_gradients.works
 
     def leave_gradients(self) -> None:
         """Compile no passes with a gradient from now on."""
