@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
+import inspect
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -273,31 +274,73 @@ def _language_model(
     report: Callable[[int, int], None],
 ) -> Any:
     """Wrap the subject's model for lm-eval; report requests as they are answered."""
+    import torch
     from lm_eval.models.huggingface import HFLM
 
-    class Reporting(HFLM):
+    model, tokenizer = subject.huggingface()
+    tails = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    class Batched(HFLM):
+        """Computes the logits of continuations alone, longest requests first."""
+
         done = 0
         wanted = 0
+        tail = 0
 
         def loglikelihood(self, requests: Any, *args: Any, **kwargs: Any) -> Any:
             self.wanted += len(requests)
             return super().loglikelihood(requests, *args, **kwargs)
 
-        def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
-            logits = super()._model_call(inps, *args, **kwargs)
-            self.done += len(inps)
-            report(self.done, max(self.done, self.wanted))
-            return logits
+        def _loglikelihood_tokens(
+            self, requests: Any, *args: Any, **kwargs: Any
+        ) -> list[Any]:
+            # Its cache takes windows of repeated text, which have no name, for one.
+            self.logits_cache = all(name is not None for name, *_ in requests)
+            answers: dict[int, Any] = {}
+            for batch in _batches(requests, batch_size):
+                chosen = [requests[i] for i in batch]
+                self.tail = _tail(chosen, self.max_length)
+                found = super()._loglikelihood_tokens(chosen, disable_tqdm=True)
+                answers.update(zip(batch, found, strict=True))
+                self.done += len(batch)
+                report(self.done, max(self.done, self.wanted))
+            return [answers[i] for i in range(len(requests))]
 
-    model, tokenizer = subject.huggingface()
-    return Reporting(
+        def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
+            if not tails:
+                return super()._model_call(inps, *args, **kwargs)
+            with torch.no_grad():
+                return self.model(inps, logits_to_keep=self.tail).logits
+
+    return Batched(
         pretrained=model,
         # A copy: lm-eval gives it a padding token.
         tokenizer=copy.deepcopy(tokenizer),
         batch_size=batch_size,
-        # Its cache takes windows of repeated text for the same request.
-        logits_cache=False,
     )
+
+
+def _batches(requests: Sequence[Any], size: int) -> Iterator[list[int]]:
+    """Yield the numbers of requests in batches of `size` inputs, the longest first.
+
+    Requests that are about the next token after the same text share an input.
+    """
+    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for number, (_, context, continuation) in enumerate(requests):
+        alike[(*context, *continuation[:-1])].append(number)
+    ordered = sorted(alike, key=lambda ids: (-len(ids), ids))
+    for start in range(0, len(ordered), size):
+        yield [i for ids in ordered[start : start + size] for i in alike[ids]]
+
+
+def _tail(requests: Sequence[Any], longest: int) -> int:
+    """Return how many positions at the end of a padded batch hold all continuations."""
+    lengths = [min(len(x) + len(y) - 1, longest) for _, x, y in requests]
+    begins = [
+        length - len(continuation)
+        for length, (_, _, continuation) in zip(lengths, requests, strict=True)
+    ]
+    return max(lengths) - min(begins)
 
 
 # --- rows ---------------------------------------------------------------------------
