@@ -11,8 +11,10 @@ import triton  # type: ignore[import-not-found,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 from torch import Tensor
 
-BLOCK = 64
-"""Queries, and keys, that a program works on at a time."""
+QUERIES, KEYS = 64, 64
+"""How many a program works on at a time."""
+WARPS, STAGES = 4, 2
+"""How many warps it has, and how many blocks of keys are on their way at once."""
 TURNED = 64
 """Queries and keys that a program turns."""
 
@@ -45,9 +47,9 @@ def _kernel(  # type: ignore[no-untyped-def]
     pk_b, pk_h, pk_n, pv_b, pv_h, pv_n,
     whole, heads, shared, scale,
     has_rows: tl.constexpr, width: tl.constexpr, padded: tl.constexpr,
-    block: tl.constexpr,
+    queries: tl.constexpr, keys_at_once: tl.constexpr,
 ):  # fmt: skip
-    first = tl.program_id(1) * block
+    first = tl.program_id(1) * queries
     batch = tl.program_id(0) // heads
     head = tl.program_id(0) % heads
     own_head = head // shared
@@ -56,8 +58,8 @@ def _kernel(  # type: ignore[no-untyped-def]
     if first >= n_own:
         return
     begin = tl.load(begins + batch).to(tl.int64)
-    at = first + tl.arange(0, block)
-    near = tl.arange(0, block)
+    at = first + tl.arange(0, queries)
+    near = tl.arange(0, keys_at_once)
     size = tl.arange(0, padded)
     # Rows beyond the end repeat the last: they are computed and not stored.
     last = tl.minimum(at, n_own - 1)
@@ -66,12 +68,12 @@ def _kernel(  # type: ignore[no-untyped-def]
     row = begin * 0
     if has_rows:
         row = tl.load(rows + batch).to(tl.int64)
-    highest = tl.full([block], -1.0e30, tl.float32)
-    total = tl.zeros([block], tl.float32)
-    sums = tl.zeros([block, padded], tl.float32)
+    highest = tl.full([queries], -1.0e30, tl.float32)
+    total = tl.zeros([queries], tl.float32)
+    sums = tl.zeros([queries, padded], tl.float32)
     keys = prefix_key + row * pk_b + own_head * pk_h
     values = prefix_value + row * pv_b + own_head * pv_h
-    for start in range(0, n_prefix, block):
+    for start in range(0, n_prefix, keys_at_once):
         j = start + near
         there = tl.minimum(j, n_prefix - 1)
         k = _loaded(keys + there[:, None] * pk_n + size[None, :], size, width, padded)
@@ -80,7 +82,7 @@ def _kernel(  # type: ignore[no-untyped-def]
         highest, total, sums = _step(q, k, v, seen, highest, total, sums, scale)
     keys = key + begin * k_n + own_head * k_h
     values = value + begin * v_n + own_head * v_h
-    for start in range(0, tl.minimum(first + block, n_own), block):
+    for start in range(0, tl.minimum(first + queries, n_own), keys_at_once):
         j = start + near
         there = tl.minimum(j, n_own - 1)
         k = _loaded(keys + there[:, None] * k_n + size[None, :], size, width, padded)
@@ -125,14 +127,14 @@ def attend_packed(
     out = query.new_empty(1, total, heads, size)
     own = (x.stride(d) for x in (query, key, value) for d in (1, 2))
     before = (x.stride(d) for x in (prefix_keys, prefix_values) for d in (0, 1, 2))
-    _kernel[(len(starts) * heads, triton.cdiv(whole, BLOCK))](
+    _kernel[(len(starts) * heads, triton.cdiv(whole, QUERIES))](
         query, key, value, prefix_keys, prefix_values,
         starts if rows is None else rows, starts, first, out,
         *own, *before,
         whole, heads, heads // key.shape[1],
         scale * 1.4426950408889634,  # exp(x) = 2 ** (x log2 e)
         has_rows=rows is not None, width=size, padded=triton.next_power_of_2(size),
-        block=BLOCK, num_warps=4, num_stages=2,
+        queries=QUERIES, keys_at_once=KEYS, num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
     return out
 
