@@ -27,7 +27,11 @@ from .provenance import (
     library_versions as library_versions,
     utc_now as utc_now,
 )
-from .signals import StopSignals as StopSignals, stop_on_signals as stop_on_signals
+from .signals import (
+    STOP_SIGNALS as STOP_SIGNALS,
+    StopSignals as StopSignals,
+    stop_on_signals as stop_on_signals,
+)
 from .store import (
     Store as Store,
     content_hash as content_hash,

@@ -23,6 +23,7 @@ from torch import Tensor
 from harness.api import FFN, Anatomy, Constraint, ModelAdapter, Projection
 from harness.base import Ids
 from harness.models.activations import NON_DECREASING
+from harness.models.devices import full_tensor
 from harness.models.ffn.examination import (
     MINIMUM_VECTORS,
     RANGE_MARGIN,
@@ -75,7 +76,8 @@ def minimum_weight(anatomy: Anatomy, constraint: Constraint[Any]) -> float:
     """
     matrices = constraint.promised(anatomy) or _all_matrices(anatomy)
     with torch.no_grad():
-        return float(torch.stack([p.weight.min() for p in matrices]).min())
+        smallest = [full_tensor(p.weight.min()) for p in matrices]
+        return float(torch.stack(smallest).min())
 
 
 # --- the claim ----------------------------------------------------------------------

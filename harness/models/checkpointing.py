@@ -2,6 +2,7 @@
 
 A checkpoint holds the weights, the optimizer's state, the learning rate's schedule, the
 random generator and how far training is, so that it goes on as if it had never stopped.
+What is spread over devices is gathered: it does not matter how many go on.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from harness.base import write_json
+from harness.models.devices import full_tensor, placed_like
 from harness.records import Cost
 
 State = dict[str, Any]
@@ -54,23 +56,32 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer,
         schedule: torch.optim.lr_scheduler.LRScheduler,
         left_out: Collection[str],
+        *,
+        writes: bool = True,
     ) -> None:
-        """Take over what is trained; weights that are `left_out` follow from it."""
+        """Take over what is trained; weights that are `left_out` follow from it.
+
+        Of several processes one `writes`, but all gather what is spread over them.
+        """
         self._work, self._model = work, model
         self._optimizer, self._schedule = optimizer, schedule
-        self._left_out = left_out
+        self._left_out, self._writes = left_out, writes
 
     def save(self, step: int, progress: Mapping[str, Any], *, done: bool) -> None:
         """Write the checkpoint of a step; of a training that is done, weights alone.
 
         The last ones are kept.
         """
+        weights = self._weights()
+        state = {} if done else _gathered(self._optimizer.state_dict())
+        if not self._writes:
+            return
         folder = self._work / f"checkpoint-{step}"
         shutil.rmtree(folder, ignore_errors=True)  # was not written to its end
         folder.mkdir(parents=True)
-        torch.save(self._weights(), folder / _WEIGHTS)
+        torch.save(weights, folder / _WEIGHTS)
         if not done:
-            torch.save(self._optimizer.state_dict(), folder / _OPTIMIZER)
+            torch.save(state, folder / _OPTIMIZER)
             rest = {"schedule": self._schedule.state_dict(), "random": _random_states()}
             torch.save(rest, folder / _REST)
         write_json(folder / PROGRESS, progress)  # last: now it is whole
@@ -81,16 +92,25 @@ class Checkpoints:
         """Go back to a checkpoint; return its progress."""
         load_weights(self._model, folder)
         if (folder / _REST).exists():
-            self._optimizer.load_state_dict(_load(folder / _OPTIMIZER))
+            self._optimizer.load_state_dict(self._placed(_load(folder / _OPTIMIZER)))
             rest = _load(folder / _REST)
             self._schedule.load_state_dict(rest["schedule"])
             _set_random_states(rest["random"])
         progress: State = json.loads((folder / PROGRESS).read_text())
         return progress
 
+    def _placed(self, state: State) -> State:
+        """Return a state with each tensor spread as its parameter is."""
+        parameters = [p for g in self._optimizer.param_groups for p in g["params"]]
+        own = {
+            index: {key: placed_like(x, parameters[index]) for key, x in values.items()}
+            for index, values in state["state"].items()
+        }
+        return {**state, "state": own}
+
     def _weights(self) -> State:
         return {
-            name: tensor.detach()
+            name: full_tensor(tensor.detach())
             for name, tensor in self._model.state_dict().items()
             if name not in self._left_out
         }
@@ -101,7 +121,16 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     held = model.state_dict()
     with torch.no_grad():
         for name, tensor in _load(folder / _WEIGHTS).items():
-            held[name].copy_(tensor)
+            held[name].copy_(placed_like(tensor, held[name]))
+
+
+def _gathered(state: State) -> State:
+    """Return an optimizer's state with whole tensors."""
+    own = {
+        index: {name: full_tensor(value) for name, value in values.items()}
+        for index, values in state["state"].items()
+    }
+    return {**state, "state": own}
 
 
 def _load(file: Path) -> State:

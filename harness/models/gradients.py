@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from harness.base import CellError, replaced
 from harness.data import count_tokens
+from harness.models.devices import agreed, local
 from harness.models.losses import BlockLosses
 from harness.subject import CompiledLayers, Meter, can_compile
 
@@ -40,14 +41,18 @@ _ROOM = 0.9
 _UNMASKED = "harness_unmasked"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Batch:
-    """The blocks of one step [n, width], and what is read in their place."""
+    """The blocks of one step, on the host and, of this process, on its device."""
 
-    blocks: NDArray[Any]
-    read: NDArray[Any]
+    every: NDArray[Any]
+    """All blocks of the step [n, width]."""
+    own: slice
+    """Which of them are this process's."""
     ids: Tensor
-    """The blocks, on the device."""
+    """These, on the device."""
+    read: Tensor
+    """What is read in their place."""
 
 
 class StepGradients:
@@ -61,17 +66,19 @@ class StepGradients:
         micro_batch: int | None,
         *,
         checkpointing: bool = False,
+        sharded: bool = False,
     ) -> None:
         """Take over what computes a model's losses.
 
-        With `checkpointing`, of each layer only what it reads is kept.
+        With `checkpointing`, of each layer only what it reads is kept. Where weights
+        are `sharded`, all processes make passes of one size.
         """
         self._accelerator, self._losses = accelerator, losses
         self._model, self._meter = losses.model, meter
         self.micro_batch = micro_batch
         """Blocks in one forward pass; halved when the device runs out of memory."""
         self._layers = layers_of(self._model)
-        self._checkpointing = checkpointing
+        self._checkpointing, self._sharded = checkpointing, sharded
         self._compiled = None
         if can_compile(accelerator.device):
             # Pairs are of many lengths.
@@ -91,13 +98,13 @@ class StepGradients:
         Raises CellError where not even one block fits into the device's memory.
         """
         if self.micro_batch is None:
-            self.micro_batch = self._first_size(batch.ids)
+            self.micro_batch = -agreed(-self._first_size(batch.ids), self._accelerator)
         while True:
             size = divisor(len(batch.ids), self.micro_batch)
             loss = self._loss(batch, size)
             if loss is not None:
                 self.micro_batch = size
-                self._count(batch, size)
+                self._count(batch.every, size)
                 return loss
             self._halve(size)
 
@@ -112,19 +119,22 @@ class StepGradients:
 
     def _passes(self, batch: Batch, size: int) -> Tensor:
         self._losses.train()
-        read = batch.ids
-        if batch.read is not batch.blocks:
-            read = self.on_device(batch.read)
         total, losses = len(batch.ids), []
         for start in range(0, total, size):
             part = slice(start, start + size)
             with self._accelerator.autocast():
-                loss = self._losses(batch.ids[part], read[part])
+                loss = self._losses(batch.ids[part], batch.read[part])
             losses.append(loss.detach())
             (loss / (total / size)).backward()
         return torch.stack(losses).mean()
 
     def _halve(self, size: int) -> None:
+        if self._sharded:
+            raise CellError(
+                f"{size} blocks of recovery do not fit into a device's memory; "
+                "a smaller `recovery.micro_batch`, or `recovery.checkpointing: true`, "
+                "takes less of it"
+            )
         if size == 1:
             raise CellError(
                 "a single block of recovery does not fit into the device's memory; "
@@ -135,9 +145,10 @@ class StepGradients:
         self.micro_batch = max(1, size // 2)
         log.info("out of memory with %d blocks in a pass: now %d", size, size // 2)
 
-    def _count(self, batch: Batch, size: int) -> None:
-        for start in range(0, len(batch.blocks), size):
-            part = batch.blocks[start : start + size]
+    def _count(self, blocks: NDArray[Any], size: int) -> None:
+        """Count the passes of a step, those of all processes."""
+        for start in range(0, len(blocks), size):
+            part = blocks[start : start + size]
             tokens = count_tokens(part)
             flops = self._losses.flops(torch.from_numpy(part))
             self._meter.forward(len(part), tokens, flops)
@@ -161,7 +172,7 @@ class StepGradients:
         reserved = torch.cuda.memory_reserved(ids.device)
         free += reserved - torch.cuda.memory_allocated(ids.device)
         # To come: gradients, AdamW's two moments, and copies in bfloat16.
-        weights = sum(p.numel() for p in self._model.parameters()) * (4 + 8 + 2)
+        weights = sum(local(p).numel() for p in self._model.parameters()) * (4 + 8 + 2)
         layers, width = len(self._layers), self._model.config.hidden_size
         kept = layers * KEPT_BYTES
         if self._checkpointing:

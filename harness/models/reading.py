@@ -74,11 +74,18 @@ class Reader:
         self._device, self._seed = device, seed
         self._pairs = bool(model.config.is_encoder_decoder)
 
-    def __call__(self, blocks: Tokens, step: int, meter: Meter) -> Tokens:
-        """Return what is read of blocks [n, width]; what that costs is in `meter`."""
+    def __call__(
+        self, blocks: Tokens, step: int, meter: Meter, own: slice = slice(None)
+    ) -> Tokens:
+        """Return what is read of blocks [n, width]; what that costs is in `meter`.
+
+        Of the blocks, `own` are wanted: no others are attacked.
+        """
         read = self._corrupted(blocks, step) if self._how.corrupt else blocks.copy()
         if self._how.attack is not None:
-            for row, prompt in self._attacked(self._how.attack, blocks, step, meter):
+            wanted = range(len(blocks))[own]
+            attacked = self._attacked(self._how.attack, blocks, step, wanted, meter)
+            for row, prompt in attacked:
                 read[row] = blocks[row]
                 read[row, : len(prompt)] = prompt
         return read
@@ -107,7 +114,12 @@ class Reader:
     # --- attacks --------------------------------------------------------------------
 
     def _attacked(
-        self, attack: Attack[Any], blocks: Tokens, step: int, meter: Meter
+        self,
+        attack: Attack[Any],
+        blocks: Tokens,
+        step: int,
+        wanted: range,
+        meter: Meter,
     ) -> Iterator[tuple[int, Tokens]]:
         """Yield the prompts of the blocks that are attacked, by their row."""
         rng = self._rng(step, _ATTACK)
@@ -116,7 +128,8 @@ class Reader:
         rows = rng.choice(len(blocks), min(count, len(blocks)), replace=False)
         # In eighths: passes of few shapes can be recorded on a GPU.
         cut = max(1, int(rng.integers(2, 7)) * blocks.shape[1] // 8)
-        examples = [self._example(int(row), blocks[row], cut) for row in sorted(rows)]
+        chosen = sorted(set(rows.tolist()) & set(wanted))
+        examples = [self._example(row, blocks[row], cut) for row in chosen]
         if not examples:
             return
         context = AttackContext(seed_key=f"recovery {self._seed} {step}")

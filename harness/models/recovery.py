@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,11 @@ def recover(
         )
     reader = None
     if disturbance is not None:
+        if disturbance.attack is not None and section.sharding == "full":
+            raise CellError(
+                "recovery against an attack needs the whole model on each device: "
+                "`recovery.sharding` cannot be full"
+            )
         reader = Reader(
             disturbance, model, tokenizer, device=device, seed=seed, bf16=plan.bf16
         )
@@ -106,7 +112,7 @@ def recover(
         hooks=TrainingHooks(
             evaluate=evaluate,
             read=reader,
-            after_step=lambda: constraint.after_step(model),
+            after_step=partial(constraint.after_step, model),
             log=log,
             report=lambda done, of: report(done * total // of, total),
             should_stop=should_stop,
@@ -132,6 +138,8 @@ def training_plan(
         max_grad_norm=section.max_grad_norm,
         bf16=section.precision == "bf16",
         checkpointing=section.checkpointing,
+        devices=section.devices,
+        sharding=section.sharding,
         evaluate_every=section.evaluate_every,
         checkpoint_every=section.checkpoint_every,
         seed=seed,
@@ -174,6 +182,14 @@ class OrderedBlocks:
     def __len__(self) -> int:
         return len(self.order)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Say where the blocks are, if in a file, to another process of a training."""
+        blocks = self.blocks
+        if isinstance(blocks, np.memmap) and isinstance(blocks.filename, Path | str):
+            place = (blocks.filename, blocks.offset, blocks.dtype, blocks.shape)
+            return _reopened, (*place, self.order)
+        return OrderedBlocks, (blocks, self.order)
+
     def __getitem__(self, index: int) -> Tokens:
         block: Tokens = self.blocks[self.order[index]]
         return block
@@ -194,21 +210,31 @@ class OrderedBlocks:
         return hashlib.sha256(b"".join(hashes)).hexdigest()
 
 
+def _reopened(
+    file: str,
+    offset: int,
+    dtype: Any,
+    shape: tuple[int, ...],
+    order: NDArray[np.int64],
+) -> OrderedBlocks:
+    blocks = np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape)
+    return OrderedBlocks(blocks, order)
+
+
 def _bytes(block: Tokens) -> bytes:
     return np.ascontiguousarray(block, dtype="<i4").tobytes()
 
 
 def held_out_losses(
-    model: PreTrainedModel, blocks: Tokens, batch: int, meter: Meter
+    losses_of: BlockLosses, blocks: Tokens, batch: int, meter: Meter
 ) -> NDArray[np.float64]:
     """Return the mean loss [n] of each block in nats/token, in float32."""
-    model.eval()
-    losses_of = BlockLosses(model)
-    losses = []
+    losses_of.eval()
+    device, losses = losses_of.model.device, []
     with torch.no_grad():
         for start in range(0, len(blocks), batch):
             part = blocks[start : start + batch]
-            ids = torch.as_tensor(part.astype(np.int64)).to(model.device)
+            ids = torch.as_tensor(part.astype(np.int64)).to(device)
             losses.append(losses_of(ids, each=True).double().mean(dim=1).cpu().numpy())
             meter.forward(len(part), count_tokens(part), losses_of.flops(ids))
     return np.concatenate(losses)
@@ -261,8 +287,8 @@ class _Evaluation:
     held_out: Tokens
     batch: int
 
-    def __call__(self, meter: Meter) -> dict[str, float | None]:
-        losses = held_out_losses(self.model, self.held_out, self.batch, meter)
+    def __call__(self, losses_of: BlockLosses, meter: Meter) -> dict[str, float | None]:
+        losses = held_out_losses(losses_of, self.held_out, self.batch, meter)
         values: dict[str, float | None] = {"loss": float(losses.mean())}
         if np.isfinite(losses).all():
             found = bootstrap_mean(losses, unit="nats/token", over="blocks")

@@ -31,6 +31,12 @@ class RecoverySection(Strict):
     checkpointing: bool = False
     """Of each layer, keep only what it reads for the gradient, and run it again then: a
     third more work, in much less memory. It changes no result."""
+    devices: Positive = 1
+    """Devices that one variant is trained on, each with its share of every step. It
+    changes results by rounding alone."""
+    sharding: Literal["none", "full"] = "none"
+    """``none`` keeps a whole model on each device; ``full`` spreads weights, gradients
+    and the optimizer's state over them, for models too large for one."""
     learning_rate: Annotated[float, pydantic.Field(gt=0)] = 1e-4
     """Peak learning rate; constraints that train V in place of W scale it for V."""
     warmup_fraction: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.05
@@ -52,6 +58,8 @@ class RecoverySection(Strict):
         "micro_batch",
         "checkpointing",
         "checkpoint_every",
+        "devices",
+        "sharding",
     }
     """What may be stated otherwise for the same results, but for rounding."""
 

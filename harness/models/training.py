@@ -1,33 +1,43 @@
 """The one training loop: blocks of tokens in a fixed order, on `accelerate`.
 
 A step is several passes, then one update. The host waits for the device once a step,
-after its last pass: a loss that is not finite must not reach the weights.
+after its last pass: a loss that is not finite must not reach the weights. On several
+devices the same loop runs in a process for each, and the first of them reports.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from transformers import get_cosine_schedule_with_warmup
 
-from harness.base import Stopped, TrainingDiverged, fixed_random_state
+from harness.base import CellError, Stopped, TrainingDiverged, fixed_random_state
 from harness.models.checkpointing import (
     Checkpoints,
     last_checkpoint,
+    load_weights,
     note_spent,
     spent_training,
 )
-from harness.models.devices import accelerator_for, clip
+from harness.models.devices import (
+    accelerator_for,
+    agreed,
+    average,
+    clip,
+    own_share,
+    shard,
+)
 from harness.models.ffn.parametrizations import EffectiveWeights
-from harness.models.gradients import Batch, StepGradients
+from harness.models.gradients import Batch, StepGradients, layers_of
 from harness.models.losses import BlockLosses
+from harness.models.processes import Say, in_processes
 from harness.records import Cost
 from harness.subject import Meter
 
@@ -75,6 +85,10 @@ class TrainingPlan:
     """Keep each layer's input alone for the gradient, and compute the layer again."""
     seed: int = 0
     """Seeds dropout, if the model has any."""
+    devices: int = 1
+    """Devices, with a process for each and its share of the blocks of every step."""
+    sharding: Literal["none", "full"] = "none"
+    """Whether weights, gradients and the optimizer's state are spread over devices."""
 
     @property
     def total_blocks(self) -> int:
@@ -82,23 +96,31 @@ class TrainingPlan:
         return self.steps * self.blocks_per_step
 
 
+def _nothing(*_: Any) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class TrainingHooks:
-    """What is called while a model is trained."""
+    """What is called while a model is trained.
 
-    evaluate: Callable[[Meter], Mapping[str, float | None]] | None = None
-    """Before the first step, every `evaluate_every` steps and after the last one. Its
-    passes count in the meter that it gets."""
-    read: Callable[[NDArray[Any], int, Meter], NDArray[Any]] | None = None
-    """Gets the blocks [n, width] of a step and its number, from 0; returns those that
-    the model reads in their place. What that costs goes into the meter that it gets."""
-    after_step: Callable[[], None] = lambda: None
+    On several devices, the first three are called in the process of each.
+    """
+
+    evaluate: Callable[[BlockLosses, Meter], Mapping[str, float | None]] | None = None
+    """Before the first step, every `evaluate_every` steps and after the last one. It
+    gets what computes the model's losses; its passes count in the meter."""
+    read: Callable[[NDArray[Any], int, Meter, slice], NDArray[Any]] | None = None
+    """Gets the blocks [n, width] of a step, its number, from 0, a meter for what this
+    costs, and which of the blocks are wanted; returns those [n, width] that the model
+    reads in the place of these."""
+    after_step: Callable[[], None] = _nothing
     """After each optimizer step, before anything else sees the weights."""
-    log: Callable[[Line], None] = lambda line: None
+    log: Callable[[Line], None] = _nothing
     """Gets every line of the training, those before a restart first."""
-    report: Callable[[int, int], None] = lambda done, total: None
+    report: Callable[[int, int], None] = _nothing
     """Gets the blocks done, and all of them."""
-    should_stop: Callable[[], bool] = lambda: False
+    should_stop: Callable[[], bool] = bool
     """Asked after each step; True ends training with a checkpoint and `Stopped`."""
 
 
@@ -134,40 +156,107 @@ def train(
 
     Raises TrainingDiverged and, where `hooks.should_stop` said so, Stopped.
     """
-    accelerator = accelerator_for(torch.device(device), bf16=plan.bf16)
     weights = EffectiveWeights(model)
-    with fixed_random_state(plan.seed), weights.plain():
-        loop = _Loop(accelerator, model, weights, blocks, groups, plan, work, hooks)
-        return loop.run()
+    with weights.plain():
+        job = _Job(model, weights, blocks, groups, plan, work, device, hooks)
+        return _train(job) if plan.devices == 1 else _train_on_devices(job)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A model, and how it is trained."""
+
+    model: PreTrainedModel
+    weights: EffectiveWeights
+    blocks: Blocks
+    groups: Sequence[dict[str, Any]]
+    plan: TrainingPlan
+    work: Path
+    device: str
+    hooks: TrainingHooks = field(default_factory=TrainingHooks)
+
+
+def _train(job: _Job) -> Training:
+    """Train in this process, which may be one of several."""
+    accelerator = accelerator_for(torch.device(job.device), bf16=job.plan.bf16)
+    with fixed_random_state(job.plan.seed + accelerator.process_index):
+        return _Loop(accelerator, job).run()
+
+
+def _train_on_devices(job: _Job) -> Training:
+    """Train in a process for each device; take over what the first of them has."""
+    plan, hooks, model = job.plan, job.hooks, job.model
+    _check_devices(plan, job.device)
+    model.to("cpu")  # the first process needs the device
+    torch.cuda.empty_cache()
+    job.work.mkdir(parents=True, exist_ok=True)
+    heard: dict[str, Callable[..., None]] = {"log": hooks.log, "report": hooks.report}
+    quiet = replace(hooks, log=_nothing, report=_nothing, should_stop=bool)
+    training: Training = in_processes(
+        _train_one_of_several,
+        replace(job, hooks=quiet, device=torch.device(job.device).type),
+        plan.devices,
+        device=torch.device(job.device).type,
+        file=job.work / "job.pt",
+        hear=lambda about, thing: heard[about](*thing),
+        should_stop=hooks.should_stop,
+    )
+    last = last_checkpoint(job.work)
+    assert last is not None  # written at the end
+    load_weights(model, last)
+    job.weights.compute()
+    model.to(torch.device(job.device)).eval()
+    return training
+
+
+def _train_one_of_several(
+    job: _Job, say: Say, should_stop: Callable[[], bool]
+) -> Training:
+    hooks = replace(
+        job.hooks,
+        log=lambda line: say("log", (line,)),
+        report=lambda done, total: say("report", (done, total)),
+        should_stop=should_stop,
+    )
+    return _train(replace(job, hooks=hooks))
+
+
+def _check_devices(plan: TrainingPlan, device: str) -> None:
+    count, there = plan.devices, torch.cuda.device_count()
+    if torch.device(device).type == "cuda" and count > there:
+        raise CellError(f"recovery.devices is {count}, but this machine has {there}")
+    if plan.blocks_per_step % count:
+        raise CellError(
+            f"recovery.devices is {count}, which does not divide the "
+            f"{plan.blocks_per_step} blocks of a step (batch_tokens / context)"
+        )
 
 
 class _Loop:
     """One training, step by step."""
 
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        model: PreTrainedModel,
-        weights: EffectiveWeights,
-        blocks: Blocks,
-        groups: Sequence[dict[str, Any]],
-        plan: TrainingPlan,
-        work: Path,
-        hooks: TrainingHooks,
-    ) -> None:
-        self._accelerator, self._model, self._blocks = accelerator, model, blocks
-        self._weights = weights
-        self._plan, self._work, self._hooks = plan, work, hooks
-        losses = BlockLosses(model.to(accelerator.device))
-        on_cuda = accelerator.device.type == "cuda"
-        self._optimizer = torch.optim.AdamW(
-            [dict(group) for group in groups], fused=on_cuda or None
+    def __init__(self, accelerator: Accelerator, job: _Job) -> None:
+        self._accelerator, self._model, self._blocks = (
+            accelerator,
+            job.model,
+            job.blocks,
         )
+        self._weights = job.weights
+        self._plan, self._work, self._hooks = job.plan, job.work, job.hooks
+        self._losses = BlockLosses(job.model.to(accelerator.device))
+        groups = self._placed(job.groups)
+        on_cuda = accelerator.device.type == "cuda"
+        self._optimizer = torch.optim.AdamW(groups, fused=on_cuda or None)
         self._schedule = get_cosine_schedule_with_warmup(
-            self._optimizer, plan.warmup_steps, plan.steps
+            self._optimizer, job.plan.warmup_steps, job.plan.steps
         )
         self._checkpoints = Checkpoints(
-            work, model, self._optimizer, self._schedule, weights.names
+            job.work,
+            job.model,
+            self._optimizer,
+            self._schedule,
+            job.weights.names,
+            writes=accelerator.is_main_process,
         )
         self._step = 0
         self._lines: list[Line] = []
@@ -175,13 +264,30 @@ class _Loop:
         self._meter = Meter(accelerator.device)
         self._gradients = StepGradients(
             accelerator,
-            losses,
+            self._losses,
             self._meter,
-            plan.micro_batch,
-            checkpointing=plan.checkpointing,
+            job.plan.micro_batch,
+            checkpointing=job.plan.checkpointing,
+            sharded=job.plan.sharding == "full",
         )
-        self._next: tuple[NDArray[Any], torch.Tensor] | None = None
-        self._kept_before, self._spent_before = Cost(), spent_training(work)
+        self._next: Batch | None = None
+        self._kept_before, self._spent_before = Cost(), spent_training(job.work)
+
+    def _placed(self, groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Spread the weights over all devices if asked to; return their groups."""
+        if self._plan.sharding == "none":
+            return [dict(group) for group in groups]
+        names = {id(p): name for name, p in self._losses.named_parameters()}
+        apart = self._weights.raw
+        shard(self._losses, layers_of(self._model), set(apart), self._accelerator)
+        self._weights.spread()
+        now = dict(self._losses.named_parameters())
+        found = {number: now[name] for number, name in names.items()}
+        self._weights.trained = [found[id(p)] for p in self._weights.trained]
+        return [
+            {**group, "params": [found[id(p)] for p in group["params"]]}
+            for group in groups
+        ]
 
     def run(self) -> Training:
         """Train to the end, from the last checkpoint if there is one."""
@@ -207,6 +313,10 @@ class _Loop:
         """Make an optimizer step of several passes; return what its line says."""
         before = self._meter.cost()
         loss = self._gradients.add(self._batch())
+        average([loss], self._accelerator)
+        if self._plan.sharding == "none":
+            own = (p.grad for p in self._model.parameters())
+            average((x for x in own if x is not None), self._accelerator)
         self._weights.move_gradients()
         norm = clip(self._weights.trained, self._plan.max_grad_norm)
         self._next = self._fetched(self._step + 1)
@@ -230,24 +340,26 @@ class _Loop:
 
     def _batch(self) -> Batch:
         """Return the blocks of the next step, and what is read in their place."""
-        blocks, ids = self._next or self._fetched(self._step)
-        read = blocks
-        if self._hooks.read is not None:
-            read = self._hooks.read(blocks, self._step, self._meter)
-        return Batch(blocks, read, ids)
+        batch = self._next or self._fetched(self._step)
+        if self._hooks.read is None:
+            return batch
+        read = self._hooks.read(batch.every, self._step, self._meter, batch.own)
+        return replace(batch, read=self._gradients.on_device(read[batch.own]))
 
-    def _fetched(self, step: int) -> tuple[NDArray[Any], torch.Tensor]:
-        """Return the blocks of a step, the last one at most, here and on the device."""
-        first = min(step, self._plan.steps - 1) * self._plan.blocks_per_step
-        every = range(first, first + self._plan.blocks_per_step)
-        blocks = np.stack([self._blocks[i] for i in every])
-        return blocks, self._gradients.on_device(blocks)
+    def _fetched(self, step: int) -> Batch:
+        """Return the blocks of a step, the last one at most, on their way already."""
+        count = self._plan.blocks_per_step
+        first = min(step, self._plan.steps - 1) * count
+        every = np.stack([self._blocks[i] for i in range(first, first + count)])
+        own = own_share(count, self._accelerator)
+        ids = self._gradients.on_device(every[own])
+        return Batch(every, own, ids, ids)
 
     def _evaluate(self) -> None:
         if self._hooks.evaluate is None:
             return
         before = self._meter.cost()
-        values = dict(self._hooks.evaluate(self._meter))
+        values = dict(self._hooks.evaluate(self._losses, self._meter))
         for name, value in values.items():
             if value is not None and not math.isfinite(value):
                 raise self._diverged(self._step, f"the held-out {name} is {value}")
@@ -304,7 +416,8 @@ class _Loop:
 
     def _note_spent(self) -> Cost:
         spent = self._spent_before + self._meter.cost()
-        note_spent(self._work, spent)
+        if self._accelerator.is_main_process:
+            note_spent(self._work, spent)
         return spent
 
     # --- checkpoints ----------------------------------------------------------------
@@ -332,9 +445,12 @@ class _Loop:
         self._add("resumed", {})
 
     def _save_or_stop(self) -> None:
-        stopping = self._step < self._plan.steps and self._hooks.should_stop()
-        every = self._plan.checkpoint_every
-        if stopping or (every and self._is_due(every)):
+        done, every = self._step == self._plan.steps, self._plan.checkpoint_every
+        asked = agreed(self._hooks.should_stop(), self._accelerator)
+        stopping = bool(asked) and not done
+        # What several processes made is handed over in a file.
+        handing_over = done and self._plan.devices > 1
+        if stopping or handing_over or (every and self._is_due(every)):
             self._save()
         if stopping:
             raise Stopped("stopped while training; run the same command again to go on")

@@ -11,6 +11,7 @@ from scipy.special import log_softmax
 from harness.base import CellError, Store, TrainingDiverged
 from harness.data import Corpora, CorpusSection
 from harness.models.checkpoints import CheckpointOptions
+from harness.models.losses import BlockLosses
 from harness.models.recovery import (
     OrderedBlocks,
     held_out_losses,
@@ -159,7 +160,7 @@ def test_evaluations_are_stated_before_during_and_after(place):
 def test_held_out_losses_are_cross_entropies_in_nats():
     model = tiny_model()
     blocks = np.random.default_rng(0).integers(0, 280, (5, 12)).astype(np.int32)
-    found = held_out_losses(model, blocks, 2, METER)
+    found = held_out_losses(BlockLosses(model), blocks, 2, METER)
     for block, loss in zip(blocks, found, strict=True):
         with torch.no_grad():
             logits = model(torch.tensor(block[None]).long()).logits[0].double().numpy()

@@ -79,7 +79,7 @@ def test_the_loss_of_a_pair_is_that_of_plain_transformers(corpora, tmp_path):
     blocks = np.array(blocks_of(corpora, tmp_path)[:6])
     pairs = torch.as_tensor(blocks.astype(np.int64))
     together = BlockLosses(model)(pairs, each=True)[:, 0]
-    found = held_out_losses(model, blocks, 4, METER)
+    found = held_out_losses(BlockLosses(model), blocks, 4, METER)
     for block, one, other in zip(blocks, together.tolist(), found, strict=True):
         halves = (half[half != IGNORED][None] for half in np.split(block, 2))
         prompt, reference = (torch.as_tensor(half).long() for half in halves)

@@ -224,7 +224,7 @@ def test_training_that_was_stopped_goes_on_as_if_it_had_not_been(
     # GPT-2's embeddings are tied, and its passes draw random numbers.
     sizes = {"resid_pdrop": 0.1} if family == "gpt2" else {}
     whole, halves = (tiny_model(family, **sizes) for _ in range(2))
-    evaluate = lambda meter: {"loss": 1.0}  # noqa: E731
+    evaluate = lambda losses, meter: {"loss": 1.0}  # noqa: E731
     plan = TrainingPlan(6, 4, 2, 2, evaluate_every=2, checkpoint_every=100)
     expected = run(whole, tmp_path / "whole", plan, evaluate=evaluate).lines
 
@@ -271,7 +271,7 @@ def test_training_interrupted_at_any_moment_goes_on_from_the_last_checkpoint(
 
 
 def test_lines_say_what_training_took_and_no_step_comes_twice(tmp_path):
-    evaluate = lambda meter: meter.forward(1, 50, 1e6) or {"loss": 1.0}  # noqa: E731
+    evaluate = lambda losses, meter: meter.forward(1, 50, 1e6) or {"loss": 1.0}  # noqa: E731
     plan = replace(PLAN, evaluate_every=2)
     with pytest.raises(KeyboardInterrupt):
         run(tiny_model(), tmp_path, plan, evaluate=evaluate, log=crash_at(5))
@@ -354,7 +354,7 @@ def test_a_loss_that_runs_away_ends_training(tmp_path):
 
 def test_a_held_out_loss_that_is_not_finite_ends_training(tmp_path):
     with pytest.raises(TrainingDiverged, match="step 0: the held-out loss is inf"):
-        run(tiny_model(), tmp_path, evaluate=lambda meter: {"loss": math.inf})
+        run(tiny_model(), tmp_path, evaluate=lambda losses, meter: {"loss": math.inf})
 
 
 def test_progress_counts_blocks_and_goes_on_where_it_was(tmp_path):

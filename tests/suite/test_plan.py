@@ -95,6 +95,7 @@ COSMETIC = {
     "how often it is saved": ["recovery.checkpoint_every=7"],
     "how a step is cut into passes": ["recovery.micro_batch=4"],
     "what is computed again": ["recovery.checkpointing=true"],
+    "where it is trained": ["recovery.devices=4", "recovery.sharding=full"],
     "a null option": ["attacks.flip.stop=null"],
     "rules that forbid nothing": ["tokens={words_only: false, max_changed: null}"],
     "a corpus that nothing reads": ["corpora.spare={builtin: python-topics}"],

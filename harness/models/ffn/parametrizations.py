@@ -22,6 +22,7 @@ from torch.nn.utils.parametrize import (
 )
 
 from harness.api import Projection
+from harness.models.devices import local, spread_like, spread_rows
 
 SMALLEST_WEIGHT = 1e-6
 """The inverses take no smaller weight: V would go to -infinity."""
@@ -198,10 +199,10 @@ class EffectiveWeights:
     def plain(self) -> Iterator[None]:
         """Let W be parameters of the model inside, beside V; no longer after it."""
         classes = [type(module) for module, _ in self._matrices]
-        for module, function in self._matrices:
+        for module, listed in self._matrices:
             module.__class__ = type(module).__mro__[1]  # what torch made its own from
             with torch.no_grad():
-                module.register_parameter("weight", nn.Parameter(function()))
+                module.register_parameter("weight", nn.Parameter(listed()))
         try:
             yield
         finally:
@@ -209,20 +210,31 @@ class EffectiveWeights:
                 del module.weight
                 module.__class__ = own
 
+    @property
+    def raw(self) -> list[nn.Parameter]:
+        """Each V."""
+        return [listed.original for _, listed in self._matrices]
+
+    def spread(self) -> None:
+        """Spread each V over devices as its W is."""
+        for module, listed in self._matrices:
+            listed.original = spread_rows(listed.original, module.weight)
+
     def compute(self) -> None:
         """Compute W anew, in place, after V has changed."""
         with torch.no_grad():
-            for module, function in self._matrices:
-                module.weight.copy_(function())
+            for module, listed in self._matrices:
+                local(module.weight).copy_(listed[0](local(listed.original)))
 
     def move_gradients(self) -> None:
         """Take the gradient of each W to its V, by the chain rule."""
-        for module, function in self._matrices:
+        for module, listed in self._matrices:
             gradient, module.weight.grad = module.weight.grad, None
             if gradient is not None:
-                v = function.original
+                v = local(listed.original).detach().requires_grad_()
                 with torch.enable_grad():
-                    (v.grad,) = torch.autograd.grad(function(), v, gradient)
+                    (own,) = torch.autograd.grad(listed[0](v), v, local(gradient))
+                listed.original.grad = spread_like(own, listed.original)
 
 
 def scaled_groups(
