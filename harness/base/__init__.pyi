@@ -37,6 +37,7 @@ from .store import (
     content_hash as content_hash,
     default_store_root as default_store_root,
     fingerprint_files as fingerprint_files,
+    flushed_meanwhile as flushed_meanwhile,
     sha256_file as sha256_file,
     write_atomic as write_atomic,
     write_json as write_json,

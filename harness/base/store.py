@@ -19,6 +19,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,18 @@ def write_json(path: Path, obj: Any) -> None:
     """Write an object as JSON, atomically; NaN and infinities raise ValueError."""
     text = json.dumps(obj, allow_nan=False, indent=1)
     write_atomic(path, text + "\n")
+
+
+@contextlib.contextmanager
+def flushed_meanwhile(folder: Path) -> Iterator[None]:
+    """Bring the files of a folder to disk while the block runs, and wait for them.
+
+    The store does so with what it builds; that is quick where it is done already.
+    """
+    with ThreadPoolExecutor(1) as aside:
+        flushing = aside.submit(_flush_tree, folder)
+        yield
+        flushing.result()
 
 
 def sha256_file(path: Path) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch.nn.utils.parametrize import is_parametrized
 from transformers.utils.logging import disable_progress_bar
 
-from harness.base import CellError, fixed_random_state
+from harness.base import CellError, fixed_random_state, flushed_meanwhile
 from harness.models.activations import register_activations
 from harness.models.checkpoints import load_model, load_tokenizer
 from harness.subject import text_inputs
@@ -65,9 +65,10 @@ def freeze(
     disable_progress_bar()
     _plain(model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    frozen, again = load_frozen(folder)
-    _bring_together(model, frozen)
-    _check(model, tokenizer, folder, frozen, again)
+    with flushed_meanwhile(folder):
+        frozen, again = load_frozen(folder)
+        _bring_together(model, frozen)
+        _check(model, tokenizer, folder, frozen, again)
     return frozen, again
 
 

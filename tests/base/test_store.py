@@ -19,6 +19,7 @@ from harness.base import (
     Store,
     default_store_root,
     fingerprint_files,
+    flushed_meanwhile,
     sha256_file,
     write_atomic,
     write_json,
@@ -299,3 +300,30 @@ def test_fingerprint_survives_a_broken_cache(tmp_path):
     cache.write_text('{"torn')
     expected = hashlib.sha256(b"one").hexdigest()
     assert fingerprint_files([file], cache) == f"sha256:{expected}"
+
+
+def test_a_folder_is_on_disk_when_the_block_has_ended(tmp_path, monkeypatch):
+    flushed, fsync = set(), os.fsync
+
+    def watched(descriptor):
+        fsync(descriptor)
+        flushed.add(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    monkeypatch.setattr(os, "fsync", watched)
+    (tmp_path / "part").mkdir()
+    files = [tmp_path / "one", tmp_path / "part" / "two"]
+    for file in files:
+        file.write_text("some")
+    with flushed_meanwhile(tmp_path):
+        pass
+    assert flushed >= set(files)
+
+
+def test_what_cannot_be_flushed_is_an_error(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    (tmp_path / "one").write_text("some")
+    with pytest.raises(OSError, match="no space left"), flushed_meanwhile(tmp_path):
+        pass
