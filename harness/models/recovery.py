@@ -138,6 +138,7 @@ def training_plan(
         max_grad_norm=section.max_grad_norm,
         bf16=section.precision == "bf16",
         checkpointing=section.checkpointing,
+        optimizer_state=section.optimizer_state,
         devices=section.devices,
         sharding=section.sharding,
         evaluate_every=section.evaluate_every,

@@ -31,6 +31,9 @@ class RecoverySection(Strict):
     checkpointing: bool = False
     """Of each layer, keep only what it reads for the gradient, and run it again then: a
     third more work, in much less memory. It changes no result."""
+    optimizer_state: Literal["float32", "bfloat16"] = "float32"
+    """``bfloat16`` keeps AdamW's moments in half the memory, rounded at random so that
+    their mean is right. It changes results."""
     devices: Positive = 1
     """Devices that one variant is trained on, each with its share of every step. It
     changes results by rounding alone."""

@@ -36,6 +36,7 @@ from harness.models.devices import (
 )
 from harness.models.ffn.parametrizations import EffectiveWeights
 from harness.models.gradients import Batch, StepGradients, layers_of
+from harness.models.lean import LeanAdamW
 from harness.models.losses import BlockLosses
 from harness.models.processes import Say, in_processes
 from harness.records import Cost
@@ -83,6 +84,8 @@ class TrainingPlan:
     """Steps between checkpoints; None for none at all."""
     checkpointing: bool = False
     """Keep each layer's input alone for the gradient, and compute the layer again."""
+    optimizer_state: Literal["float32", "bfloat16"] = "float32"
+    """Precision in which AdamW's moments are kept."""
     seed: int = 0
     """Seeds dropout, if the model has any."""
     devices: int = 1
@@ -246,7 +249,9 @@ class _Loop:
         self._losses = BlockLosses(job.model.to(accelerator.device))
         groups = self._placed(job.groups)
         on_cuda = accelerator.device.type == "cuda"
-        self._optimizer = torch.optim.AdamW(groups, fused=on_cuda or None)
+        lean = job.plan.optimizer_state == "bfloat16"
+        kind = LeanAdamW if lean else torch.optim.AdamW
+        self._optimizer = kind(groups, fused=on_cuda or None)
         self._schedule = get_cosine_schedule_with_warmup(
             self._optimizer, job.plan.warmup_steps, job.plan.steps
         )

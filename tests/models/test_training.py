@@ -170,6 +170,19 @@ def test_computing_layers_again_changes_nothing(tmp_path):
     assert not any("forward" in vars(module) for module in again.modules())
 
 
+def test_lean_moments_go_on_from_a_checkpoint_bit_for_bit(tmp_path):
+    plan = replace(PLAN, optimizer_state="bfloat16")
+    whole, cut, other = tiny_model(), tiny_model(), tiny_model()
+    run(whole, tmp_path / "whole", plan)
+    with pytest.raises(KeyboardInterrupt):
+        run(cut, tmp_path / "cut", plan, log=crash_at(5))
+    again = tiny_model(seed=7)
+    run(again, tmp_path / "cut", plan)
+    assert same(state_of(whole), state_of(again))
+    run(other, tmp_path / "other")
+    assert not same(state_of(whole), state_of(other))
+
+
 @pytest.mark.transformers5
 @pytest.mark.parametrize("micro_batch", [1, 4])
 @pytest.mark.parametrize("arm", [Softplus, SignSplit])

@@ -160,6 +160,7 @@ MATTERS = {
     "recovery.tokens=10001": ALL,
     "recovery.context=256": ALL,
     "recovery.batch_tokens=8192": ALL,
+    "recovery.optimizer_state=bfloat16": ALL,
     "recovery.learning_rate=2e-4": ALL,
     "recovery.warmup_fraction=0.1": ALL,
     "recovery.weight_decay=0": ALL,

@@ -67,7 +67,7 @@ def test_the_other_suites_are_the_mission_on_another_model(name):
     assert [model.options["path"] for model in other.models.values()] == [LARGER[name]]
     for section in ("arms", "seeds", "corpora", "metrics", "examples", "attacks"):
         assert getattr(other, section) == getattr(mission, section)
-    changed = {"micro_batch"}
+    changed = {"checkpointing"}  # which changes no result
     assert other.recovery.model_dump(exclude=changed) == mission.recovery.model_dump(
         exclude=changed
     )
