@@ -272,6 +272,10 @@ def show(run: Path, ceiling: float, started: datetime) -> None:
             )
     records = [read_record(path) for path in sorted(run.glob("*/*/record.json"))]
     records.sort(key=lambda record: record.provenance.started)
+    for arm in dict.fromkeys(record.arm.label for record in records):
+        own = [record for record in records if record.arm.label == arm]
+        total = sum(record.provenance.wall_seconds or 0 for record in own)
+        print(f"{arm}: {len(own)} units in {total:.0f} s")
     print("\n" + tabulate([row(x, ceiling) for x in records], "keys"))
 
 
@@ -302,8 +306,6 @@ def first_pass(log: Path, started: datetime) -> float | None:
 
 def row(record: Record, ceiling: float) -> dict[str, Any]:
     """Return a unit's line of the table."""
-    stamps = record.provenance.started, record.provenance.finished
-    begun, ended = map(datetime.fromisoformat, stamps)
     costs: Mapping[str, Cost] = record.ledger.kept
     main = costs.get("attack") or costs.get("train") or Cost()
     found = record.results.get("attack", {}).get("delta_loss")
@@ -314,7 +316,7 @@ def row(record: Record, ceiling: float) -> dict[str, Any]:
     return {
         "arm": record.arm.label,
         "cell": record.attack.label if record.attack else None,
-        "s": (ended - begun).total_seconds(),
+        "s": record.provenance.wall_seconds,
         **seconds,
         "TFLOP": float(f"{main.flops / 1e12:.4g}"),
         "whole": float(f"{main.compared_flops / 1e12:.4g}"),
