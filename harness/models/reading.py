@@ -8,7 +8,7 @@ are keyed by the seed and the step: a training that goes on draws what it would 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.api import Attack, AttackContext
-from harness.base import CellError, replaced
+from harness.base import CellError
 from harness.data import IGNORED, Example, ExampleSets
+from harness.models.devices import tensor_float32
 from harness.subject import Meter, Subject, TokenRules
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Reader:
         if not examples:
             return
         context = AttackContext(seed_key=f"recovery {self._seed} {step}")
-        with _attackable(self._model), self._precision():
+        with _attackable(self._model), tensor_float32(self._bf16):
             self._subject.refresh()
             with self._subject.metered() as spent:
                 sets = ExampleSets(test=examples)
@@ -174,12 +175,6 @@ class Reader:
             batch_size=self._how.batch_size,
             rules=self._how.rules.model_copy(update={"reachable_only": False}),
         )
-
-    def _precision(self) -> AbstractContextManager[None]:
-        import torch
-
-        tf32 = self._bf16 or torch.backends.cuda.matmul.allow_tf32
-        return replaced(torch.backends.cuda.matmul, "allow_tf32", tf32)
 
     def _rng(self, step: int, stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64([self._seed, step, stream]))

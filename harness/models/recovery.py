@@ -22,6 +22,7 @@ from harness.api import Constraint, ModelAdapter
 from harness.base import CellError, Store
 from harness.data import Corpora, count_tokens, pair_blocks, token_blocks
 from harness.models.certificate import minimum_weight
+from harness.models.devices import tensor_float32
 from harness.models.gradients import ON_A_CPU
 from harness.models.losses import BlockLosses
 from harness.models.reading import Disturbance, Reader
@@ -90,7 +91,12 @@ def recover(
     if section.validation is not None:
         held_out = source.blocks(section.validation, section.evaluation_tokens)
         evaluate = _Evaluation(
-            model, adapter, constraint, held_out, section.micro_batch or ON_A_CPU
+            model,
+            adapter,
+            constraint,
+            held_out,
+            section.micro_batch or ON_A_CPU,
+            plan.bf16,
         )
     reader = None
     if disturbance is not None:
@@ -287,9 +293,12 @@ class _Evaluation:
     constraint: Constraint[Any]
     held_out: Tokens
     batch: int
+    bf16: bool
+    """Whether it is trained so; then a GPU's products here have 19 bits."""
 
     def __call__(self, losses_of: BlockLosses, meter: Meter) -> dict[str, float | None]:
-        losses = held_out_losses(losses_of, self.held_out, self.batch, meter)
+        with tensor_float32(self.bf16):
+            losses = held_out_losses(losses_of, self.held_out, self.batch, meter)
         values: dict[str, float | None] = {"loss": float(losses.mean())}
         if np.isfinite(losses).all():
             found = bootstrap_mean(losses, unit="nats/token", over="blocks")

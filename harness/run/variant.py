@@ -221,8 +221,10 @@ class _Making:
             return None
         if not run.suite.trains(arm):
             return None
+        # In this process, where its weights can be looked at on the way.
+        here = {"devices": 1, "sharding": "none"}
         section = section.model_copy(
-            update={"checkpoint_every": None, "validation": None}
+            update={"checkpoint_every": None, "validation": None, **here}
         )
         source = _Making(run, next(x for x in self.plan.sources if x.arm == arm))
 
