@@ -119,7 +119,10 @@ class Constraint(Plugin[OptionsT]):
     def apply(
         self, adapter: ModelAdapter[Any], model: PreTrainedModel, seed: int
     ) -> None:
-        """Install the start and the constraint, in place (float32)."""
+        """Install the start and the constraint, in place (float32).
+
+        The model is on the device that it is trained on.
+        """
 
     def expected_cost(self, context: CostContext) -> Cost:
         """Return what `install` costs on a model, in passes and further `seconds`.

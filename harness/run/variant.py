@@ -184,10 +184,14 @@ class _Making:
         write_json(folder / MADE, made.model_dump(mode="json"))
 
     def _load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Load what the arm begins with: the model, or another arm's subject."""
+        """Load what the arm begins with: the model, or another arm's subject.
+
+        A start is made of the model on the run's device, which is where it is trained.
+        """
         source = self.run.suite.arms[self.plan.arm].derive_from
         if source is None:
-            return self._adapter.load(self.run.store.root)
+            model, tokenizer = self._adapter.load(self.run.store.root)
+            return model.to(torch.device(self.run.device)), tokenizer
         model, tokenizer = load_frozen(self._source(source))
         model.requires_grad_(True)
         return model, tokenizer
