@@ -321,16 +321,16 @@ class Bench:
 
         return self.plain_step(losses, self.n + self.m)
 
+    def scored_losses(self, ids: Any) -> Any:
+        """Score ids with the logits of the reference's tokens alone."""
+        hidden = self.plain.base_model(ids[:, :-1])[0][:, self.n - 1 :]
+        logits = self.plain.get_output_embeddings()(hidden).float()
+        targets = ids[:, self.n :]
+        return cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+
     def scored_step(self) -> float:
         """Take a step with the logits that are scored."""
-
-        def losses(ids: Any) -> Any:
-            hidden = self.plain.base_model(ids[:, :-1])[0][:, self.n - 1 :]
-            logits = self.plain.get_output_embeddings()(hidden).float()
-            targets = ids[:, self.n :]
-            return cross_entropy(logits.transpose(1, 2), targets, reduction="none")
-
-        return self.plain_step(losses, self.m)
+        return self.plain_step(self.scored_losses, self.m)
 
     def plain_step(self, losses: Callable[[Any], Any], logits: int) -> float:
         prompts = self.candidates(self.plain_gradient(self.prompt, self.reference))
@@ -347,7 +347,7 @@ class Bench:
     def plain_hotflip(self, example: Example) -> Any:
         """Flip tokens as the textbook says: a gradient, the best, one by one.
 
-        Candidates go in batches of their own example; all logits are made.
+        Candidates go in batches of their own example.
         """
         prompt, free = example.prompt_ids, np.ones(self.n, dtype=np.bool_)
         target = torch.as_tensor(example.reference_ids).to(self.arguments.device)
@@ -356,10 +356,7 @@ class Bench:
             ids = torch.as_tensor(prompts).to(target.device)
             ids = torch.cat([ids, target.expand(len(ids), -1)], dim=1)
             with torch.inference_mode():
-                logits = self.plain(ids).logits[:, self.n - 1 : -1].float()
-                targets = ids[:, self.n :]
-                each = cross_entropy(logits.transpose(1, 2), targets, reduction="none")
-            return each.mean(dim=1)
+                return self.scored_losses(ids).mean(dim=1)
 
         (loss,) = losses(prompt[None])
         for _ in range(FLIPS):

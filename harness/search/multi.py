@@ -185,7 +185,7 @@ class MultiSearch:
                 new.append(prompt)
         if not policy.rules.limit_flips:
             return new
-        kept = policy.permits(new, since=before)
+        kept = policy.permits(new, since=before, mended=True)
         return [p for p, allowed in zip(new, kept, strict=True) if allowed]
 
     def _move(

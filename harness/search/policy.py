@@ -81,7 +81,8 @@ class FlipPolicy:
         """
         if self.near is None:
             return allowed
-        near: Ids = allowed[self.near[position].cpu().numpy()[allowed]]
+        with self.subject.aside():
+            near: Ids = allowed[self.near[position].cpu().numpy()[allowed]]
         return near
 
     def forbid(self, gains: Tensor, positions: Sequence[int] | None = None) -> Tensor:
@@ -97,12 +98,15 @@ class FlipPolicy:
             gains[~self.near[index]] = -torch.inf
         return gains
 
-    def permits(self, prompts: Sequence[Ids], since: Ids | None = None) -> list[bool]:
+    def permits(
+        self, prompts: Sequence[Ids], since: Ids | None = None, *, mended: bool = False
+    ) -> list[bool]:
         """Say of each prompt of the clean one's length whether all rules hold.
 
         Tokens that are as in the clean prompt are never at fault. Whether a text
         encodes to a prompt is a guess from the words that have changed `since` another
-        prompt, the clean one by default: `Losses` decides, beside the passes.
+        prompt, the clean one by default: `Losses` decides, beside the passes. Of those
+        that were `mended` since, it is known.
         """
         since = self.clean_ids if since is None else since
         if not prompts:
@@ -111,11 +115,12 @@ class FlipPolicy:
         changed = written != self.clean_ids
         faults = changed & ~self.movable
         if self.near is not None:
-            tokens = torch.from_numpy(written).to(self.near.device)
-            positions = torch.arange(written.shape[1], device=tokens.device)
-            faults |= changed & ~self.near[positions, tokens].cpu().numpy()
+            with self.subject.aside():
+                tokens = torch.from_numpy(written).to(self.near.device)
+                positions = torch.arange(written.shape[1], device=tokens.device)
+                faults |= changed & ~self.near[positions, tokens].cpu().numpy()
         kept = ~faults.any(axis=1) & (changed.sum(axis=1) <= self.most_changed)
-        if self.rules.reachable_only:
+        if self.rules.reachable_only and not (mended and self._guess):
             left = np.flatnonzero(kept)
             kept[left] = self._may_be_reached(written[left], since)
         return [bool(one) for one in kept]
@@ -124,19 +129,21 @@ class FlipPolicy:
         """Take back changes, since another prompt, that break words.
 
         The last of a word each time, until no word is broken; prompts of which nothing
-        is left are left out. None is touched where they need not be reachable.
+        is left are left out, and those where a word stays broken. None is touched where
+        they need not be reachable.
         """
         if not self.rules.reachable_only or not self._guess or not len(prompts):
             return list(prompts)
         written = np.array(prompts)
-        for _ in range(written.shape[1]):
+        for _ in range(written.shape[1] + 1):
             changed = written != since
             broken = self.subject.vocabulary.broken_words(written, changed)
             rows, at_fault = _last_of_each_run(broken, changed)
             if not len(rows):
                 break
             written[rows, at_fault] = np.asarray(since)[at_fault]
-        return [prompt for prompt in written if np.any(prompt != since)]
+        kept = np.any(written != since, axis=1) & ~broken.any(axis=1)
+        return list(written[kept])
 
     def _may_be_reached(self, written: Ids, since: Ids) -> NDArray[np.bool_]:
         if not self._guess:

@@ -51,6 +51,8 @@ SCORING_WORK = 4e13
 """FLOPs of a pass that scores on a GPU: enough to outlast the launch of its kernels."""
 FEWEST_TOKENS, MOST_TOKENS = 4096, 131_072
 """Tokens of such a pass: fewer leave processors idle, whatever the model."""
+SLACK = {"cuda": 0.5}
+"""By which share a pass may be larger where nothing then remains for another."""
 BYTES_A_TOKEN = 64
 """What a pass holds of a token, at most, for each dimension of the hidden states."""
 GRADIENT_TOKENS = {"cpu": 1, "cuda": 2048}
@@ -92,6 +94,7 @@ class Passes:
         """How many searches share passes."""
         self._stream = _stream(self.device)
         """Where what is no pass is computed on a GPU, so that it waits for none."""
+        self._slack = SLACK.get(kind, 0.0)
         self._read_whole = READ_WHOLE.get(kind, 0)
 
     @classmethod
@@ -451,13 +454,22 @@ class Passes:
         while done < len(items):
             most = WHOLE_TEXTS
             if tokens is not None:
-                most = max(1, self.tokens_at_once // tokens(items[done]))
+                most = self._rows([tokens(item) for item in items[done:]])
             rows = min(self.batch_size, most)
             batch = items[done : done + rows]
             if _fits(run, batch):
                 done += len(batch)
             else:
                 self._halve_batch(len(batch))
+
+    def _rows(self, tokens: Sequence[int]) -> int:
+        """Return how many rows the next pass takes of those that read such tokens.
+
+        What would be a small pass of its own goes with it, where it may.
+        """
+        if self._slack and sum(tokens) <= (1 + self._slack) * self.tokens_at_once:
+            return len(tokens)
+        return max(1, self.tokens_at_once // tokens[0])
 
     def _halve_batch(self, rows: int) -> None:
         if rows == 1:

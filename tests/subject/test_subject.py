@@ -496,3 +496,21 @@ def test_plugins_that_name_a_subject_stay_light(imported):
         "from harness.base import Ids", "from harness.subject import Subject"
     )
     assert not modules & {"torch", "transformers", "numpy"}
+
+
+@pytest.mark.parametrize(("slack", "made"), [(0.0, [4, 4, 2]), (0.5, [4, 6])])
+def test_what_little_remains_goes_with_the_pass_before(slack, made, monkeypatch):
+    subject = tiny_subject()
+    passes, rows = subject._passes, []
+    passes.tokens_at_once, passes._slack = 4 * (N + M - 1), slack
+    score = passes.search.losses
+    monkeypatch.setattr(
+        passes.search, "losses", lambda *ids: rows.append(len(ids[0])) or score(*ids)
+    )
+
+    losses = subject.losses(random_ids(10, N), random_ids(M))
+
+    assert rows == made
+    assert losses == pytest.approx(
+        subject.exact_losses(random_ids(10, N), random_ids(M)), abs=1e-4
+    )

@@ -52,8 +52,7 @@ class Compiled:
         """Call the function."""
         if self._compiled is not None:
             try:
-                with torch._dynamo.config.patch(recompile_limit=RECOMPILATIONS):
-                    return self._compiled(*args, **kwargs)
+                return self._compiled(*args, **kwargs)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -78,7 +77,10 @@ class CompiledLayers:
     @contextmanager
     def lent(self) -> Iterator[None]:
         """Let the model's layers be the compiled ones inside."""
-        with ExitStack() as stack:
+        with (
+            torch._dynamo.config.patch(recompile_limit=RECOMPILATIONS),
+            ExitStack() as stack,
+        ):
             for layer, compiled in self._layers:
                 vars(layer)["forward"] = compiled
                 stack.callback(vars(layer).pop, "forward")
