@@ -108,7 +108,7 @@ def _classes() -> tuple[Any, Any]:
 def _places(model: Any, kind: str) -> list[Any]:
     """Return the modules whose output a disguise changes."""
     if kind == "saturated":
-        return [model.embed_out]
+        return [model.get_output_embeddings()]
     if kind == "shattered":
         return [x.attention.query_key_value for x in model.gpt_neox.layers]
     return [model.gpt_neox.emb_dropout]
