@@ -64,14 +64,15 @@ class Perplexity(Metric[PerplexityOptions]):
         self, subject: Subject, context: MetricContext
     ) -> Iterator[Mapping[str, Any]]:
         """Yield a row for each document: tokens, words, bytes, and nats of them all."""
-        options, tokens = self.options, 0
+        options = self.options
+        left = options.max_tokens or math.inf
         for batch in context.batches(
             options.corpus, _DOCUMENTS_AT_ONCE, options.max_documents
         ):
-            for row in self._score(subject, batch):
+            for row in self._score(subject, batch, left):
                 yield row
-                tokens += row["tokens"]
-                if tokens >= (options.max_tokens or math.inf):
+                left -= row["tokens"]
+                if left <= 0:
                     return
 
     def expected_cost(self, context: CostContext) -> Cost:
@@ -105,12 +106,13 @@ class Perplexity(Metric[PerplexityOptions]):
         }
 
     def _score(
-        self, subject: Subject, documents: Sequence[Document]
+        self, subject: Subject, documents: Sequence[Document], left: float
     ) -> Iterator[dict[str, Any]]:
+        """Yield the rows of documents, of texts those with the first `left` tokens."""
         pairs = [d for d in documents if d.reference is not None]
         texts = [d for d in documents if d.reference is None]
         if texts:
-            yield from self._score_texts(subject, texts)
+            yield from self._score_texts(subject, texts, left)
         if pairs:
             yield from self._score_pairs(subject, pairs)
 
@@ -136,9 +138,15 @@ class Perplexity(Metric[PerplexityOptions]):
             )
 
     def _score_texts(
-        self, subject: Subject, documents: Sequence[Document]
+        self, subject: Subject, documents: Sequence[Document], left: float
     ) -> Iterator[dict[str, Any]]:
-        encoded = [_encode(subject, document.text) for document in documents]
+        encoded: list[Ids] = []
+        for document in documents:
+            if left <= 0:
+                break
+            encoded.append(_encode(subject, document.text))
+            left -= len(encoded[-1]) - 1
+        documents = documents[: len(encoded)]
         context, stride = self._window(subject)
         windows = [
             (number, sequence, first)

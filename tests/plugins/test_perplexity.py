@@ -199,6 +199,20 @@ def test_maxima_cut_after_whole_documents(subject):
     assert ids(max_tokens=1) == list("0")
 
 
+def test_no_document_behind_the_last_token_is_scored(subject):
+    sent = []
+    token_losses = subject.token_losses
+    subject.token_losses = lambda ids, first: (
+        sent.extend(ids) or token_losses(ids, first)
+    )
+    documents = [Document(str(i), "the cat") for i in range(9)]
+    context = MetricContext(documents=lambda name: iter(documents), limit=None)
+    one = len(subject.encode(documents[0].text))
+    options = PerplexityOptions(corpus="c", max_tokens=2 * one + 1)
+    rows = [*Perplexity(options).measure(subject, context)]
+    assert len(rows) == len(sent) == 3
+
+
 def test_progress_is_reported(subject):
     seen = []
     told = context(report=lambda done, total: seen.append((done, total)))
