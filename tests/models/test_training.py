@@ -6,18 +6,22 @@ import random
 import re
 import signal
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+import harness.models.gradients
+import harness.subject.fast.compiling
 from harness.base import CellError, Stopped, TrainingDiverged
 from harness.data import IGNORED
 from harness.models import TrainingHooks, TrainingPlan, train
 from harness.models.checkpointing import last_checkpoint
 from harness.models.losses import BlockLosses
 from harness.testing import tiny_model
+from harness_plugins.constraints.none import Unconstrained
 from harness_plugins.constraints.sign_split import SignSplit
 from harness_plugins.constraints.softplus import Softplus
 from harness_plugins.models.pythia import Pythia
@@ -168,6 +172,34 @@ def test_computing_layers_again_changes_nothing(tmp_path):
     assert same(state_of(kept), state_of(again))
     assert len(seen) == 2 * PLAN.steps * 2  # twice in each of the two passes of a step
     assert not any("forward" in vars(module) for module in again.modules())
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's tracer
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_layers_of_all_arms_share_what_is_compiled_once(
+    tmp_path, monkeypatch, checkpointing
+):
+    # A backend that only traces stands for the compiler of a GPU.
+    traced = partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(harness.subject.fast.compiling.torch, "compile", traced)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    for arm in (Unconstrained, Softplus):
+        lines = []
+        for number, compiles in enumerate((True, False)):
+            monkeypatch.setattr(
+                harness.models.gradients, "can_compile", lambda device, c=compiles: c
+            )
+            model = tiny_model(num_hidden_layers=3)
+            arm().apply(Pythia(Pythia.Options(path="unused")), model, 0)
+            groups = arm().parameter_groups(model, 1e-3, 0.1)
+            work = tmp_path / f"{arm.__name__}-{number}"
+            plan = replace(PLAN, checkpointing=checkpointing)
+            lines.append(run(model, work, plan, groups=groups).lines)
+        for one, other in zip(*lines, strict=True):
+            for key in ("loss", "grad_norm"):
+                assert one[key] == pytest.approx(other[key], rel=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 def test_lean_moments_go_on_from_a_checkpoint_bit_for_bit(tmp_path):
