@@ -20,6 +20,12 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.utils import get_total_norm
 
 from harness.base import replaced
+from harness.subject import Meter
+
+_SPENT = (
+    *("sequences_forward", "sequences_backward"),
+    *("tokens_forward", "tokens_backward", "flops", "flops_whole"),
+)
 
 
 def accelerator_for(device: torch.device, *, bf16: bool) -> Accelerator:
@@ -69,6 +75,19 @@ def agreed(number: int, accelerator: Accelerator) -> int:
     return int(own)
 
 
+def of_all(meter: Meter, accelerator: Accelerator) -> Meter:
+    """Return what all processes spent together."""
+    if accelerator.num_processes == 1:
+        return meter
+    own = [getattr(meter, name) for name in _SPENT]
+    every = torch.tensor(own, dtype=torch.float64, device=accelerator.device)
+    distributed.all_reduce(every)
+    together = Meter(meter.device)
+    for name, number in zip(_SPENT, every.tolist(), strict=True):
+        setattr(together, name, type(getattr(meter, name))(number))
+    return together
+
+
 def clip(parameters: Sequence[nn.Parameter], most: float) -> Tensor:
     """Scale gradients so that their norm is at most `most`; return what it was."""
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -93,7 +112,8 @@ def shard(
 ) -> None:
     """Spread the parameters of a model over all processes, a layer at a time.
 
-    Those that are kept `apart` stay whole. All others become other objects.
+    They come to the device in parts, from where they are. Those that are kept `apart`
+    stay as they are; all others become other objects.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -108,8 +128,8 @@ def spread_rows(matrix: nn.Parameter, like: Tensor) -> nn.Parameter:
     """Spread the last two dimensions of a tensor as a matrix is: by rows."""
     if not isinstance(like, DTensor):
         return matrix
-    rows = [Shard(matrix.dim() - 2)]
-    return nn.Parameter(distribute_tensor(matrix.detach(), like.device_mesh, rows))
+    whole, rows = matrix.detach().to(like.device), [Shard(matrix.dim() - 2)]
+    return nn.Parameter(distribute_tensor(whole, like.device_mesh, rows))
 
 
 def local(tensor: Tensor) -> Tensor:

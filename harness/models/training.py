@@ -31,6 +31,7 @@ from harness.models.devices import (
     agreed,
     average,
     clip,
+    of_all,
     own_share,
     shard,
 )
@@ -239,14 +240,11 @@ class _Loop:
     """One training, step by step."""
 
     def __init__(self, accelerator: Accelerator, job: _Job) -> None:
-        self._accelerator, self._model, self._blocks = (
-            accelerator,
-            job.model,
-            job.blocks,
-        )
-        self._weights = job.weights
+        self._accelerator = accelerator
+        self._model, self._blocks, self._weights = job.model, job.blocks, job.weights
         self._plan, self._work, self._hooks = job.plan, job.work, job.hooks
-        self._losses = BlockLosses(job.model.to(accelerator.device))
+        self._losses = BlockLosses(job.model)
+        self._sharded = job.plan.sharding == "full" and accelerator.num_processes > 1
         groups = self._placed(job.groups)
         on_cuda = accelerator.device.type == "cuda"
         lean = job.plan.optimizer_state == "bfloat16"
@@ -273,14 +271,15 @@ class _Loop:
             self._meter,
             job.plan.micro_batch,
             checkpointing=job.plan.checkpointing,
-            sharded=job.plan.sharding == "full",
+            sharded=self._sharded,
         )
         self._next: Batch | None = None
         self._kept_before, self._spent_before = Cost(), spent_training(job.work)
 
     def _placed(self, groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Spread the weights over all devices if asked to; return their groups."""
-        if self._plan.sharding == "none":
+        """Bring the weights to the device, or spread them; return their groups."""
+        if not self._sharded:
+            self._model.to(self._accelerator.device)
             return [dict(group) for group in groups]
         names = {id(p): name for name, p in self._losses.named_parameters()}
         apart = self._weights.raw
@@ -319,7 +318,7 @@ class _Loop:
         before = self._meter.cost()
         loss = self._gradients.add(self._batch())
         average([loss], self._accelerator)
-        if self._plan.sharding == "none":
+        if not self._sharded:
             own = (p.grad for p in self._model.parameters())
             average((x for x in own if x is not None), self._accelerator)
         self._weights.move_gradients()
@@ -348,7 +347,9 @@ class _Loop:
         batch = self._next or self._fetched(self._step)
         if self._hooks.read is None:
             return batch
-        read = self._hooks.read(batch.every, self._step, self._meter, batch.own)
+        spent = Meter(self._accelerator.device)
+        read = self._hooks.read(batch.every, self._step, spent, batch.own)
+        self._meter.add(of_all(spent, self._accelerator))
         return replace(batch, read=self._gradients.on_device(read[batch.own]))
 
     def _fetched(self, step: int) -> Batch:
