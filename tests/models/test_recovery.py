@@ -12,6 +12,7 @@ from harness.base import CellError, Store, TrainingDiverged
 from harness.data import Corpora, CorpusSection
 from harness.models.checkpoints import CheckpointOptions
 from harness.models.losses import BlockLosses
+from harness.models.reading import Disturbance
 from harness.models.recovery import (
     OrderedBlocks,
     held_out_losses,
@@ -140,6 +141,24 @@ def test_the_parametrization_learns_in_a_group_of_its_own(place):
     others = max(moved[name] for name in moved if not name.endswith("original"))
     # Six steps of AdamW at 1e-3 move no other weight further than that.
     assert others < 6.5e-3 < v
+
+
+def test_two_devices_recover_and_evaluate_as_one_does(place):
+    noise, found = Disturbance(corrupt=0.2), []
+    for devices in (1, 2):
+        lines = []
+        section = recovery(devices=devices, tokens=512)
+        _, summary = place(
+            Softplus(),
+            f"on-{devices}",
+            section,
+            disturbance=noise,
+            log=lines.append,
+        )
+        assert (summary.status, summary.steps) == ("trained", 2)
+        found.append([line["loss"] for line in lines])
+    assert len(found[0]) == 4  # two steps, two evaluations
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
 
 
 @pytest.mark.transformers5
