@@ -39,6 +39,7 @@ KEPT_BYTES = 32
 """What a layer keeps for its gradient: bytes a token for each unit of its width."""
 _ROOM = 0.9
 _UNMASKED = "harness_unmasked"
+_IS_RAW = ".parametrizations."
 
 
 @dataclass(frozen=True)
@@ -171,8 +172,10 @@ class StepGradients:
         free, _ = torch.cuda.mem_get_info(ids.device)
         reserved = torch.cuda.memory_reserved(ids.device)
         free += reserved - torch.cuda.memory_allocated(ids.device)
-        # To come: gradients, AdamW's two moments, and copies in bfloat16.
-        weights = sum(local(p).numel() for p in self._model.parameters()) * (4 + 8 + 2)
+        # To come: gradients, AdamW's two moments, and copies in bfloat16. What weights
+        # are computed from has them in the place of these.
+        own = {x: p for x, p in self._model.named_parameters() if _IS_RAW not in x}
+        weights = sum(local(p).numel() for p in own.values()) * (4 + 8 + 2)
         layers, width = len(self._layers), self._model.config.hidden_size
         kept = layers * KEPT_BYTES
         if self._checkpointing:
