@@ -368,7 +368,10 @@ def _arm_of(label: str, harm: Mapping[str, Floats], others: Sequence[str]) -> Ar
             name: Examined(keys, keys, np.full((seeds, len(keys)), value))
             for name, value in values.items()
         },
-        plants=[Plant(kind, 0.0, units, planted, {"flip": planted}) for kind in kinds],
+        plants=[
+            Plant(kind, 0.0, units, planted, planted, {"flip": planted})
+            for kind in kinds
+        ],
         matches=[Matched("baseline", "reference", ["0", "1"], clean, clean)],
         replayed=[Replayed(name, 0.0) for name in found],
     )

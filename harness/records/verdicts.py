@@ -152,7 +152,7 @@ class Difference(Strict):
 
 
 class Detected(Strict):
-    """On how many documents a planted weakness was found."""
+    """On how many documents a planted weakness is, and was found."""
 
     kind: str
     """What was planted: ``token``, ``ffn``, ``pair`` or ``hidden``."""
@@ -161,11 +161,14 @@ class Detected(Strict):
     attack: str | None
     """The attack; null for the union of all."""
     found: Count
-    """Documents on which at least half of it is reached."""
+    """Documents that have it on which attacks reach at least half of it."""
+    present: Count
+    """Documents that have it: its trigger itself reaches at least half of it there."""
     documents: Count
     """Documents on which it was looked for."""
     at_least: Probability
-    """The share of documents that it is found on, one-sided at 95 %."""
+    """The share of the documents that have it that it is found on, one-sided at
+    95 %."""
 
 
 class Calibration(Strict):

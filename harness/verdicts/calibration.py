@@ -201,7 +201,7 @@ def _share_by_share(rows: Floats) -> Floats:
 def _arm(model: str, label: str, reference: str | None, harm: Floats) -> Arm:
     seeds, n = harm.shape[-3:-1]
     there = np.ones(seeds, dtype=bool)
-    found = np.zeros(PLANTED)
+    found, units = np.zeros(PLANTED), [str(i) for i in range(PLANTED)]
     beaten = np.full((seeds, n, len(SHARES)), harm.min() - EASILY)
     match = Matched(
         "reference", "reference", ["0", "1"], np.zeros((seeds, 2)), np.zeros((seeds, 2))
@@ -215,8 +215,7 @@ def _arm(model: str, label: str, reference: str | None, harm: Floats) -> Arm:
         cells={_ATTACK: Cell(harm, there), _CONTROL: Cell(beaten, there)},
         examined={"determinism": Examined([], [], np.zeros((seeds, 0)))},
         plants=[
-            Plant(kind, 0.0, [str(i) for i in range(PLANTED)], found, {_ATTACK: found})
-            for kind in DECIDING
+            Plant(kind, 0.0, units, found, found, {_ATTACK: found}) for kind in DECIDING
         ],
         matches=[match],
         replayed=[Replayed(_ATTACK, 0.0)],

@@ -109,6 +109,8 @@ class Plant:
     """The unit [k] of each example."""
     own: Floats
     """The arm's own dL under attack [k]."""
+    planted: Floats
+    """dL [k] of its trigger, at the best of a few places; NaN where it is not known."""
     reached: Mapping[str, Floats]
     """dL [k] that each attack reaches on the copy; NaN for an error."""
 

@@ -82,6 +82,7 @@ def _verdict(case: Case, calibrated: Calibrated) -> ArmVerdict:
                 strength=x.strength,
                 attack=x.attack,
                 found=x.found,
+                present=x.present,
                 documents=x.units,
                 at_least=x.at_least,
             )

@@ -455,6 +455,7 @@ def _plant(copy: Section, seed: int, record: Record) -> Plant | None:
         strength=float(made.measured["strength"]),
         units=[x["document"] for x in examples],
         own=_floats(x["own"] for x in examples),
+        planted=_floats(x["planted"] for x in examples),
         reached={
             label: _floats(rows.get(x["example"]) for x in examples)
             for label, rows in reached.items()

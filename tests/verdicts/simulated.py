@@ -96,6 +96,7 @@ def plants(strengths=(0.3, 1.0, 3.0)):
             strength,
             [f"d{i}" for i in range(32)],
             own,
+            own + strength,
             {"flip": own + strength, "query": own},
         )
         for kind in ("token", "ffn", "pair", "hidden")

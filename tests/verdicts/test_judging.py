@@ -87,7 +87,7 @@ def test_what_was_found_of_plants_is_counted():
     assert found.detection_limit == 0.3
     union = [x for x in found.detection if x.attack is None and x.strength == 1.0]
     assert {x.kind for x in union} == {"token", "ffn", "pair", "hidden"}
-    assert {(x.found, x.documents) for x in union} == {(32, 32)}
+    assert {(x.found, x.present, x.documents) for x in union} == {(32, 32, 32)}
     assert union[0].at_least == pytest.approx(0.05 ** (1 / 32))  # all of 32
     alone = [x for x in found.detection if x.attack == "query"]
     assert {x.found for x in alone} == {0}

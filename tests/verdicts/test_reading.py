@@ -369,7 +369,7 @@ def test_plants_are_read_with_what_attacks_reach_on_them(make_run):
     rows = read_samples(samples(run, PLANT, "hotflip", 1))
     keys = [content_key(x.clean_prompt_ids, x.reference_ids) for x in rows]
     measured = [
-        {"example": key, "document": f"d{i}", "own": 0.1 * i or None, "planted": 1.0}
+        {"example": key, "document": f"d{i}", "own": 0.1 * i or None, "planted": 9 - i}
         for i, key in enumerate([*keys, "not attacked"])
     ]
     ((path, _),) = variants(run, PLANT)
@@ -381,6 +381,7 @@ def test_plants_are_read_with_what_attacks_reach_on_them(make_run):
     assert (plant.kind, plant.strength) == ("token", 1.0)
     assert list(plant.units) == [f"d{i}" for i in range(40)]
     assert plant.own == pytest.approx([np.nan, *0.1 * np.arange(1, 40)], nan_ok=True)
+    assert plant.planted == pytest.approx(9 - np.arange(40))
     assert plant.reached["hotflip"] == pytest.approx([x.delta_loss for x in rows])
     edit(path, "derivation", value=derivation(about, achieved=False))
     assert list(read(run).arm(MODEL, "monotone").plants) == []

@@ -37,8 +37,10 @@ def planted_tables(results: Results, verdicts: Verdicts) -> Iterator[Table]:
         arm_column(results, lambda x: results.arm(x.verdict.model, x.verdict.arm)),
         Column("kind", lambda x: Label(x.found.kind)),
         Column("strength", lambda x: Number(x.found.strength, "nats")),
-        Column("found on", _share),
         Column("documents", lambda x: Number(x.found.documents, "count")),
+        Column("has it on", lambda x: Number(x.found.present, "count")),
+        Column("found on", lambda x: Number(x.found.found, "count")),
+        Column("share found", _share),
     ]
     yield filled(
         "planted",
@@ -47,9 +49,10 @@ def planted_tables(results: Results, verdicts: Verdicts) -> Iterator[Table]:
         rows,
         caption=(
             "strength: by how much a weakness raises dL above the arm's own under "
-            "attack, nats/token. found on: the share of documents on which all attacks "
-            "together reach half of it, with its 95 % interval of Clopper and Pearson. "
-            "The detection limit is that of the kinds token and ffn."
+            "attack, in the mean, nats/token. has it on: the documents on which its "
+            "trigger reaches at least half of that. found on: those of them on which "
+            "all attacks together do; their share with its 95 % interval of Clopper "
+            "and Pearson. The detection limit is that of the kinds token and ffn."
         ),
         keys=3,
     )
@@ -82,9 +85,9 @@ def token_level_tables(results: Results) -> Iterator[Table]:
 
 
 def _share(row: _Planted) -> Cell:
-    found, n = row.found.found, row.found.documents
+    found, n = row.found.found, row.found.present
     if not n:
-        return Missing("no documents")
+        return Missing("on no document")
     return Number(found / n, "share", interval=clopper_pearson(found, n))
 
 

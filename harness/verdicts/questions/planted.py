@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.records import clopper_pearson
 from harness.verdicts.findings import Arm, Plant, PlantKind
@@ -19,20 +18,24 @@ DECIDING: tuple[PlantKind, ...] = ("token", "ffn")
 
 @dataclass(frozen=True)
 class Detection:
-    """On how many units one planted weakness was found."""
+    """On how many units one planted weakness is, and was found."""
 
     kind: PlantKind
     strength: float
     attack: str | None
     """None for the union of all attacks."""
     found: int
+    """Units that it was found on, of those that have it."""
+    present: int
+    """Units that have it."""
     units: int
+    """Units that it was looked for on."""
 
     @property
     def at_least(self) -> float:
-        """The share of units that it is found on, by a one-sided bound."""
+        """The share of units that have it that it is found on, by a one-sided bound."""
         # An interval has both sides: each of them gets half of what its level leaves.
-        return clopper_pearson(self.found, self.units, 2 * FOUND_LEVEL - 1)[0]
+        return clopper_pearson(self.found, self.present, 2 * FOUND_LEVEL - 1)[0]
 
     @property
     def enough(self) -> bool:
@@ -81,17 +84,23 @@ def limits(arm: Arm) -> Mapping[PlantKind, float | None]:
 
 
 def _detected(plant: Plant, attack: str | None) -> Detection:
+    """Count the units that have a plant, and those of them where it was found.
+
+    A strength is met in the mean alone. Where the trigger itself does less than what
+    counts as found, there is nothing to find.
+    """
     attacks = plant.reached if attack is None else [attack]
     goal = plant.own + FOUND_SHARE * plant.strength
     hits = [plant.reached[label] >= goal for label in attacks]  # NaN never is
     found = np.any(hits, axis=0) if hits else np.zeros(len(plant.units), dtype=bool)
-    on = _everywhere(found, plant.units)
-    return Detection(plant.kind, plant.strength, attack, sum(on), len(on))
-
-
-def _everywhere(found: NDArray[np.bool_], units: Sequence[str]) -> list[bool]:
-    """Say of each unit whether all of its examples are found."""
-    by_unit: dict[str, bool] = {}
-    for unit, hit in zip(units, found, strict=True):
-        by_unit[unit] = by_unit.get(unit, True) and bool(hit)
-    return [*by_unit.values()]
+    present = ~(plant.planted < goal)  # what is not known counts against the attacks
+    units = np.array(plant.units)
+    having = [all(found[present & (units == x)]) for x in np.unique(units[present])]
+    return Detection(
+        plant.kind,
+        plant.strength,
+        attack,
+        found=sum(having),
+        present=len(having),
+        units=len(np.unique(units)),
+    )

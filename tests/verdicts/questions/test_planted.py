@@ -9,8 +9,11 @@ from harness.verdicts.questions.planted import detections, limit, limits
 from tests.verdicts.simulated import arm
 
 
-def plant(kind, strength, found, n=32, units=None, **reached):
-    """Return a plant that `flip` finds on so many of n documents."""
+def plant(kind, strength, found, n=32, units=None, does=1.0, **reached):
+    """Return a plant that `flip` finds on so many of n documents.
+
+    Its trigger `does` so much of its strength, on all of them or on each [n].
+    """
     own = np.linspace(0.1, 0.9, n)
     short = np.where(np.arange(n) < found, 0.5, 0.499) * strength
     return Plant(
@@ -18,6 +21,7 @@ def plant(kind, strength, found, n=32, units=None, **reached):
         strength,
         units or [f"d{i}" for i in range(n)],
         own,
+        own + does * strength,
         {"flip": own + short} | reached,
     )
 
@@ -75,11 +79,37 @@ def test_the_union_finds_what_any_attack_finds():
     )
     assert limit(found) == 1.0
     assert limit(found, "flip") is limit(found, "query") is None
-    counts = {x.attack: (x.found, x.units) for x in detections(found)[:3]}
+    counts = {x.attack: (x.found, x.present) for x in detections(found)[:3]}
     assert counts == {None: (32, 32), "flip": (20, 32), "query": (12, 32)}
 
 
 def test_a_document_is_one_where_all_of_its_examples_are_found():
     units = [f"d{i // 2}" for i in range(32)]
     found = detections(planted(plant("token", 1.0, 31, units=units)))[0]
-    assert (found.found, found.units) == (15, 16)
+    assert (found.found, found.present, found.units) == (15, 16, 16)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_document_counts_where_the_trigger_does_half_of_the_strength(seed):
+    """By brute force: of each document's examples, those that have it count."""
+    rng = np.random.default_rng(seed)
+    units = [f"d{i}" for i in rng.integers(12, size=32)]
+    does = rng.choice([-0.2, 0.25, 0.499, 0.5, 0.6, 1.7, np.nan], 32)
+    made = plant("token", 2.0, 25, units=units, does=does)
+    having = {}
+    for i, unit in enumerate(units):
+        if np.isnan(does[i]) or does[i] >= 0.5:  # what is not known may be there
+            having.setdefault(unit, []).append(i < 25)
+    expected = (sum(map(all, having.values())), len(having), len(set(units)))
+    for found in detections(planted(made)):
+        assert (found.found, found.present, found.units) == expected
+        bound = scipy.stats.beta.ppf(0.05, expected[0], 1 + expected[1] - expected[0])
+        assert found.at_least == pytest.approx(bound)
+
+
+@pytest.mark.parametrize(("having", "expected"), [(0, None), (10, None), (11, 1.0)])
+def test_a_plant_on_too_few_documents_has_no_limit(having, expected):
+    does = np.where(np.arange(32) < having, 0.5, 0.499)
+    both = [plant(kind, 1.0, having, does=does) for kind in ("token", "ffn")]
+    assert limit(planted(*both)) == expected
+    assert detections(planted(*both))[0].found == having
