@@ -35,7 +35,6 @@ class FastNetwork(CausalNetwork):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
         self._prefixes = PrefixAttention(model)
-        self._fast = False
         self._fused = False
         self._recorded_read: Recorded | None = None
         self._recorded_losses: Recorded | None = None
@@ -50,7 +49,6 @@ class FastNetwork(CausalNetwork):
         The model must be a copy of its own: parts of it are replaced.
         """
         if can_compile(self.model.device) and self._prefixes.compile_layers():
-            self._fast = True
             self._fused = fuse_layers(self.model) > 0
             self._recorded_read = Recorded(self._key_values)
 
@@ -66,12 +64,12 @@ class FastNetwork(CausalNetwork):
 
     def reference_losses(self, prompts: Tensor, references: Tensor) -> Tensor:
         with torch.inference_mode():
-            if self._recorded_losses is not None and len(prompts) == 1:
-                (losses,) = self._recorded_losses(prompts, references)
-                return losses.clone()
-            if self._fast:
-                (losses,) = self._own_losses(prompts, references)
-                return losses
+            if self._recorded_losses is not None:
+                # Plain transformers would wait for a look at the mask.
+                alone = len(prompts) == 1
+                compute = self._recorded_losses if alone else self._own_losses
+                (losses,) = compute(prompts, references)
+                return losses.clone() if alone else losses
         return super().reference_losses(prompts, references)
 
     def gradients(self, prompts: Tensor, references: Tensor) -> Tensor:

@@ -167,9 +167,12 @@ class Passes:
         ]
 
     def finer_losses(self, pairs: Sequence[Pair]) -> Fetch[Losses]:
-        """Score pairs in float32, on a GPU with products in its faster 19 bits."""
+        """Score pairs in float32, on a GPU with products in its faster 19 bits.
+
+        They are a few of many searches', and share too little to be read apart.
+        """
         with self.faster_products():
-            return self.losses(self.exact, pairs)
+            return self.losses(self.exact, pairs, sharing=False)
 
     @contextmanager
     def faster_products(self) -> Iterator[None]:
@@ -184,13 +187,16 @@ class Passes:
         finally:
             torch.backends.cuda.matmul.allow_tf32 = before
 
-    def losses(self, network: Network, pairs: Sequence[Pair]) -> Fetch[Losses]:
+    def losses(
+        self, network: Network, pairs: Sequence[Pair], *, sharing: bool = True
+    ) -> Fetch[Losses]:
         """Have pairs scored in batches; return what waits for their losses.
 
-        What candidates share is read once.
+        What candidates share is read once, where they are `sharing`.
         """
         tokens = sum(len(prompt) + len(reference) for prompt, reference in pairs)
-        sharing = isinstance(network, FastNetwork) and tokens > self._read_whole
+        fast = isinstance(network, FastNetwork) and tokens > self._read_whole
+        sharing = sharing and fast
         shapes = shapes_of(pairs, sharing=sharing)
         found = [
             fetched(self._shape_losses(network, shape, self._inputs(shape, pairs)))
