@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import harness.models.gradients
+import harness.models.losses
 import harness.subject.fast.compiling
 from harness.base import CellError, Stopped, TrainingDiverged
 from harness.data import IGNORED
@@ -27,6 +28,8 @@ from harness_plugins.constraints.softplus import Softplus
 from harness_plugins.models.pythia import Pythia
 
 CONTEXT = 16
+TRACED = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+"""For what torch's compiler warns itself of."""
 HEADS = {"embed_out", "lm_head"}  # as the major versions of transformers call it
 PLAN = TrainingPlan(
     steps=6, blocks_per_step=4, micro_batch=2, warmup_steps=2, checkpoint_every=2
@@ -174,7 +177,7 @@ def test_computing_layers_again_changes_nothing(tmp_path):
     assert not any("forward" in vars(module) for module in again.modules())
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's tracer
+@TRACED
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_layers_of_all_arms_share_what_is_compiled_once(
     tmp_path, monkeypatch, checkpointing
@@ -466,6 +469,7 @@ def test_autocast_leaves_the_weights_in_float32(tmp_path):
     assert losses[True] != losses[False]
 
 
+@TRACED
 @pytest.mark.accelerator
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
@@ -489,3 +493,25 @@ def test_a_gpu_trains_to_the_same_function_and_goes_on(tmp_path, device):
     with torch.no_grad():
         found, expected = (model.cpu()(ids).logits for model in (ours, theirs))
     torch.testing.assert_close(found, expected, atol=1e-2, rtol=0)
+
+
+@TRACED
+@pytest.mark.accelerator
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("arm", [Unconstrained, Softplus, SignSplit])
+def test_a_gpu_trains_with_few_logits_at_once_as_a_cpu_does(
+    tmp_path, monkeypatch, arm, checkpointing
+):
+    found = []
+    for device in ("cpu", "cuda"):
+        if device == "cuda":  # compiled, with a part of the logits at a time
+            monkeypatch.setattr(harness.models.losses, "LOGITS_AT_ONCE", 1000)
+        model = tiny_model()
+        arm().apply(Pythia(Pythia.Options(path="unused")), model, 0)
+        groups = arm().parameter_groups(model, 1e-3, 0.1)
+        plan = replace(PLAN, micro_batch=None, checkpointing=checkpointing)
+        lines = run(model, tmp_path / device, plan, groups=groups, device=device).lines
+        found.append([(line["loss"], line["grad_norm"]) for line in lines])
+        assert {line["micro_batch"] for line in lines} == {PLAN.blocks_per_step}
+    assert np.array(found[1]) == pytest.approx(np.array(found[0]), rel=2e-3)
