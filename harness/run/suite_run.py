@@ -11,7 +11,7 @@ from harness.base import HarnessError, StopSignals, Store, write_atomic
 from harness.data import Corpora
 from harness.records import Estimate, Margin, Record, margin_change
 from harness.run.context import RunContext
-from harness.run.diagnostics.replay import replay_run
+from harness.run.diagnostics.replay import PlainProcess, replay_run
 from harness.run.executing import Executor, RunUnit, held, run_here
 from harness.run.folder import RunFolder
 from harness.run.unit import Runner
@@ -85,13 +85,14 @@ def run_plan(
     )
     units, left = _within_reach(run, units_of(plan))
     tally = Tally(left=[unit.id for unit in left])
-    run_unit = _unit_runner(run, units, tally, rerun)
-    for record in execute(units, run_unit):
-        (tally.failed if record.error else tally.complete).append(record.id)
-        if record.error and fail_fast:
-            raise HarnessError(f"{record.id} failed, and --fail-fast is set")
-    if run.suite.diagnostics != "none":
-        replay_run(plan, folder, run.device)
+    with PlainProcess() as process:
+        run_unit = _unit_runner(run, units, tally, rerun, process)
+        for record in execute(units, run_unit):
+            (tally.failed if record.error else tally.complete).append(record.id)
+            if record.error and fail_fast:
+                raise HarnessError(f"{record.id} failed, and --fail-fast is set")
+        if run.suite.diagnostics != "none":
+            replay_run(plan, folder, run.device, process)
     run.hook.suite_finished(
         run_dir=str(folder.root),
         complete=len(tally.complete),
@@ -165,7 +166,11 @@ def choose_device(device: str) -> str:
 
 
 def _unit_runner(
-    run: RunContext, units: list[Unit], tally: Tally, rerun: bool
+    run: RunContext,
+    units: list[Unit],
+    tally: Tally,
+    rerun: bool,
+    process: PlainProcess,
 ) -> RunUnit:
     planned = {unit.id for unit in units}
     done: dict[str, Record] = {}
@@ -182,6 +187,8 @@ def _unit_runner(
                 tally.found += 1
                 record = state.record
             else:
+                if run.suite.diagnostics != "none":
+                    process.begin()
                 run.say(f"[{tally.total + 1}/{len(units)}] {unit.id}")
                 start = time.monotonic()
                 record = runner.run(unit)

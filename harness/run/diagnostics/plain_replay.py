@@ -8,18 +8,22 @@ know: where it needs those, it says so.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
+
+Ids = tuple[int, ...]
 
 
 def main() -> None:
     """Do all jobs, and print one object: an answer for each cell."""
+    _import_ahead()
     answers: dict[str, Any] = {}
     for job in json.load(sys.stdin):
         score = _scorer(job["model"], job.get("device", "cpu"))
@@ -31,6 +35,20 @@ def main() -> None:
     print(json.dumps(answers))
 
 
+def _import_ahead() -> None:
+    """Import what loading a model will, while the jobs are not known yet.
+
+    What fails here is said where a model is loaded.
+    """
+    with contextlib.suppress(Exception):
+        import torch  # noqa: F401
+        from transformers import (  # noqa: F401
+            AutoConfig,
+            AutoModelForCausalLM,
+            AutoModelForSeq2SeqLM,
+        )
+
+
 def _scorer(folder: str, device: str) -> Callable[[list[str], int], dict[str, Any]]:
     """Return what scores lines of samples, or says why the model is not there."""
     try:
@@ -38,7 +56,9 @@ def _scorer(folder: str, device: str) -> Callable[[list[str], int], dict[str, An
     except Exception as error:  # noqa: BLE001 - the answer is that it cannot
         failed = {"error": f"cannot be loaded: {error}"}
         return lambda lines, count: failed
-    return partial(_replayed, model, plain)
+    # Cells of a subject have clean prompts in common, and rows may have checkpoints.
+    loss = cache(partial(_loss, model))
+    return partial(_replayed, loss, plain)
 
 
 def _load(folder: str, device: str) -> tuple[Any, bool]:
@@ -75,13 +95,15 @@ def _read(folder: str) -> tuple[Any, bool]:
         return kind.from_pretrained(folder, **known).eval(), False
 
 
-def _replayed(model: Any, plain: bool, lines: list[str], count: int) -> dict[str, Any]:
+def _replayed(
+    loss: Callable[[Ids, Ids], float], plain: bool, lines: list[str], count: int
+) -> dict[str, Any]:
     """Score a few rows of a cell: clean, attacked, and attacked with less budget."""
     rows = [row for row in map(json.loads, lines) if row["status"] != "error"]
     every = max(1, len(rows) // count)
     chosen = rows[::every][:count]
     apart = [
-        abs(_loss(model, prompt, row["reference_ids"]) - expected)
+        abs(loss(tuple(prompt), tuple(row["reference_ids"])) - expected)
         for row in chosen
         for prompt, expected in _scored(row)
     ]
@@ -98,7 +120,7 @@ def _scored(row: dict[str, Any]) -> Iterator[tuple[list[int], float]]:
             yield attacked["adversarial_prompt_ids"], attacked["adversarial_loss"]
 
 
-def _loss(model: Any, prompt: list[int], reference: list[int]) -> float:
+def _loss(model: Any, prompt: Ids, reference: Ids) -> float:
     import torch
 
     target = torch.tensor(reference, device=model.device)

@@ -43,7 +43,50 @@ class Replay:
     """Whether plain transformers knows all of the subject."""
 
 
-def replay_run(plan: Plan, folder: RunFolder, device: str = "cpu") -> None:
+class PlainProcess:
+    """A fresh process that scores rows with plain transformers.
+
+    It can begin long before there are rows: what it imports takes seconds, and a run
+    has other things to do meanwhile. At the end of the block it is there no more.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def begin(self) -> None:
+        """Start the process, unless it was."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(plain_replay.__file__))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+
+    def answers(self, jobs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Return what it finds, by cell; it ends with that."""
+        self.begin()
+        assert self._process is not None
+        out, said = self._process.communicate(json.dumps(jobs))
+        if self._process.returncode:
+            error = {"error": f"the process failed: {said.strip()[-300:]}"}
+            return {cell["id"]: error for job in jobs for cell in job["cells"]}
+        found: dict[str, dict[str, Any]] = json.loads(out.splitlines()[-1])
+        return found
+
+    def __enter__(self) -> PlainProcess:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+
+
+def replay_run(
+    plan: Plan, folder: RunFolder, device: str, process: PlainProcess
+) -> None:
     """Replay all complete cells that have not been replayed as they are.
 
     Where several processes end a run, one does it and the others wait.
@@ -51,7 +94,7 @@ def replay_run(plan: Plan, folder: RunFolder, device: str = "cpu") -> None:
     locks = folder.root / ".locks"
     locks.mkdir(exist_ok=True)
     with filelock.FileLock(locks / f"{FILE}.lock"):
-        _replay(plan, folder, device)
+        _replay(plan, folder, device, process)
 
 
 def replays(folder: RunFolder, records: Iterable[Record]) -> list[Replay]:
@@ -82,7 +125,7 @@ def _found(record: Record, known: dict[str, Any] | None) -> Replay:
     )
 
 
-def _replay(plan: Plan, folder: RunFolder, device: str) -> None:
+def _replay(plan: Plan, folder: RunFolder, device: str, process: PlainProcess) -> None:
     known = read(folder)
     jobs: dict[str, dict[str, Any]] = {}
     for cell in plan.cells:
@@ -98,7 +141,7 @@ def _replay(plan: Plan, folder: RunFolder, device: str) -> None:
         )
         job["cells"].append({"id": cell.id, "samples": str(samples), "rows": ROWS})
     if jobs:
-        known |= _replayed(list(jobs.values()))
+        known |= process.answers(list(jobs.values()))
     write_json(folder.root / FILE, known)
 
 
@@ -112,19 +155,3 @@ def read(folder: RunFolder) -> dict[str, dict[str, Any]]:
     except ValueError as error:
         raise RecordError(f"{path} is no JSON: {error}") from error
     return found
-
-
-def _replayed(jobs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    script = Path(plain_replay.__file__)
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        input=json.dumps(jobs),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        error = {"error": f"the process failed: {done.stderr.strip()[-300:]}"}
-        return {cell["id"]: error for job in jobs for cell in job["cells"]}
-    answers: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    return answers

@@ -134,10 +134,8 @@ def test_a_file_that_is_no_json_is_named(make_run):
         replay.replays(RunFolder(run), [])
 
 
-def test_cells_are_replayed_once_and_again_where_their_samples_changed(
-    make_run, monkeypatch
-):
-    run, asked = make_run(seeds=[1]), []
+def test_cells_are_replayed_once_and_again_where_their_samples_changed(make_run):
+    run, asked, process = make_run(seeds=[1]), [], replay.PlainProcess()
 
     def answers(jobs):
         asked.extend(cell["id"] for job in jobs for cell in job["cells"])
@@ -151,7 +149,7 @@ def test_cells_are_replayed_once_and_again_where_their_samples_changed(
             for cell in job["cells"]
         }
 
-    monkeypatch.setattr(replay, "_replayed", answers)
+    process.answers = answers
     from harness.run import survey
 
     known = replay.read(RunFolder(run))
@@ -161,7 +159,39 @@ def test_cells_are_replayed_once_and_again_where_their_samples_changed(
     del known[missing]
     (run / replay.FILE).write_text(json.dumps(known))
     found = survey(run)
-    replay.replay_run(found.plan, found.folder)
+    replay.replay_run(found.plan, found.folder, "cpu", process)
     assert sorted(asked) == [stale, missing]
     records = [x for x in read_all(run) if x.kind == "cell"]
     assert {x.fault for x in replay.replays(RunFolder(run), records)} == {None}
+
+
+@pytest.mark.replays
+def test_a_process_that_began_early_answers_when_it_is_asked(tmp_path):
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text("{}")
+    cell = {"id": "cell", "samples": str(samples), "rows": 1}
+    with replay.PlainProcess() as process:
+        process.begin()
+        found = process.answers([{"model": str(tmp_path / "none"), "cells": [cell]}])
+    assert "cannot be loaded" in found["cell"]["error"]
+
+
+@pytest.mark.replays
+def test_a_process_that_fails_is_said_of_each_cell(monkeypatch, tmp_path):
+    broken = tmp_path / "broken.py"
+    broken.write_text("raise SystemExit('no such thing')")
+    monkeypatch.setattr(replay.plain_replay, "__file__", str(broken))
+    jobs = [{"model": "m", "cells": [{"id": "one"}, {"id": "two"}]}]
+    with replay.PlainProcess() as process:
+        found = process.answers(jobs)
+    said = "the process failed: no such thing"
+    assert found == {"one": {"error": said}, "two": {"error": said}}
+
+
+@pytest.mark.replays
+def test_a_process_that_is_not_asked_ends_with_the_run():
+    with pytest.raises(ValueError, match="stop"), replay.PlainProcess() as process:
+        process.begin()
+        begun = process._process
+        raise ValueError("stop")
+    assert begun.returncode == -9
