@@ -35,8 +35,9 @@ log = logging.getLogger(__name__)
 ON_A_CPU = 8
 """Blocks in a pass on a CPU where a suite says nothing: it has memory enough for more,
 and nothing to gain from them."""
-KEPT_BYTES = 32
-"""What a layer keeps for its gradient: bytes a token for each unit of its width."""
+KEPT_BYTES = 40
+"""What a layer keeps for its gradient: bytes a token for each unit of its width. At the
+shape of Pythia-1.4B, compiled and under autocast, 38 were measured."""
 _ROOM = 0.9
 _UNMASKED = "harness_unmasked"
 _IS_RAW = ".parametrizations."
