@@ -26,8 +26,9 @@ class RecoverySection(Strict):
     batch_tokens: Positive = 16384
     """Tokens in an optimizer step, reached by accumulating gradients."""
     micro_batch: Positive | None = None
-    """Blocks in one forward pass, halved where memory runs out; by default 8 on a CPU
-    and as many as fit on a GPU. It changes results by rounding alone."""
+    """Blocks in one forward pass, halved where memory runs out; by default 8 on a CPU,
+    and on a GPU as many as fit, up to 32,768 tokens. It changes results by rounding
+    alone."""
     checkpointing: bool = False
     """Of each layer, keep only what it reads for the gradient, and run it again then: a
     third more work, in much less memory. It changes no result."""

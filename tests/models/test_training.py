@@ -20,6 +20,7 @@ from harness.base import CellError, Stopped, TrainingDiverged
 from harness.data import IGNORED
 from harness.models import TrainingHooks, TrainingPlan, train
 from harness.models.checkpointing import last_checkpoint
+from harness.models.gradients import fitting
 from harness.models.losses import BlockLosses
 from harness.testing import tiny_model
 from harness_plugins.constraints.none import Unconstrained
@@ -121,6 +122,31 @@ def test_a_forward_pass_has_as_many_blocks_as_divide_a_step(tmp_path):
     }
     found = {micro: x.lines[0]["micro_batch"] for micro, x in sizes.items()}
     assert found == {1: 1, 5: 4, None: 6, 50: 12}
+
+
+@pytest.mark.parametrize(
+    ("card_gb", "checkpointing", "blocks"),
+    [
+        (150, False, 16),  # it takes 93 GB
+        (85, False, 11),
+        (42.5, False, 2),
+        (42.5, True, 15),
+        (24, False, 1),  # to be tried: weights, gradients and moments alone take 22.6
+    ],
+)
+def test_a_pass_on_a_gpu_has_what_fits_up_to_32768_tokens(
+    card_gb, checkpointing, blocks
+):
+    parameters = 24 * 12 * 2048**2 + 2 * 50304 * 2048  # Pythia-1.4B
+    found = fitting(
+        card_gb * 1e9 - 4 * parameters,
+        parameters=parameters,
+        layers=24,
+        width=2048,
+        context=2048,
+        checkpointing=checkpointing,
+    )
+    assert found == blocks
 
 
 class Small:
