@@ -344,10 +344,19 @@ def test_the_log_of_a_variant_has_its_stages_in_order(done):
     log, at = path.read_text(), 0
     for stage in (
         *("load ...", "constrain ...", "certify the constrained model ..."),
-        *("recover ...", "freeze ...", "certify the frozen model ..."),
+        *("recover ...", "freeze ..."),
         *("load the frozen subject ...", "metric perplexity ...", "diagnostics ..."),
     ):
         at = log.index(f": {stage}", at)
+
+
+def test_what_was_not_trained_is_certified_once(done):
+    (path,) = done.glob("variants/*/record.json")
+    record = json.loads(path.read_text())
+    assert record["recovery"]["status"] == "none"
+    assert record["certificate"]["before"] == record["certificate"]["after"]
+    log = path.with_name("log.txt").read_text()
+    assert log.count("certify the") == 2  # that it begins, and how long it took
 
 
 def test_the_ledger_of_a_variant_has_its_phases(done):
