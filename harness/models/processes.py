@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from accelerate.utils import PrepareForLaunch, patch_environment
 from torch import multiprocessing
-from torch.multiprocessing.spawn import start_processes
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
-from harness.base import STOP_SIGNALS, HarnessError, Stopped
+from harness.base import STOP_SIGNALS, CellError, HarnessError, Stopped
 
 Say = Callable[[str, Any], None]
 """Gets what kind of thing is said, and the thing."""
@@ -44,7 +44,7 @@ def in_processes(
     """Call `run` in so many processes; return what it returns in the first.
 
     The job is written to a file, which is deleted in the end. A HarnessError of any of
-    the processes is raised here; where one dies, so do the others.
+    the processes is raised here; where one dies, so do the others, with a CellError.
     """
     torch.save(job, file)
     context = multiprocessing.get_context("spawn")
@@ -73,6 +73,8 @@ def in_processes(
                 raise RuntimeError("all processes ended, and none said what came out")
             if should_stop():
                 stop.set()
+    except ProcessExitedException as error:
+        raise CellError(f"training on {count} devices: {error}") from error
     finally:
         for process in processes.processes:
             process.join(timeout=10 if sys.exc_info()[0] is None else 0)

@@ -1,5 +1,7 @@
 """Several processes, on gloo, train what one process does."""
 
+import os
+import signal
 import time
 from dataclasses import replace
 from functools import partial
@@ -31,6 +33,11 @@ def measured(losses, meter):
 def diverged(losses, meter):
     """Find nothing that is finite."""
     return {"loss": float("nan")}
+
+
+def killed():
+    """Die as a process does that the system takes the memory of."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def wait_for(file):
@@ -103,6 +110,13 @@ def test_a_step_is_cut_into_equal_shares(tmp_path):
         run(tmp_path, replace(PLAN, devices=3))
 
 
-def test_what_goes_wrong_in_a_process_is_said_here(tmp_path):
-    with pytest.raises(TrainingDiverged, match=r"step 0: the held-out loss is nan"):
-        run(tmp_path, TWO, evaluate=diverged)
+@pytest.mark.parametrize(
+    ("hooks", "error", "says"),
+    [
+        ({"evaluate": diverged}, TrainingDiverged, "step 0: the held-out loss is nan"),
+        ({"after_step": killed}, CellError, "on 2 devices: process . terminated"),
+    ],
+)
+def test_what_goes_wrong_in_a_process_is_said_here(tmp_path, hooks, error, says):
+    with pytest.raises(error, match=says):
+        run(tmp_path, TWO, **hooks)
