@@ -59,9 +59,9 @@ GRADIENT_TOKENS = {"cpu": 1, "cuda": 2048}
 """How many tokens a pass with a gradient reads: enough to keep a GPU busy, and not so
 many that rows often fill passes up. On a CPU, a pass reads one pair."""
 
-READ_WHOLE = {"cpu": 0, "cuda": 4096}
-"""Pairs of so few tokens in all are read whole: reading first what they share would
-launch twice the kernels, and small kernels are bound by launch latency."""
+LEAST_SAVED = {"cuda": 4096}
+"""What candidates share is read apart where that saves so many tokens: it launches
+twice the kernels, and those of short passes are bound by launch latency."""
 
 
 class Passes:
@@ -95,7 +95,7 @@ class Passes:
         self._stream = _stream(self.device)
         """Where what is no pass is computed on a GPU, so that it waits for none."""
         self._slack = SLACK.get(kind, 0.0)
-        self._read_whole = READ_WHOLE.get(kind, 0)
+        self._least_saved = LEAST_SAVED.get(kind)
 
     @classmethod
     def of(
@@ -194,10 +194,8 @@ class Passes:
 
         What candidates share is read once, where they are `sharing`.
         """
-        tokens = sum(len(prompt) + len(reference) for prompt, reference in pairs)
-        fast = isinstance(network, FastNetwork) and tokens > self._read_whole
-        sharing = sharing and fast
-        shapes = shapes_of(pairs, sharing=sharing)
+        sharing = sharing and isinstance(network, FastNetwork)
+        shapes = shapes_of(pairs, sharing=sharing, least=self._least_saved)
         found = [
             fetched(self._shape_losses(network, shape, self._inputs(shape, pairs)))
             for shape in shapes

@@ -45,14 +45,25 @@ class Shape:
     bases: list[Ids]
     """Only so far as anybody shares them; shorter ones are followed by padding."""
 
+    @property
+    def saved(self) -> int:
+        """How many tokens need not be read, less those of the bases, padded."""
+        bases = sum(map(len, self.bases))
+        return sum(item.start for item in self.items) - bases
+
 
 def shapes_of(
-    pairs: Sequence[Pair], *, sharing: bool = True, most_bases: int = 64
+    pairs: Sequence[Pair],
+    *,
+    sharing: bool = True,
+    least: int | None = None,
+    most_bases: int = 64,
 ) -> list[Shape]:
     """Group pairs whose prompts and references are equally long.
 
-    No shape has more than `most_bases` bases: their key/values are held in memory
-    together.
+    Those of a shape share nothing where that would not save `least` tokens, those of
+    the bases counted. No shape has more than `most_bases` bases: their key/values are
+    held in memory together.
     """
     equal: dict[tuple[int, int], dict[bytes, list[int]]] = {}
     keys: dict[int, bytes] = {}
@@ -67,7 +78,10 @@ def shapes_of(
         groups = list(by_reference.values())
         for first in range(0, len(groups), most_bases):
             chunk = groups[first : first + most_bases]
-            shapes.append(_shape(pairs, chunk, sharing=sharing))
+            shape = _shape(pairs, chunk, sharing=sharing)
+            if least is not None and shape.saved < least:
+                shape = _shape(pairs, chunk, sharing=False)
+            shapes.append(shape)
     return shapes
 
 

@@ -82,3 +82,17 @@ def test_no_more_bases_than_allowed_are_held_together():
 
     assert [len(shape.bases) for shape in shapes] == [2, 2, 1]
     assert sum(len(shape.items) for shape in shapes) == 40
+
+
+def test_nothing_is_shared_that_saves_too_little():
+    base = random_ids(20)
+    prompts, positions = flipped(base, 40)
+    pairs = [(prompt, base) for prompt in prompts]
+    saved = int(positions.sum() - positions.max())
+
+    [shared] = shapes_of(pairs, least=saved)
+    [whole] = shapes_of(pairs, least=saved + 1)
+
+    assert [item.start for item in shared.items] == sorted(positions)
+    assert not whole.bases
+    assert {item.start for item in whole.items} == {0}
