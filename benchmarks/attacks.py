@@ -47,6 +47,7 @@ from harness.subject import Subject, TokenRules
 TOP_K = 256
 CUT_FROM = slice(10_000, 400_000)
 """Which characters of the texts prompts are cut from."""
+TRAINED_ON = slice(400_000, 2_400_000)
 FLIPS = 5
 FLIP_CANDIDATES = 64
 PYTHIA = {
@@ -164,7 +165,7 @@ def load(arguments: argparse.Namespace, layout: str) -> tuple[Any, Any]:
     with torch.device(arguments.device):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if arguments.train_seconds:
-        unused = arguments.texts.read_text(encoding="utf-8")[CUT_FROM.stop :]
+        unused = arguments.texts.read_text(encoding="utf-8")[TRAINED_ON]
         train(model, tokenizer, unused, arguments.train_seconds, arguments.device)
     # What the search computes with is what others are given.
     for parameter in model.parameters():

@@ -166,7 +166,7 @@ class MultiSearch:
         policy = self.block.policy
         for i in places:
             if len(tokens[i]):
-                written[i] = self.rng.choice(tokens[i])
+                written[i] = tokens[i][self.rng.integers(len(tokens[i]))]
         changed = np.flatnonzero(written != policy.clean_ids)
         over = len(changed) - policy.most_changed
         if over > 0:

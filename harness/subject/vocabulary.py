@@ -26,6 +26,9 @@ PIECE_SPACE = "\u2581"
 """How SentencePiece does."""
 
 
+MANY = 64
+"""So many texts go to the tokenizer's threads; fewer would wait longer for those, which
+another caller may keep busy, than they take."""
 MOST_WORDS = 2**18
 """About how many words are remembered, and whether they come back."""
 
@@ -240,6 +243,8 @@ class Vocabulary:
     def _decoded(self, sequences: Sequence[Sequence[int]]) -> list[str]:
         """Decode sequences as `decode` does."""
         if self._backend is not None:
+            if len(sequences) < MANY:
+                return [self._backend.decode(ids, False) for ids in sequences]
             return list(self._backend.decode_batch(sequences, False))
         return list(
             self.tokenizer.batch_decode(
@@ -258,6 +263,9 @@ class Vocabulary:
                 self._backend.no_truncation()
             if self._backend.padding is not None:
                 self._backend.no_padding()
+            if len(texts) < MANY:
+                encode = self._backend.encode
+                return [encode(text, add_special_tokens=False).ids for text in texts]
             found = self._backend.encode_batch_fast(texts, add_special_tokens=False)
             return [one.ids for one in found]
         batch = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)
