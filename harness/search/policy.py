@@ -180,7 +180,8 @@ def _last_of_each_run(
     What comes right after a run belongs to it: a change there may have cut a word.
     """
     found = []
-    for row, (bad, new) in enumerate(zip(broken, changed, strict=True)):
+    for row in np.flatnonzero(broken.any(axis=1)):
+        bad, new = broken[row], changed[row]
         edges = np.flatnonzero(np.diff(np.r_[False, bad, False].astype(np.int8)))
         for first, last in edges.reshape(-1, 2):
             where = np.flatnonzero(new[first : last + 1])
