@@ -5,10 +5,12 @@
 
 Every comparison, connective, arithmetic operator, number, condition, extreme,
 quantifier, correction and word in the syntax trees of `MODULES` is changed in turn.
-Tests are collected once. Each mutant is a forked process that gets the changed code in
-place of the old, and runs the tests that enter the changed function, quick and
-successful killers first, up to the first failure. Prints the mutants that no test
-notices, and exits with 1 if there are any beside those in `equivalent_mutants.txt`.
+All tests run once unchanged, so that libraries are imported and fixtures of the session
+are made, and once more in forks, which see the lines that each test runs. Each mutant
+is a fork that gets the changed code in place of the old, and runs the tests that ran
+the changed lines, quick and successful killers first, up to the first failure. Prints
+the mutants that no test notices, and exits with 1 if there are any beside those in
+`equivalent_mutants.txt`.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ import tempfile
 import time
 import types
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -94,6 +97,8 @@ class Mutant:
     function: str
     """The name of the innermost function around it, or empty."""
     lines: tuple[int, int]
+    """The first and last line that run when what is changed does."""
+    around: tuple[int, int]
     """The first and last line of that function, or of the module."""
     line: int
     change: str
@@ -122,10 +127,13 @@ def mutants(module: str, source: str, words: dict[str, str]) -> list[Mutant]:
         name = "" if function is None else function.name
         change = f"{_text(site.node)} -> {_text(site.replacement)}"
         nth = seen[name, change] = seen.get((name, change), 0) + 1
-        lines = _span(function or tree)
+        around = _span(function or tree)
+        lines = around if function is None else _span(site.whole)
         line = getattr(site.node, "lineno", 0)
         constant = _private_constant(tree, line) if function is None else ""
-        found.append(Mutant(module, name, lines, line, change, nth, number, constant))
+        found.append(
+            Mutant(module, name, lines, around, line, change, nth, number, constant)
+        )
     return found
 
 
@@ -151,13 +159,15 @@ class Site:
     node: ast.AST
     replacement: ast.AST
     function: Function | None
+    whole: ast.AST
+    """The expression that it is a part of; of a default value, the function."""
 
 
 def _sites(tree: ast.Module, words: dict[str, str]) -> Iterator[Site]:
     """Walk all expressions that run, in a fixed order."""
 
-    def walk(node: ast.AST, function: Function | None) -> Iterator[Site]:
-        inner = node if isinstance(node, Function) else function
+    def walk(node: ast.AST, inner: Function | None, whole: ast.AST) -> Iterator[Site]:
+        inner = node if isinstance(node, Function) else inner
         for field, value in ast.iter_fields(node):
             if field in ("annotation", "returns", "decorator_list", "type_params"):
                 continue
@@ -165,15 +175,19 @@ def _sites(tree: ast.Module, words: dict[str, str]) -> Iterator[Site]:
             for index, child in enumerate(values):
                 if not isinstance(child, ast.AST) or _says_nothing(child):
                     continue
+                here = whole if isinstance(whole, ast.expr | ast.arguments) else child
                 condition = field == "test" or field == "ifs"
                 for new in _replacements(child, condition, words):
                     replaced = new
                     if isinstance(value, list):
                         replaced = [*value[:index], new, *value[index + 1 :]]
-                    yield Site(node, field, replaced, child, new, inner)
-                yield from walk(child, inner)
+                    place = inner if isinstance(here, ast.arguments) else here
+                    yield Site(node, field, replaced, child, new, inner, place or tree)
+                yield from walk(
+                    child, inner, child if isinstance(child, ast.stmt) else here
+                )
 
-    yield from walk(tree, None)
+    yield from walk(tree, None, tree)
 
 
 def _private_constant(tree: ast.Module, line: int) -> str:
@@ -292,10 +306,10 @@ def _text(node: ast.AST) -> str:
 
 
 def _span(node: ast.AST) -> tuple[int, int]:
-    if not isinstance(node, Function):
+    if isinstance(node, ast.Module):
         return 0, sys.maxsize
-    first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
-    return first, node.end_lineno or first
+    first: int = getattr(node, "lineno", 0)
+    return first, getattr(node, "end_lineno", None) or first
 
 
 def vocabulary() -> dict[str, str]:
@@ -409,97 +423,130 @@ def _rebind(name: str, old: object, new: object) -> None:
 class Runner:
     """Runs tests against mutants once pytest has collected them."""
 
-    def __init__(self, found: list[Mutant], jobs: int, words: dict[str, str]) -> None:
+    def __init__(
+        self, found: list[Mutant], jobs: int, words: dict[str, str], leave_out: bool
+    ) -> None:
         self.found, self.jobs, self.words = found, jobs, words
+        self.leave_out = leave_out
         self.sources = {each.module: _source(each.module) for each in found}
         self.killed: dict[int, str] = {}
         """By which test, or why, each mutant died."""
+        self.kills: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
+        """How many mutants of a function each test killed."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Take the place of pytest's own loop."""
         self.items = session.items
-        before = self._unchanged()
-        if before is None:
-            raise pytest.UsageError("the tests fail without any change")
-        self.entered, self.seconds = before
-        self.kills = [0] * len(self.items)
+        self._unchanged(session)
+        self._trace_all()
         self.shared = mmap.mmap(-1, 4 * len(self.found))
         self._run_all()
         return True
 
-    def _unchanged(self) -> Any:
-        """Run all tests once in a fork; say what each enters, and for how long."""
-        with tempfile.NamedTemporaryFile() as file:
-            child = os.fork()
-            if child == 0:
-                self._quietly()
-                seen = self._trace()
-                Path(file.name).write_bytes(pickle.dumps(seen))
-                os._exit(seen is None)
-            _, status = os.waitpid(child, 0)
-            return pickle.loads(Path(file.name).read_bytes()) if status == 0 else None
+    def _unchanged(self, session: pytest.Session) -> None:
+        """Run all tests in this process: none may fail, or those are left out."""
+        failed = [index for index in range(len(self.items)) if not self._passes(index)]
+        for index in failed:
+            _say(f"fails unchanged: {self.items[index].nodeid}")
+        if failed and not self.leave_out:
+            raise session.Failed(f"{len(failed)} tests fail without any change")
+        session.testsfailed = 0
+        for index in reversed(failed):
+            del self.items[index]
+        _forget(self.sources)
 
-    def _trace(self) -> Any:
+    def _trace_all(self) -> None:
+        """Run all tests in forks; keep which lines each runs, and for how long."""
+        gc.collect()
+        gc.freeze()  # children share the pages of what is loaded
+        self.runners: dict[str, dict[int, set[int]]] = {x: {} for x in self.sources}
+        self.seconds: dict[int, float] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for first in range(self.jobs):
+                if os.fork() == 0:
+                    self._quietly()
+                    (Path(folder) / str(first)).write_bytes(
+                        pickle.dumps(
+                            self._trace(range(first, len(self.items), self.jobs))
+                        )
+                    )
+                    os._exit(0)
+            for _ in range(self.jobs):
+                os.wait()
+            for file in Path(folder).iterdir():
+                entered, seconds = pickle.loads(file.read_bytes())
+                for index, lines in entered.items():
+                    for module, line in lines:
+                        self.runners[module].setdefault(line, set()).add(index)
+                self.seconds |= seconds
+        for index in set(range(len(self.items))) - self.seconds.keys():
+            raise pytest.UsageError(f"fails when run again: {self.items[index].nodeid}")
+        _say(f"{len(self.items)} tests, {sum(self.seconds.values()):.0f} s")
+
+    def _trace(self, indices: Sequence[int]) -> Any:
         names = {importlib.import_module(name).__file__: name for name in self.sources}
-        entered: list[set[tuple[str, int]]] = []
-        seconds = []
+        entered: dict[int, set[tuple[str, int]]] = {}
+        seconds: dict[int, float] = {}
 
-        def enter(frame: types.FrameType, event: str, arg: object) -> None:
-            code = frame.f_code
-            if code.co_filename in names:
-                entered[-1].add((names[code.co_filename], code.co_firstlineno))
-
-        for index in range(len(self.items)):
-            entered.append(set())
-            start = time.perf_counter()
-            sys.settrace(enter)
-            passed = self._passes(index, index + 1)
-            sys.settrace(None)
-            seconds.append(time.perf_counter() - start)
-            if not passed:
-                print(
-                    f"fails unchanged: {self.items[index].nodeid}", file=sys.__stderr__
-                )
+        def enter(frame: types.FrameType, event: str, arg: object) -> Any:
+            name = names.get(frame.f_code.co_filename)
+            if name is None:
                 return None
+            lines.add((name, frame.f_lineno))
+            return enter
+
+        for index in indices:
+            lines = entered[index] = set()
+            start = time.process_time()
+            sys.settrace(enter)
+            passed = self._passes(index)
+            sys.settrace(None)
+            if passed:
+                seconds[index] = time.process_time() - start
         return entered, seconds
 
-    def _passes(self, index: int, after: int) -> bool:
+    def _passes(self, index: int, after: int | None = None) -> bool:
         """Run one test; `after` is the one that follows, for what they share."""
         reports: list[pytest.TestReport] = []
         item = self.items[index]
         watch = _Watch(reports)
+        if after is None:  # some other, so that fixtures of the session are kept
+            after = (index + 1) % len(self.items)
+        following = self.items[after] if after != index else None
         item.config.pluginmanager.register(watch)
-        following = self.items[after] if after < len(self.items) else None
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         item.config.pluginmanager.unregister(watch)
         return not any(report.failed for report in reports)
 
     def _order(self, mutant: Mutant) -> list[int]:
-        """Return the tests that enter the changed function, likely killers first."""
-        spans = [mutant.lines]
+        """Return the tests that run what is changed, likely killers first."""
+        chosen = self._running(mutant, [mutant.lines]) or self._running(
+            mutant,
+            [mutant.around],  # of a line that the compiler has left out
+        )
         if mutant.constant:
             spans = readers(self.sources[mutant.module], mutant.constant)
-        anywhere = not (mutant.function or mutant.constant)
-        chosen = [
-            index
-            for index, entered in enumerate(self.entered)
-            if anywhere
-            or any(
-                module == mutant.module and low <= line <= high
-                for module, line in entered
-                for low, high in spans
-            )
-        ]
+            chosen = self._running(mutant, spans)
+        elif not mutant.function:
+            chosen = list(range(len(self.items)))
+        kills = self.kills[mutant.module, mutant.function]
         worth = {
-            index: (1 + self.kills[index]) / (0.02 + self.seconds[index])
+            index: (1 + 9 * kills[index]) / (0.02 + self.seconds[index])
             for index in chosen
         }
         return sorted(chosen, key=lambda index: -worth[index])
 
+    def _running(self, mutant: Mutant, spans: list[tuple[int, int]]) -> list[int]:
+        lines = self.runners[mutant.module].items()
+        found = (
+            tests
+            for line, tests in lines
+            if any(low <= line <= high for low, high in spans)
+        )
+        return sorted(set().union(*found))
+
     def _run_all(self) -> None:
-        gc.collect()
-        gc.freeze()  # children share the pages of what is loaded
         running: dict[int, int] = {}
         for number, mutant in enumerate(self.found):
             if len(running) == self.jobs:
@@ -518,7 +565,7 @@ class Runner:
 
     def _child(self, number: int, mutant: Mutant, order: list[int]) -> int:
         """Return 0 if every test passes with the change, 1 at the first that fails."""
-        signal.alarm(60)
+        _limit(30)
         self._quietly()
         try:
             tree = mutated(self.sources[mutant.module], mutant.number, self.words)
@@ -526,8 +573,8 @@ class Runner:
                 return 3
         except Exception:  # noqa: BLE001 - a module that cannot be loaded is noticed
             return 2
-        for index, after in itertools.pairwise([*order, len(self.items)]):
-            signal.alarm(int(20 + 5 * self.seconds[index]))
+        for index, after in itertools.pairwise([*order, None]):
+            _limit(5 + 5 * self.seconds[index])
             if not self._passes(index, after):
                 self.shared[4 * number : 4 * number + 4] = index.to_bytes(4, "little")
                 return 1
@@ -543,27 +590,46 @@ class Runner:
     def _wait(self, running: dict[int, int]) -> None:
         child, status = os.wait()
         number = running.pop(child)
+        each = self.found[number]
         if number % 100 == 0:
-            total = len(self.found)
-            print(f"{number} of {total} mutants", file=sys.stderr, flush=True)
+            _say(f"{number} of {len(self.found)} mutants")
         code = os.waitstatus_to_exitcode(status)
         if code == 1:
             index = int.from_bytes(self.shared[4 * number : 4 * number + 4], "little")
-            self.kills[index] += 1
+            self.kills[each.module, each.function][index] += 1
             self.killed[number] = self.items[index].nodeid
         elif code == 2:
             self.killed[number] = "it cannot be loaded"
         elif code < 0:
             self.killed[number] = "time ran out"
         elif code == 3:
-            print(f"not applied: {self.found[number].key}", file=sys.stderr)
+            _say(f"not applied: {each.key}")
         elif code:
-            raise RuntimeError(f"a child ended with {code}: {self.found[number].key}")
+            raise RuntimeError(f"a child ended with {code}: {each.key}")
         else:
-            each = self.found[number]
-            print(
-                f"survived, line {each.line}: {each.key}", file=sys.stderr, flush=True
-            )
+            _say(f"survived, line {each.line}: {each.key}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.__stderr__, flush=True)
+
+
+def _limit(seconds: float) -> None:
+    """End this process after so much of its own time, or, if it hangs, much later."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.alarm(int(60 + 10 * seconds))
+
+
+_CACHED = type(functools.lru_cache(len))
+
+
+def _forget(changed: Iterable[str]) -> None:
+    """Clear the caches of changed modules and of tests, which hold what was right."""
+    for name, module in list(sys.modules.items()):
+        if name in changed or name.startswith("tests."):
+            for value in vars(module).values():
+                if isinstance(value, _CACHED):
+                    value.cache_clear()
 
 
 class _Watch:
@@ -607,22 +673,34 @@ def equivalent() -> dict[str, str]:
 @click.option("--jobs", default=2, show_default=True, help="Mutants at a time.")
 @click.option("--only", multiple=True, help="A module or package; else all of them.")
 @click.option("--tests", multiple=True, default=TESTS, help="Where the tests are.")
-def main(jobs: int, only: Sequence[str], tests: Sequence[str]) -> None:
+@click.option(
+    "--leave-out-failing",
+    is_flag=True,
+    help="Go on without tests that fail unchanged; else they end it.",
+)
+def main(
+    jobs: int, only: Sequence[str], tests: Sequence[str], leave_out_failing: bool
+) -> None:
     """Print the mutants that survive."""
     # Of forks beside threads: the threads of libraries, which hold no lock here.
     warnings.simplefilter("ignore", DeprecationWarning)
+    start = time.monotonic()
     words = vocabulary()
     names = modules(only or MODULES)
     found = [each for name in names for each in mutants(name, _source(name), words)]
     known = equivalent()
     asked = [each for each in found if each.key not in known]
-    runner = Runner(asked, jobs, words)
+    runner = Runner(asked, jobs, words, leave_out_failing)
     arguments = ["-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    code = pytest.main([*arguments, "--no-header", *tests], plugins=[runner])
-    if not hasattr(runner, "items") or not runner.items or code not in (0, 5):
-        sys.exit(f"pytest ended with {code}")
+    arguments += ["--no-header", "-o", "tmp_path_retention_policy=failed"]
+    code = pytest.main([*arguments, *tests], plugins=[runner])
+    if not hasattr(runner, "shared") or code not in (0, 5):
+        sys.exit(f"pytest ended with {int(code)}")
     survived = [each for i, each in enumerate(asked) if i not in runner.killed]
-    click.echo(f"\n{len(found)} mutants, {len(found) - len(asked)} equivalent")
+    click.echo(
+        f"\n{len(found)} mutants, {len(found) - len(asked)} equivalent, "
+        f"{len(survived)} survived; {time.monotonic() - start:.0f} s"
+    )
     for each in survived:
         click.echo(f"survived, line {each.line}: {each.key}")
     stale = known.keys() - {each.key for each in found}

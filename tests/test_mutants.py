@@ -86,16 +86,60 @@ def test_a_change_reaches_functions_classes_and_importers(tmp_path, monkeypatch)
     assert changed("x > LIMIT + by -> x < LIMIT + by").above(0)
 
 
+@pytest.mark.parametrize(
+    ("source", "change", "lines"),
+    [
+        ("def f(x):\n    return g(\n        x,\n        1,\n    )\n", "1 -> 2", (2, 5)),
+        (
+            "def f(x):\n    if x and (\n        x > 1\n    ):\n        y()\n",
+            "1 -> 2",
+            (2, 4),
+        ),
+        ("def f(x, n=1):\n    y = x\n    return y\n", "1 -> 2", (1, 3)),
+        (
+            "@g\ndef f(x):\n    return [\n        y + 1 for y in x\n    ]\n",
+            "1 -> 2",
+            (3, 5),
+        ),
+        ("N = 1\n", "1 -> 2", (0, sys.maxsize)),
+    ],
+)
+def test_a_change_runs_when_a_line_of_its_expression_does(source, change, lines):
+    """Of a default value, a line of its function; of a module's constant, any line."""
+    found = mutants.mutants("m", source, {})
+    assert {x.lines for x in found if x.change == change} == {lines}
+
+
+SURVIVED = [
+    "survived, line 2: judged:judged: x > 1 -> x >= 1",
+    "survived, line 2: judged:judged: 1 -> 0",
+    "survived, line 6: judged:never: x + 1 -> x - 1",
+    "survived, line 6: judged:never: 1 -> 2",
+    "survived, line 6: judged:never: 1 -> 0",
+]
+
+
 @pytest.mark.slow
-def test_what_tests_notice_dies_and_the_rest_is_printed(tmp_path):
+@pytest.mark.parametrize(
+    ("broken", "flags", "printed"),
+    [
+        (False, [], SURVIVED),
+        (True, [], []),
+        (True, ["--leave-out-failing"], SURVIVED),
+    ],
+)
+def test_what_tests_notice_dies_and_the_rest_is_printed(
+    tmp_path, broken, flags, printed
+):
     (tmp_path / "judged.py").write_text(
         "def judged(x):\n    return x > 1\n\n\ndef never(x):\n    return x + 1\n"
     )
     (tmp_path / "test_judged.py").write_text(
         "from judged import judged\n\n\ndef test_it():\n"
         "    assert judged(2)\n    assert not judged(0)\n"
+        f"\n\ndef test_else():\n    assert not {broken}\n"
     )
-    command = [sys.executable, "-m", "tests.mutants", "--only", "judged"]
+    command = [sys.executable, "-m", "tests.mutants", "--only", "judged", *flags]
     command += ["--tests", str(tmp_path)]
     environment = {"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin"}
     done = subprocess.run(
@@ -106,11 +150,6 @@ def test_what_tests_notice_dies_and_the_rest_is_printed(tmp_path):
         text=True,
     )
     assert done.returncode == 1, done.stderr
+    assert ("test_judged.py::test_else" in done.stderr) is broken
     lines = [x for x in done.stdout.splitlines() if x.startswith("survived")]
-    assert lines == [
-        "survived, line 2: judged:judged: x > 1 -> x >= 1",
-        "survived, line 2: judged:judged: 1 -> 0",
-        "survived, line 6: judged:never: x + 1 -> x - 1",
-        "survived, line 6: judged:never: 1 -> 2",
-        "survived, line 6: judged:never: 1 -> 0",
-    ]
+    assert lines == printed
