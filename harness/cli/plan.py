@@ -41,12 +41,18 @@ from harness.suite import PricedPlan, find_device
     metavar="HOURS",
     help="Say what would make it fit into so many hours of the device.",
 )
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Measure this machine first, in a minute or two, and keep what is found.",
+)
 @options.json_output
 def command(
     choice: SuiteChoice,
     devices: Path | None,
     rate: float | None,
     within: float | None,
+    calibrate: bool,
     as_json: bool,
 ) -> None:
     """List the variants and cells of a suite, why each would run, and what it costs.
@@ -59,6 +65,8 @@ def command(
     Here, --device also takes the names of devices that are elsewhere: A100-40GB, H100,
     H200, and those of --devices.
     """
+    if calibrate:
+        suite.keep_device(run.calibrate(lambda line: click.echo(line, err=True)))
     device = find_device(choice.device or "auto", devices)
     if rate is not None:
         device = device.model_copy(update={"dollars_per_hour": rate})

@@ -1,3 +1,4 @@
+from .calibrating import calibrate as calibrate
 from .diagnostics.replay import (
     TOLERANCE_NATS as TOLERANCE_NATS,
     replays as replays,

@@ -1,7 +1,13 @@
-from .costs import plan_costs as plan_costs
+from .costs import PlanCosts as PlanCosts, plan_costs as plan_costs
 from .devices import (
     GIB as GIB,
+    Device as Device,
+    Terms as Terms,
+    Work as Work,
+    cpu_device as cpu_device,
     find_device as find_device,
+    gpu_device as gpu_device,
+    keep_device as keep_device,
 )
 from .experiment import (
     CHECKPOINTS as CHECKPOINTS,

@@ -28,6 +28,9 @@ PROBE_FORWARD = 1 + 1 + 16 + 2 * 2 + 4 * 4
 own loss, 16 flips, two losses alone, made twice, and four slopes of four steps."""
 REPLAYED = 4 * 5
 """Passes of the replay for a cell: four rows, clean, attacked and at checkpoints."""
+EXAMINED_VECTORS, WHOLE_JACOBIANS, JACOBIAN_ROWS = 64, 256, 16
+"""Of a certificate: how many vectors a network is examined at, up to which width all
+rows of its Jacobian are taken, and else how many."""
 DISTINCT = 0.6
 """Of the prompts that a universal attack holds at its checkpoints, how many differ, on
 average: a trigger that nothing better replaces is scored once."""
@@ -167,7 +170,7 @@ class _Counter:
         whole: dict[Phase, Part] = {
             "load": self._loading(2, prepared),
             "train": self._training(plan),
-            "certify": self._part(Cost(), weights=2 * self.shape.feed_forward, times=2),
+            "certify": self._part(self._certifying(), times=2),
             "freeze": self._part(Cost(), weights=2 * weights),
             **metrics,
         }
@@ -179,6 +182,13 @@ class _Counter:
             disk_bytes=_FLOAT * weights,
             temporary_bytes=CHECKPOINT_COPIES * 3 * _FLOAT * weights,
         )
+
+    def _certifying(self) -> Cost:
+        """Count the Jacobians of two certificates: all their rows in small networks."""
+        rows = self.shape.width
+        if rows > WHOLE_JACOBIANS:
+            rows = JACOBIAN_ROWS
+        return Cost(flops=2.0 * EXAMINED_VECTORS * rows * self.shape.feed_forward)
 
     def _loading(self, times: int, prepared: Cost | None = None) -> Part:
         weights = times * float(self.shape.parameters)

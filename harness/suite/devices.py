@@ -224,37 +224,58 @@ def calibrated() -> Device | None:
         return None
 
 
-def keep(device: Device) -> None:
+def keep_device(device: Device) -> None:
     """Keep a calibration of this machine for later plans."""
     write_json(calibration_file(), device.model_dump(mode="json"))
 
 
-def cpu(terms: Mapping[Phase, Terms], **more: Any) -> Device:
+def cpu_device(
+    terms: Mapping[Phase, Terms], *, tflops: float | None = None, **more: Any
+) -> Device:
     """Return this machine's CPU, with what phases take on it."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     cores = available_cores()
-    speed = 0.05 * cores
     return Device(
         name=f"CPU, {cores} core{'s' * (cores > 1)}",
-        tflops={"float32": speed},
+        tflops={"float32": tflops or _TFLOPS_A_CORE * cores},
         memory_gib=memory,
         terms=dict(terms),
         **more,
     )
 
 
+def gpu_device(name: str, tflops: Mapping[str, float], memory_gib: float) -> Device:
+    """Return a GPU whose ceilings were measured; its price is that of its kind."""
+    return Device(
+        name=name,
+        tflops={"float32": tflops["float32"], "bfloat16": tflops["bfloat16"]},
+        memory_gib=memory_gib,
+        dollars_per_hour=next(
+            (x.dollars_per_hour for x in BUILT_IN.values() if _is(x, name)), None
+        ),
+        note="its ceilings were measured; phases take the shares of other GPUs",
+    )
+
+
+_TFLOPS_A_CORE = 0.05
+
+
+def _is(device: Device, name: str) -> bool:
+    """Say whether a driver's name of a GPU is of the kind that a device describes."""
+    return all(part in name for part in device.name.split("-"))
+
+
 def _detected() -> Device:
     """Return what is here: a GPU by what its driver calls it, or the CPU."""
     found = gpu_name()
     for device in BUILT_IN.values():
-        model, _, memory = device.name.partition("-")
-        if found and model in found and memory in found:
+        if found and _is(device, found):
             return device
     return _uncalibrated()
 
 
 def _uncalibrated() -> Device:
-    return cpu(
+    return cpu_device(
         _CPU_TERMS,
         per_unit_s=0.3,
         per_run_s=20.0,
@@ -281,7 +302,7 @@ def gpu_name() -> str | None:
 _CPU_TERMS: Mapping[Phase, Terms] = {
     "load": Terms(flop=5e-11, weight=2e-8, once=0.2),
     "train": Terms(flop=5e-11, once=0.1),
-    "certify": Terms(weight=1e-6, once=0.4),
+    "certify": Terms(flop=1e-10, once=0.4),
     "freeze": Terms(weight=1e-8, once=0.1),
     "metrics": Terms(flop=5e-11, once=0.3),
     "attack": Terms(flop=5e-11, sequence=1e-3),

@@ -1,8 +1,11 @@
 """``harness plan``, and the options that all commands on suites share."""
 
 import json
+from pathlib import Path
 
 import pytest
+
+SUITES = Path(__file__).parents[2] / "suites"
 
 
 def test_it_lists_variants_and_cells(cli, toy_suite):
@@ -50,6 +53,38 @@ def test_every_option_reaches_the_suite(cli, toy_suite, example_plugin):
         for seed in (5, 6)
         for attack in ("", ".flip", ".rotate")
     }
+
+
+def test_costs_are_said_for_a_device_and_at_a_rate(cli, tmp_path):
+    quick = SUITES / "pythia_1p4b.yaml", "--profile", "quick", "--out", tmp_path
+    text = cli("plan", *quick, "--device", "H200", "--rate", "10").out
+    assert "costs on H200 (139.0 GiB, $10.00 an hour)" in text
+    document = json.loads(
+        cli("plan", *quick, "--device", "H200", "--rate", "10", "--json").out
+    )
+    total = document["total"]
+    assert total["dollars"] == pytest.approx(10 * total["hours"])
+    seconds = sum(unit["seconds"] for unit in document["units"])
+    assert 0 < total["seconds"] - seconds < 600  # the run's own
+    phases = document["phases"].values()
+    assert total["flops"] == pytest.approx(sum(cost["flops"] for cost in phases))
+    assert document["does_not_fit"] == []
+    assert f"{total['flops']:.1e}".replace("e+", "e") in text
+
+
+def test_what_would_fit_is_said(cli, tmp_path):
+    full = SUITES / "pythia_1p4b.yaml", "--out", tmp_path, "--device", "A100-40GB"
+    outcome = cli("plan", *full, "--set", "recovery.micro_batch=8", "--within", "9")
+    assert outcome.code == 0
+    assert "DOES NOT FIT: pythia-1.4b: train needs" in outcome.out
+    assert "DOES NOT FIT into 9 hours" in outcome.out
+    assert cli("plan", *full, "--within", "9000").out.count("fits into 9000 hours") == 1
+
+
+def test_an_unknown_device_is_wrong_usage(cli, toy_suite):
+    outcome = cli("plan", toy_suite, "--device", "H300")
+    assert outcome.code == 2
+    assert "did you mean 'H200'" in outcome.err or "did you mean 'H100'" in outcome.err
 
 
 def test_a_limit_is_marked(cli, toy_suite):
