@@ -86,6 +86,8 @@ metrics:
   perplexity: {{corpus: test, context: 512, max_tokens: 20000}}
 examples:
   test: {{corpus: test, count: 12}}
+  search: {{corpus: search, count: 8}}
+  validation: {{corpus: validation, count: 8}}
   prompt_tokens: 48
   reference_tokens: 24
 attacks:
@@ -171,6 +173,7 @@ class Clock:
             [sys.executable, *how, "run", str(suite), "--out", str(out)],
             env={**os.environ, "HARNESS_STORE": str(store)},
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             check=True,
         )
         return self._now() - begun

@@ -25,7 +25,7 @@ BUG = 3
 INTERRUPTED = 130
 COMMANDS = {
     "run": "Run every variant and cell that is not done, and print the tables.",
-    "plan": "List the variants and cells of a suite, and why each would run or not.",
+    "plan": "List the units of a suite, why each would run, and what all costs.",
     "power": "Say which differences a suite can find, and what more would bring.",
     "status": "Say what is done in a run folder, and what changed since.",
     "report": "Make the tables of a run folder.",

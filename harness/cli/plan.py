@@ -55,7 +55,7 @@ def command(
     calibrate: bool,
     as_json: bool,
 ) -> None:
-    """List the variants and cells of a suite, why each would run, and what it costs.
+    """List the units of a suite, why each would run, and what all costs.
 
     A unit is new, complete, failed before, or has an invalid record; all but the
     complete ones would run. Where a model or a corpus is not on this machine, all are

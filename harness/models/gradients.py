@@ -157,7 +157,7 @@ class StepGradients:
         for start in range(0, len(blocks), size):
             part = blocks[start : start + size]
             tokens = count_tokens(part)
-            flops = self._losses.flops(torch.from_numpy(part))
+            flops = self._losses.flops(torch.from_numpy(part.copy()))
             self._meter.forward(len(part), tokens, flops)
             self._meter.backward(len(part), tokens, 2 * flops)
 

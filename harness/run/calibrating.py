@@ -72,7 +72,7 @@ device: cpu
 """Small, but of all that a suite usually has, at two sizes."""
 _FITTED: Mapping[Phase, tuple[str, ...]] = {
     "load": ("flops", "weights", "times"),
-    "train": ("flops", "sequences", "weights"),
+    "train": ("flops", "sequences", "times"),
     "certify": ("flops", "times"),
     "freeze": ("weights", "times"),
     "metrics": ("flops", "sequences", "times"),

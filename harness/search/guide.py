@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from harness.search.flips import Flip, Pool, State, draw_flips
 from harness.subject import Ask, Place, Request, Search
@@ -136,6 +135,8 @@ class Look:
 
     def gains_of(self, flips: Sequence[Flip]) -> NDArray[np.float64] | None:
         """Return the first-order gain of each flip; None without a gradient."""
+        import torch
+
         if self.gradient is None:
             return None
         positions, tokens = np.array(flips, dtype=np.int64).reshape(-1, 2).T
@@ -159,7 +160,7 @@ class Look:
             here = self.prompt_ids[positions], gradient[positions.tolist()]
             gains = self.policy.forbid(self.subject.gains(*here), positions.tolist())
             values, indices = gains.flatten().topk(min(k, gains.numel()))
-            found = indices.masked_fill_(values == -torch.inf, -1).cpu().numpy()
+            found = indices.masked_fill_(values == -np.inf, -1).cpu().numpy()
         return [divmod(int(i), gains.shape[1]) for i in found if i >= 0]
 
 

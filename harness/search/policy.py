@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,6 +89,8 @@ class FlipPolicy:
 
         `positions` are those of the rows; by default, a row for each of the prompt.
         """
+        import torch
+
         rows = range(len(self.clean_ids)) if positions is None else positions
         index = torch.as_tensor(list(rows), device=gains.device)
         movable = torch.from_numpy(self.movable).to(gains.device)
@@ -108,6 +109,8 @@ class FlipPolicy:
         prompt, the clean one by default: `Losses` decides, beside the passes. Of those
         that were `mended` since, it is known.
         """
+        import torch
+
         since = self.clean_ids if since is None else since
         if not prompts:
             return []
@@ -160,6 +163,8 @@ class FlipPolicy:
     @cached_property
     def near(self) -> Tensor | None:
         """Which tokens [n, V] are near enough to the clean ones, on the device."""
+        import torch
+
         least = self.rules.min_cosine
         if least is None:
             return None

@@ -433,7 +433,8 @@ def training_bytes(
     if section.checkpointing:
         kept = _FLOAT * shape.layers + 2 * KEPT_BYTES
     tokens = section.context * (2 if shape.encoder_decoder else 1)
-    return state + 12.0 * LOGITS_AT_ONCE, float(kept) * tokens * shape.width
+    logits = min(LOGITS_AT_ONCE, section.batch_tokens * shape.vocabulary)
+    return state + 12.0 * logits, float(kept) * tokens * shape.width
 
 
 KEPT_BYTES = 32

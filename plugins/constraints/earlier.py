@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pydantic
-import torch
 
 from harness import hookimpl, models, records
 from harness.api import ArmContext, Constraint, CostContext, ModelAdapter, Options
@@ -20,6 +19,7 @@ from harness.base import CellError
 from harness.records import Cost
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 Weights = Mapping[str, "torch.Tensor"]

@@ -4,6 +4,7 @@ import importlib
 import sys
 import types
 import warnings
+from pathlib import Path
 
 import click
 import pytest
@@ -73,6 +74,17 @@ def test_no_command_imports_a_heavy_library_before_it_works(imported):
     commands = ", ".join(f"harness.cli.{name}" for name in COMMANDS)
     plugins = "from harness.api import load_registry; load_registry()"
     assert not HEAVY & imported(f"import {commands}", plugins)
+
+
+def test_a_plan_loads_no_heavy_library(imported):
+    """Not even to say what it costs."""
+    quickstart = str(Path(__file__).parents[2] / "suites" / "quickstart.yaml")
+    modules = imported(
+        "from harness.cli import main",
+        f"try: main(['plan', {quickstart!r}, '--device', 'H100'])",
+        "except SystemExit: pass",
+    )
+    assert not HEAVY & modules
 
 
 def test_version(cli):
