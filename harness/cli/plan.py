@@ -176,8 +176,8 @@ class _Found:
         money = "" if total.dollars is None else f", ${total.dollars:,.2f}"
         disk, making = map(memory_text, (total.disk_bytes, total.temporary_bytes))
         yield (
-            f"  {total.hours:,.2f} hours of the device{money}; disk {disk}, and "
-            f"{making} while a subject is made"
+            f"  {total.hours:,.2f} hours of {_held(total.devices)}{money}; "
+            f"disk {disk}, and {making} while a subject is made"
         )
         yield from (f"  DOES NOT FIT: {x}" for x in priced.too_large())
         if self.hours is not None:
@@ -197,6 +197,10 @@ class _Found:
         found = self._would_fit()
         what = ", or ".join(found) if found else "no number of tokens, arms or seeds"
         yield f"  DOES NOT FIT into {hours:g} hours; {what} would"
+
+
+def _held(devices: int) -> str:
+    return "the device" if devices == 1 else f"{devices} devices together"
 
 
 def _row(phase: str, cost: Cost) -> list[str]:

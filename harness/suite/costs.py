@@ -223,11 +223,14 @@ class _Counter:
             self.shape, section, copies=constraint.trained_copies
         )
         part = self._part(cost, weights=touched, precision=precision, needed=fixed)
+        # A third more where layers run again, which no ledger counts.
+        share = (4 / 3 if section.checkpointing else 1.0) / section.devices
         return replace(
             part,
+            work=replace(part.work, flops=share * part.work.flops),
             bytes_a_row=a_row,
             rows=section.micro_batch,
-            most_rows=section.blocks_per_step(shape.tokens),
+            most_rows=_most_rows(section, shape.tokens),
         )
 
     def _tokenizing(self, section: RecoverySection) -> Cost:
@@ -415,16 +418,27 @@ class _Block:
     """Prompt and reference as they are read, padding included."""
 
 
+def _most_rows(section: RecoverySection, block_tokens: float) -> int:
+    """Return the blocks that a pass has at most, of those of a step."""
+    own = -(-section.blocks_per_step(block_tokens) // section.devices)
+    if section.micro_batch is not None:
+        return own
+    return max(1, min(own, int(MOST_TOKENS // block_tokens)))
+
+
 def training_bytes(
     shape: ModelShape, section: RecoverySection, *, copies: float
 ) -> tuple[float, float]:
     """Return the device memory that a training step needs: always, and for a block.
 
-    Weights, gradients and both moments of AdamW are float32, logits are made in parts;
+    Weights and gradients are float32 and so, by default, are both moments of AdamW.
+    With `sharding` they are spread over all devices. Logits are made in parts;
     `copies` are further numbers for each feed-forward weight. What a layer keeps for
     the gradient are `KEPT_BYTES` for each value, or with checkpointing what it reads.
     """
-    state = 4.0 * _FLOAT * shape.parameters + copies * _FLOAT * shape.feed_forward
+    moment = 2 if section.optimizer_state == "bfloat16" else _FLOAT
+    state = 2.0 * (_FLOAT + moment) * shape.parameters
+    state += copies * _FLOAT * shape.feed_forward
     kept = KEPT_BYTES * shape.layers
     if section.precision == "bf16":  # autocast keeps copies of the matrices
         state += 2.0 * shape.parameters
@@ -433,12 +447,16 @@ def training_bytes(
     if section.checkpointing:
         kept = _FLOAT * shape.layers + 2 * KEPT_BYTES
     tokens = section.context * (2 if shape.encoder_decoder else 1)
+    if section.sharding == "full":
+        state /= section.devices
     logits = min(LOGITS_AT_ONCE, section.batch_tokens * shape.vocabulary)
     return state + 12.0 * logits, float(kept) * tokens * shape.width
 
 
-KEPT_BYTES = 32
-"""Bytes that a layer keeps of a value that goes through it, in half precision; as
-[Korthikanti et al. 2022] count them, without the matrix of attention."""
+KEPT_BYTES = 40
+"""Bytes that a layer keeps of a value that goes through it, in half precision, as
+`harness.models.gradients` measured it."""
+MOST_TOKENS = 2**15
+"""Tokens in a pass of training on a GPU, where a suite does not say."""
 LOGITS_AT_ONCE = 2**26
 """Logits that a step of training makes at once."""

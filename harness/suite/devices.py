@@ -27,7 +27,7 @@ NotNegative = Annotated[float, pydantic.Field(ge=0)]
 
 SHARES: Mapping[Phase, float] = {
     "load": 0.5,
-    "train": 0.57,
+    "train": 0.70,
     "certify": 0.05,
     "freeze": 0.5,
     "metrics": 0.6,

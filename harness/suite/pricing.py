@@ -28,13 +28,15 @@ class Total:
     """What stays on disk."""
     temporary_bytes: float
     """What is on disk besides, at the most, while one subject is made."""
+    devices: int
+    """How many are held: as many as training takes."""
     dollars: float | None
     """At the device's rate; None where it has none."""
 
     @property
     def hours(self) -> float:
-        """Hours of the device."""
-        return self.seconds / 3600
+        """Hours of all devices together."""
+        return self.devices * self.seconds / 3600
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class PricedPlan:
         cost = sum(self.by_phase(ids).values(), Cost())
         known = [self.costs.units[unit] for unit in ids if unit in self.costs.units]
         taken = self.run_seconds(ids)
+        section = self.plan.experiment.suite.recovery
+        held = section.devices if section else 1
         rate = self.device.dollars_per_hour
         return Total(
             tokens=cost.tokens_forward + cost.tokens_backward,
@@ -92,7 +96,8 @@ class PricedPlan:
             peak_memory_bytes=cost.peak_memory_bytes or 0,
             disk_bytes=sum(unit.disk_bytes for unit in known),
             temporary_bytes=max((unit.temporary_bytes for unit in known), default=0.0),
-            dollars=None if rate is None else rate * taken / 3600,
+            devices=held,
+            dollars=None if rate is None else rate * held * taken / 3600,
         )
 
     def run_seconds(self, ids: Collection[str]) -> float:

@@ -51,7 +51,7 @@ def test_training_is_linear_in_tokens_and_attacks_in_examples(tmp_path):
 
 
 def test_what_does_not_fit_is_said_with_what_would(tmp_path):
-    """With 8 blocks in a pass, an earlier version was measured at 58 GiB."""
+    """On an H200, 8 blocks in a pass took 54 GiB, and 16 of a softplus arm 86."""
     found = priced(tmp_path, "A100-40GB", "recovery.micro_batch=8", profile="quick")
     (sentence,) = found.too_large()
     assert sentence.startswith("pythia-1.4b: train needs 5")
@@ -65,11 +65,11 @@ def test_what_does_not_fit_is_said_with_what_would(tmp_path):
 
 
 def test_without_a_stated_micro_batch_as_many_blocks_as_fit_are_read(tmp_path):
-    for device in ("A100-40GB", "H100"):
+    for device, least, most in (("A100-40GB", 34, 39.4), ("H200", 80, 90)):
         found = priced(tmp_path, device, profile="quick")
         assert not [*found.too_large()]
         peak = found.total(ids(found)).peak_memory_bytes / 2**30
-        assert 0.85 * found.device.memory_gib < peak <= found.device.memory_gib
+        assert least < peak <= most
 
 
 def test_each_change_that_would_fit_does(tmp_path):
@@ -93,6 +93,27 @@ def test_an_hour_has_its_price(tmp_path):
     half = found.total(ids(found)[:5])
     assert half.seconds < total.seconds
     assert half.disk_bytes == 5 * 4 * 1_414_647_808
+
+
+def test_what_saves_memory_costs_time_and_devices_save_it(tmp_path):
+    def train(*overrides):
+        found = priced(tmp_path, "A100-40GB", *overrides, profile="quick")
+        cost = found.by_phase(ids(found))["train"]
+        part = next(iter(found.costs.units.values())).parts["train"]
+        return cost, part
+
+    once, part = train()
+    again, less = train("recovery.checkpointing=true")
+    assert again.flops == once.flops  # what is computed again is on no ledger
+    assert again.seconds == pytest.approx(once.seconds * 4 / 3, rel=0.02)
+    assert less.bytes_a_row < 0.2 * part.bytes_a_row
+    _, lean = train("recovery.optimizer_state=bfloat16")
+    assert part.bytes_needed - lean.bytes_needed == 4 * 1_414_647_808
+    both, _ = train("recovery.devices=2")
+    assert both.seconds == pytest.approx(once.seconds / 2, rel=0.02)
+    held = priced(tmp_path, "H100", "recovery.devices=2", profile="quick")
+    total = held.total(ids(held))
+    assert total.hours == pytest.approx(2 * total.seconds / 3600)
 
 
 def test_a_phase_takes_what_its_terms_say():
