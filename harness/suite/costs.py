@@ -28,6 +28,8 @@ PROBE_FORWARD = 1 + 1 + 16 + 2 * 2 + 4 * 4
 own loss, 16 flips, two losses alone, made twice, and four slopes of four steps."""
 REPLAYED = 4 * 5
 """Passes of the replay for a cell: four rows, clean, attacked and at checkpoints."""
+RESERVED = 0.9
+"""Of a device's memory, what training fills where a suite does not say."""
 EXAMINED_VECTORS, WHOLE_JACOBIANS, JACOBIAN_ROWS = 64, 256, 16
 """Of a certificate: how many vectors a network is examined at, up to which width all
 rows of its Jacobian are taken, and else how many."""
@@ -70,7 +72,7 @@ class Part:
         """Return the micro-batch on a device with so much room, at least 1."""
         if self.rows is not None:
             return min(self.rows, self.most_rows)
-        return max(1, min(self.most_rows, self.rows_that_fit(room)))
+        return max(1, min(self.most_rows, self.rows_that_fit(RESERVED * room)))
 
     def rows_that_fit(self, room: float) -> int:
         """Return the largest micro-batch that fits; 0 for none."""

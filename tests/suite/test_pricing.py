@@ -1,6 +1,7 @@
 """What plans cost on devices: seconds, money, memory, and what would fit."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from harness.base import UsageError
 from harness.suite import PricedPlan, find_device, load_experiment, make_plan
 from harness.suite.costs import plan_costs
-from harness.suite.devices import SHARES, Terms, Work, read_devices, seconds
+from harness.suite.devices import BUILT_IN, SHARES, Terms, Work, read_devices, seconds
 
 SUITES = Path(__file__).parents[2] / "suites"
 HOUR = 3600
@@ -39,6 +40,32 @@ def test_an_epoch_of_25_billion_tokens_takes_300_hours_of_an_a100(tmp_path):
     assert train.seconds == pytest.approx(reading, rel=0.1)
 
 
+def test_the_page_on_costs_has_the_shares_and_devices_that_are_used():
+    page = (SUITES.parent / "docs" / "costs.md").read_text()
+    shares = re.findall(r"^\| (\w+) \| (\d+) % \|", page, re.MULTILINE)
+    assert {x: int(y) / 100 for x, y in shares} == SHARES
+    for device in BUILT_IN.values():
+        ceilings = "{bfloat16:g} ({float32:g}) TFLOP/s".format(**device.tflops)
+        price = f"${device.dollars_per_hour:.2f}"
+        memory = f"{device.memory_gib:g} GiB"
+        assert f"| `{device.name}` | {ceilings} | {memory} | {price} |" in page
+
+
+def test_the_suite_s_head_says_what_the_command_says(tmp_path):
+    text = (SUITES / "pythia_1p4b.yaml").read_text()
+    said = re.findall(r"(\S+) (\d+) \((?:training )?(\d+), (?:attacks )?(\d+)\)", text)
+    assert [name for name, *_ in said] == ["A100-40GB", "H100", "H200"]
+    for name, *hours in said:
+        found = priced(tmp_path, name)
+        phases = found.by_phase(ids(found))
+        seconds = [phases["train"].seconds, phases["attack"].seconds]
+        total = found.total(ids(found))
+        assert [int(x) for x in hours] == pytest.approx(
+            [total.hours, *(x / HOUR for x in seconds)], abs=1
+        )
+    assert f"{total.flops:.1e}".replace("e+", "e") in text
+
+
 def test_training_is_linear_in_tokens_and_attacks_in_examples(tmp_path):
     def costs(*overrides):
         found = priced(tmp_path, "H100", *overrides)
@@ -65,7 +92,7 @@ def test_what_does_not_fit_is_said_with_what_would(tmp_path):
 
 
 def test_without_a_stated_micro_batch_as_many_blocks_as_fit_are_read(tmp_path):
-    for device, least, most in (("A100-40GB", 34, 39.4), ("H200", 80, 90)):
+    for device, least, most in (("A100-40GB", 30, 36), ("H200", 80, 90)):
         found = priced(tmp_path, device, profile="quick")
         assert not [*found.too_large()]
         peak = found.total(ids(found)).peak_memory_bytes / 2**30
