@@ -31,6 +31,9 @@ class Budget:
     """How many positions may differ at the end; None where that is not the limit."""
     prepended: int = 0
     """How many tokens stand before the prompt in each pass, besides its own."""
+    sweeps: float = 0.0
+    """Besides, how many forward passes there are for each token of the vocabulary: a
+    part of one where many examples share them."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@ from .blocks import Block as Block, BlockSearch as BlockSearch
 from .course import Course as Course
 from .flips import (
     Flip as Flip,
+    Pool as Pool,
     Success as Success,
     flip_search as flip_search,
     shares as shares,

@@ -305,7 +305,8 @@ class _Counter:
         budget = attack.budget(count)
         prompt, reference = self.context.pair
         longer = prompt + budget.prepended
-        search = self.shape.forward(count * budget.forward, longer, reference)
+        passes = budget.forward + budget.sweeps * self.shape.vocabulary
+        search = self.shape.forward(count * passes, longer, reference)
         search += self.shape.gradient(count * budget.backward, longer, reference)
         found = 1.0 if budget.forward or plan.reads else 0.0
         found += len(placed.checkpoints)  # the prompts of smaller shares of the budget

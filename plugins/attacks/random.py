@@ -45,7 +45,7 @@ class Random(Attack[RandomOptions]):
     ) -> Iterator[Adversarial]:
         matched = context.matched
         if matched is not None and "uniform" in matched.blinds:
-            blind = replace(context, budget=None, matched=None, blind="uniform")
+            blind = replace(context, matched=None, blind="uniform")
             yield from matched.run(subject, examples, blind)
             return
         budget = context.budget or self.budget(len(examples.test))

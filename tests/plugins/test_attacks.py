@@ -19,6 +19,7 @@ from harness_plugins.attacks.multiflip import MultiFlip
 from harness_plugins.attacks.permuted import Permuted
 from harness_plugins.attacks.query import Query
 from harness_plugins.attacks.random import Random
+from harness_plugins.attacks.sweep import Sweep
 from harness_plugins.attacks.uat import UAT
 from tests.plugins.letters import (
     letter_examples,
@@ -45,6 +46,7 @@ FLIPS = {
     "multiflip": make(MultiFlip, flips=4, steps=8),
     "gcg": make(GCG, flips=4, steps=8, candidates=12),
     "query": make(Query, flips=4, queries=81),
+    "sweep": make(Sweep, flips=4, candidates=24),
     "random": make(Random, flips=4, candidates=12),
 }
 BLOCK = {"tokens": 3, "steps": 5}
@@ -94,7 +96,7 @@ def test_flips_are_of_few_free_positions_to_allowed_tokens(world, name):
         kept = example.protected + example.protected_end
         assert changed.sum() == changed[example.protected :][: len(ids) - kept].sum()
         assert np.isin(ids[changed], subject.vocabulary.allowed).all()
-        if name in ("textbook", "query", "random"):  # a step for each flip
+        if name in ("textbook", "query", "sweep", "random"):  # a step for each flip
             written = sorted(step["position"] for step in trace)
             assert written == np.flatnonzero(changed).tolist()
         loss, clean = plain_losses(
@@ -138,9 +140,10 @@ def test_a_protected_start_and_end_leave_the_middle(name):
     subject, (example,) = letter_subject(), letter_examples(prompt=6)
     closed = dataclasses.replace(example, protected=2, protected_end=2)
 
-    ids = run(FLIPS[name], subject, [closed])[example.id].prompt_ids
+    sets = ExampleSets([closed], letter_examples(2, prompt=6, seed=1))
+    found = run(FLIPS[name], subject, sets)[example.id].prompt_ids
 
-    assert set(np.flatnonzero(ids != example.prompt_ids)) == {2, 3}
+    assert set(np.flatnonzero(found != example.prompt_ids)) == {2, 3}
 
 
 @pytest.mark.parametrize("control", [None, Random, Permuted, Benign])
@@ -168,11 +171,11 @@ def test_by_default_suites_let_nothing_be_chosen_that_is_no_text(name, control):
 def test_rules_about_flips_hold(name):
     rules = TokenRules(reachable_only=True, max_changed=0.2)
     subject = Subject(tiny_model(), tiny_tokenizer(), rules=rules)
-    examples = tiny_examples(3, prompt_tokens=10).test
+    sets = tiny_examples(3, prompt_tokens=10)
 
-    found = run(FLIPS[name], subject, examples)
+    found = run(FLIPS[name], subject, sets)
 
-    for example in examples:
+    for example in sets.test:
         prompt = found[example.id].prompt_ids
         assert subject.reachable([prompt]) == [True]
         assert 1 <= np.sum(prompt != example.prompt_ids) <= 2
@@ -186,6 +189,7 @@ SAME = {
     "multiflip": (make(MultiFlip, steps=5), None),
     "gcg": (make(GCG, steps=3, candidates=9, top_k=10), None),
     "query": (make(Query, flips=2, queries=61), None),
+    "sweep": (make(Sweep, flips=2, candidates=24), None),
     "random": (make(Random, candidates=12), None),
     "uat": (make(UAT, **{**TRIGGER, "sweeps": 1}), None),
 }
@@ -243,6 +247,7 @@ COSTS = {
     "gcg": (make(GCG, steps=5, candidates=30), 1.0, 10, True, 0.02),
     "multiflip": (make(MultiFlip, steps=6, candidates=5), 0.9, 5, False, 0.1),
     "query": (make(Query, flips=4, queries=241), 1.0, 10, False, 0.02),
+    "sweep": (make(Sweep, flips=3, tokens=4, candidates=30), 0.95, 10, False, 0.05),
     "random": (make(Random, flips=3, candidates=10), 1.0, 5, False, 0.02),
     "uat": (make(UAT, **SWEEPS, **GIVEN), 0.8, 20, False, 0.1),
     "uat, beam": (make(UAT, **SWEEPS, **GIVEN, beam_width=3), 0.8, 20, False, 0.1),
@@ -268,7 +273,9 @@ def test_the_budget_is_what_is_spent(name):
     budget, found = attack.budget(3), spent(name)
     n = 4 + 3 if attack.name == "uat" else 12
     forward, backward = letter_subject().pass_flops(n, 3)
-    whole = budget.forward * forward + budget.backward * backward
+    rows = letter_subject().vocabulary.rows
+    whole = (budget.forward + budget.sweeps * rows) * forward
+    whole += budget.backward * backward
 
     assert least * whole <= found.flops_whole / 3 <= whole + ties * forward
     assert found.sequences_backward <= 3 * budget.backward
@@ -281,7 +288,8 @@ def test_the_budget_is_what_is_spent(name):
 def test_a_control_costs_what_its_attack_costs(name, control):
     attack, *_, all_gradients, error = COSTS[name]
     if control().unfit(attack):
-        assert (name, control) in {("query", Permuted), ("random", Permuted)}
+        assert control is Permuted
+        assert name in ("query", "sweep", "random")
         return
     own, controls = spent(name), spent(name, control)
 
@@ -356,6 +364,16 @@ SUFFIX = {"positions": "suffix", "tokens": 4}
             {"searches": 2, **TEXTBOOK},
         ),
         (make(Query, flips=3), {"flips": 16}, {"flips": 3, "searches": 2}),
+        (
+            make(Sweep, flips=3),
+            {"flips": 16, "candidates": 96},
+            {"flips": 3, "searches": 2},
+        ),
+        (
+            make(Sweep, candidates=9),
+            {"flips": 16, "candidates": 9},
+            {"candidates": 9, "searches": 2},
+        ),
         (GCG(), None, {"steps": 200}),
         (
             make(GCG, steps=7, **SUFFIX),

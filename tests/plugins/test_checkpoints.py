@@ -14,6 +14,7 @@ from harness_plugins.attacks.multiflip import MultiFlip
 from harness_plugins.attacks.permuted import Permuted
 from harness_plugins.attacks.query import Query
 from harness_plugins.attacks.random import Random
+from harness_plugins.attacks.sweep import Sweep
 from harness_plugins.attacks.uat import UAT
 from tests.plugins.letters import (
     best_flips,
@@ -62,6 +63,13 @@ BUDGETS = {
         {"flips": 4, "queries": 33},
         {"flips": 1, "queries": 9},
         {"flips": 2, "queries": 17},
+    ),
+    "sweep": (  # before each flip, every token is scored in one further example
+        Sweep,
+        {"tokens": 3, "candidates": 8},
+        {"flips": 4, "search_examples": 4},
+        {"flips": 1, "search_examples": 1},
+        {"flips": 2, "search_examples": 2},
     ),
     "random": (Random, {"candidates": 7}, {"flips": 4}, {"flips": 1}, {"flips": 2}),
     "uat": (
@@ -132,7 +140,7 @@ def test_twice_the_budget_is_twice_the_passes(name):
     assert twice.flips == once.flips
 
 
-@pytest.mark.parametrize("name", ["textbook", "query", "random"])
+@pytest.mark.parametrize("name", ["textbook", "query", "sweep", "random"])
 def test_a_second_search_never_loses_what_the_first_found(name):
     plugin, shared, stated, *_ = BUDGETS[name]
     subject, attack = letter_subject(), make(plugin, **shared, **stated)

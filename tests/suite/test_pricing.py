@@ -77,6 +77,22 @@ def test_training_is_linear_in_tokens_and_attacks_in_examples(tmp_path):
     assert 1.5 < more["attack"].flops / once["attack"].flops <= 2
 
 
+def test_a_sweep_costs_a_pass_for_each_token_of_the_vocabulary_whoever_shares_it(
+    tmp_path,
+):
+    """Of Pythia's embedding: 50,304 rows, twice in eight search examples."""
+    only = {"arm": ["baseline"], "seed": ["42"], "attack": ["sweep"]}
+
+    def passes(count):
+        changes = "attacks.sweep={flips: 3}", f"examples.test.count={count}"
+        found = priced(tmp_path, "H100", *changes, only=only)
+        return found.by_phase(ids(found))["attack"].sequences_forward
+
+    # A verdict takes twice the budget: 2 searches of 3 steps of 128 flips.
+    assert passes(100) == 2 * 8 * 50304 + 100 * (1 + 2 * 3 * 128)
+    assert passes(200) - passes(100) == 100 * (1 + 2 * 3 * 128)
+
+
 def test_what_does_not_fit_is_said_with_what_would(tmp_path):
     """On an H200, 8 blocks in a pass took 54 GiB, and 16 of a softplus arm 86."""
     found = priced(tmp_path, "A100-40GB", "recovery.micro_batch=8", profile="quick")
