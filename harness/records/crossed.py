@@ -324,7 +324,7 @@ def _summarised(tables: Floats) -> Crossed[Any]:
     seeds, n = tables.shape[-2:]
     if tables.size == 0:
         nothing = np.full(tables.shape[:-2], np.nan)
-        return _crossed([nothing[()]] * 6, tables.reshape(*nothing.shape, 0), seeds)
+        return _crossed([nothing[()]] * 6, np.zeros((*nothing.shape, 0)), seeds)
     documents, by_seed = tables.mean(-2), tables.mean(-1)
     mean = documents.mean(-1)
     if not np.isfinite(mean).all():

@@ -7,7 +7,6 @@ from .pairing import (
     by_unit as by_unit,
     crossed_mean as crossed_mean,
     mean_over as mean_over,
-    pooled_delta as pooled_delta,
     same_examples as same_examples,
 )
 from .power import (

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,19 +108,16 @@ def known_everywhere(
     return [i for i, example in enumerate(examples) if example not in lacking]
 
 
-def pooled_delta(cells: CellsBySeed) -> Estimate | None:
-    """Estimate the mean dL over documents and seeds.
-
-    Examples that ended in an error under a seed are left out. None where there are no
-    cells, or where they are about different examples.
-    """
-    return mean_over(cells, lambda row: row.delta_loss)
-
-
 def mean_over(
-    cells: CellsBySeed, value: Callable[[SampleRow], float | None]
+    cells: CellsBySeed,
+    value: Callable[[SampleRow], float | None] = attrgetter("delta_loss"),
 ) -> Estimate | None:
-    """Estimate the mean of a value of rows, in nats/token, as `pooled_delta` does."""
+    """Estimate the mean over documents and seeds of dL or another value of rows.
+
+    In nats/token. Examples without the value under a seed, as those that ended in an
+    error, are left out. None where there are no cells, or where they are about
+    different examples.
+    """
     if not cells or not same_examples(cells.values()):
         return None
     every = [(seed, row, value(row)) for seed in cells for row in cells[seed].rows]

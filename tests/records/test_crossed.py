@@ -201,6 +201,7 @@ def test_no_document_or_one_says_nothing(shape):
     assert crossed.interval() == (-math.inf, math.inf)
     assert crossed.p_above() == crossed.p_below() == 1.0
     assert math.isnan(crossed.detectable(0.99))
+    assert Crossed.batch(np.ones((4, *shape))).p_above().tolist() == [1.0] * 4
 
 
 @pytest.mark.parametrize("shape", [(1, 8), (3, 8)])
@@ -305,7 +306,7 @@ def test_more_seeds_or_documents_find_smaller_differences():
     assert math.isnan(Crossed.of([[0.1, 0.2, 0.4]]).detectable(0.99, seeds=3))
 
 
-@pytest.mark.parametrize(("k", "n"), [(0, 7), (3, 10), (20, 20), (180, 200)])
+@pytest.mark.parametrize(("k", "n"), [(0, 7), (1, 9), (3, 10), (20, 20), (180, 200)])
 @pytest.mark.parametrize("level", [0.9, 0.95])
 def test_exact_bounds_of_a_proportion_agree_with_statsmodels(k, n, level):
     expected = proportion_confint(k, n, 1 - level, method="beta")

@@ -4,7 +4,7 @@ from statistics import fmean
 
 import pytest
 
-from harness.verdicts.pairing import Attacked, pair, pooled_delta, worst_rows
+from harness.verdicts.pairing import Attacked, mean_over, pair, worst_rows
 from tests.run_fixtures import sample_row
 
 
@@ -26,7 +26,7 @@ def test_means_are_over_the_examples_without_an_error_under_any_seed():
     difference = pairing.difference()
     assert difference.value == pytest.approx(fmean(kept[0]) - fmean(kept[1]))
     assert (difference.n, len(pairing.first)) == (2, 8)
-    pooled = pooled_delta(FIRST)
+    pooled = mean_over(FIRST)
     assert pooled.value == pytest.approx(fmean([0.1, 0.3, 0.4, 0.5, 0.7, 0.8]))
 
 

@@ -17,7 +17,7 @@ from harness.report.content import (
     from_estimate,
 )
 from harness.report.tables.rows import INTERVAL, arm_column
-from harness.verdicts import Arm, Results, pooled_delta
+from harness.verdicts import Arm, Results, mean_over
 
 
 class _Planted(NamedTuple):
@@ -96,7 +96,7 @@ def _text_form(label: str) -> str:
 
 
 def _delta(arm: Arm, attack: str) -> Cell:
-    found = pooled_delta(arm.cells(attack))
+    found = mean_over(arm.cells(attack))
     if found is None:
         return Missing(arm.absence(attack))
     return from_estimate(found, "nats")

@@ -34,7 +34,7 @@ from harness.report.tables.rows import (
     with_seeds,
 )
 from harness.report.tables.success import PROPORTION, proportion
-from harness.verdicts import Arm, CellsBySeed, Results, pooled_delta
+from harness.verdicts import Arm, CellsBySeed, Results, mean_over
 
 ERROR_MARK = "†"
 BROKEN_MARK = "§"
@@ -132,7 +132,7 @@ def _success(results: Results, cells: CellsBySeed) -> Cell:
 
 
 def _delta(cells: CellsBySeed) -> Cell:
-    delta = pooled_delta(cells)
+    delta = mean_over(cells)
     assert delta is not None  # the seeds have the same examples
     return from_estimate(delta, "nats")
 

@@ -19,7 +19,7 @@ from harness.report.content import (
     from_estimate,
 )
 from harness.report.tables.rows import INTERVAL, arm_column, conditions
-from harness.verdicts import Arm, Results, by_unit, crossed_mean, pooled_delta
+from harness.verdicts import Arm, Results, by_unit, crossed_mean, mean_over
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _mean(row: Carried) -> Cell:
 
 
 def _delta(arm: Arm, attack: str) -> Cell:
-    delta = pooled_delta(arm.cells(attack))
+    delta = mean_over(arm.cells(attack))
     if delta is None:
         return Missing(arm.absence(attack))
     return from_estimate(delta, "nats")
