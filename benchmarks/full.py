@@ -4,7 +4,8 @@ r"""Print how many passes `diagnostics: full` takes for each of `standard`.
         --set attacks.uat=null
 
 Passes of all attacks and controls as they are budgeted, a gradient counted as two; a
-control gets those of its attack. No model is loaded, and nothing is run.
+control gets those of its attack. Passes over a whole vocabulary, as those of `sweep`,
+are left out. No model is loaded, and nothing is run.
 """
 
 from __future__ import annotations
