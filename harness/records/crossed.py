@@ -363,12 +363,12 @@ def _draws(n: int) -> Floats:
 
 
 def _studentized(documents: Floats) -> Floats:
-    """Return (resampled mean - mean) / its standard error: [..., resamples].
+    """Return (resampled mean - mean) / its standard error: [n] to [resamples].
 
     A resample without spread counts as beyond everything: it is infinite.
     """
-    n = documents.shape[-1]
-    centred = documents - documents.mean(-1, keepdims=True)
+    n = len(documents)
+    centred = documents - documents.mean()
     mean, square = (power @ _draws(n).T / n for power in (centred, centred**2))
     variance = square - mean**2
     spread = variance > _ROUNDING * square
@@ -380,7 +380,7 @@ def _studentized_quantile(documents: Floats, level: float) -> Floats:
     """Return the smallest studentized mean whose p is at most 1 - `level`."""
     beyond = math.floor((1 - level) * (RESAMPLES + 1) + _ROUNDING)
     if beyond < 1:
-        return np.full(documents.shape[:-1], np.inf)
+        return np.asarray(np.inf)
     k = RESAMPLES - beyond
     rows = [np.partition(_studentized(row), k)[k] for row in _rows(documents)]
     return np.reshape(rows, documents.shape[:-1])

@@ -25,15 +25,6 @@ class Contrast:
         self.shared = common(losses.findings, arm, reference)
 
     @property
-    def absence(self) -> str | None:
-        """Why the two cannot be compared; None where they can."""
-        if self.shared.seeds:
-            return None
-        return (
-            f"no attack is complete on both {self.arm.label} and {self.reference.label}"
-        )
-
-    @property
     def seeds(self) -> int:
         """How many training seeds both have."""
         return len(self.shared.seeds)

@@ -135,6 +135,8 @@ def test_the_bootstraps_p_is_the_level_just_beyond_its_bound(level, seeds, scale
 def test_the_bootstrap_has_no_bound_beyond_its_resamples():
     crossed = Crossed.of(skewed(1, 24))
     assert crossed.interval(1 - 1e-4) == (-math.inf, math.inf)
+    tables = np.array([skewed(1, 24), skewed(1, 24, 1)])
+    assert Crossed.batch(tables).upper(1 - 1e-5).tolist() == [math.inf] * 2
     assert crossed.p_above(-1e9) == pytest.approx(1e-4)
 
 
@@ -188,6 +190,12 @@ def test_documents_of_one_seed_are_resampled_and_studentized():
     assert crossed.p_above(0.1) == pytest.approx(extreme / n**n, abs=0.015)
 
 
+def test_a_resample_as_far_off_as_what_was_observed_counts():
+    """Of two documents a resample has no spread, or the very mean observed."""
+    crossed = Crossed.of([[0.0, 1.0]])
+    assert crossed.p_above(0.5) == crossed.p_below(0.5) == 1
+
+
 def test_two_seeds_speak_of_their_documents_alone():
     table = skewed(1, 20) + np.array([[0.0], [0.5]])
     alone = Crossed.of(table.mean(0, keepdims=True))
@@ -217,6 +225,8 @@ def test_equal_values_are_their_own_bounds(shape, value, above, below):
 def test_values_that_are_not_finite_or_no_table_are_refused():
     with pytest.raises(ValueError, match="finite"):
         Crossed.of([[1.0, math.nan]])
+    with pytest.raises(ValueError, match="finite"):
+        Crossed.batch([[[1.0, math.nan]], [[1.0, 2.0]]])
     with pytest.raises(ValueError, match="seeds by documents"):
         Crossed.of([1.0, 2.0])
     with pytest.raises(ValueError, match="seeds by documents"):

@@ -80,6 +80,10 @@ def test_a_run_in_which_all_is_well_gets_the_word_of_its_difference(scale, expec
     assert word(findings, "baseline") == "reference"
 
 
+def test_three_seeds_speak_of_the_treatment():
+    assert word(flawless(0.5, seeds=3)) == "harder to attack"
+
+
 # --- 1: nothing asked ---------------------------------------------------------------
 
 
