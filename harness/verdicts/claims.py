@@ -36,9 +36,9 @@ class Claim:
     """Say of each run whether p is at most a level."""
     about: Crossed[Floats]
     """What is shown: of several tables, the last one."""
-    mu: float = 0.0
+    mu: float
     """What the mean is said to be above or below."""
-    seeds: int = 0
+    seeds: int
     """How many training seeds the table is of."""
     searches: int = 1
     """How many searches of a universal attack each seed has."""

@@ -156,6 +156,4 @@ class Contrast:
 
 def _mean(rows: Floats) -> Floats:
     """Return the mean of what is finite, over seeds and examples: [B]."""
-    return np.asarray(
-        np.nanmean(rows.reshape(-1, rows.shape[-2] * rows.shape[-1]), axis=-1)
-    )
+    return np.atleast_1d(np.nanmean(rows, axis=(-2, -1)))

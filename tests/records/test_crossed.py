@@ -126,6 +126,7 @@ def test_the_bootstraps_p_is_the_level_just_beyond_its_bound(level, seeds, scale
     crossed = Crossed.of(scale * skewed(seeds, 24))
     step = 1e-9 * scale
     low, high = crossed.lower(level), crossed.upper(level)
+    assert -math.inf < low < high < math.inf
     p = crossed.p_above(low - step), crossed.p_below(high + step)
     assert p == pytest.approx((1 - level, 1 - level), abs=1e-9)
     assert min(crossed.p_above(low + step), crossed.p_below(high - step)) > 1 - level
@@ -134,6 +135,7 @@ def test_the_bootstraps_p_is_the_level_just_beyond_its_bound(level, seeds, scale
 
 def test_the_bootstrap_has_no_bound_beyond_its_resamples():
     crossed = Crossed.of(skewed(1, 24))
+    assert crossed.lower(0.29995) == crossed.lower(0.3) < crossed.lower(0.2999)
     assert crossed.interval(1 - 1e-4) == (-math.inf, math.inf)
     tables = np.array([skewed(1, 24), skewed(1, 24, 1)])
     assert Crossed.batch(tables).upper(1 - 1e-5).tolist() == [math.inf] * 2

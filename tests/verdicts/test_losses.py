@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.records.crossed import TREATMENT_SEEDS
+from harness.records.crossed import TREATMENT_SEEDS, Crossed
 from harness.records.margin import Margin
 from harness.verdicts.contrast import Contrast
 from harness.verdicts.findings import Arm, Attack, Cell, Findings, Model
@@ -125,6 +125,14 @@ def full_harm(cells, clean=3.0):
     return max(np.log(VOCABULARY) - clean, finite)
 
 
+def worst(cells, arm, error=None):
+    """Return dL under the worst of an arm's cells, errors as given or as no harm."""
+    rows = np.array([x.delta for (name, _), x in cells.items() if name == arm])
+    known = np.nan_to_num(rows, nan=-9).max(axis=0)
+    instead = np.maximum(known, 0) if error is None else error
+    return np.where(np.isnan(rows).any(axis=0), instead, known)
+
+
 @pytest.mark.parametrize("clean", [0.5, 3.5])
 def test_errors_count_against_what_is_claimed(clean):
     """A guess at random loses ln V; where less is left, the largest dL of the run."""
@@ -135,24 +143,37 @@ def test_errors_count_against_what_is_claimed(clean):
     cells["baseline", "b"] = cell(rng, errors=[(2, 3), (1, 5)])
     found = contrast(made(cells, clean=clean))
     harm = full_harm(cells, clean)
-
-    def table(arm, full):
-        rows = np.array([cells[arm, label].delta for label in "ab"])
-        failed = np.isnan(rows).any(axis=0)
-        known = np.nan_to_num(rows, nan=-9).max(axis=0)
-        return np.where(failed, harm if full else np.maximum(known, 0), known)
-
-    difference = table("arm", True) - table("baseline", False)
+    difference = worst(cells, "arm", harm) - worst(cells, "baseline")
     assert found.tables == pytest.approx(difference)
     shown = [x.about.mean[0] for x in found.at_shares]
     assert shown == pytest.approx(difference.mean(axis=(0, 1)))
     # And for "easier", the other way round.
-    exchanged = table("baseline", True) - table("arm", False)
+    exchanged = worst(cells, "baseline", harm) - worst(cells, "arm")
     assert found.easier.about.mean[0] == pytest.approx(exchanged[..., FULL].mean())
-    # Equivalence: against either end of the margin.
-    most = table("arm", True) - 1.1 * table("baseline", False)
-    assert found.equivalent.about.mean[0] == pytest.approx(most[..., FULL].mean())
     assert found.errors == (1 / (SEEDS * N), 2 / (SEEDS * N))
+    # What is shown of each side alone is what was found.
+    baseline = worst(cells, "baseline")
+    assert found.reference_harm == pytest.approx(baseline)
+    assert found.attacked_reference == pytest.approx([clean + baseline[..., 3].mean()])
+    for arm in found.arm, found.reference:
+        own = worst(cells, arm.label)[..., 3].mean()
+        assert found.worst_case(arm).mean == pytest.approx([own])
+
+
+@pytest.mark.parametrize("scale", [0.8, 1.2])
+def test_errors_count_against_equivalence_at_either_end_of_the_margin(scale):
+    rng = np.random.default_rng(12)
+    base, noise = cell(rng, errors=[(2, 3)]), rng.normal(0, 0.05, (SEEDS, N, 4))
+    own = scale * np.nan_to_num(base.delta, nan=0.5) + noise
+    own[0, 1] = np.nan
+    cells = {("baseline", "a"): base, ("arm", "a"): replace(base, delta=own)}
+    harm, found = full_harm(cells), contrast(made(cells)).equivalent
+    least = worst(cells, "arm") - 0.9 * worst(cells, "baseline", harm)
+    most = worst(cells, "arm", harm) - 1.1 * worst(cells, "baseline")
+    less, more = (Crossed.of(x[..., 3]) for x in (least, most))
+    assert found.p[0] == pytest.approx(max(less.p_above(), more.p_below()))
+    assert found.about.mean[0] == pytest.approx(more.mean)
+    assert (less.p_above() > more.p_below()) is (scale < 1)
 
 
 def test_an_unknown_clean_loss_leaves_all_of_a_uniform_guess():

@@ -1,5 +1,7 @@
 """How a question is answered: by a claim at its level, by a fact, or not at all."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -13,9 +15,8 @@ TABLE = np.random.default_rng(3).normal(0.2, 0.3, (4, 30))
 
 def claim(*p):
     found = np.array(p)
-    return Claim(
-        lambda: found, lambda level: found <= level, Crossed.batch(TABLE[None])
-    )
+    about = Crossed.batch(TABLE[None])
+    return Claim(lambda: found, lambda level: found <= level, about, 0.0, about.S)
 
 
 @pytest.mark.parametrize(
@@ -129,5 +130,5 @@ def test_some_claims_that_are_all_shown_need_no_p():
     def never():
         raise AssertionError("p was sought")
 
-    shown = Claim(never, lambda level: np.array([level > 0]), claim(0.5).about)
+    shown = replace(claim(0.5), find_p=never, holds=lambda level: np.array([level > 0]))
     assert some([shown, shown]).holds(0.01).tolist() == [True]
