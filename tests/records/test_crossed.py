@@ -211,6 +211,7 @@ def test_no_document_or_one_says_nothing(shape):
     assert crossed.interval() == (-math.inf, math.inf)
     assert crossed.p_above() == crossed.p_below() == 1.0
     assert math.isnan(crossed.detectable(0.99))
+    assert crossed.n == int(0 not in shape)
     assert Crossed.batch(np.ones((4, *shape))).p_above().tolist() == [1.0] * 4
 
 
