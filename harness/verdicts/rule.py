@@ -148,13 +148,13 @@ def _equivalent(case: Case, run: int) -> Decision | None:
 
 
 def _easier(case: Case, run: int) -> Decision | None:
-    if case.contrast is None or not _shown(case.easier, run, DIRECTION):
+    if not _shown(case.easier, run, DIRECTION):
         return None
     return _directed(case, run, "easier to attack", case.for_easier)
 
 
 def _harder(case: Case, run: int) -> Decision | None:
-    if case.contrast is None or not _shown(case.harder, run, DIRECTION):
+    if not _shown(case.harder, run, DIRECTION):
         return None
     return _directed(case, run, "harder to attack", case.for_harder)
 

@@ -94,7 +94,8 @@ def test_without_diagnostics_or_an_attack_nothing_is_decided():
         ["the suite asks for no diagnostics"],
     )
     idle = {x: replace(y, role="idle") for x, y in HARDER.attacks.items()}
-    assert decided(replace(HARDER, attacks=idle)).reasons == ["no attack searches"]
+    found = decided(replace(HARDER, attacks=idle))
+    assert (found.word, found.reasons) == ("undecided", ["no attack searches"])
 
 
 # --- 2: do attacks work on the reference arm? ---------------------------------------
@@ -348,6 +349,12 @@ def test_fewer_than_twenty_documents_say_nothing(n, expected):
     assert word(flawless(1.0, n=n)) == expected
 
 
+def test_without_a_cell_no_documents_are_counted():
+    found = decided(changed(flawless(1.0, n=19), "treated", cells={}))
+    reason = "no attack is complete on both it and baseline"
+    assert (found.word, found.reasons) == ("undecided", [reason])
+
+
 def test_units_are_counted_and_not_examples():
     units = [f"author {i // 2}" for i in range(simulated.N)]
     models = {"m": replace(HARDER.models["m"], units=units)}
@@ -389,7 +396,10 @@ def fewer_seeds(replica):
         (lambda _: {"cells": {}}, "none of its cells is complete"),
         (fewer_seeds, "it has fewer seeds than 3"),
         (lambda x: {"cells": {"query": x.cells["query"]}}, "it lacks flip"),
-        (lambda _: {"holes": ["m.replica.s1 (failed)"]}, "not complete: m.replica"),
+        (
+            lambda _: {"holes": ["m.replica.s1 (failed)"], "replayed": []},
+            "not complete: m.replica",
+        ),
         (lambda _: {"replayed": []}, "no cell of replica was replayed"),
     ],
 )
@@ -437,8 +447,8 @@ def test_a_wider_margin_has_more_within_it():
 # --- 9 and 10: levels ---------------------------------------------------------------
 
 
-def with_p(claim, p):
-    found = np.array([p])
+def with_p(claim, *p):
+    found = np.array(p)
     return replace(claim, find_p=lambda: found, holds=lambda level: found <= level)
 
 
@@ -452,6 +462,14 @@ def test_directions_are_said_at_one_percent_after_holm(side, p, said):
     setattr(cases, side, {case.arm: with_p(claim, p)})
     expected = f"{side} to attack" if said else "undecided"
     assert decide(case).word == expected
+
+
+def test_the_first_run_is_decided_where_none_is_named():
+    cases = Cases(HARDER)
+    case = cases.judged[1]
+    cases.harder = {case.arm: with_p(case.harder, 0.01, 0.5, 0.5)}
+    words = [decide(case).word, *(decide(case, run).word for run in range(3))]
+    assert words == ["harder to attack"] * 2 + ["undecided"] * 2
 
 
 @pytest.mark.parametrize(("p", "said"), [(0.025, True), (0.0251, False)])
