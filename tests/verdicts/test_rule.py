@@ -8,7 +8,7 @@ import pytest
 from harness.records.margin import Margin
 from harness.verdicts.case import Cases
 from harness.verdicts.findings import Attack, Certificate, Replayed
-from harness.verdicts.rule import decide
+from harness.verdicts.rule import decide, remarkable
 from tests.verdicts import simulated
 from tests.verdicts.simulated import arm, flawless, matched
 
@@ -467,9 +467,11 @@ def test_directions_are_said_at_one_percent_after_holm(side, p, said):
 def test_the_first_run_is_decided_where_none_is_named():
     cases = Cases(HARDER)
     case = cases.judged[1]
-    cases.harder = {case.arm: with_p(case.harder, 0.01, 0.5, 0.5)}
+    case.contrast.harder = with_p(case.contrast.harder, 0.01, 0.5, 0.5)
+    cases.harder = {case.arm: case.contrast.harder}
     words = [decide(case).word, *(decide(case, run).word for run in range(3))]
     assert words == ["harder to attack"] * 2 + ["undecided"] * 2
+    assert (remarkable(case), remarkable(case, 1)) == (True, False)
 
 
 @pytest.mark.parametrize(("p", "said"), [(0.025, True), (0.0251, False)])
