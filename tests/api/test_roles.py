@@ -13,7 +13,7 @@ ROOT = Path(harness.__file__).parent
 OTHER_MEANINGS = {
     "lm_eval": ("base/isolation.py",),  # the library
     "perplexity": ("report/",),  # a unit
-    "planted": ("report/tables/",),  # a table
+    "planted": ("report/tables/", "verdicts/reading.py"),  # a table, a field
     "softplus": ("models/ffn/",),  # the function
     "t5": ("models/", "subject/", "testing.py"),  # transformers' model_type
     "transfer": ("records/", "verdicts/", "report/tables/"),  # a diagnostic, a table
