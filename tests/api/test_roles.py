@@ -15,6 +15,7 @@ OTHER_MEANINGS = {
     "perplexity": ("report/",),  # a unit
     "planted": ("report/tables/", "verdicts/reading.py"),  # a table, a field
     "softplus": ("models/ffn/",),  # the function
+    "sweep": ("search/triggers.py",),  # a line of a trace
     "t5": ("models/", "subject/", "testing.py"),  # transformers' model_type
     "transfer": ("records/", "verdicts/", "report/tables/"),  # a diagnostic, a table
     "worst_case": ("records/", "verdicts/"),  # a diagnostic
