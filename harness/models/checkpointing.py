@@ -82,7 +82,10 @@ class Checkpoints:
         torch.save(weights, folder / _WEIGHTS)
         if not done:
             torch.save(state, folder / _OPTIMIZER)
-            rest = {"schedule": self._schedule.state_dict(), "random": _random_states()}
+            rest = {
+                "schedule": self._schedule.state_dict(),
+                "generators": _random_states(),
+            }
             torch.save(rest, folder / _REST)
         write_json(folder / PROGRESS, progress)  # last: now it is whole
         for old in _whole_checkpoints(self._work)[:-_KEPT]:
@@ -95,7 +98,7 @@ class Checkpoints:
             self._optimizer.load_state_dict(self._placed(_load(folder / _OPTIMIZER)))
             rest = _load(folder / _REST)
             self._schedule.load_state_dict(rest["schedule"])
-            _set_random_states(rest["random"])
+            _set_random_states(rest["generators"])
         progress: State = json.loads((folder / PROGRESS).read_text())
         return progress
 

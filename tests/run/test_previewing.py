@@ -112,7 +112,7 @@ def test_a_new_unit_says_what_changed_since_its_last_record(plan, folder):
 def test_many_changes_are_counted(plan, folder):
     before = plan()
     write(before, before.variants[0], folder)
-    sections = ("context", "batch_tokens", "micro_batch", "weight_decay")
+    sections = ("context", "batch_tokens", "learning_rate", "weight_decay")
     after = preview(plan(*(f"recovery.{name}=1" for name in sections)), folder)
     assert " and 1 more since " in after[0].reason
 
