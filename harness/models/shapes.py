@@ -193,7 +193,8 @@ def _t5(config: Config, tokenizer: Path | None) -> ModelShape:
     attention, network = 4 * d * inner, (3 if gated else 2) * d * f
     keys, query = 2.0 * d * 2 * inner, 2.0 * d * inner
     head = vocabulary * d
-    tied = config.get("tie_word_embeddings", True)
+    # transformers 5 writes under this name what the other key said before it.
+    tied = config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True))
     buckets = config.get("relative_attention_num_buckets", 32) * config["num_heads"]
     # Gains of the norms before each part of a layer, and of the last ones.
     gains = d * (2 * encoders + 3 * decoders + 2)
