@@ -496,11 +496,12 @@ class Runner:
             lines.add((name, frame.f_lineno))
             return enter
 
-        for index in indices:
+        for index, after in itertools.pairwise([*indices, None]):
+            assert index is not None
             lines = entered[index] = set()
             start = time.process_time()
             sys.settrace(enter)
-            passed = self._passes(index)
+            passed = self._passes(index, after)
             sys.settrace(None)
             if passed:
                 seconds[index] = time.process_time() - start

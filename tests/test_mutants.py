@@ -139,7 +139,10 @@ def test_what_tests_notice_dies_and_the_rest_is_printed(
         "    assert judged(2)\n    assert not judged(0)\n"
         f"\n\ndef test_else():\n    assert not {broken}\n"
     )
-    command = [sys.executable, "-m", "tests.mutants", "--only", "judged", *flags]
+    # A process of two comes to this file from the first test of the other.
+    (tmp_path / "test_more.py").write_text("def test_more():\n    pass\n")
+    command = [sys.executable, "-m", "tests.mutants", "--jobs", "2", *flags]
+    command += ["--only", "judged"]
     command += ["--tests", str(tmp_path)]
     environment = {"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin"}
     done = subprocess.run(
