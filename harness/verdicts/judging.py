@@ -77,16 +77,7 @@ def _verdict(case: Case, calibrated: Calibrated) -> ArmVerdict:
         worst_case=_worst_case(case),
         difference=_difference(case, contrast, decision) if contrast else None,
         detection=[
-            Detected(
-                kind=x.kind,
-                strength=x.strength,
-                attack=x.attack,
-                found=x.found,
-                present=x.present,
-                documents=x.units,
-                at_least=x.at_least,
-            )
-            for x in detections(arm)
+            Detected.model_validate(x, from_attributes=True) for x in detections(arm)
         ],
         detection_limit=limit(arm),
         calibration=calibrated.get((arm.model, arm.label)),

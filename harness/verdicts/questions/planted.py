@@ -28,7 +28,7 @@ class Detection:
     """Units that it was found on, of those that have it."""
     present: int
     """Units that have it."""
-    units: int
+    documents: int
     """Units that it was looked for on."""
 
     @property
@@ -102,5 +102,5 @@ def _detected(plant: Plant, attack: str | None) -> Detection:
         attack,
         found=sum(having),
         present=len(having),
-        units=len(np.unique(units)),
+        documents=len(np.unique(units)),
     )

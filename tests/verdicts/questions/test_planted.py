@@ -86,7 +86,7 @@ def test_the_union_finds_what_any_attack_finds():
 def test_a_document_is_one_where_all_of_its_examples_are_found():
     units = [f"d{i // 2}" for i in range(32)]
     found = detections(planted(plant("token", 1.0, 31, units=units)))[0]
-    assert (found.found, found.present, found.units) == (15, 16, 16)
+    assert (found.found, found.present, found.documents) == (15, 16, 16)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -102,7 +102,7 @@ def test_a_document_counts_where_the_trigger_does_half_of_the_strength(seed):
             having.setdefault(unit, []).append(i < 25)
     expected = (sum(map(all, having.values())), len(having), len(set(units)))
     for found in detections(planted(made)):
-        assert (found.found, found.present, found.units) == expected
+        assert (found.found, found.present, found.documents) == expected
         bound = scipy.stats.beta.ppf(0.05, expected[0], 1 + expected[1] - expected[0])
         assert found.at_least == pytest.approx(bound)
 
