@@ -1,16 +1,27 @@
 """What a unit has finished and spent so far, on disk: an interruption costs little.
 
-A journal is a file of lines, each flushed as it comes: that an attempt began, what a
+A journal is a file of lines, each written as it comes: that an attempt began, what a
 stage cost, an example that is finished. It lies where the unit's record goes, until
-that is complete. A crash costs what is under way and nothing else.
+that is complete. A process that is killed loses what is under way and nothing else; a
+machine that goes down, what it had not brought to disk: `SYNC_SECONDS` at most, where
+examples follow each other.
+
+Each line begins with a check, the hash of the line and of the check before it; the
+first continues the hash of the unit's id. So a line that was damaged, moved, or that is
+another unit's is noticed: it and all behind it are left out. That is no protection from
+somebody who makes up a whole file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +35,10 @@ from harness.subject import Meters, Subject
 logger = logging.getLogger(__name__)
 
 Costs = Mapping[Phase, Cost]
+
+SYNC_SECONDS = 0.25
+"""Lines that follow each other sooner are brought to disk together: it takes some
+milliseconds, as long as a small model takes for an example."""
 
 
 class Line(Strict):
@@ -42,15 +57,17 @@ class Line(Strict):
 class Journal:
     """The attempts at one unit: finished examples, and what was spent when."""
 
-    def __init__(self, path: Path, device: str) -> None:
+    def __init__(self, path: Path, unit_id: str, device: str) -> None:
         """Begin an attempt; what earlier ones left in the file is read.
 
-        A torn last line is dropped, and so is a file that another version wrote.
+        What another version wrote is dropped like what is damaged.
         """
-        self._path, self._device = path, device
-        self._lines, sound = _read(path)
-        if not sound:
-            write_atomic(path, "".join(map(_text, self._lines)))
+        self._path, self._unit, self._device = path, unit_id, device
+        self._synced = -SYNC_SECONDS
+        found = _read(path, unit_id)
+        self._lines, self._check = found.lines, found.check
+        if not found.whole:
+            self._rewrite()
         self.rows = {line.row.example_id: line.row for line in self._lines if line.row}
         self.restarts = max((line.attempt for line in self._lines), default=0)
         self.note({})
@@ -58,12 +75,17 @@ class Journal:
     def note(
         self, spent: Costs, row: SampleRow | None = None, own_flops: float = 0.0
     ) -> None:
-        """Add a line, on disk first."""
+        """Add a line to the file; it is there when this returns."""
         line = Line(
             attempt=self.restarts + 1, spent=dict(spent), row=row, own_flops=own_flops
         )
-        with self._path.open("a") as file:
-            file.write(_text(line))
+        text, self._check = _checked(line, self._check)
+        with open(self._path, "ab", opener=_no_link) as file:
+            file.write(text)
+            file.flush()
+            if time.monotonic() - self._synced >= SYNC_SECONDS:
+                os.fsync(file.fileno())
+                self._synced = time.monotonic()
         self._lines.append(line)
         if row is not None:
             self.rows[row.example_id] = row
@@ -96,11 +118,18 @@ class Journal:
         void = {"row": None, "own_flops": 0.0}
         self._lines = [line.model_copy(update=void) for line in self._lines]
         self.rows = {}
-        write_atomic(self._path, "".join(map(_text, self._lines)))
+        self._rewrite()
 
     def close(self) -> None:
         """Remove the file: the unit is complete."""
         self._path.unlink(missing_ok=True)
+
+    def _rewrite(self) -> None:
+        self._check, texts = _first_check(self._unit), []
+        for line in self._lines:
+            text, self._check = _checked(line, self._check)
+            texts.append(text)
+        write_atomic(self._path, b"".join(texts))
 
     def ledger(self) -> Ledger:
         """Return what the results cost, and what all attempts spent.
@@ -119,12 +148,12 @@ class Journal:
         return Ledger(kept=dict(kept), spent=total(line.spent for line in self._lines))
 
 
-def spent_so_far(path: Path) -> Ledger:
-    """Return what the attempts in a journal spent, which came to nothing.
+def spent_so_far(path: Path, unit_id: str) -> Ledger:
+    """Return what the attempts in a unit's journal spent, which came to nothing.
 
     The file stays as it is: another process may be writing to it.
     """
-    return Ledger(spent=total(line.spent for line in _read(path)[0]))
+    return Ledger(spent=total(line.spent for line in _read(path, unit_id).lines))
 
 
 def together(*ledgers: Ledger) -> Ledger:
@@ -164,17 +193,70 @@ def _part(cost: Cost, share: float) -> Cost:
     return Cost(**{**parts, "peak_memory_bytes": cost.peak_memory_bytes})
 
 
-def _text(line: Line) -> str:
-    return json.dumps(line.model_dump(mode="json"), allow_nan=False) + "\n"
+# --- the file -----------------------------------------------------------------------
 
 
-def _read(path: Path) -> tuple[list[Line], bool]:
-    """Return the lines that can be read, and whether those are all of the file."""
+_HEAD = '{{"check": "{}", '
+_HEAD_LENGTH = len(_HEAD.format(64 * "0"))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a journal has, down to its first bad line."""
+
+    lines: list[Line]
+    check: str
+    """The check of the last line."""
+    whole: bool = True
+    """Whether these lines are all of the file."""
+
+
+def _read(path: Path, unit_id: str) -> _Found:
+    lines: list[Line] = []
+    check = _first_check(unit_id)
+    if path.is_symlink():
+        return _Found(lines, check, whole=False)
     if not path.exists():
-        return [], True
-    whole, _, torn = path.read_text().rpartition("\n")
+        return _Found(lines, check)
+    *texts, torn = path.read_bytes().split(b"\n")
+    for number, text in enumerate(texts, 1):
+        line, check_of_it = _sound(text, check)
+        if line is None:
+            what = "is damaged, or not this unit's"
+            logger.warning("%s: line %d %s; it ends there", path.name, number, what)
+            return _Found(lines, check, whole=False)
+        lines.append(line)
+        check = check_of_it
+    return _Found(lines, check, whole=not torn)
+
+
+def _checked(line: Line, check: str) -> tuple[bytes, str]:
+    """Return a line as it is written behind the one with `check`, and its own check."""
+    body = json.dumps(line.model_dump(mode="json"), allow_nan=False).encode()
+    own = _next_check(check, body)
+    return _HEAD.format(own).encode() + body[1:] + b"\n", own
+
+
+def _sound(text: bytes, check: str) -> tuple[Line | None, str]:
+    """Return the line behind the one with `check`, if it is sound, and its check."""
+    body = b"{" + text[_HEAD_LENGTH:]
+    own = _next_check(check, body)
+    if not text.startswith(_HEAD.format(own).encode()):
+        return None, own
     try:
-        lines = [Line.model_validate_json(line) for line in whole.splitlines()]
+        return Line.model_validate_json(body), own
     except pydantic.ValidationError:
-        return [], False
-    return lines, not torn
+        return None, own
+
+
+def _first_check(unit_id: str) -> str:
+    return hashlib.sha256(unit_id.encode()).hexdigest()
+
+
+def _next_check(check: str, body: bytes) -> str:
+    return hashlib.sha256(check.encode() + body).hexdigest()
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open a file, but not what a link in its place leads to."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)

@@ -55,7 +55,8 @@ class Runner:
             # It is run again: what led to its record is no part of a new attempt.
             (folder / JOURNAL).unlink(missing_ok=True)
         with unit_log(folder / "log.txt"):
-            journal, started = Journal(folder / JOURNAL, self._run.device), utc_now()
+            journal = Journal(folder / JOURNAL, unit.id, self._run.device)
+            started = utc_now()
             began = time.monotonic()
             logger.info("%s %s: attempt %d", unit.kind, unit.id, journal.restarts + 1)
             outcome = self._outcome(unit, journal)

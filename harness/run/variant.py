@@ -111,7 +111,7 @@ def _spent_making(run: RunContext, plan: VariantPlan) -> Ledger:
     """Return what was spent on a subject that is not made yet."""
     work = run.store.work("subjects", plan.subject_key)
     trained = _training(Cost(), spent_training(work))
-    return together(spent_so_far(work / _JOURNAL), trained)
+    return together(spent_so_far(work / _JOURNAL, plan.subject_key), trained)
 
 
 def _training(kept: Cost, spent: Cost) -> Ledger:
@@ -154,7 +154,7 @@ class _Making:
     def into(self, folder: Path) -> None:
         """Make the subject: its model, how it was trained, what is known of it."""
         work = self.run.store.work("subjects", self.plan.subject_key)
-        journal = Journal(work / _JOURNAL, self.run.device)
+        journal = Journal(work / _JOURNAL, self.plan.subject_key, self.run.device)
         stage = journal.stage
         with fixed_random_state(self.plan.seed):
             with stage("load", "load"):

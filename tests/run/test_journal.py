@@ -21,8 +21,8 @@ def path(tmp_path):
     return tmp_path / "journal.jsonl"
 
 
-def journal(path):
-    return Journal(path, "cpu")
+def journal(path, unit="cell"):
+    return Journal(path, unit, "cpu")
 
 
 def attack(flops, **more):
@@ -81,13 +81,13 @@ def test_without_examples_the_last_attempt_is_kept(path):
         made.note({"train": Cost(flops=flops)})
     assert made.ledger().kept["train"].flops == 2.0
     assert made.ledger().spent["train"].flops == 3.0
-    assert spent_so_far(path).spent == made.ledger().spent
+    assert spent_so_far(path, "cell").spent == made.ledger().spent
 
 
 def test_a_stage_is_noted_though_it_fails(path):
     with pytest.raises(ZeroDivisionError), journal(path).stage("divide", "train"):
         _ = 1 / 0
-    assert spent_so_far(path).spent["train"].seconds > 0
+    assert spent_so_far(path, "cell").spent["train"].seconds > 0
 
 
 def test_asking_for_what_was_spent_changes_nothing(path):
@@ -96,7 +96,7 @@ def test_asking_for_what_was_spent_changes_nothing(path):
     with path.open("a") as file:
         file.write('{"attempt": 1, ')
     before = path.read_text()
-    assert spent_so_far(path).spent["attack"].flops == 1.0
+    assert spent_so_far(path, "cell").spent["attack"].flops == 1.0
     assert path.read_text() == before
 
 
@@ -145,3 +145,71 @@ def test_a_file_that_cannot_be_read_starts_afresh(path, text):
     assert again.rows == {}
     assert again.restarts == 0
     assert journal(path).restarts == 1
+
+
+def written(path, *names, unit="cell"):
+    """Return the lines of a journal with these rows: that it began, then theirs."""
+    made = journal(path, unit)
+    for name in names:
+        made.note({}, row(name))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.unlink()
+    return lines
+
+
+def flipped(line):
+    """Turn the lowest bit of a digit of the row: it is JSON as before."""
+    place = line.index(b'"clean_prompt_ids": [1') + len(b'"clean_prompt_ids": [')
+    return line[:place] + bytes([line[place] ^ 1]) + line[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("harm", "left"),
+    [
+        (lambda b, other: [*b[:2], flipped(b[2]), *b[3:]], "a"),
+        (lambda b, other: [*b[:2], b"\xff\xfe\x00\n", *b[2:]], "a"),
+        (lambda b, other: [*b[:2], b[2][:-9] + b"\n", *b[3:]], "a"),
+        (lambda b, other: [*b[:2], *b[3:]], "a"),  # a line is lost
+        (lambda b, other: [b[0], b[2], b[1], b[3]], ""),  # two are exchanged
+        (lambda b, other: [*b, b[3]], "abc"),  # one comes again
+        (lambda b, other: [*b, other[1]], "abc"),  # one is another unit's
+        (lambda b, other: other, ""),  # all are
+        (lambda b, other: [*b, b'{"attempt": 1, "row": null}\n'], "abc"),
+        (lambda b, other: [*b, bytes(4096)], "abc"),
+        (lambda b, other: [*b, bytes(4096), b"\n"], "abc"),
+        (lambda b, other: [bytes(len(b"".join(b)))], ""),
+    ],
+)
+def test_a_file_ends_at_its_first_bad_line(path, harm, left):
+    lines = written(path, *"abc")
+    other = written(path, *"def", unit="another cell")
+    path.write_bytes(b"".join(harm(lines, other)))
+
+    again = journal(path)
+    assert "".join(again.rows) == left
+    again.note({}, row("z"))
+    assert "".join(journal(path).rows) == left + "z"
+
+
+def test_a_journal_that_is_a_link_is_replaced_and_its_target_left_alone(path):
+    target = path.with_name("elsewhere")
+    target.write_bytes(b"".join(written(path, "a")))
+    before = target.read_bytes()
+    path.symlink_to(target)
+    assert journal(path).rows == {}
+    assert target.read_bytes() == before
+    assert not path.is_symlink()
+
+
+def test_lines_are_on_disk_soon_but_not_each_alone(path, monkeypatch):
+    flushed, now = [], [100.0]
+    monkeypatch.setattr("harness.run.journal.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(
+        "harness.run.journal.os.fsync",
+        lambda file: flushed.append(path.read_bytes().count(b"\n")),
+    )
+    made = journal(path)
+    for name in "abcde":
+        now[0] += 0.1
+        made.note({}, row(name))
+    assert flushed == [1, 4]  # 0.3 s after the first: 0.1 and 0.2 are too soon

@@ -11,6 +11,8 @@ import pytest
 
 from harness.base import content_hash
 from harness.cli import main
+from harness.records import SampleRow
+from harness.run.journal import Journal
 from harness.run.suite_run import units_of
 from harness.suite import load_experiment, make_plan
 from harness.testing import TEXT, tiny_model, tiny_tokenizer
@@ -398,9 +400,8 @@ def test_a_replay_goes_on_where_it_was_cut(cli, place, done, tmp_path):
     (folder / "samples.jsonl").unlink()
     first = json.loads(whole.splitlines()[0])
     first["adversarial_text"] = "as it was"
-    spent = record(done, "abs", "none")["ledger"]["spent"]
-    line = {"attempt": 1, "row": first, "spent": spent}
-    (folder / "samples.partial.jsonl").write_text(json.dumps(line) + "\n")
+    journal = Journal(folder / "samples.partial.jsonl", folder.name, "cpu")
+    journal.note({}, SampleRow.model_validate_json(json.dumps(first)))
 
     assert run_here(cli, place, out).code == 0
     again = (folder / "samples.jsonl").read_text().splitlines()

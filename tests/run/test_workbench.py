@@ -40,7 +40,7 @@ def bench(made, monkeypatch):
 
 @pytest.fixture
 def journal(tmp_path):
-    return Journal(tmp_path / "journal.jsonl", "cpu")
+    return Journal(tmp_path / "journal.jsonl", "unit", "cpu")
 
 
 def damage(subject):
