@@ -23,7 +23,7 @@ from .description import (
     OptionDescription as OptionDescription,
     describe as describe,
 )
-from .forgiving import PluginWarning as PluginWarning
+from .forgiving import PluginWarning as PluginWarning, plugin_frame as plugin_frame
 from .metrics import Metric as Metric, MetricContext as MetricContext
 from .models import (
     FFN as FFN,

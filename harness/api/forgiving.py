@@ -11,10 +11,15 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Generator
+from importlib import metadata
 from typing import Any
 
 import pluggy
 
+GROUP = "harness"
+"""The entry points by which others' plugins come."""
+BY_PATH = "harness_plugin_"
+"""What the names of modules begin with that are loaded from a path."""
 FAILURES = (Exception, SystemExit)
 """What a plugin may raise without ending a run; ``sys.exit`` would end it as if it were
 complete."""
@@ -22,6 +27,20 @@ complete."""
 
 class PluginWarning(UserWarning):
     """A plugin failed, and the rest went on without it."""
+
+
+def plugin_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """Return the last line of another's plugin that an exception came through.
+
+    None where it came through none; plugins that the project ships do not count.
+    """
+    tops = {x.module.partition(".")[0] for x in metadata.entry_points(group=GROUP)}
+    for frame, line in reversed([*traceback.walk_tb(error.__traceback__)]):
+        module = str(frame.f_globals.get("__name__"))
+        if module.startswith(BY_PATH) or module.partition(".")[0] in tops:
+            code = frame.f_code
+            return traceback.FrameSummary(code.co_filename, line, code.co_name)
+    return None
 
 
 def warn(plugin: str, problem: str) -> None:

@@ -34,7 +34,7 @@ from harness.api import hookspecs
 from harness.api.attacks import Attack
 from harness.api.checking import check_plugin
 from harness.api.constraints import Constraint
-from harness.api.forgiving import FAILURES, forgive, warn
+from harness.api.forgiving import BY_PATH, FAILURES, GROUP, forgive, warn
 from harness.api.metrics import Metric
 from harness.api.models import ModelAdapter
 from harness.api.plugin import Plugin
@@ -57,7 +57,6 @@ class PluginInfo:
     """Of its source, all files of a package; stands in records beside the version."""
 
 
-ENTRY_POINT_GROUP = "harness"
 LIMIT_VARIABLE = "HARNESS_PLUGINS"
 KINDS: dict[str, type[Plugin[Any]]] = {
     "model": ModelAdapter,
@@ -138,7 +137,7 @@ def load_registry(paths: Sequence[Path] = ()) -> Registry:
     for name in _entry_points():
         # One call for all of them would end at the first that is broken.
         with _left_out(name):
-            manager.load_setuptools_entrypoints(ENTRY_POINT_GROUP, name)
+            manager.load_setuptools_entrypoints(GROUP, name)
     known = {getattr(plugin, "__file__", None) for plugin in manager.get_plugins()}
     for file in _files(paths):
         if str(file) not in known:  # one file by two doors is one plugin
@@ -178,7 +177,7 @@ def _shipped() -> Iterator[str]:
 
 
 def _entry_points() -> list[str]:
-    known = {point.name for point in metadata.entry_points(group=ENTRY_POINT_GROUP)}
+    known = {point.name for point in metadata.entry_points(group=GROUP)}
     limit = os.environ.get(LIMIT_VARIABLE)
     if limit is None:
         return sorted(known)
@@ -203,7 +202,7 @@ def _files(paths: Iterable[Path]) -> list[Path]:
 
 
 def _import_file(file: Path) -> ModuleType:
-    name = f"harness_plugin_{file.stem}_{_sha256(str(file).encode())[:8]}"
+    name = f"{BY_PATH}{file.stem}_{_sha256(str(file).encode())[:8]}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None  # it ends in .py
     assert spec.loader is not None

@@ -27,6 +27,7 @@ from .provenance import (
     library_versions as library_versions,
     utc_now as utc_now,
 )
+from .showing import visible as visible, visible_json as visible_json
 from .signals import (
     STOP_SIGNALS as STOP_SIGNALS,
     StopSignals as StopSignals,

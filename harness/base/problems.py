@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from harness.base.showing import visible
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -30,7 +32,8 @@ class Problem:
 
     def __str__(self) -> str:
         where = self.file if self.line is None else f"{self.file}:{self.line}"
-        return ": ".join(part for part in (where, self.key, self.message) if part)
+        parts = [part for part in (where, self.key, self.message) if part]
+        return visible(": ".join(parts), line=True)
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values: every field by its name, and the path in one word."""
@@ -44,7 +47,8 @@ class Problem:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return visible(escaped, line=True)
 
 
 def _property(text: str) -> str:

@@ -8,7 +8,10 @@ returns its exit code, or None for 0.
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
+import io
+import os
 import sys
 import traceback
 import warnings
@@ -18,6 +21,7 @@ import click
 
 from harness import __version__
 from harness.base import HarnessError, PluginError, Stopped, SuiteError
+from harness.cli.printing import say
 
 __all__ = ["main"]
 
@@ -91,28 +95,65 @@ def _exit_code(args: list[str] | None) -> int:
     try:
         return int(group.main(args, prog_name="harness", standalone_mode=False) or 0)
     except click.Abort:  # click's word for KeyboardInterrupt
-        click.echo("interrupted; the same command goes on from here", err=True)
+        say("interrupted; the same command goes on from here")
         return INTERRUPTED
     except Stopped as stopped:
-        click.echo(stopped, err=True)
+        say(stopped)
         return stopped.exit_code
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        say(shown.getvalue().rstrip("\n"))
         return error.exit_code
     except SuiteError as error:  # its lines start with file and line
-        click.echo(error, err=True)
+        say(error)
         return error.exit_code
     except HarnessError as error:
-        click.echo(f"error: {error}", err=True)
+        say(f"error: {error}")
         return error.exit_code
+    except BrokenPipeError:  # who read the answer has left, as `head` does
+        # Else Python complains as it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return HarnessError.exit_code
     except SystemExit as left:  # a 0 would say that all is complete
-        traceback.print_exc()
-        click.echo(f"error: a plugin called sys.exit({left.code!r})", err=True)
+        say(traceback.format_exc().rstrip())
+        say(f"error: a plugin called sys.exit({left.code!r})")
         return PluginError.exit_code
-    except Exception:  # noqa: BLE001 - the last resort, so that 1 never means a bug
-        traceback.print_exc()
-        click.echo("this is a bug of harness, not of yours; please report it", err=True)
-        return BUG
+    except Exception as error:  # noqa: BLE001 - the last resort, so that 1 is no bug
+        return _unforeseen(error)
+
+
+def _unforeseen(error: Exception) -> int:
+    """Say what nothing has said yet, and whose matter it is; return the exit code."""
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        say(f"error: {where}{os.strerror(error.errno)}")
+        return _OF_THE_DISK[error.errno]
+    if isinstance(error, MemoryError):
+        say("error: there is not enough memory for this")
+        return HarnessError.exit_code
+    from harness.api import plugin_frame
+
+    say(traceback.format_exc().rstrip())
+    plugin = plugin_frame(error)
+    if plugin is not None:
+        what = f"{type(error).__name__}: {error}"
+        say(f"error: {plugin.filename}:{plugin.lineno}: the plugin raised {what}")
+        return PluginError.exit_code
+    say("this is a bug of harness, not of yours; please report it")
+    return BUG
+
+
+_OF_THE_DISK = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG), 1
+    ),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE), 1),
+    # These are paths that cannot be what they are to be.
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), 2),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), 2),
+}
+"""Errors of the operating system that are none of ours, with their exit codes."""
 
 
 _default_showwarning = warnings.showwarning
@@ -128,6 +169,6 @@ def _show_warning(
 ) -> None:
     """Print our own warnings as a sentence; where they were raised helps nobody."""
     if category.__module__.startswith("harness."):
-        click.echo(f"warning: {message}", err=True)
+        say(f"warning: {message}")
     else:
         _default_showwarning(message, category, filename, lineno, file, line)

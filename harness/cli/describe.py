@@ -20,6 +20,7 @@ from harness.api import (
 )
 from harness.base import UsageError, unknown_name
 from harness.cli import options
+from harness.cli.printing import answer
 
 
 @click.command()
@@ -36,9 +37,9 @@ def command(
     """
     found = describe(_find(load_registry(plugins), name, kind))
     if as_json:
-        click.echo(json.dumps(found.as_json(), indent=1))
+        answer(json.dumps(found.as_json(), indent=1))
     else:
-        click.echo("\n".join(_lines(found)))
+        answer("\n".join(_lines(found)))
 
 
 def _find(registry: Registry, name: str, kind: str | None) -> PluginInfo:

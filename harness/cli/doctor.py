@@ -23,6 +23,7 @@ from harness import suite as suites
 from harness.api import PluginWarning, load_registry
 from harness.base import available_cores, default_store_root
 from harness.cli import options
+from harness.cli.printing import answer
 
 GIB = 2**30
 NOT_READY = 2
@@ -66,7 +67,7 @@ def command(
             suite, profile=profile, overrides=overrides, plugins=plugins
         )
         findings += _suite(experiment, store_root)
-    click.echo(_json(findings) if as_json else _text(findings))
+    answer(_json(findings) if as_json else _text(findings))
     return NOT_READY if any(x.status == "fail" for x in findings) else 0
 
 

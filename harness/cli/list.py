@@ -11,6 +11,7 @@ import click
 
 from harness.api import KINDS, Description, describe, load_registry
 from harness.cli import options
+from harness.cli.printing import answer
 
 
 @click.command()
@@ -24,9 +25,9 @@ def command(kind: str | None, plugins: tuple[Path, ...], as_json: bool) -> None:
     """
     found = [describe(info) for info in load_registry(plugins).all(kind)]
     if as_json:
-        click.echo(json.dumps([one.as_json() for one in found], indent=1))
+        answer(json.dumps([one.as_json() for one in found], indent=1))
     else:
-        click.echo(_table(found))
+        answer(_table(found))
 
 
 def _table(found: Sequence[Description]) -> str:

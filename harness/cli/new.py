@@ -12,6 +12,7 @@ import click
 
 from harness.api import KINDS, load_registry
 from harness.base import UsageError, write_atomic
+from harness.cli.printing import answer
 
 
 @click.command()
@@ -40,10 +41,10 @@ def command(kind: str, name: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in files.items():
         write_atomic(path, text)
-        click.echo(f"wrote {path}")
+        answer(f"wrote {path}")
     plugin, test = files
-    click.echo(f"try it:  pytest {test}")
-    click.echo(f"         harness describe {name} --plugins {plugin}")
+    answer(f"try it:  pytest {test}")
+    answer(f"         harness describe {name} --plugins {plugin}")
 
 
 def _check_name(kind: str, name: str) -> None:

@@ -17,6 +17,7 @@ from harness.base import default_store_root, spell_seconds
 from harness.cli import options
 from harness.cli.costs import costs_document, flops_text, memory_text
 from harness.cli.options import SuiteChoice
+from harness.cli.printing import answer, say
 from harness.records import Cost
 from harness.suite import PricedPlan, find_device
 
@@ -66,7 +67,7 @@ def command(
     H200, and those of --devices.
     """
     if calibrate:
-        suite.keep_device(run.calibrate(lambda line: click.echo(line, err=True)))
+        suite.keep_device(run.calibrate(say))
     device = find_device(choice.device or "auto", devices)
     if rate is not None:
         device = device.model_copy(update={"dollars_per_hour": rate})
@@ -81,13 +82,13 @@ def command(
     found = _Found(run.preview(plan, folder), priced, within)
     if as_json:
         document = {**found.document(), "missing": absent}
-        click.echo(json.dumps(document, indent=1))
+        answer(json.dumps(document, indent=1))
         return
-    click.echo("\n".join(found.lines()))
+    answer("\n".join(found.lines()))
     for sentence in absent:
-        click.echo(f"not on this machine: {sentence}", err=True)
+        say(f"not on this machine: {sentence}")
     if experiment.suite.limit is not None:
-        click.echo("a limit is set: not for real numbers", err=True)
+        say("a limit is set: not for real numbers")
 
 
 @dataclass(frozen=True)

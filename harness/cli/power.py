@@ -14,6 +14,7 @@ from harness import verdicts
 from harness.base import UsageError
 from harness.cli import options
 from harness.cli.options import SuiteChoice
+from harness.cli.printing import answer
 from harness.run import survey
 from harness.suite import Suite
 
@@ -41,9 +42,9 @@ def command(choice: SuiteChoice, pilot: Path, as_json: bool) -> None:
     results = verdicts.Results(survey(pilot), suite.success.threshold)
     found = verdicts.foresee(verdicts.findings_of(results), _planned(suite))
     if as_json:
-        click.echo(json.dumps([asdict(each) for each in found], indent=1))
+        answer(json.dumps([asdict(each) for each in found], indent=1))
     else:
-        click.echo("\n".join(_lines(found, pilot)))
+        answer("\n".join(_lines(found, pilot)))
 
 
 def _planned(suite: Suite) -> list[verdicts.Planned]:

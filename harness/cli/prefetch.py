@@ -7,6 +7,7 @@ import click
 from harness import suite
 from harness.base import default_store_root
 from harness.cli.options import SuiteChoice, suite_options
+from harness.cli.printing import answer, say
 
 
 @click.command()
@@ -20,5 +21,5 @@ def command(choice: SuiteChoice) -> None:
     """
     experiment = choice.experiment()
     store_root = default_store_root(choice.run_dir(experiment))
-    suite.prefetch(experiment, store_root, lambda line: click.echo(line, err=True))
-    click.echo(f"all that {choice.suite} needs is on this machine")
+    suite.prefetch(experiment, store_root, say)
+    answer(f"all that {choice.suite} needs is on this machine")

@@ -8,6 +8,7 @@ import click
 
 from harness import report
 from harness.base import write_atomic
+from harness.cli.printing import answer
 from harness.run import survey
 
 
@@ -46,6 +47,6 @@ def command(
     made = report.build(survey(run), threshold)
     text = report.render(made, "json" if as_json else style)
     if output is None:
-        click.echo(text, nl=False)
+        answer(text, end="")
     else:
         write_atomic(output, text)

@@ -10,6 +10,7 @@ import click
 from harness import base, report, run, suite
 from harness.cli import options, plan
 from harness.cli.options import SuiteChoice
+from harness.cli.printing import answer, say
 
 FAILED = 1
 
@@ -37,10 +38,10 @@ def command(
         return ctx.invoke(plan.command, as_json=False, **shared)
     folder, tally = _run(choice, **how)
     text, verdicts = _report(folder)
-    click.echo(text)
-    _say(tally.sentence())
+    answer(text)
+    say(tally.sentence())
     for line in verdicts:
-        _say(line)
+        say(line)
     return FAILED if tally.failed else 0
 
 
@@ -59,7 +60,7 @@ def _run(
             stop,
             rerun=rerun,
             fail_fast=fail_fast,
-            say=_say,
+            say=say,
         )
     return folder, tally
 
@@ -70,7 +71,3 @@ def _report(folder: run.RunFolder) -> tuple[str, Sequence[str]]:
     report.write_reports(made, folder.report_dir)
     verdicts = report.lines(made.verdicts) if made.verdicts else ()
     return report.render(made, "text"), verdicts
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)

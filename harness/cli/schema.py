@@ -10,6 +10,7 @@ import click
 from harness import suite
 from harness.api import load_registry
 from harness.cli import options
+from harness.cli.printing import answer
 from harness.records import schemas
 
 
@@ -26,4 +27,4 @@ def command(kind: str, plugins: tuple[Path, ...]) -> None:
         schema = suite.suite_schema(load_registry(plugins))
     else:
         schema = schemas.load(kind)
-    click.echo(json.dumps(schema, indent=1))
+    answer(json.dumps(schema, indent=1))

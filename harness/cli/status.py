@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from harness.base import spell_seconds
 from harness.cli import options
+from harness.cli.printing import answer
 from harness.run import (
     Remaining,
     Survey,
@@ -36,9 +37,9 @@ def command(run: Path, as_json: bool) -> None:
     left = remaining(found)
     if as_json:
         time = None if left is None else asdict(left)
-        click.echo(json.dumps({**_document(found), "time": time}, indent=1))
+        answer(json.dumps({**_document(found), "time": time}, indent=1))
     else:
-        click.echo(_text(found, left))
+        answer(_text(found, left))
 
 
 def _text(found: Survey, left: Remaining | None) -> str:

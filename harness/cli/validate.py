@@ -9,6 +9,7 @@ import click
 
 from harness import run
 from harness.cli import options
+from harness.cli.printing import answer
 
 
 @click.command()
@@ -41,7 +42,7 @@ def command(
     errors in records or a run, 2 for an invalid suite.
     """
     validation = run.validate(paths, plugins)
-    click.echo(PRINTED["json" if as_json else style](validation))
+    answer(PRINTED["json" if as_json else style](validation))
     return validation.exit_code
 
 

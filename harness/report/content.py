@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+from harness.base import visible
 from harness.records import Estimate, Verdicts, across_seeds
 
 Kind = Literal[
@@ -210,6 +211,27 @@ def of_planned(cell: Cell, planned: int) -> Cell:
 def marked(cell: Cell, mark: str) -> Cell:
     """Return the cell with a mark behind its number."""
     return replace(cell, mark=cell.mark + mark) if isinstance(cell, Number) else cell
+
+
+def shown(report: Report) -> Report:
+    """Return the report with nothing in its words that a reader does not see.
+
+    Each text is one line: no name can begin a heading, or a table, of its own.
+    """
+    found: Report = _visible(replace(report, verdicts=None, curves=()))
+    return found
+
+
+def _visible(value: Any) -> Any:
+    """Spell out what is hidden in the texts of a report, or of a part of one."""
+    if isinstance(value, str):
+        return visible(value.replace("\n", " "), line=True)
+    if isinstance(value, list | tuple):
+        return [_visible(part) for part in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {x.name: _visible(getattr(value, x.name)) for x in fields(value)}
+        return replace(value, **parts)
+    return value
 
 
 def _said_once(row: Sequence[Cell]) -> Iterator[Cell]:

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from harness.base import write_atomic, write_json
 from harness.records import schemas
-from harness.report.content import Point, Report
+from harness.report.content import Point, Report, shown
 from harness.report.formats.json import render_json
 from harness.report.formats.latex import render_latex
 from harness.report.formats.markdown import render_markdown
@@ -32,13 +32,14 @@ CURVES = "success.csv"
 def render(report: Report, style: str) -> str:
     """Return the report as text, markdown, json or latex, ending in a newline."""
     renderer, _ = _RENDERERS[style]
-    return renderer(report)
+    # JSON spells what is hidden in its own way, which programs read.
+    return renderer(report if style == "json" else shown(report))
 
 
 def write_reports(report: Report, folder: Path) -> None:
     """Write ``report.*`` in all formats, ``verdicts.json`` and ``success.csv``."""
-    for renderer, ending in _RENDERERS.values():
-        write_atomic(folder / f"report.{ending}", renderer(report))
+    for style, (_, ending) in _RENDERERS.items():
+        write_atomic(folder / f"report.{ending}", render(report, style))
     if report.curves:
         write_atomic(folder / CURVES, _as_csv(report.curves))
     if report.verdicts is not None:

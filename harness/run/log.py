@@ -10,6 +10,8 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+from harness.base import visible
+
 _OURS = logging.getLogger("harness")
 _WARNED = logging.getLogger("py.warnings")
 _PRINTED = logging.getLogger("harness.printed")
@@ -76,7 +78,10 @@ def _loggers() -> list[logging.Logger]:
 
 
 class _OnceHandler(logging.FileHandler):
-    """Writes a message once, though it comes by its own logger and by the root."""
+    """Writes a message once, though it comes by its own logger and by the root.
+
+    A log is read in a terminal: nothing in it is hidden.
+    """
 
     _last: logging.LogRecord | None = None
 
@@ -84,6 +89,9 @@ class _OnceHandler(logging.FileHandler):
         if record is not self._last:
             self._last = record
             super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 class _Printed:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from harness.base import HarnessError, StopSignals, Store, write_atomic
+from harness.base import HarnessError, StopSignals, Store, UsageError, write_atomic
 from harness.data import Corpora
 from harness.records import Estimate, Margin, Record, margin_change
 from harness.run.context import RunContext
@@ -157,12 +157,23 @@ def _within_reach(run: RunContext, units: list[Unit]) -> tuple[list[Unit], list[
 
 
 def choose_device(device: str) -> str:
-    """Return the device to use: for ``auto``, the GPU if there is one."""
-    if device != "auto":
+    """Return the device to use: for ``auto``, the GPU if there is one.
+
+    Raises UsageError for a GPU that is not here.
+    """
+    if device == "cpu":
         return device
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return "cuda" if found else "cpu"
+    if not found:
+        raise UsageError(f"device {device}: torch finds no GPU here; use cpu or auto")
+    if int(device.partition(":")[2] or 0) >= found:
+        last = "only cuda:0 is" if found == 1 else f"cuda:0 to cuda:{found - 1} are"
+        raise UsageError(f"device {device}: {last} here")
+    return device
 
 
 def _unit_runner(

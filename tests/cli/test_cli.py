@@ -1,6 +1,9 @@
 """The frame of the command line: help, exit codes, and what is said of errors."""
 
+import ast
+import errno
 import importlib
+import subprocess
 import sys
 import types
 import warnings
@@ -9,8 +12,9 @@ from pathlib import Path
 import click
 import pytest
 
+import harness
 from harness import __version__
-from harness.api import PluginWarning
+from harness.api import PluginWarning, registry
 from harness.base import Problem, errors
 from harness.cli import COMMANDS
 
@@ -156,3 +160,91 @@ def test_our_warnings_are_sentences(doing, cli):
 
     doing(command)
     assert cli("doctor").err == "warning: x is left out\n"
+
+
+HOSTILE = "\x1b[2J\u202eevil\x07\ud800"
+SPELT = r"\x1b[2J<U+202E>evil\x07<U+D800>"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.UsageError(HOSTILE),
+        errors.Stopped(HOSTILE),
+        errors.SuiteError([Problem(HOSTILE, ("arms", HOSTILE), HOSTILE, 3)]),
+        click.UsageError(HOSTILE),
+        SystemExit(HOSTILE),
+        OSError(errno.ENOSPC, "full", HOSTILE),
+        ZeroDivisionError(HOSTILE),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_nothing_hidden_reaches_the_terminal(failing, cli, error):
+    failing(error)
+    said = cli("doctor").err
+    # What a traceback shows, Python has spelt; of codes, click itself leaves nothing.
+    assert any(
+        x in said for x in (SPELT, SPELT.removeprefix(r"\x1b[2J"), repr(HOSTILE))
+    )
+    assert not set(said) & set(HOSTILE) - set(SPELT)
+
+
+def test_warnings_are_shown_as_they_can_be_seen(doing, cli):
+    def command():
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.warn(PluginWarning(HOSTILE), stacklevel=1)
+
+    doing(command)
+    assert cli("doctor").err == f"warning: {SPELT}\n"
+
+
+def test_all_that_is_printed_goes_through_one_door():
+    """`click.echo` and `print` are called nowhere else: `visible` stands before it."""
+    allowed = {"cli/printing.py", "base/progress.py", "run/diagnostics/plain_replay.py"}
+    root = Path(harness.__file__).parent
+    calls = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("click.echo", "click.secho", "print")
+    }
+    assert calls <= allowed
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (OSError(errno.ENOSPC, "", "a/b"), 1, "error: a/b: No space left on device\n"),
+        (OSError(errno.ENOSPC, ""), 1, "error: No space left on device\n"),
+        (OSError(errno.EROFS, "", "a/b"), 1, "error: a/b: Read-only file system\n"),
+        (PermissionError(errno.EACCES, "", "x"), 1, "error: x: Permission denied\n"),
+        (NotADirectoryError(errno.ENOTDIR, "", "x"), 2, "error: x: Not a directory\n"),
+        (OSError(errno.ENAMETOOLONG, "", "x"), 2, "error: x: File name too long\n"),
+        (MemoryError(), 1, "error: there is not enough memory for this\n"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_disk_is_no_bug(failing, cli, error, code, said):
+    failing(error)
+    outcome = cli("doctor")
+    assert (outcome.code, outcome.err) == (code, said)
+
+
+def test_what_a_plugin_raises_is_no_bug_of_ours(doing, cli, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("def f():\n    raise KeyError('x')\n")
+    module = registry._import_file(path)
+    doing(lambda: module.f())
+    outcome = cli("doctor")
+    assert outcome.code == 2
+    assert "bug of harness" not in outcome.err
+    said = f"error: {path}:2: the plugin raised KeyError: 'x'"
+    assert outcome.err.splitlines()[-1] == said
+
+
+def test_a_reader_that_leaves_is_no_error_of_anyone():
+    command = f"{sys.executable} -m harness schema record | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("{\n", "")

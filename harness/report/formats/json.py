@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from harness.base import visible_json
 from harness.report.content import Cell, Label, Missing, Report, Table
 
 
@@ -20,7 +21,7 @@ def render_json(report: Report) -> str:
         "tables": {table.key: _table(table) for table in report.tables},
     }
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
-    return text + "\n"
+    return visible_json(text) + "\n"
 
 
 def _table(table: Table) -> dict[str, Any]:
