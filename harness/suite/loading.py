@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,8 @@ from harness.suite.model import Suite
 from harness.suite.plugin_options import build_adversaries, make_absolute
 from harness.suite.yaml import Layer
 
-_NOT_DUMPED = {"extends", "profiles"}
+_NOT_DUMPED = {"extends", "profiles", "cluster"}
+"""What is merged already, and what changes nothing of any record."""
 
 
 def load_experiment(
@@ -89,11 +91,33 @@ def validate_suite(path: Path, *, plugins: Sequence[Path] = ()) -> list[Problem]
 
 def dump_suite(suite: Suite) -> str:
     """Return a suite as YAML: a file that can be run by itself."""
+    return _as_yaml(_plain(suite))
+
+
+def freeze_suite(experiment: Experiment) -> str:
+    """Return what the user stated of a resolved experiment, as YAML in one file.
+
+    With the profile that was chosen, the same records come of it as of the suite that
+    it was, whatever becomes of that and of the texts and models that it names.
+    """
+    stated = copy.deepcopy(experiment.layer.value)
+    for key in _NOT_DUMPED:
+        stated.pop(key, None)
+    if experiment.profile is not None:
+        stated["profiles"] = {experiment.profile: {}}
+    for section in ("models", "corpora"):
+        for label, entry in getattr(experiment.suite, section).items():
+            if entry.fingerprint is not None:
+                stated[section][label]["fingerprint"] = entry.fingerprint
+    return _as_yaml(stated)
+
+
+def _as_yaml(value: Any) -> str:
     stream = io.StringIO()
     yaml = YAML(pure=True)
     yaml.default_flow_style = False
     yaml.width = 88
-    yaml.dump(_plain(suite), stream)
+    yaml.dump(value, stream)
     return stream.getvalue()
 
 

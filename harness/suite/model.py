@@ -19,15 +19,21 @@ from harness.data import CorpusSection, ExamplesSection
 from harness.models import ArmRecovery, RecoverySection
 from harness.records import ROUGE_DROP
 from harness.subject import TokenRules
+from harness.suite import cluster
+from harness.suite.cluster import ClusterSection
 
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 PERCENT = r"^([1-9]\d?(\.\d+)?|0\.\d*[1-9]\d*) ?%$"
-MEANINGS = data.MEANINGS | {
-    LABEL: "a name of letters, digits, '.', '_' and '-'",
-    DEVICE: "auto, cpu, cuda or cuda:N",
-    PERCENT: "a percentage between 0 and 100, such as '10 %'",
-}
+MEANINGS = (
+    data.MEANINGS
+    | cluster.MEANINGS
+    | {
+        LABEL: "a name of letters, digits, '.', '_' and '-'",
+        DEVICE: "auto, cpu, cuda or cuda:N",
+        PERCENT: "a percentage between 0 and 100, such as '10 %'",
+    }
+)
 """What text that matches is, as a message says it."""
 
 Label = Annotated[str, pydantic.Field(pattern=LABEL)]
@@ -245,6 +251,8 @@ class Suite(Strict):
     limit: Positive | None = None
     """Use the first so many examples and documents only: to try a suite out, not for
     results."""
+    cluster: ClusterSection = ClusterSection()
+    """What jobs ask a cluster for; changes no result."""
     profiles: dict[Label, dict[str, Any]] = {}
     """Named partial suites, merged over this one by ``--profile``."""
 
