@@ -1,6 +1,23 @@
-"""Run the command line as ``python -m harness``."""
+"""The program ``harness``, also run as ``python -m harness``.
 
-from harness.cli import main
+It listens for signals before it imports anything else: modules take seconds, and what
+waits in a cluster's queue may be stopped at any of them.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from harness.base.signals import ended_by_signals
+
+
+def program() -> NoReturn:
+    """Run the command line and end the process with its exit code."""
+    with ended_by_signals():
+        from harness.cli import main
+
+        main()
+
 
 if __name__ == "__main__":
-    main()
+    program()

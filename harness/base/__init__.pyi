@@ -29,6 +29,8 @@ from .provenance import (
 )
 from .showing import visible as visible, visible_json as visible_json
 from .signals import (
+    INTERRUPTED as INTERRUPTED,
+    INTERRUPTED_LINE as INTERRUPTED_LINE,
     STOP_SIGNALS as STOP_SIGNALS,
     StopSignals as StopSignals,
     stop_on_signals as stop_on_signals,

@@ -1,8 +1,16 @@
-"""Stop on a signal: at once, or where that is dearer, at the next safe point."""
+"""Stop on a signal: at once, or where that is dearer, at the next safe point.
+
+A process that is not at work on a plan has nothing to lose: it ends where it is. While
+units run, a signal is an exception instead, which passes through all that is under way.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,6 +19,13 @@ from harness.base.errors import Stopped
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """What clusters send before they take a machine back."""
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+INTERRUPTED_LINE = "interrupted; the same command goes on from here"
+SAME_SIGNAL_SECONDS = 1.0
+"""A signal that comes again so soon is the first one, which came by two ways: a cluster
+sends it to all processes of a job, and some of them pass it on."""
 
 
 class StopSignals:
@@ -23,11 +38,15 @@ class StopSignals:
     def __init__(self) -> None:
         self._deferring = False
         self._received: str | None = None
+        self._received_at = 0.0
 
     def receive(self, number: int, frame: FrameType | None = None) -> None:
         """Handle a signal; a second one stops at once, deferred or not."""
+        name, now = signal.Signals(number).name, time.monotonic()
+        if name == self._received and now - self._received_at < SAME_SIGNAL_SECONDS:
+            return
         again = self._received is not None
-        self._received = signal.Signals(number).name
+        self._received, self._received_at = name, now
         if again or not self._deferring:
             self._stop()
 
@@ -43,9 +62,7 @@ class StopSignals:
             self._stop()
 
     def _stop(self) -> None:
-        raise Stopped(
-            f"stopped by {self._received}; run the same command again to go on"
-        )
+        raise Stopped(_stopped_by(str(self._received)))
 
 
 @contextmanager
@@ -58,3 +75,40 @@ def stop_on_signals() -> Iterator[StopSignals]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let a signal end the process at once, with one line and its exit code.
+
+    Modules are imported here, plans made and reports written. All files are written
+    atomically; and an exception in the middle of an import may be swallowed, or come
+    out as another one. When the block has ended, its exit code stands.
+    """
+    _listen(_end)
+    try:
+        yield
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else 1
+        _listen(lambda number, frame: os._exit(code))
+        raise
+
+
+def _listen(handler: Callable[[int, FrameType | None], None]) -> None:
+    for number in (*STOP_SIGNALS, signal.SIGINT):
+        # A shell has what it starts in the background ignore Ctrl-C.
+        if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    with contextlib.suppress(Exception):  # it may be what was interrupted
+        sys.stdout.flush()
+    interrupted = number == signal.SIGINT
+    said = INTERRUPTED_LINE if interrupted else _stopped_by(signal.Signals(number).name)
+    os.write(2, f"{said}\n".encode())
+    os._exit(INTERRUPTED if interrupted else Stopped.exit_code)
+
+
+def _stopped_by(name: str) -> str:
+    return f"stopped by {name}; run the same command again to go on"

@@ -20,13 +20,19 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from harness import __version__
-from harness.base import HarnessError, PluginError, Stopped, SuiteError
+from harness.base import (
+    INTERRUPTED,
+    INTERRUPTED_LINE,
+    HarnessError,
+    PluginError,
+    Stopped,
+    SuiteError,
+)
 from harness.cli.printing import say
 
 __all__ = ["main"]
 
 BUG = 3
-INTERRUPTED = 130
 COMMANDS = {
     "run": "Run every variant and cell that is not done, and print the tables.",
     "plan": "List the units of a suite, why each would run, and what all costs.",
@@ -95,7 +101,7 @@ def _exit_code(args: list[str] | None) -> int:
     try:
         return int(group.main(args, prog_name="harness", standalone_mode=False) or 0)
     except click.Abort:  # click's word for KeyboardInterrupt
-        say("interrupted; the same command goes on from here")
+        say(INTERRUPTED_LINE)
         return INTERRUPTED
     except Stopped as stopped:
         say(stopped)

@@ -52,8 +52,9 @@ def _run(
     folder = run.RunFolder(choice.run_dir(experiment))
     store = base.Store(base.default_store_root(folder.root))
     planned = suite.make_plan(suite.resolve(experiment, store.root), choice.only)
+    run_plan = run.run_plan  # imports libraries, where a signal may still end all
     with base.stop_on_signals() as stop:
-        tally = run.run_plan(
+        tally = run_plan(
             planned,
             folder,
             store,

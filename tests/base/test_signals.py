@@ -1,5 +1,8 @@
 import os
 import signal
+import subprocess
+import sys
+from functools import partial
 
 import pytest
 
@@ -44,13 +47,17 @@ def test_a_deferred_signal_stops_at_the_end_of_the_block():
     assert done == ["saved"]
 
 
-def test_a_second_signal_stops_at_once_though_deferred():
-    done = []
+@pytest.mark.parametrize(("number", "later"), [(15, 2.0), (signal.SIGUSR1, 0.0)])
+def test_a_second_signal_stops_at_once_though_deferred(monkeypatch, number, later):
+    done, now = [], [100.0]
+    monkeypatch.setattr("harness.base.signals.time.monotonic", lambda: now[0])
 
     def work():
         send()
         done.append("first")
-        send()
+        send()  # the same again, by another way
+        now[0] += later
+        send(number)
         done.append("second")
 
     with stop_on_signals() as stop, pytest.raises(Stopped), stop.deferred():
@@ -63,3 +70,53 @@ def test_handlers_are_put_back():
     with stop_on_signals():
         assert [signal.getsignal(number) for number in STOP_SIGNALS] != before
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+
+
+SIGNALLED = """
+import os, signal, sys
+
+number, event, name, *arguments = sys.argv[1:]
+
+def hear(what, told):
+    if what == event and told and name in str(told[0]):
+        os.kill(os.getpid(), int(number))
+
+sys.addaudithook(hear)
+sys.argv = ["harness", *arguments]
+from harness.__main__ import program
+program()
+"""
+IMPORTS = ("import", "click", "list")
+COMMAND = ("open", "plan.", "plan", "base.yaml")
+SUITE = ("open", "base.yaml", "plan", "base.yaml")
+TORCH = ("import", "torch", "run", "base.yaml")
+
+
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGTERM, IMPORTS),
+        (signal.SIGINT, IMPORTS),
+        (signal.SIGUSR1, COMMAND),
+        (signal.SIGTERM, SUITE),
+        (signal.SIGINT, SUITE),
+        (signal.SIGTERM, TORCH),
+        (signal.SIGINT, TORCH),
+    ],
+)
+@pytest.mark.usefixtures("toy_suite")
+def test_a_signal_outside_of_units_ends_with_one_line(number, moment):
+    ended = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(int(number)), *moment],
+        capture_output=True,
+        text=True,
+        check=False,
+        # Tests in the background of a shell ignore Ctrl-C, and so would their children.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    if number == signal.SIGINT:
+        code, said = 130, "interrupted; the same command goes on from here"
+    else:
+        name = signal.Signals(number).name
+        code, said = 75, f"stopped by {name}; run the same command again to go on"
+    assert (ended.stderr, ended.returncode) == (f"{said}\n", code)
