@@ -26,6 +26,12 @@ plugins = click.option(
     help="A plugin file, or a folder of them; may be given again.",
 )
 """Adds the argument `plugins`, a tuple of paths."""
+trust = click.option(
+    "--trust",
+    is_flag=True,
+    help="Load the plugins that are named in it, too: they run as your own code.",
+)
+"""Adds the argument `trust`, to commands that read what others may have written."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,8 @@ class SuiteChoice:
     device: str | None
     batch_size: int | None
 
-    def experiment(self) -> suites.Experiment:
-        """Read the suite; not resolved yet."""
+    def experiment(self, *, trust: bool = True) -> suites.Experiment:
+        """Read the suite; not resolved yet. See `load_experiment` for `trust`."""
         return suites.load_experiment(
             self.suite,
             profile=self.profile,
@@ -56,6 +62,7 @@ class SuiteChoice:
             plugins=self.plugins,
             device=self.device,
             batch_size=self.batch_size,
+            trust=trust,
         )
 
     def run_dir(self, experiment: suites.Experiment) -> Path:

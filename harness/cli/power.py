@@ -14,7 +14,7 @@ from harness import verdicts
 from harness.base import UsageError
 from harness.cli import options
 from harness.cli.options import SuiteChoice
-from harness.cli.printing import answer
+from harness.cli.printing import answer, warn_of
 from harness.run import survey
 from harness.suite import Suite
 
@@ -30,21 +30,27 @@ from harness.suite import Suite
     help="The folder of a run of the same kind, to read the variance from.",
 )
 @options.json_output
-def command(choice: SuiteChoice, pilot: Path, as_json: bool) -> None:
+@options.trust
+def command(choice: SuiteChoice, pilot: Path, as_json: bool, trust: bool) -> None:
     """Say which differences a suite can find, and what more would bring.
 
     Between an arm and its reference arm, at the level of verdicts after Holm, with
     80 % power: with the suite's training seeds and documents, and with more of each.
     The variance of seeds, of documents and of both together is that of a pilot: of the
-    same contrast where RUN has it.
+    same contrast where RUN has it. No code is run that the suite or RUN names, but for
+    plugins with --trust.
     """
-    suite = choice.experiment().suite
-    results = verdicts.Results(survey(pilot), suite.success.threshold)
-    found = verdicts.foresee(verdicts.findings_of(results), _planned(suite))
+    experiment = choice.experiment(trust=trust)
+    found = survey(pilot, choice.plugins, trust=trust)
+    warn_of(experiment)
+    warn_of(found.plan.experiment)
+    suite = experiment.suite
+    results = verdicts.Results(found, suite.success.threshold)
+    foreseen = verdicts.foresee(verdicts.findings_of(results), _planned(suite))
     if as_json:
-        answer(json.dumps([asdict(each) for each in found], indent=1))
+        answer(json.dumps([asdict(each) for each in foreseen], indent=1))
     else:
-        answer("\n".join(_lines(found, pilot)))
+        answer("\n".join(_lines(foreseen, pilot)))
 
 
 def _planned(suite: Suite) -> list[verdicts.Planned]:

@@ -8,7 +8,8 @@ import click
 
 from harness import report
 from harness.base import write_atomic
-from harness.cli.printing import answer
+from harness.cli import options
+from harness.cli.printing import answer, warn_of
 from harness.run import survey
 
 
@@ -36,15 +37,27 @@ from harness.run import survey
     metavar="FILE",
     help="Write here instead of to the terminal.",
 )
+@options.plugins
+@options.trust
 def command(
-    run: Path, style: str, as_json: bool, threshold: float | None, output: Path | None
+    run: Path,
+    style: str,
+    as_json: bool,
+    threshold: float | None,
+    output: Path | None,
+    plugins: tuple[Path, ...],
+    trust: bool,
 ) -> None:
     """Make the tables of a run folder.
 
     Units that are missing, failed or invalid are marked as such; success rates are
-    derived from the recorded losses, so any threshold can be asked for.
+    derived from the recorded losses, so any threshold can be asked for. No code is run
+    that the folder names, but for plugins with --trust: without them, what needs them
+    is in no verdict.
     """
-    made = report.build(survey(run), threshold)
+    found = survey(run, plugins, trust=trust)
+    warn_of(found.plan.experiment)
+    made = report.build(found, threshold)
     text = report.render(made, "json" if as_json else style)
     if output is None:
         answer(text, end="")

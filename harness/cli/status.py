@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from harness.base import spell_seconds
 from harness.cli import options
-from harness.cli.printing import answer
+from harness.cli.printing import answer, warn_of
 from harness.run import (
     Remaining,
     Survey,
@@ -27,13 +27,17 @@ from harness.run import (
 @click.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @options.json_output
-def command(run: Path, as_json: bool) -> None:
+@options.plugins
+@options.trust
+def command(run: Path, as_json: bool, plugins: tuple[Path, ...], trust: bool) -> None:
     """Say what is done in a run folder, and what changed since.
 
     What changed is the version or source of a plugin, or the harness's code, between
-    the making of a record and now.
+    the making of a record and now. No code is run that the folder names, but for
+    plugins with --trust.
     """
-    found = survey(run)
+    found = survey(run, plugins, trust=trust)
+    warn_of(found.plan.experiment)
     left = remaining(found)
     if as_json:
         time = None if left is None else asdict(left)

@@ -30,8 +30,13 @@ from harness.cli.printing import answer
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @options.plugins
+@options.trust
 def command(
-    paths: tuple[Path, ...], style: str, as_json: bool, plugins: tuple[Path, ...]
+    paths: tuple[Path, ...],
+    style: str,
+    as_json: bool,
+    plugins: tuple[Path, ...],
+    trust: bool,
 ) -> int:
     """Check suites, records and whole run folders.
 
@@ -40,8 +45,11 @@ def command(
     the same clean rows in all cells of a variant, budgets of controls (a warning), and
     completeness against the resolved suite. Exits with 0 where there is no error, 1 for
     errors in records or a run, 2 for an invalid suite.
+
+    No code is run that they name: plugins of theirs are loaded with --trust alone, and
+    what cannot be judged without them is said.
     """
-    validation = run.validate(paths, plugins)
+    validation = run.validate(paths, plugins, trust=trust)
     answer(PRINTED["json" if as_json else style](validation))
     return validation.exit_code
 

@@ -40,7 +40,10 @@ def build(survey: Survey, threshold: float | None = None) -> Report:
     return Report(
         title=f"Report of {survey.folder.root}",
         facts=list(_facts(results)),
-        warnings=list(cautions(results, opponents, verdicts)),
+        warnings=[
+            *(problem.message for problem in results.experiment.warnings),
+            *cautions(results, opponents, verdicts),
+        ],
         tables=[
             verdicts_table(results, verdicts),
             *contrasts_tables(results, verdicts),

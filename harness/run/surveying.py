@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,13 +56,19 @@ class Survey:
         return [path for path in found if path not in planned]
 
 
-def survey(root: Path) -> Survey:
-    """Read the state of a run; UsageError where `root` is no run folder."""
+def survey(root: Path, plugins: Sequence[Path] = (), *, trust: bool = False) -> Survey:
+    """Read the state of a run; UsageError where `root` is no run folder.
+
+    Without `trust`, no code is run that the folder names; see `load_experiment`. Units
+    whose ids depend on plugins that are not loaded are then found by their labels.
+    """
     folder = RunFolder(root)
     if not folder.suite_file.is_file():
         raise UsageError(f"{root} is no run folder: it has no {folder.suite_file.name}")
-    plan = make_plan(load_experiment(folder.suite_file))
-    return Survey(folder, plan, tuple(_surveyed(folder, unit) for unit in plan.units))
+    plan = make_plan(load_experiment(folder.suite_file, plugins=plugins, trust=trust))
+    return Survey(
+        folder, plan, tuple(_surveyed(folder, unit, plan) for unit in plan.units)
+    )
 
 
 def changes(provenance: Provenance, registry: Registry) -> list[str]:
@@ -70,16 +77,27 @@ def changes(provenance: Provenance, registry: Registry) -> list[str]:
     return [change for change in (*plugins, _code_change(provenance)) if change]
 
 
-def _surveyed(folder: RunFolder, unit: Unit) -> SurveyedUnit:
+def _surveyed(folder: RunFolder, unit: Unit, plan: Plan) -> SurveyedUnit:
+    unit_id = unit.id
+    if plan.experiment.unjudged:
+        unit_id = _by_labels(folder, unit) or unit.id
     return SurveyedUnit(
         kind=unit.kind,
-        id=unit.id,
+        id=unit_id,
         model=unit.variant.model,
         arm=unit.variant.arm,
         seed=unit.variant.seed,
         attack=unit.attack,
-        state=folder.state(unit.kind, unit.id),
+        state=folder.state(unit.kind, unit_id),
     )
+
+
+def _by_labels(folder: RunFolder, unit: Unit) -> str | None:
+    """Return the id of the one unit in the folder with the labels of a planned one."""
+    stem = unit.id.rpartition("-")[0]
+    names = [path.parent.name for path in folder.records(unit.kind)]
+    found = [name for name in names if name.rpartition("-")[0] == stem]
+    return found[0] if len(found) == 1 else None
 
 
 def _plugin_change(used: PluginRef, registry: Registry) -> str:

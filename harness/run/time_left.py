@@ -34,6 +34,8 @@ def remaining(found: Survey) -> Remaining | None:
     The plan is for the device that is here, and each phase is scaled by what it took
     in complete units. None where nothing is known of the size of a model.
     """
+    if found.plan.experiment.unjudged:
+        return None
     store_root = default_store_root(found.folder.root)
     priced = PricedPlan(found.plan, plan_costs(found.plan, store_root), find_device())
     if None in priced.costs.shapes.values():

@@ -39,4 +39,5 @@ from .resources import (
     resolve as resolve,
 )
 from .schema import suite_schema as suite_schema
+from .unloaded import Unloaded as Unloaded
 from .yaml import Layer as Layer, Place as Place, parse as parse

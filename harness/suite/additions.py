@@ -22,6 +22,7 @@ from harness.suite.model import (
     ArmSection,
     AttackSection,
 )
+from harness.suite.unloaded import Unloaded
 
 DECIDING_KINDS = ("token", "ffn")
 """The kinds of planted weakness that verdicts heed."""
@@ -105,7 +106,10 @@ def _controls(experiment: Experiment, label: str) -> Iterator[Addition]:
     """
     attack, stated = experiment.attacks[label], experiment.suite.attacks[label].controls
     for name in _names_of_controls(experiment, label):
-        reason = _create(experiment.registry, name, {}).unfit(attack)
+        control = _create(experiment.registry, name, {})
+        if isinstance(attack, Unloaded) or isinstance(control, Unloaded):
+            continue  # whether one suits the other is not known
+        reason = control.unfit(attack)
         if reason and isinstance(stated, tuple):
             raise UsageError(f"{name!r} cannot be its control: {reason}")
         if not reason and not _has_control(experiment, label, name):

@@ -29,6 +29,7 @@ from harness.suite.plugin_options import (
     copy_replicated,
     make_absolute,
 )
+from harness.suite.unloaded import Unloaded
 from harness.suite.yaml import Keys, Layer
 
 T = TypeVar("T")
@@ -46,11 +47,19 @@ def check(layer: Layer, registry: Registry) -> tuple[Suite | None, Plugins]:
     copy_replicated(layer)
     plugins = build_plugins(layer, registry)
     suite = complaints.validate(Suite, layer.value, layer)
-    draft = _Draft(layer, plugins)
+    draft = _Draft(layer, _loaded(plugins))
     for rule in _RULES:
         for keys, message in rule(draft):
             layer.complain(keys, message)
     return suite, plugins
+
+
+def _loaded(plugins: Plugins) -> Plugins:
+    """Leave out what stands in for plugins that are not loaded: it has no needs."""
+    return {
+        section: {k: x for k, x in built.items() if not isinstance(x, Unloaded)}
+        for section, built in plugins.items()
+    }
 
 
 def check_placement(experiment: Experiment) -> None:

@@ -17,9 +17,11 @@ from harness.api import (
     Registry,
     Scene,
 )
+from harness.base import Problem
 from harness.subject import TokenRules
 from harness.suite.marks import named_by
 from harness.suite.model import PLUGIN_SECTIONS, Suite
+from harness.suite.unloaded import ReadersRegistry
 from harness.suite.yaml import Layer
 
 DOUBLED = 2.0
@@ -69,6 +71,16 @@ class Experiment:
         models = [model.fingerprint for model in self.suite.models.values()]
         texts = [self.suite.corpora[label].fingerprint for label in self.used_corpora]
         return None not in (*models, *texts)
+
+    @property
+    def warnings(self) -> list[Problem]:
+        """What is no error, and has to be known of what the suite is read for."""
+        return [x for x in self.layer.problems if x.severity == "warning"]
+
+    @property
+    def unjudged(self) -> bool:
+        """Whether stand-ins are among the plugins: then ids of units are not known."""
+        return isinstance(self.registry, ReadersRegistry) and bool(self.registry.missed)
 
     @property
     def plugins(self) -> dict[str, Mapping[str, Plugin[Any]]]:

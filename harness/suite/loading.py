@@ -20,6 +20,7 @@ from harness.suite.experiment import Experiment
 from harness.suite.layers import profile_names, read_layers
 from harness.suite.model import Suite
 from harness.suite.plugin_options import build_adversaries, make_absolute
+from harness.suite.unloaded import ReadersRegistry, split, unjudged
 from harness.suite.yaml import Layer
 
 _NOT_DUMPED = {"extends", "profiles", "cluster"}
@@ -36,11 +37,14 @@ def load_experiment(
     plugins: Sequence[Path] = (),
     device: str | None = None,
     batch_size: int | None = None,
+    trust: bool = True,
 ) -> Experiment:
     """Read a suite file; `overrides` are texts such as ``recovery.tokens=3e6``.
 
     What comes later wins: what the file extends, the file, the profile, the overrides,
-    the other arguments.
+    the other arguments. Without `trust`, no code is run that the file names: of its
+    plugins only those are loaded that are also among the argument `plugins`, and the
+    experiment's `warnings` say which were not, and what was not judged without them.
 
     Raises SuiteError with all that is wrong, UsageError if there is no such file and
     PluginError if plugins cannot be told apart.
@@ -54,9 +58,16 @@ def load_experiment(
     }
     given = {key: value for key, value in flags.items() if value is not None}
     layer = read_layers(path, profile=profile, overrides=overrides, flags=given)
-    registry = load_registry(_plugin_paths(layer))
+    loaded, named = _plugin_paths(layer), []
+    if not trust:
+        loaded, named = split(loaded, plugins)
+    registry = load_registry(loaded)
+    if named:
+        registry = ReadersRegistry(registry)
     suite, built = check(layer, registry)
     adversaries = build_adversaries(layer, registry)
+    if isinstance(registry, ReadersRegistry):
+        layer.warn(("plugins",), unjudged(named, registry))
     _refuse(layer)
     assert suite is not None  # else there were problems
     experiment = Experiment(
@@ -75,17 +86,22 @@ def load_experiment(
     return experiment
 
 
-def validate_suite(path: Path, *, plugins: Sequence[Path] = ()) -> list[Problem]:
-    """Return all that is wrong with a suite file, with each of its profiles too."""
+def validate_suite(
+    path: Path, *, plugins: Sequence[Path] = (), trust: bool = True
+) -> list[Problem]:
+    """Return all that is wrong with a suite file, with each of its profiles too.
+
+    Arguments are as of `load_experiment`, whose warnings are among what is returned.
+    """
     found: list[Problem] = []
     for profile in (None, *profile_names(path)):
         known = {(problem.file, problem.line, problem.path) for problem in found}
         try:
-            load_experiment(path, profile=profile, plugins=plugins)
+            read = load_experiment(path, profile=profile, plugins=plugins, trust=trust)
+            problems = read.warnings
         except SuiteError as error:
-            found += [
-                x for x in error.problems if (x.file, x.line, x.path) not in known
-            ]
+            problems = error.problems
+        found += [x for x in problems if (x.file, x.line, x.path) not in known]
     return SuiteError(found).problems
 
 
@@ -137,7 +153,7 @@ def _plugin_paths(layer: Layer) -> list[Path]:
 
 
 def _refuse(layer: Layer) -> None:
-    if layer.problems:
+    if any(problem.severity == "error" for problem in layer.problems):
         raise SuiteError(layer.problems)
 
 

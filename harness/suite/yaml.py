@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,11 @@ class Layer:
     def complain(self, keys: Keys, message: str) -> None:
         """Note that something is wrong with the value at a path, or that it lacks."""
         self.problems.append(self.place(keys).problem(keys, message))
+
+    def warn(self, keys: Keys, message: str) -> None:
+        """Note something that is no error of the value at a path."""
+        problem = self.place(keys).problem(keys, message)
+        self.problems.append(replace(problem, severity="warning"))
 
 
 def merge(below: Layer, above: Layer) -> Layer:

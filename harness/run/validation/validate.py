@@ -15,7 +15,15 @@ from harness.run.surveying import Survey, survey
 from harness.run.validation.cells import CleanRows, compare_budgets, subject_key
 from harness.run.validation.records import check_record
 from harness.run.validation.samples import Metrics
-from harness.suite import Layer, Place, load_experiment, parse, validate_suite
+from harness.suite import (
+    Experiment,
+    Layer,
+    Place,
+    Unloaded,
+    load_experiment,
+    parse,
+    validate_suite,
+)
 
 
 @dataclass(frozen=True)
@@ -38,23 +46,27 @@ class Validation:
         return [problem for problem in self.problems if problem.severity == "error"]
 
 
-def validate(paths: Sequence[Path], plugins: Sequence[Path] = ()) -> Validation:
+def validate(
+    paths: Sequence[Path], plugins: Sequence[Path] = (), *, trust: bool = False
+) -> Validation:
     """Check suites (YAML), records (JSON) and run folders.
 
-    `plugins` are files or folders that suites may use besides those they name. Raises
-    UsageError for a path that is none of these.
+    `plugins` are files or folders that are loaded; those that a suite or a run names
+    itself are not, unless there is `trust`: what needs them is left unjudged, with a
+    warning. Raises UsageError for a path that is none of these.
     """
-    problems = [problem for path in paths for problem in _check(path, plugins)]
+    problems = [x for path in paths for x in _check(path, plugins, trust)]
     return Validation(tuple(map(str, paths)), tuple(_located(problems)))
 
 
-def _check(path: Path, plugins: Sequence[Path]) -> Iterable[Problem]:
+def _check(path: Path, plugins: Sequence[Path], trust: bool) -> Iterable[Problem]:
     if path.is_dir():
-        return _check_run(RunFolder(path))
+        return _check_run(RunFolder(path), plugins, trust)
     if path.suffix in (".yaml", ".yml"):
-        return validate_suite(path, plugins=plugins)
+        return validate_suite(path, plugins=plugins, trust=trust)
     if path.suffix == ".json":
-        return check_record(path, _metrics_beside(path), CleanRows())[1]
+        metrics = _metrics_beside(path, plugins, trust)
+        return check_record(path, metrics, CleanRows())[1]
     raise UsageError(f"{path} is neither a suite (YAML), a record (JSON) nor a folder")
 
 
@@ -78,13 +90,15 @@ def _lines(file: str) -> Layer:
 # --- run folders --------------------------------------------------------------------
 
 
-def _check_run(folder: RunFolder) -> list[Problem]:
+def _check_run(
+    folder: RunFolder, plugins: Sequence[Path], trust: bool
+) -> list[Problem]:
     if not folder.suite_file.is_file():
         raise UsageError(
             f"{folder.root} is no run folder: it has no {folder.suite_file.name}"
         )
-    planned, problems = _survey(folder)
-    metrics: Metrics = planned.plan.experiment.metrics if planned else {}
+    planned, problems = _survey(folder, plugins, trust)
+    metrics = _loaded(planned.plan.experiment) if planned else {}
     records: list[tuple[Path, Record]] = []
     clean = CleanRows()
     for path in (*folder.records("variant"), *folder.records("cell")):
@@ -100,10 +114,13 @@ def _check_run(folder: RunFolder) -> list[Problem]:
     return problems
 
 
-def _survey(folder: RunFolder) -> tuple[Survey | None, list[Problem]]:
+def _survey(
+    folder: RunFolder, plugins: Sequence[Path], trust: bool
+) -> tuple[Survey | None, list[Problem]]:
     """Plan the run's own suite; without it, records are still checked."""
     try:
-        return survey(folder.root), []
+        found = survey(folder.root, plugins, trust=trust)
+        return found, found.plan.experiment.warnings
     except SuiteError as error:
         return None, error.problems
     except HarnessError as error:
@@ -111,13 +128,20 @@ def _survey(folder: RunFolder) -> tuple[Survey | None, list[Problem]]:
         return None, [Problem(str(folder.suite_file), (), message, exit_code=2)]
 
 
-def _metrics_beside(path: Path) -> Metrics:
+def _loaded(experiment: Experiment) -> Metrics:
+    """Return the metrics, but for those whose plugins are not loaded."""
+    metrics = experiment.metrics.items()
+    return {k: x for k, x in metrics if not isinstance(x, Unloaded)}
+
+
+def _metrics_beside(path: Path, plugins: Sequence[Path], trust: bool) -> Metrics:
     """Return the metrics of the run that a record lies in, if it lies in one."""
-    folder = RunFolder(path.absolute().parents[2])
-    if not folder.suite_file.is_file():
+    above = path.absolute().parents
+    if len(above) < 3 or not RunFolder(above[2]).suite_file.is_file():
         return {}
+    suite = RunFolder(above[2]).suite_file
     try:
-        return load_experiment(folder.suite_file).metrics
+        return _loaded(load_experiment(suite, plugins=plugins, trust=trust))
     except HarnessError:  # the record alone was asked for; its run is not at issue
         return {}
 
