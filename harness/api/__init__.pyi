@@ -8,6 +8,7 @@ from .attacks import (
     Peers as Peers,
     Scene as Scene,
 )
+from .checking import stated_budget as stated_budget
 from .constraints import (
     ArmContext as ArmContext,
     Constraint as Constraint,

@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 import pydantic
 
+from harness.api.attacks import Attack, Budget
 from harness.api.plugin import Options, Plugin
 from harness.base import PluginError
 
@@ -32,6 +33,17 @@ def check_plugin(plugin: Any, base: type[Plugin[Any]], where: str) -> None:
         )
     for fault in _faults(plugin, base):
         raise PluginError(f"{where}: {plugin.__name__}.{fault}")
+
+
+def stated_budget(attack: Attack[Any], examples: int) -> Budget:
+    """Return `Attack.budget`; raise PluginError where that is no budget."""
+    budget = attack.budget(examples)
+    if not isinstance(budget, Budget):
+        raise PluginError(
+            f"the attack {attack.name!r} returned {budget!r} from `budget`; expected a "
+            "harness.api.Budget"
+        )
+    return budget
 
 
 def _faults(plugin: type[Plugin[Any]], base: type[Plugin[Any]]) -> Iterator[str]:

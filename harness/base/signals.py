@@ -36,6 +36,8 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
+        self.interrupted = False
+        """Whether Ctrl-C was pressed; anybody can raise a KeyboardInterrupt."""
         self._deferring = False
         self._received: str | None = None
         self._received_at = 0.0
@@ -49,6 +51,11 @@ class StopSignals:
         self._received, self._received_at = name, now
         if again or not self._deferring:
             self._stop()
+
+    def interrupt(self, number: int, frame: FrameType | None = None) -> None:
+        """Handle Ctrl-C as Python does, and note it."""
+        self.interrupted = True
+        signal.default_int_handler(number, frame)
 
     @contextmanager
     def deferred(self) -> Iterator[Callable[[], bool]]:
@@ -70,6 +77,8 @@ def stop_on_signals() -> Iterator[StopSignals]:
     """Listen for stop signals for the time of the block."""
     stop = StopSignals()
     before = {number: signal.signal(number, stop.receive) for number in STOP_SIGNALS}
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, stop.interrupt)
     try:
         yield stop
     finally:

@@ -328,6 +328,9 @@ class ErrorInfo(Strict):
     """The message of the exception."""
     traceback: str | None = None
     """The traceback, unless the message says what the user has to change."""
+    place: str | None = None
+    """The last line of a plugin's code that the exception passed through, with its
+    file; null where it passed through none, and in older records."""
 
 
 DiagnosticId = Literal[

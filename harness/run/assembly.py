@@ -6,7 +6,7 @@ import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.api import ATTACK, Plugin
+from harness.api import ATTACK, Plugin, plugin_frame
 from harness.base import HarnessError, code_state, hardware, library_versions
 from harness.records import (
     ArmRef,
@@ -68,7 +68,15 @@ def error_info(error: BaseException) -> ErrorInfo:
     message = str(error) or repr(error)
     if isinstance(error, SystemExit):
         message = f"a plugin called sys.exit({error.code!r})"
-    return ErrorInfo(type=type(error).__name__, message=message, traceback=trace)
+    elif isinstance(error, KeyboardInterrupt):
+        message = "a plugin raised KeyboardInterrupt, and nobody had pressed Ctrl-C"
+    frame = plugin_frame(error)
+    return ErrorInfo(
+        type=type(error).__name__,
+        message=message,
+        traceback=trace,
+        place=frame and f"{frame.filename}, line {frame.lineno}, in {frame.name}",
+    )
 
 
 def assemble(

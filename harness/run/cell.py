@@ -8,16 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.api import Adversarial, AttackContext, CellKey, Scene
-from harness.base import CellError, content_hash, fixed_random_state
+from harness.api import AttackContext, CellKey, Scene, stated_budget
+from harness.base import content_hash, fixed_random_state
 from harness.data import ExampleSets
 from harness.records import SampleRow, read_samples, summarise_attack
 from harness.run.diagnostics.cells import examine_cell
 from harness.run.folder import write_samples
+from harness.run.returned import Returned
 from harness.run.scored import Rescorer
 from harness.run.workbench import Work
 from harness.subject import Meter, Subject, reference_key
-from harness.suite import CellPlan, VariantPlan
+from harness.suite import CellPlan, Placed, VariantPlan
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +43,8 @@ def run_cell(
     outcome.parameters, outcome.allowed = subject.n_parameters, _allowed(subject)
 
     peers = CellPeers(plan, subject, samples, load)
-    attack = f"the attack {run.experiment.attacks[plan.attack].name!r}"
     with (
-        work.bench.lent(plan.variant, attack, undo=work.journal.void),
+        work.bench.lent(plan.variant, named(work), undo=work.journal.void),
         fixed_random_state(plan.variant.seed),
     ):
         rows = _rows(work, subject, examples, peers)
@@ -58,6 +58,11 @@ def run_cell(
         (row.model_dump(mode="json") for row in rows),
     )
     outcome.batch_size, outcome.settings = subject.batch_size, subject.settings
+
+
+def named(work: Work[CellPlan]) -> str:
+    """Return what sentences call the attack that is at work."""
+    return f"the attack {work.run.experiment.attacks[work.plan.attack].name!r}"
 
 
 def _allowed(subject: Subject) -> dict[str, Any]:
@@ -95,22 +100,27 @@ def _attack(
     total = len(journal.rows) + len(examples.test)
     context = AttackContext(
         seed_key=content_hash(plan.identity),
-        budget=placed.matched.budget(total) if placed.matched else None,
+        budget=stated_budget(placed.matched, total) if placed.matched else None,
         matched=placed.matched,
         peers=peers,
         checkpoints=placed.checkpoints,
     )
-    by_id = {example.id: example for example in examples.test}
+    returned = Returned(
+        named(work),
+        {example.id: example for example in examples.test},
+        rows=rescorer.subject.vocabulary.rows,
+        positions=rescorer.subject.max_positions,
+        prepended=_prepended(placed, total),
+        shares=context.checkpoints,
+    )
     own_flops: dict[bytes, float] = {}
     with run.progress(plan.id, "examples") as progress:
-        results = placed.attack.run(rescorer.subject, examples, context)
-        for found, spent in _metered(work, rescorer.subject, results):
-            if found.example_id not in by_id:
-                raise CellError(f"the attack returned {found.example_id!r} unasked")
-            unasked = found.checkpoints.keys() - set(context.checkpoints)
-            if unasked:
-                raise CellError(f"the attack kept checkpoints unasked: {unasked}")
-            example = by_id[found.example_id]
+        results = returned.results(
+            placed.attack.run(rescorer.subject, examples, context)
+        )
+        for one, spent in _metered(work, rescorer.subject, results):
+            found = returned.checked(one)
+            example = returned.examples[found.example_id]
             for key, flops in spent.by_reference.items():
                 own_flops[key] = own_flops.get(key, 0.0) + flops
             with rescorer.subject.metered() as scoring:
@@ -126,9 +136,16 @@ def _attack(
             progress.update(len(journal.rows), total)
 
 
+def _prepended(placed: Placed, examples: int) -> int | None:
+    """Return how many tokens an attack may put before a prompt; None for any."""
+    if placed.attack.replays:
+        return None
+    return stated_budget(placed.matched or placed.attack, examples).prepended
+
+
 def _metered(
-    work: Work[CellPlan], subject: Subject, results: Iterator[Adversarial]
-) -> Iterator[tuple[Adversarial, Meter]]:
+    work: Work[CellPlan], subject: Subject, results: Iterator[Any]
+) -> Iterator[tuple[Any, Meter]]:
     """Yield each result with what was spent on it, our own scoring left out.
 
     What is spent after the last one, or until something ends the attack, is noted.

@@ -204,6 +204,9 @@ def _unit_runner(
                 start = time.monotonic()
                 record = runner.run(unit)
                 run.say(f"  {_sentence(record)} ({time.monotonic() - start:.0f} s)")
+                if record.error:
+                    log = run.folder.unit_dir(unit.kind, unit.id) / "log.txt"
+                    run.say(f"  its log: {log}")
         done[unit.id] = record
         return record
 
@@ -213,7 +216,8 @@ def _unit_runner(
 def _sentence(record: Record) -> str:
     """Say what came out of a unit: its first estimates, or why it failed."""
     if record.error:
-        return f"FAILED: {record.error.message}"
+        place = f" (at {record.error.place})" if record.error.place else ""
+        return f"FAILED: {record.error.message}{place}"
     if record.kind == "cell":
         found = record.results["attack"]
         shown = {"dL": found["delta_loss"], "success": found["success"]}

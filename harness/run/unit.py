@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.api import CellKey
-from harness.base import CellError, utc_now
+from harness.base import CellError, Stopped, utc_now
 from harness.records import Record, write_record
 from harness.run.assembly import Outcome, assemble
 from harness.run.cell import run_cell
@@ -45,9 +45,9 @@ class Runner:
     def run(self, unit: Unit) -> Record:
         """Run a variant or a cell; its record is on disk when this returns.
 
-        What goes wrong with the unit becomes a failed record, a plugin's call of
-        `sys.exit` too. `Stopped` and Ctrl-C pass through: what they interrupt is
-        neither complete nor failed.
+        What goes wrong with the unit becomes a failed record, whatever a plugin raises.
+        `Stopped` and Ctrl-C pass through: what they interrupt is neither complete nor
+        failed.
         """
         folder = self._run.folder.unit_dir(unit.kind, unit.id)
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,16 +80,23 @@ class Runner:
             elif isinstance(unit, VariantPlan):
                 self._sources_complete(unit)
                 run_variant(Work(self._run, self._bench, unit, journal, outcome))
-        except (Exception, SystemExit) as error:  # one unit must not end the suite
+        except BaseException as error:  # one unit must not end the suite
+            if self._is_asked_for(error):
+                logger.warning("interrupted by %r", error)
+                raise
             logger.exception("%s failed", unit.id)
             outcome.ledger = together(outcome.ledger, journal.ledger())
-            outcome.fail(error)  # kept no longer: it holds all that was loaded
+            # Kept no longer: it holds all that was loaded.
+            outcome.fail(error)
             return outcome
-        except BaseException as interruption:
-            logger.warning("interrupted by %r", interruption)
-            raise
         outcome.ledger = together(outcome.ledger, journal.ledger())
         return outcome
+
+    def _is_asked_for(self, error: BaseException) -> bool:
+        """Say whether a user or a signal wanted it, and not a plugin's code."""
+        if isinstance(error, KeyboardInterrupt):
+            return self._run.stop.interrupted
+        return isinstance(error, Stopped)
 
     def _sources_complete(self, plan: VariantPlan) -> None:
         for source in plan.sources:

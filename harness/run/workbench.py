@@ -17,7 +17,7 @@ from harness.run.assembly import Outcome
 from harness.run.context import RunContext
 from harness.run.journal import Journal
 from harness.subject import Subject
-from harness.suite import Unit, VariantPlan
+from harness.suite import Suite, Unit, VariantPlan
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ class Workbench:
     """Keeps the subject that was loaded last, and the examples of each model.
 
     They are lent to one plugin after another. One that wrote into them would falsify
-    all results after its own: so arrays are read-only, weights are compared, and what
-    was written into is dropped, to be made again for the next plugin.
+    all results after its own: so arrays are read-only, weights and the suite are
+    compared, and what was written into is dropped and made again for the next plugin.
     """
 
     def __init__(
@@ -85,10 +85,11 @@ class Workbench:
 
         Raises CellError, after `undo`, where it wrote into them; `to` names it.
         """
+        suite = pickle.dumps(self._run.suite)
         try:
             yield
         finally:
-            fault = self._fault(plan)
+            fault = self._fault(plan, pickle.loads(suite))  # noqa: S301 - our bytes
             if fault:
                 undo()
                 message = (
@@ -100,8 +101,8 @@ class Workbench:
                 if ended is None or issubclass(ended, (Exception, SystemExit)):
                     raise CellError(message)
 
-    def _fault(self, plan: VariantPlan) -> str:
-        """Say what is no longer as it was, and drop it."""
+    def _fault(self, plan: VariantPlan, suite: Suite) -> str:
+        """Say what is no longer as it was, and drop it or put it back."""
         found = []
         if self._loaded and self._loaded[1].fingerprint() != self._loaded[2]:
             self._loaded = None
@@ -110,6 +111,9 @@ class Workbench:
         if sets is not None and _hash(sets) != before:
             del self._examples[plan.model]
             found.append("the examples")
+        if self._run.suite != suite:
+            vars(self._run.suite).update(vars(suite))
+            found.append("the suite")
         return " and ".join(found)
 
 

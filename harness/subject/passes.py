@@ -132,7 +132,7 @@ class Passes:
         """Put each prompt with its reference, or all with the one reference [m].
 
         Raises ValueError where one is empty, and CellError where a pair is longer than
-        the model can read.
+        the model can read, or has an id that the model has no embedding for.
         """
         if isinstance(references, np.ndarray) and references.ndim == 1:
             references = [references] * len(prompts)
@@ -146,6 +146,22 @@ class Passes:
             if not n or not m:
                 raise ValueError("a prompt and a reference need at least one token")
             self._check_length(self.exact.tokens_read(n, m))
+        self._check_ids(pairs)
+
+    def _check_ids(self, pairs: Sequence[Pair]) -> None:
+        """Refuse what would end in an index out of range; on a GPU that is the end."""
+        if not pairs:
+            return
+        references = {id(reference): reference for _, reference in pairs}
+        ids = np.concatenate([*(prompt for prompt, _ in pairs), *references.values()])
+        if ids.dtype.kind not in "iu":
+            raise CellError(f"token ids are whole numbers, and these are {ids.dtype}")
+        for token in (int(ids.min()), int(ids.max())):
+            if not 0 <= token < self.exact.rows:
+                raise CellError(
+                    f"the token id {token} is none of this model's, which has ids from "
+                    f"0 to {self.exact.rows - 1}"
+                )
 
     def _check_length(self, n_tokens: int) -> None:
         if self.max_positions is not None and n_tokens > self.max_positions:

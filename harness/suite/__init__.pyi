@@ -13,6 +13,7 @@ from .experiment import (
     CHECKPOINTS as CHECKPOINTS,
     DOUBLED as DOUBLED,
     Experiment as Experiment,
+    Placed as Placed,
 )
 from .identity import EXAMINED as EXAMINED
 from .loading import (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from harness.api import CostContext, ModelShape
+from harness.api import CostContext, ModelShape, stated_budget
 from harness.base import Store
 from harness.data import Corpora
 from harness.models import RecoverySection
@@ -270,7 +270,7 @@ class _Counter:
         if how is None or how.adversarial is None or attack is None:
             return Cost()
         count, half = how.adversarial.share * blocks, section.context / 2
-        budget = attack.budget(max(1, round(count)))
+        budget = stated_budget(attack, max(1, round(count)))
         forward = self.shape.forward(count * budget.forward, half, half)
         return forward + self.shape.gradient(count * budget.backward, half, half)
 
@@ -302,7 +302,7 @@ class _Counter:
         placed = self.experiment.placed(plan.attack, plan.scene)
         count = self._count(plan)
         attack = placed.matched or placed.attack
-        budget = attack.budget(count)
+        budget = stated_budget(attack, count)
         prompt, reference = self.context.pair
         longer = prompt + budget.prepended
         passes = budget.forward + budget.sweeps * self.shape.vocabulary

@@ -1,8 +1,10 @@
 """What is said of a plugin's class that does not fit its kind."""
 
+import re
+
 import pytest
 
-from harness.api import Attack, load_registry
+from harness.api import Attack, load_registry, stated_budget
 from harness.base import PluginError
 
 METHODS = "    measure = summarise = lambda *_: None\n"
@@ -200,6 +202,16 @@ def test_a_decorator_does_not_hide_a_wrong_signature(write):
     path = write("hidden", f"{DECORATORS}{ATTACK}{decorated}\n{OFFER}\n")
     with pytest.raises(PluginError, match=r"Thing.run\(self, subject\) has to take"):
         load_registry([path])
+
+
+@pytest.mark.parametrize("value", ["(1, 2)", "7", "None"])
+def test_a_budget_that_is_none_is_named(write, value):
+    body = ATTACK.replace("(self, examples): ...", f"(self, examples): return {value}")
+    path = write("budget", body.replace("class", IMPORT, 1) + OFFER)
+    attack = load_registry([path]).create("attack", "x", {})
+    said = rf"'x' returned {re.escape(value)} from `budget`; expected a harness.api"
+    with pytest.raises(PluginError, match=said):
+        stated_budget(attack, 3)
 
 
 def test_the_command_line_exits_with_2(write, cli):

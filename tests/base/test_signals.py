@@ -120,3 +120,13 @@ def test_a_signal_outside_of_units_ends_with_one_line(number, moment):
         name = signal.Signals(number).name
         code, said = 75, f"stopped by {name}; run the same command again to go on"
     assert (ended.stderr, ended.returncode) == (f"{said}\n", code)
+
+
+def test_ctrl_c_is_told_from_a_keyboard_interrupt_that_somebody_raised():
+    with stop_on_signals() as stop:
+        with pytest.raises(KeyboardInterrupt):
+            raise KeyboardInterrupt
+        assert not stop.interrupted
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+        assert stop.interrupted
