@@ -9,8 +9,8 @@ import click
 from harness import report
 from harness.base import write_atomic
 from harness.cli import options
-from harness.cli.printing import answer, warn_of
-from harness.run import survey
+from harness.cli.printing import answer, say, warn_of
+from harness.run import RunFolder, survey
 
 
 @click.command()
@@ -18,10 +18,13 @@ from harness.run import survey
 @click.option(
     "--format",
     "style",
-    type=click.Choice(["text", "markdown", "json", "latex"]),
+    type=click.Choice(["text", "markdown", "json", "latex", "html"]),
     default="text",
     show_default=True,
-    help="LaTeX needs the package booktabs; JSON holds every number in full.",
+    help=(
+        "LaTeX needs the package booktabs; JSON holds every number in full; HTML is "
+        "one file for a browser, with figures and samples."
+    ),
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option(
@@ -35,7 +38,13 @@ from harness.run import survey
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write here instead of to the terminal.",
+    help="Write here instead of to the terminal, or to report.html in the run folder.",
+)
+@click.option(
+    "--figures",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Write the figures here as PDF and SVG, instead of a report.",
 )
 @options.plugins
 @options.trust
@@ -45,10 +54,11 @@ def command(
     as_json: bool,
     threshold: float | None,
     output: Path | None,
+    figures: Path | None,
     plugins: tuple[Path, ...],
     trust: bool,
 ) -> None:
-    """Make the tables of a run folder.
+    """Make the tables of a run folder, a page of all it found, or its figures.
 
     Units that are missing, failed or invalid are marked as such; success rates are
     derived from the recorded losses, so any threshold can be asked for. No code is run
@@ -58,7 +68,14 @@ def command(
     found = survey(run, plugins, trust=trust)
     warn_of(found.plan.experiment)
     made = report.build(found, threshold)
+    if figures is not None:
+        for path in report.write_figures(made, figures):
+            answer(path)
+        return
     text = report.render(made, "json" if as_json else style)
+    if output is None and style == "html" and not as_json:
+        output = RunFolder(run).report_dir / "report.html"
+        say(f"written to {output}")
     if output is None:
         answer(text, end="")
     else:

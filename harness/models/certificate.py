@@ -176,6 +176,7 @@ def _weights_check(claim: _Claim) -> CertificateCheck:
             "layers_found": len(claim.anatomy.ffns),
             "layers_configured": _configured_layers(claim.anatomy),
             "minimum": _finite(minima.min()),
+            "minimum_by_layer": _minimum_by_layer(claim),
             "negative_entries": negative,
             "not_finite_entries": not_finite,
         },
@@ -183,6 +184,20 @@ def _weights_check(claim: _Claim) -> CertificateCheck:
 
 
 _NAN = torch.tensor(math.nan, dtype=torch.float64)
+
+
+def _minimum_by_layer(claim: _Claim) -> list[float | None]:
+    """Return the smallest weight of each layer; null where no matrix is examined."""
+    examined = {projection.name for projection in claim.matrices}
+    return [
+        _finite(
+            torch.stack(
+                [p.weight.min() for p in ffn.projections if p.name in examined]
+                or [_NAN]
+            ).min()
+        )
+        for ffn in claim.anatomy.ffns
+    ]
 
 
 def _activation_check(claim: _Claim, found: list[Examination]) -> CertificateCheck:

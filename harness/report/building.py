@@ -54,6 +54,7 @@ def build(survey: Survey, threshold: float | None = None) -> Report:
         provenance=list(_provenance(results)),
         verdicts=verdicts,
         curves=list(curves(results)),
+        results=results,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from harness.base import visible
 from harness.records import Estimate, Verdicts, across_seeds
+from harness.verdicts import Results
 
 Kind = Literal[
     "number",
@@ -184,6 +185,8 @@ class Report:
     """The verdict of each arm; None where nothing was judged."""
     curves: Sequence[Point] = ()
     """How often attacks succeed, over thresholds."""
+    results: Results | None = None
+    """What all of it was made from, for formats that show single examples."""
 
 
 def from_estimate(estimate: Estimate, kind: Kind, *, signed: bool = False) -> Cell:

@@ -7,6 +7,7 @@ from .pairing import (
     by_unit as by_unit,
     crossed_mean as crossed_mean,
     mean_over as mean_over,
+    pair as pair,
     same_examples as same_examples,
 )
 from .power import (

@@ -79,6 +79,23 @@ def test_an_unconstrained_arm_promises_nothing_and_is_measured_all_the_same(fami
     assert "pass" not in statuses(certificate).values()
 
 
+def test_the_smallest_weight_of_each_layer_is_measured():
+    adapter, model, constraint = make("gpt_neox", Unconstrained)
+    lowest = [-7.0, -9.0]
+    with torch.no_grad():
+        for layer, low in zip(model.gpt_neox.layers, lowest, strict=True):
+            layer.mlp.dense_4h_to_h.weight[2, 3] = low
+    certificate = certify(adapter, model, constraint, INPUTS)
+    found = checks(certificate)["weights_non_negative"].measured
+    assert found["minimum_by_layer"] == lowest
+    (half,) = [
+        checks(certify(*make("gpt_neox", layers="1"), INPUTS))["weights_non_negative"]
+    ]
+    nothing, low = half.measured["minimum_by_layer"]
+    assert nothing is None
+    assert low == half.measured["minimum"]
+
+
 @pytest.mark.parametrize(
     ("family", "options", "examined", "jacobian"),
     [

@@ -18,13 +18,14 @@ def render_json(report: Report) -> str:
         "facts": dict(report.facts),
         "provenance": dict(report.provenance),
         "warnings": list(report.warnings),
-        "tables": {table.key: _table(table) for table in report.tables},
+        "tables": {table.key: table_document(table) for table in report.tables},
     }
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
     return visible_json(text) + "\n"
 
 
-def _table(table: Table) -> dict[str, Any]:
+def table_document(table: Table) -> dict[str, Any]:
+    """Return a table as what JSON can hold."""
     names = [column.name for column in table.columns]
     return {
         "title": table.title,

@@ -33,11 +33,12 @@ def render_latex(report: Report) -> str:
     comments = [report.title, *facts, *report.warnings]
     header = "\n".join(f"% {' '.join(text.split())}" for text in comments)
     needs = "% \\usepackage{booktabs}"
-    tables = [_table(table) for table in report.tables]
+    tables = [table_latex(table) for table in report.tables]
     return "\n\n".join([f"{header}\n{needs}", *tables]) + "\n"
 
 
-def _table(table: Table) -> str:
+def table_latex(table: Table) -> str:
+    """Return a table for a paper; needs the package booktabs."""
     words = " ".join(escape(text) for text in (*table.notes, table.caption))
     lines = [
         r"\begin{table}",

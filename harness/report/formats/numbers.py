@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness.report.content import Kind, Number
 
@@ -32,29 +33,44 @@ STYLES: dict[Kind, Style] = {
 }
 MOST_DECIMALS = 6
 LONGEST = 1e6
-"""From here on, numbers are shown by powers of ten."""
+"""From here on, numbers are shown by _powers of ten."""
+
+
+class Parts(NamedTuple):
+    """A rounded number in parts, each empty where there is nothing to say."""
+
+    value: str
+    spread: str
+    """The standard deviation or the interval."""
+    unit: str
+    seeds: str
+    """How many seeds it rests on, where some are missing."""
 
 
 def number_text(number: Number) -> str:
     """Return a rounded number; decimals follow the first digit that is uncertain."""
+    return " ".join(filter(None, number_parts(number))) + number.mark
+
+
+def number_parts(number: Number) -> Parts:
+    """Return a rounded number in parts; none has the mark of the number."""
     special = _SPECIAL.get(number.kind)
     if special is not None:
-        return special(number.value) + number.mark
+        return Parts(special(number.value), "", "", "")
     style = STYLES[number.kind]
     decimals = _decimals(number, style)
 
     def fixed(value: float, signed: bool = number.signed) -> str:
         return _fixed(value * style.scale, decimals, signed)
 
-    parts = [fixed(number.value)]
+    spread = seeds = ""
     if number.std is not None:
-        parts.append(f"± {fixed(number.std, signed=False)}")
+        spread = f"± {fixed(number.std, signed=False)}"
     if number.interval is not None:
-        parts.append(f"[{', '.join(map(fixed, number.interval))}]")
-    parts.append(style.unit)
+        spread = f"[{', '.join(map(fixed, number.interval))}]"
     if number.n is not None and number.planned not in (None, number.n):
-        parts.append(f"(n={number.n} of {number.planned})")
-    return " ".join(filter(None, parts)) + number.mark
+        seeds = f"(n={number.n} of {number.planned})"
+    return Parts(fixed(number.value), spread, style.unit, seeds)
 
 
 def _fixed(value: float, decimals: int, signed: bool = False) -> str:

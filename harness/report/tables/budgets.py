@@ -92,12 +92,13 @@ def _of_contrasts(results: Results, verdicts: Verdicts) -> Iterator[_Row]:
 
 
 def _at(cells: CellsBySeed, share: float) -> Cell:
-    found = mean_over(cells, partial(_delta, share=share))
+    found = mean_over(cells, partial(delta_at, share=share))
     if found is None or found.value is None:
         return Missing("not kept", brief=True)
     return from_estimate(found, "nats")
 
 
-def _delta(row: SampleRow, share: float) -> float | None:
+def delta_at(row: SampleRow, share: float) -> float | None:
+    """Return dL at a share of the stated budget; None where it was not kept."""
     kept = {x.share: x.delta_loss for x in row.checkpoints}
     return row.delta_loss if row.share == share else kept.get(share)

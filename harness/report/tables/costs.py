@@ -16,7 +16,7 @@ Found = dict[Phase, Cost]
 
 def costs_table(results: Results) -> Table:
     """Return a row for each model and arm: what its units spent, all seeds together."""
-    spent: list[Column[Found]] = [
+    by_phase: list[Column[Found]] = [
         *(Column(phase, _seconds(phase), "seconds") for phase in get_args(Phase)),
         Column("in all", lambda x: Number(sum(_all_seconds(x)), "seconds"), "seconds"),
         Column("FLOP", lambda x: Number(sum(c.flops for c in x.values()), "flops")),
@@ -24,7 +24,7 @@ def costs_table(results: Results) -> Table:
     ]
     columns: list[Column[Arm]] = [
         arm_column(results, lambda arm: arm),
-        *about(lambda arm: _spent(results, arm) or arm.absence(), spent),
+        *about(lambda arm: spent(results, arm) or arm.absence(), by_phase),
     ]
     return filled(
         "costs",
@@ -40,7 +40,8 @@ def costs_table(results: Results) -> Table:
     )
 
 
-def _spent(results: Results, arm: Arm) -> Found:
+def spent(results: Results, arm: Arm) -> Found:
+    """Return what all units of an arm spent, by phase."""
     found: Found = {}
     for record in _records(results, arm):
         for phase, cost in record.ledger.spent.items():

@@ -17,10 +17,11 @@ from harness.report.content import (
 )
 from harness.verdicts import Arm, CellsBySeed, Results, same_examples
 
-INTERVAL = (
-    "[a, b] is the 95 % interval of the mean over documents and, from three training "
-    "seeds on, over seeds"
+OF_THE_MEAN = (
+    "the 95 % interval of the mean over documents and, from three training seeds on, "
+    "over seeds"
 )
+INTERVAL = f"[a, b] is {OF_THE_MEAN}"
 """Said of intervals of dL that rest on the rows of all seeds."""
 WORST_CASE = "worst case"
 """The heading over the worst of all attacks on each example."""

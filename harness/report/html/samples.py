@@ -1,0 +1,140 @@
+"""The samples that the page's viewer shows: those that attacks harmed most."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.base import visible
+from harness.records import Record, SampleRow
+from harness.verdicts import Results
+
+MOST = 5000
+"""How many samples are embedded."""
+FURTHER = {
+    "Summary to compare with": "reference_text",
+    "Summary after the clean prompt": "clean_summary",
+    "Summary after the attacked prompt": "adversarial_summary",
+}
+"""Texts that some tasks add."""
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The samples of highest dL, and how many there are in all."""
+
+    rows: Sequence[tuple[Record, SampleRow]]
+    """The worst first; those that ended in an error last."""
+    total: int
+
+
+def worst(results: Results, most: int = MOST) -> Worst:
+    """Return the samples of highest dL over all complete cells."""
+    cells = [record for record in results.records if record.kind == "cell"]
+    rows = [(record, row) for record in cells for row in results.cell(record).rows]
+    return Worst(heapq.nlargest(most, rows, key=lambda x: _rise(x[1])), len(rows))
+
+
+def embedded(results: Results, found: Worst) -> dict[str, Any]:
+    """Return what the viewer needs: cells, rows, and the text of each token id.
+
+    Losses are in thousandths of a nat.
+    """
+    records = list(dict.fromkeys(record.id for record, _ in found.rows))
+    by_id = {record.id: record for record, _ in found.rows}
+    numbers = {name: number for number, name in enumerate(records)}
+    return {
+        "cells": [_cell(by_id[name]) for name in records],
+        "pieces": dict(_pieces(results, found)),
+        "rows": [_row(numbers[record.id], row) for record, row in found.rows],
+    }
+
+
+def _rise(row: SampleRow) -> float:
+    return -math.inf if row.delta_loss is None else row.delta_loss
+
+
+def _cell(record: Record) -> dict[str, Any]:
+    assert record.attack is not None  # it is a cell
+    return {
+        "model": record.model.label,
+        "arm": record.arm.label,
+        "attack": record.attack.label,
+        "seed": record.seed,
+    }
+
+
+def _row(cell: int, row: SampleRow) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "cell": cell,
+        "example": visible(row.example_id, line=True),
+        "clean": row.clean_prompt_ids,
+        "after": row.adversarial_prompt_ids,
+        "reference": row.reference_ids,
+        "loss": _milli(row.clean_loss),
+        "rise": _milli(row.delta_loss),
+        "textual": row.text_reachable,
+        "first": _millis(row.clean_token_losses),
+        "then": _millis(row.adversarial_token_losses),
+        "texts": [visible(x) for x in (row.clean_text, row.adversarial_text) if x],
+        "error": row.error and visible(row.error),
+        "further": {
+            name: visible(text)
+            for name, field in FURTHER.items()
+            if (text := getattr(row, field)) is not None
+        },
+    }
+    return {name: value for name, value in told.items() if value not in ([], {})}
+
+
+def _milli(nats: float | None) -> int | None:
+    return None if nats is None or not math.isfinite(nats) else round(1000 * nats)
+
+
+def _millis(nats: Sequence[float] | None) -> list[int | None] | None:
+    return None if nats is None else [_milli(x) for x in nats]
+
+
+# --- the text of tokens -------------------------------------------------------------
+
+
+def _pieces(results: Results, found: Worst) -> Iterator[tuple[str, dict[int, str]]]:
+    """Yield the text of the token ids of each model, where its tokenizer is at hand."""
+    used: dict[str, set[int]] = defaultdict(set)
+    variants: dict[str, str] = {}
+    for record, row in found.rows:
+        used[record.model.label].update(
+            row.clean_prompt_ids, row.adversarial_prompt_ids or (), row.reference_ids
+        )
+        variants.setdefault(record.model.label, record.variant)
+    for model, ids in used.items():
+        folder = results.survey.folder.unit_dir("variant", variants[model])
+        file = folder / "model" / "tokenizer.json"
+        if file.is_file():
+            yield model, pieces(file, ids)
+
+
+def pieces(tokenizer: Path, ids: Iterable[int]) -> dict[int, str]:
+    """Return the text that each token stands for, with the space before it.
+
+    A token that is no text by itself, as a part of a character, has its name.
+    """
+    from tokenizers import Tokenizer
+
+    known = Tokenizer.from_file(str(tokenizer))
+    wanted = sorted(ids)
+    alone = known.decode_batch([[x] for x in wanted], skip_special_tokens=False)
+    twice = known.decode_batch([[x, x] for x in wanted], skip_special_tokens=False)
+    found = {}
+    for token, one, two in zip(wanted, alone, twice, strict=True):
+        # Some decoders drop the space at the beginning of a text.
+        piece = two[len(one) :] if two.startswith(one) else one
+        if not piece or "\ufffd" in piece:
+            piece = known.id_to_token(token) or f"<{token}>"
+        found[token] = visible(piece, line=True)
+    return found

@@ -1,0 +1,67 @@
+"""A run in which every text is an attack on whoever reads the report."""
+
+import shutil
+from dataclasses import replace
+
+from tokenizers import Tokenizer, models
+
+from harness import report
+from harness.report.content import Column, Label, Missing, Table
+from harness.report.html import samples
+from harness.run.surveying import survey
+from tests.run_fixtures import Story, read_all
+
+HOSTILE = (
+    "</script><script>window.pwned = 1</script><img src=x onerror='window.pwned=2'>"
+    "<svg onload=window.pwned=3> {{ 7*7 }} \x1b[2J \u202egnp.exe\u2066 \u200b"
+)
+WORD = "<b>w\u202e</b>"
+"""What token number N stands for, N behind it."""
+MOST = 5000
+LONG, SCORED = 128, 64
+"""Tokens of a prompt and of a reference, in samples that fill the page."""
+
+
+def hostile_report(written_runs, folder):
+    """Return a report of a run whose names, texts and tokens are hostile."""
+    run = folder / "run"
+    shutil.copytree(written_runs(Story()), run)
+    words = {f"{WORD}{i}": i for i in range(1000)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token=f"{WORD}0"))
+    for record in read_all(run):
+        if record.kind == "variant":
+            (run / "variants" / record.id / "model").mkdir()
+            tokenizer.save(str(run / "variants" / record.id / "model/tokenizer.json"))
+    built = report.build(survey(run))
+    column = Column(HOSTILE, Label, HOSTILE)
+    row = [Label("a"), Label(HOSTILE, alarm=True), Missing(HOSTILE)]
+    table = Table("hostile", HOSTILE, [Column("a", Label), column, column], [row], "")
+    return replace(
+        built,
+        facts=[*built.facts, ("fact", HOSTILE)],
+        warnings=[HOSTILE, *built.warnings],
+        tables=[*built.tables, replace(table, caption=HOSTILE, notes=[HOSTILE])],
+        provenance=[*built.provenance, ("fact", HOSTILE)],
+    )
+
+
+def many(results):
+    """Return as many long samples as a page holds, of the rows that there are."""
+    found = samples.worst(results).rows
+    rows = []
+    for i in range(MOST):
+        record, row = found[i % len(found)]
+        clean = [(i + 7 * k) % 900 for k in range(LONG)]
+        after = [*clean[:-1], 999] if row.delta_loss else clean
+        rise = 1.0 if row.delta_loss is None else row.delta_loss
+        first = [2.0 + 0.01 * k for k in range(SCORED)]
+        told = {
+            "clean_prompt_ids": clean,
+            "adversarial_prompt_ids": after,
+            "reference_ids": [(i + k) % 1000 for k in range(SCORED)],
+            "clean_token_losses": first,
+            "adversarial_token_losses": [x + rise for x in first],
+            "adversarial_text": HOSTILE,
+        }
+        rows.append((record, row.model_copy(update=told)))
+    return samples.Worst(rows, 12345)
