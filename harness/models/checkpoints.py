@@ -1,34 +1,62 @@
 """Checkpoints: plain Hugging Face folders, local or of the hub's cache.
 
-Loading never touches the network: `fetch` does, on a machine that has one. Weights are
-read from safetensors files alone, and code that comes with a checkpoint is never run;
-no option reaches either.
+Loading never touches the network: `fetch` does, on a machine that has one. Models are
+read from safetensors files alone; pickled weights are converted once, into the store,
+and nothing but tensors is taken out of them. Code that comes with a checkpoint is never
+run. No option reaches any of that.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from harness import models
 from harness.api import Anatomy, LocalPath, ModelAdapter, ModelShape, Options
-from harness.base import CellError, MissingResource, UsageError, fingerprint_files
+from harness.base import (
+    CellError,
+    HarnessError,
+    MissingResource,
+    Store,
+    UsageError,
+    content_hash,
+    fingerprint_files,
+)
 from harness.models.families import Family, find_anatomy, swap_activation
+from harness.models.files import (
+    CONFIG,
+    INDEX,
+    PICKLED_INDEX,
+    convert,
+    damaged,
+    elements,
+    is_pickled,
+    leaving,
+    read_json,
+    weight_files,
+)
 from harness.models.shapes import published_config, shape_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_CONFIG = "config.json"
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 _TOKENIZER = "tokenizer.json"
 _TOKENIZERS = ((_TOKENIZER,), ("vocab.json", "merges.txt"), ("tokenizer.model",))
 _WANTED = ("*.json", "*.safetensors", "merges.txt", "tokenizer.model")
+_PICKLED = ("pytorch_model*.bin",)
+_TIMES_TOO_LARGE = 2
+"""How many times as large as its weights a model may be by its configuration: what is
+left out of a file, as a tied head, is less than the whole once more."""
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+class CheckpointWarning(UserWarning):
+    """Something about a checkpoint that is probably wrong."""
 
 
 class CheckpointOptions(Options):
@@ -66,8 +94,15 @@ class CheckpointAdapter(ModelAdapter[CheckpointOptions]):
 
     def load(self, store_root: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         folder = self._complete_folder()
-        model = load_model(folder, self._family(folder).dropouts)
-        return model, load_tokenizer(folder)
+        dropouts = self._family(folder).dropouts
+        if is_pickled(folder):
+            key = content_hash([self.fingerprint(store_root), "safetensors"])
+            build = partial(convert, folder)
+            folder = Store(store_root).folder("converted", key, build)
+        model, tokenizer = load_model(folder, dropouts), load_tokenizer(folder)
+        check_numbers(folder, model)
+        check_tokenizer(folder, model, tokenizer)
+        return model, tokenizer
 
     def anatomy(self, model: PreTrainedModel) -> Anatomy:
         return find_anatomy(model, self._family_of(model.config.model_type))
@@ -81,7 +116,7 @@ class CheckpointAdapter(ModelAdapter[CheckpointOptions]):
         except MissingResource:
             return shape_of(published_config(self.options.path) or {})
         tokenizer = folder / _TOKENIZER
-        config = _read_json(folder / _CONFIG) if (folder / _CONFIG).is_file() else {}
+        config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
         return shape_of(config, tokenizer if tokenizer.is_file() else None)
 
     def fetch(self) -> None:
@@ -91,12 +126,13 @@ class CheckpointAdapter(ModelAdapter[CheckpointOptions]):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+        fetch = partial(
+            snapshot_download, self.options.path, revision=self.options.revision
+        )
         try:
-            snapshot_download(
-                self.options.path,
-                revision=self.options.revision,
-                allow_patterns=list(_WANTED),
-            )
+            folder = Path(fetch(allow_patterns=list(_WANTED)))
+            if not any(folder.glob("*.safetensors")):
+                fetch(allow_patterns=list(_PICKLED))
         except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
             reason = str(error).strip().split("\n")[0]
             raise MissingResource(f"cannot fetch {self._label()}: {reason}") from error
@@ -129,12 +165,12 @@ class CheckpointAdapter(ModelAdapter[CheckpointOptions]):
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(
-            self.options.path, _CONFIG, revision=self.options.revision
+            self.options.path, CONFIG, revision=self.options.revision
         )
         if isinstance(found, str):
             return Path(found).parent
         raise MissingResource(
-            f"{self._label()}: no such folder, and no {_CONFIG} of that hub id in the "
+            f"{self._label()}: no such folder, and no {CONFIG} of that hub id in the "
             f"local cache; fetch it with `harness prefetch`"
         )
 
@@ -146,10 +182,10 @@ class CheckpointAdapter(ModelAdapter[CheckpointOptions]):
         return folder
 
     def _family(self, folder: Path) -> Family:
-        return self._family_of(_read_json(folder / _CONFIG).get("model_type"))
+        return self._family_of(read_json(folder / CONFIG).get("model_type"))
 
     def _family_of(self, model_type: Any) -> Family:
-        if model_type in self.families:
+        if isinstance(model_type, str) and model_type in self.families:
             return self.families[model_type]
         known = ", ".join(sorted(self.families))
         raise UsageError(
@@ -175,24 +211,25 @@ def load_model(folder: Path, dropouts: tuple[str, ...] = ()) -> PreTrainedModel:
 
     models.register_activations()
     disable_progress_bar()
-    config = AutoConfig.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    )
-    for key in dropouts:
-        if hasattr(config, key):
-            setattr(config, key, 0.0)
-    classes = AutoModelForCausalLM
-    if config.is_encoder_decoder:
-        classes = AutoModelForSeq2SeqLM
-    model, report = classes.from_pretrained(
-        folder,
-        config=config,
-        dtype=torch.float32,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
+    with _said_of(folder, "the model"):
+        config = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        for key in dropouts:
+            if hasattr(config, key):
+                setattr(config, key, 0.0)
+        classes = AutoModelForCausalLM
+        if config.is_encoder_decoder:
+            classes = AutoModelForSeq2SeqLM
+        model, report = classes.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
     _check_complete(folder, report)
     loaded: PreTrainedModel = model.eval()
     return loaded
@@ -202,12 +239,55 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load a fast tokenizer, without running code that came with it."""
     from transformers import AutoTokenizer
 
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False, use_fast=True
-    )
+    with _said_of(folder, "the tokenizer"):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_fast=True
+        )
     if not tokenizer.is_fast:
         raise UsageError(f"{folder} has no fast tokenizer (tokenizer.json)")
     return tokenizer
+
+
+def check_numbers(folder: Path, model: PreTrainedModel) -> None:
+    """Raise CellError where a weight is NaN or infinite."""
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise CellError(f"{folder}: the weight {name} is not finite everywhere")
+
+
+def check_tokenizer(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Raise CellError where a tokenizer has ids that a model has no embedding for.
+
+    Warns where none of its tokens has the id 0: then all of its ids are probably
+    shifted.
+    """
+    ids = tokenizer.get_vocab().values()
+    rows = model.get_input_embeddings().weight.shape[0]
+    if max(ids, default=0) >= rows:
+        raise CellError(
+            f"{folder}: the tokenizer has ids up to {max(ids)}, and the model has "
+            f"embeddings for 0 to {rows - 1}; they do not belong together"
+        )
+    if min(ids, default=0) > 0:
+        message = (
+            f"{folder}: the first id of the tokenizer is {min(ids)} and not 0; if its "
+            "ids are shifted, the model reads other tokens than were written"
+        )
+        warnings.warn(CheckpointWarning(message), stacklevel=2)
+
+
+@contextmanager
+def _said_of(folder: Path, what: str) -> Iterator[None]:
+    """Turn whatever a library raises over files that are not right into a sentence."""
+    try:
+        yield
+    except (HarnessError, MemoryError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
+        raise CellError(f"{folder}: {what} cannot be loaded ({reason})") from error
 
 
 def _check_complete(folder: Path, report: Mapping[str, Any]) -> None:
@@ -220,49 +300,55 @@ def _check_complete(folder: Path, report: Mapping[str, Any]) -> None:
 
 
 def _faults(folder: Path) -> list[str]:
-    """Return what is missing from a checkpoint's folder, one clause each."""
-    lacking = [] if (folder / _CONFIG).is_file() else [_CONFIG]
-    weights = folder / _WEIGHTS
-    if (folder / _INDEX).is_file() and not weights.is_file():
-        lacking += [shard.name for shard in _shards(folder) if not shard.is_file()]
-    elif not weights.is_file():
-        lacking.append(_WEIGHTS)
-    if not any(all((folder / n).is_file() for n in names) for names in _TOKENIZERS):
-        lacking.append("tokenizer.json")
-    return [_lacks(name, folder) for name in lacking]
+    """Return what is missing from a checkpoint's folder or wrong in it, as clauses."""
+    try:
+        weights = weight_files(folder)
+        lacking = [path.name for path in _needed(folder, weights) if not path.is_file()]
+        if not any(all((folder / n).is_file() for n in names) for names in _TOKENIZERS):
+            lacking.append(_TOKENIZER)
+        if lacking:
+            return [_lacks(name, folder) for name in lacking]
+        return leaving(folder, _files(folder)) or _unsound(folder, weights)
+    except UsageError as error:
+        return [str(error)]
+
+
+def _needed(folder: Path, weights: list[Path]) -> list[Path]:
+    """Return what has to be there, the index aside."""
+    indices = (INDEX, PICKLED_INDEX)
+    return [folder / CONFIG, *(path for path in weights if path.name not in indices)]
+
+
+def _unsound(folder: Path, weights: list[Path]) -> list[str]:
+    """Say what cannot be loaded, by what files state of themselves."""
+    config = read_json(folder / CONFIG)
+    own = [path for path in weights if path.suffix == ".safetensors"]
+    faults = [fault for path in own if (fault := damaged(path))]
+    if faults or not own:
+        return faults
+    shape, found = shape_of(config), elements(own)
+    if shape is not None and shape.parameters > _TIMES_TOO_LARGE * found:
+        return [
+            f"{folder / CONFIG} describes a model of {shape.parameters:,} parameters, "
+            f"and the files of its weights hold {found:,}"
+        ]
+    return []
 
 
 def _lacks(name: str, folder: Path) -> str:
     fault = f"no {name} in {folder}"
     if folder.parent.name == "snapshots":
         fault += "; fetch it with `harness prefetch`"
-    if name == _WEIGHTS and any(folder.glob("*.bin")):
-        fault += " (weights are read from safetensors files alone)"
     return fault
-
-
-def _shards(folder: Path) -> list[Path]:
-    weight_map = _read_json(folder / _INDEX).get("weight_map", {})
-    return [folder / name for name in sorted(set(weight_map.values()))]
 
 
 def _files(folder: Path) -> list[Path]:
     """Return the files that determine the model: config, weights, tokenizer."""
-    weights = [folder / _WEIGHTS]
-    if not weights[0].is_file():
-        weights = [folder / _INDEX, *_shards(folder)]
+    weights = weight_files(folder)
     text = sorted(
         path
         for pattern in ("*token*", "vocab.*", "merges.txt")
         for path in folder.glob(pattern)
         if path.is_file() and path not in weights
     )
-    return [folder / _CONFIG, *weights, *text]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path} is no JSON: {error}") from error
-    return content if isinstance(content, dict) else {}
+    return [folder / CONFIG, *weights, *text]

@@ -21,14 +21,14 @@ Config = Mapping[str, Any]
 def shape_of(config: Config, tokenizer: Path | None = None) -> ModelShape | None:
     """Return the sizes of a model of this configuration (the values of config.json).
 
-    None where the family is unknown, or a size is not stated.
+    None where the family is unknown, or a size is not stated or no number.
     """
     family = _FAMILIES.get(str(config.get("model_type")))
     if family is None:
         return None
     try:
         return family(config, tokenizer)
-    except KeyError:
+    except (KeyError, TypeError, ValueError, ArithmeticError):
         return None
 
 

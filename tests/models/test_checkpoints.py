@@ -125,15 +125,6 @@ def test_a_lost_file_is_named(file, checkpoint, tmp_path):
             method(tmp_path)
 
 
-def test_pickled_weights_are_not_read(checkpoint, tmp_path):
-    folder = checkpoint()
-    weights = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    torch.save(weights, folder / "pytorch_model.bin")
-    with pytest.raises(MissingResource, match="safetensors files alone"):
-        adapter(folder).load(tmp_path)
-
-
 def test_weights_that_the_file_lacks_are_not_invented(checkpoint):
     folder = checkpoint()
     weights = load_file(folder / "model.safetensors")
