@@ -13,10 +13,14 @@ from .errors import (
     unknown_name as unknown_name,
 )
 from .isolation import (
+    TimeUp as TimeUp,
+    addressed_bytes as addressed_bytes,
     fixed_random_state as fixed_random_state,
+    memory_limit as memory_limit,
     offline as offline,
     replaced as replaced,
     silenced as silenced,
+    time_limit as time_limit,
 )
 from .problems import Problem as Problem
 from .progress import Progress as Progress, spell_seconds as spell_seconds

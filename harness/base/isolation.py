@@ -1,7 +1,8 @@
 """Keep what a library does to the whole process inside a block.
 
 Evaluation libraries reseed the global random generators, log, draw progress bars and
-call the hub. Blocks of this module undo or prevent that.
+call the hub. Blocks of this module undo or prevent that, and bound the time and memory
+that code of others takes.
 """
 
 from __future__ import annotations
@@ -9,14 +10,78 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import random
+import resource
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
-from types import ModuleType
+from pathlib import Path
+from types import FrameType, ModuleType
 from typing import Any
 
 _NOISY = ("lm_eval", "datasets", "evaluate", "huggingface_hub", "fsspec")
+
+
+class TimeUp(BaseException):
+    """The time of a block is over. No `Exception`: no library must swallow it."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise `TimeUp` in the block, wherever it is, when its time is over.
+
+    And again every second until the block is left. A call into C that does not return
+    is not interrupted, and nothing is raised in another thread than the main one.
+    """
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    over = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not over:
+            raise TimeUp
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), 1.0)
+        try:
+            yield
+        finally:
+            over = True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def memory_limit(most: int | None) -> Iterator[None]:
+    """Let the process address at most so many bytes in the block.
+
+    What asks for more gets a MemoryError, or whatever a library makes of that.
+    """
+    if most is None:
+        yield
+        return
+    before, hard = resource.getrlimit(resource.RLIMIT_AS)
+    stated = [x for x in (most, before, hard) if x != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(stated), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, hard))
+
+
+def addressed_bytes() -> int | None:
+    """Return how many bytes this process addresses; None where the system hides it."""
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[0]
+    except OSError:
+        return None
+    return int(pages) * os.sysconf("SC_PAGESIZE")
 
 
 @contextlib.contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from harness.api import AttackContext, CellKey, Scene, stated_budget
 from harness.base import content_hash, fixed_random_state
 from harness.data import ExampleSets
 from harness.records import SampleRow, read_samples, summarise_attack
+from harness.run.bounds import Bounds
 from harness.run.diagnostics.cells import examine_cell
 from harness.run.folder import write_samples
 from harness.run.returned import Returned
@@ -21,6 +24,9 @@ from harness.subject import Meter, Subject, reference_key
 from harness.suite import CellPlan, Placed, VariantPlan
 
 logger = logging.getLogger(__name__)
+
+_END: Any = object()
+"""What stands for the end of an attack's results."""
 
 
 def run_cell(
@@ -114,11 +120,10 @@ def _attack(
         shares=context.checkpoints,
     )
     own_flops: dict[bytes, float] = {}
-    with run.progress(plan.id, "examples") as progress:
-        results = returned.results(
-            placed.attack.run(rescorer.subject, examples, context)
-        )
-        for one, spent in _metered(work, rescorer.subject, results):
+    search = partial(placed.attack.run, rescorer.subject, examples, context)
+    with run.progress(plan.id, "examples") as progress, _bounded(work) as bounds:
+        results = returned.results(search)
+        for one, spent in _metered(work, rescorer.subject, results, bounds):
             found = returned.checked(one)
             example = returned.examples[found.example_id]
             for key, flops in spent.by_reference.items():
@@ -143,22 +148,34 @@ def _prepended(placed: Placed, examples: int) -> int | None:
     return stated_budget(placed.matched or placed.attack, examples).prepended
 
 
+@contextmanager
+def _bounded(work: Work[CellPlan]) -> Iterator[Bounds]:
+    """Give an attack the bounds that the suite states; drop what it broke off at."""
+    bounds = Bounds(named(work), *work.run.suite.bounds_of(work.plan.attack))
+    try:
+        yield bounds
+    finally:
+        if bounds.cut_off:
+            work.bench.drop()
+
+
 def _metered(
-    work: Work[CellPlan], subject: Subject, results: Iterator[Any]
+    work: Work[CellPlan], subject: Subject, results: Iterator[Any], bounds: Bounds
 ) -> Iterator[tuple[Any, Meter]]:
     """Yield each result with what was spent on it, our own scoring left out.
 
     What is spent after the last one, or until something ends the attack, is noted.
     """
     while True:
-        found = None
+        found = _END
         with subject.metered() as meter:
             try:
-                found = next(results, None)
+                with bounds.kept():
+                    found = next(results, _END)
             finally:
-                if found is None:
+                if found is _END:
                     work.journal.note({"attack": meter.cost()})
-        if found is None:
+        if found is _END:
             return
         yield found, meter
 

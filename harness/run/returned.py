@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -51,14 +51,15 @@ class Returned:
     """The checkpoints that it was asked for."""
     _seen: set[str] = field(default_factory=set)
 
-    def results(self, returned: Any) -> Iterator[Any]:
-        """Return what `Attack.run` returned, where that is an iterator."""
+    def results(self, run: Callable[[], Any]) -> Iterator[Any]:
+        """Yield what `Attack.run` yields; it is called when the first is asked for."""
+        returned = run()
         if not isinstance(returned, Iterator):
             raise CellError(
                 f"{self.attack} returned {_spelt(returned)} from `run`; expected an "
                 "iterator that yields a harness.api.Adversarial for each example"
             )
-        return returned
+        yield from returned
 
     def checked(self, found: Any) -> Adversarial:
         """Return a result with ids as int64 arrays [n] and the trace as a list.

@@ -57,6 +57,10 @@ class Workbench:
                 self._loaded = plan.subject_key, subject, subject.fingerprint()
         return self._loaded[1]
 
+    def drop(self) -> None:
+        """Forget the subject: something was stopped in the middle of working on it."""
+        self._loaded = None
+
     def examples(self, plan: VariantPlan, subject: Subject) -> ExampleSets:
         """Return the suite's examples in the tokens of the variant's model.
 

@@ -24,6 +24,7 @@ from harness.suite.cluster import ClusterSection
 
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+DURATION = r"^\d+(\.\d+)? ?(s|min|h|d)$"
 PERCENT = r"^([1-9]\d?(\.\d+)?|0\.\d*[1-9]\d*) ?%$"
 MEANINGS = (
     data.MEANINGS
@@ -31,6 +32,7 @@ MEANINGS = (
     | {
         LABEL: "a name of letters, digits, '.', '_' and '-'",
         DEVICE: "auto, cpu, cuda or cuda:N",
+        DURATION: "a time such as '90 s', '10 min', '2 h' or '1 d'",
         PERCENT: "a percentage between 0 and 100, such as '10 %'",
     }
 )
@@ -168,6 +170,24 @@ class AttackSection(PluginSection):
     role: Literal["unbounded", "token-level"] | None = None
     """For a cell that is shown beside the attack: without a limit on positions, or over
     all token sequences in place of texts."""
+    timeout: (
+        Annotated[str, pydantic.Field(pattern=DURATION)]
+        | Annotated[float, pydantic.Field(gt=0)]
+        | None
+    ) = None
+    """How long an attempt at a cell may take before it fails: seconds, or a text such
+    as ``10 min``. By default there is no limit, or for a control that of its attack."""
+    memory_gib: Annotated[float, pydantic.Field(gt=0)] | None = None
+    """How many GiB more the attack may address than the process does without it, on
+    its machine and on a GPU. By default there is no limit, or that of its attack."""
+
+    @property
+    def timeout_s(self) -> float | None:
+        """The timeout in seconds."""
+        if not isinstance(self.timeout, str):
+            return self.timeout
+        unit = self.timeout.lstrip("0123456789. ")
+        return float(self.timeout.removesuffix(unit)) * _SECONDS[unit]
 
     @property
     def is_main(self) -> bool:
@@ -178,6 +198,9 @@ class AttackSection(PluginSection):
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         return "none" if value == () else value
+
+
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
 class SuccessSection(Strict):
@@ -270,6 +293,18 @@ class Suite(Strict):
         """Say whether an attack may change every token, or accompanies one that may."""
         match = self.attacks[attack].match
         return self.attacks[match or attack].role == "unbounded"
+
+    def bounds_of(self, attack: str) -> tuple[float | None, float | None]:
+        """Return the seconds and GiB that an attack may take of its process.
+
+        A control has those of its attack where it states none.
+        """
+        own = self.attacks[attack]
+        other = self.attacks[own.match or attack]
+        return (
+            other.timeout_s if own.timeout is None else own.timeout_s,
+            other.memory_gib if own.memory_gib is None else own.memory_gib,
+        )
 
     def examples_of(self, arm: str, attack: str) -> int | None:
         """Return how many of the test examples a cell has, at most; None for all."""

@@ -31,6 +31,7 @@ SENTENCES = {
     "unknown_example": "returned the example 'test/99' unasked; expected one of the 3 "
     "that it was given: 'test/0', 'test/1', 'test/2', ...",
     "not_a_result": "yielded a ndarray; expected a harness.api.Adversarial",
+    "yields_none": "yielded None; expected a harness.api.Adversarial",
     "twice": "returned the example 'test/0' twice; expected one result for each",
     "nothing": "returned None from `run`; expected an iterator that yields a "
     "harness.api.Adversarial for each example",

@@ -1,7 +1,9 @@
 """Attacks that hand back what they must not, or end in a way that they must not."""
 
+import contextlib
 import dataclasses
 import itertools
+import threading
 
 import numpy as np
 
@@ -207,11 +209,55 @@ class Passes(Bad):
         raise Unheard("out of nowhere")
 
 
+class Loops(Bad):
+    """Return one result, and loop for ever over the second."""
+
+    name = "loops"
+
+    def run(self, subject, examples, context):
+        first, *_ = examples.test
+        yield Adversarial(first.id, first.prompt_ids)
+        while True:
+            # A library's own loop, which goes on whatever happens in it.
+            with contextlib.suppress(Exception):
+                subject.losses([first.prompt_ids], first.reference_ids)
+
+
+class Sleeps(Bad):
+    """Wait for what never comes."""
+
+    name = "sleeps"
+
+    def result(self, honest):
+        threading.Event().wait()
+
+
+class Hoards(Bad):
+    """Take memory without an end."""
+
+    name = "hoards"
+
+    def result(self, honest):
+        kept = []
+        while True:
+            kept.append(np.ones(2**24))
+
+
+class YieldsNone(Bad):
+    """Yield None in the place of the first result."""
+
+    name = "yields_none"
+
+    def result(self, honest):
+        return None
+
+
 @hookimpl
 def register_attacks():
     """Offer them all."""
     return [
         *PROMPTS,
-        *(AList, Interrupts, Missing, Nothing, NotAResult, Passes, Quits),
-        *(Raises, Recursion, Sly, Threshold, Twice, WrongIds),
+        *(AList, Hoards, Interrupts, Loops, Missing, Nothing, NotAResult, Passes),
+        *(Quits, Raises, Recursion, Sleeps, Sly, Threshold, Twice, WrongIds),
+        YieldsNone,
     ]

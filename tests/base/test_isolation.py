@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
+import resource
+import signal
 import sys
+import time
 import types
 import warnings
 
@@ -12,7 +16,15 @@ import numpy as np
 import pytest
 import torch
 
-from harness.base import fixed_random_state, offline, silenced
+from harness.base import (
+    TimeUp,
+    addressed_bytes,
+    fixed_random_state,
+    memory_limit,
+    offline,
+    silenced,
+    time_limit,
+)
 
 
 def draw() -> tuple[float, float, float]:
@@ -68,3 +80,42 @@ def test_nothing_calls_out_while_offline(monkeypatch, tmp_path, no_network):
     with offline(), pytest.raises(ConnectionError, match="nobody/nothing"):
         datasets.load_dataset("nobody/nothing", cache_dir=str(tmp_path))
     assert huggingface_hub.constants.HF_HUB_OFFLINE is False
+
+
+def test_time_that_is_over_is_an_exception_that_libraries_do_not_swallow():
+    def library():
+        while True:
+            with contextlib.suppress(Exception):
+                sum(range(100))
+
+    before = signal.getsignal(signal.SIGALRM)
+    began = time.monotonic()
+    with pytest.raises(TimeUp), time_limit(0.05):
+        library()
+    assert time.monotonic() - began < 5
+    with time_limit(0.05):
+        pass
+    time.sleep(0.1)  # nothing comes after the block
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_time_that_is_over_comes_again_until_the_block_is_left():
+    seen = []
+    with pytest.raises(TimeUp), time_limit(0.02):
+        try:
+            time.sleep(9)
+        except TimeUp:
+            seen.append("swallowed")
+        time.sleep(9)
+    assert seen == ["swallowed"]
+
+
+def test_memory_beyond_a_limit_is_refused_and_the_limit_ends_with_the_block():
+    now = addressed_bytes()
+    assert now is not None
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(MemoryError), memory_limit(now + 2**28):
+        bytearray(2**29)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    assert len(bytearray(2**29)) == 2**29

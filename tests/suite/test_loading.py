@@ -70,6 +70,9 @@ WRONG = {
     "arms:\n  a: {replicate: monotone}\nrecovery: null": "s.yaml:3: arms.a.replicate: 'monotone' gets no `recovery`, whose order a replica changes",
     "arms:\n  monotone: {recovery: false}\n  a: {replicate: monotone}": "s.yaml:4: arms.a.replicate: 'monotone' gets no `recovery`, whose order a replica changes",
     "arms:\n  a: {replicate: monotone, start: gauge}": "s.yaml:3: arms.a.start: a replica has what 'monotone' states; leave it out",
+    "attacks: {flip: {timeout: 10 m}}": "s.yaml:2: attacks.flip.timeout: expected a time such as '90 s', '10 min', '2 h' or '1 d' or a number, got '10 m'",
+    "attacks: {flip: {timeout: 0}}": "s.yaml:2: attacks.flip.timeout: expected a string or a number above 0.0, got 0",
+    "attacks: {flip: {memory_gib: -1}}": "s.yaml:2: attacks.flip.memory_gib: expected a number above 0.0, got -1",
     "verdicts: {margin: 0 %}": "s.yaml:2: verdicts.margin: expected a percentage between 0 and 100, such as '10 %' or a number, got '0 %'",
     "verdicts: {margin: 120%}": "s.yaml:2: verdicts.margin: expected a percentage between 0 and 100, such as '10 %' or a number, got '120%'",
     "verdicts: {margin: -0.1}": "s.yaml:2: verdicts.margin: expected a string or a number above 0.0, got -0.1",
@@ -232,6 +235,16 @@ def test_plugins_are_built_with_checked_options(toy_suite):
     assert flip.options.model_fields_set == {"flips", "stop"}
     assert experiment.arms["baseline"].name == "none"
     assert experiment.suite.metrics["toy_metric"].metric == "toy_metric"
+
+
+@pytest.mark.parametrize(
+    ("stated", "seconds"),
+    [("90", 90), ("0.5 s", 0.5), ("10min", 600), ("2 h", 7200), ("1.5 d", 129600)],
+)
+def test_a_control_has_the_bounds_of_its_attack(toy_suite, stated, seconds):
+    overrides = [f"attacks.flip.timeout={stated}", "attacks.flip.memory_gib=2"]
+    suite = load_experiment(toy_suite, overrides=overrides).suite
+    assert suite.bounds_of("flip") == suite.bounds_of("control") == (seconds, 2)
 
 
 def test_arguments_win_over_the_suite(toy_suite):
