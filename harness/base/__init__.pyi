@@ -20,6 +20,7 @@ from .isolation import (
     offline as offline,
     replaced as replaced,
     silenced as silenced,
+    stdout_apart as stdout_apart,
     time_limit as time_limit,
 )
 from .problems import Problem as Problem

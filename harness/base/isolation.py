@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 _NOISY = ("lm_eval", "datasets", "evaluate", "huggingface_hub", "fsspec")
 
@@ -108,6 +108,39 @@ def fixed_random_state(seed: int) -> Iterator[None]:
         torch.set_rng_state(cpu)
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
+
+
+@contextlib.contextmanager
+def stdout_apart() -> Iterator[TextIO]:
+    """Yield standard output, and let nothing else reach it: the rest goes to stderr.
+
+    What Python code prints in the block, and what is written to descriptor 1.
+    """
+    stream = sys.stdout
+    with contextlib.ExitStack() as stack:
+        if _is_descriptor_1(stream):
+            stream = stack.enter_context(_moved(stream))
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        yield stream
+
+
+def _is_descriptor_1(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() == 1
+    except (OSError, ValueError):  # a stream in memory, as in tests
+        return False
+
+
+@contextlib.contextmanager
+def _moved(stream: TextIO) -> Iterator[TextIO]:
+    """Yield a stream to where descriptor 1 leads, which leads to stderr meanwhile."""
+    stream.flush()
+    with os.fdopen(os.dup(1), "w", encoding=stream.encoding) as moved:
+        os.dup2(2, 1)
+        try:
+            yield moved
+        finally:
+            os.dup2(moved.fileno(), 1)
 
 
 @contextlib.contextmanager

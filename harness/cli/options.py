@@ -11,9 +11,14 @@ from typing import Any
 import click
 
 from harness import suite as suites
+from harness.cli.printing import for_programs
 
 json_output = click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON, for other programs."
+    "--json",
+    "as_json",
+    is_flag=True,
+    callback=for_programs,
+    help="Print JSON, for other programs.",
 )
 """Adds the argument `as_json`."""
 

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from harness.base import visible
+from harness.base import stdout_apart, visible
 
 if TYPE_CHECKING:
     from harness.suite import Experiment
 
 
+ValueT = TypeVar("ValueT", bool, str)
+_ANSWERS = "harness.answers"
+
+
 def answer(text: object, *, end: str = "\n") -> None:
     """Print what was asked for, nothing in it hidden."""
-    click.echo(f"{visible(text)}{end}", nl=False)
+    context = click.get_current_context(silent=True)
+    stream = context.meta.get(_ANSWERS) if context else None
+    click.echo(f"{visible(text)}{end}", nl=False, file=stream)
+
+
+def only_answers(context: click.Context) -> None:
+    """Let nothing else reach standard output until the command ends.
+
+    What plugins print goes to standard error, so that programs can read the answer.
+    """
+    if _ANSWERS not in context.meta:
+        context.meta[_ANSWERS] = context.with_resource(stdout_apart())
+
+
+def for_programs(context: click.Context, _: Any, value: ValueT) -> ValueT:
+    """Ask for `only_answers` where an option says JSON, whose callback this is."""
+    if value in (True, "json"):
+        only_answers(context)
+    return value
 
 
 def say(text: object) -> None:

@@ -9,7 +9,7 @@ import click
 from harness import report
 from harness.base import write_atomic
 from harness.cli import options
-from harness.cli.printing import answer, say, warn_of
+from harness.cli.printing import answer, for_programs, say, warn_of
 from harness.run import RunFolder, survey
 
 
@@ -21,12 +21,19 @@ from harness.run import RunFolder, survey
     type=click.Choice(["text", "markdown", "json", "latex", "html"]),
     default="text",
     show_default=True,
+    callback=for_programs,
     help=(
         "LaTeX needs the package booktabs; JSON holds every number in full; HTML is "
         "one file for a browser, with figures and samples."
     ),
 )
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    callback=for_programs,
+    help="The same as --format json.",
+)
 @click.option(
     "--threshold",
     type=click.FloatRange(min=0, min_open=True),

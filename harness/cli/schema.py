@@ -10,19 +10,21 @@ import click
 from harness import suite
 from harness.api import load_registry
 from harness.cli import options
-from harness.cli.printing import answer
+from harness.cli.printing import answer, only_answers
 from harness.records import schemas
 
 
 @click.command()
 @click.argument("kind", type=click.Choice(["suite", "record", "sample", "verdicts"]))
 @options.plugins
-def command(kind: str, plugins: tuple[Path, ...]) -> None:
+@click.pass_context
+def command(ctx: click.Context, kind: str, plugins: tuple[Path, ...]) -> None:
     """Print the JSON Schema of suites, records, samples or verdicts.
 
     That of suites holds the options of the plugins that are installed or named with
     --plugins, for editors to complete from.
     """
+    only_answers(ctx)
     if kind == "suite":
         schema = suite.suite_schema(load_registry(plugins))
     else:

@@ -9,7 +9,7 @@ import click
 
 from harness import run
 from harness.cli import options
-from harness.cli.printing import answer
+from harness.cli.printing import answer, for_programs
 
 
 @click.command()
@@ -26,9 +26,16 @@ from harness.cli.printing import answer
     type=click.Choice(["text", "json", "github"]),
     default="text",
     show_default=True,
+    callback=for_programs,
     help="How findings are printed; `github` annotates the files of a pull request.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    callback=for_programs,
+    help="The same as --format json.",
+)
 @options.plugins
 @options.trust
 def command(
