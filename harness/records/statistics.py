@@ -49,25 +49,15 @@ def wilson(successes: int, n: int) -> Estimate:
 def bootstrap_mean(
     values: ArrayLike,
     clusters: Sequence[Hashable] | None = None,
-    seeds: Sequence[Hashable] | None = None,
     *,
     unit: str,
     over: str = "documents",
 ) -> Estimate:
-    """Estimate a mean, resampling whole clusters (by default each value is one).
-
-    With `seeds`, clusters and seeds are resampled independently of each other, which
-    covers both sources of variation (the pigeonhole bootstrap, Owen 2007); every
-    cluster must then occur under every seed.
-    """
+    """Estimate a mean, resampling whole clusters (by default each value is one)."""
     values = np.asarray(values, dtype=np.float64)
-    rows, columns = _positions(clusters, len(values)), _positions(seeds, len(values))
-    if seeds is None:
-        columns = np.zeros(len(values), dtype=np.intp)
-    sums = _table(rows, columns, values)
-    counts = _table(rows, columns, np.ones(len(values)))
-    across = over if sums.shape[-1] < 2 else f"{over} and seeds"
-    return _bootstrap(sums, counts, None, "mean", len(values), unit, across)
+    rows = _positions(clusters, len(values))
+    sums, counts = np.bincount(rows, values), np.bincount(rows).astype(np.float64)
+    return _bootstrap(sums, counts, None, "mean", len(values), unit, over)
 
 
 def bootstrap_ratio(
@@ -91,8 +81,8 @@ def bootstrap_ratio(
     if np.any(denominators <= 0):
         raise ValueError("every denominator must be positive")
     return _bootstrap(
-        numerators[:, None],
-        denominators[:, None],
+        numerators,
+        denominators,
         transform,
         "ratio of sums",
         len(numerators),
@@ -105,13 +95,12 @@ def paired_difference(
     first: ArrayLike,
     second: ArrayLike,
     clusters: Sequence[Hashable] | None = None,
-    seeds: Sequence[Hashable] | None = None,
     *,
     unit: str,
 ) -> Estimate:
     """Estimate the mean of `first` - `second`, measured on the same examples."""
     difference = np.asarray(first, dtype=np.float64) - np.asarray(second, np.float64)
-    estimate = bootstrap_mean(difference, clusters, seeds, unit=unit)
+    estimate = bootstrap_mean(difference, clusters, unit=unit)
     return estimate.model_copy(update={"method": f"paired {estimate.method}"})
 
 
@@ -174,15 +163,6 @@ def _positions(labels: Sequence[Hashable] | None, n: int) -> NDArray[np.intp]:
     return np.array([numbers.setdefault(x, len(numbers)) for x in labels], np.intp)
 
 
-def _table(rows: NDArray[np.intp], columns: NDArray[np.intp], values: Floats) -> Floats:
-    """Add values up by cluster and seed: [clusters, seeds]."""
-    if len(values) == 0:
-        return np.zeros((0, 1))
-    table = np.zeros((rows.max() + 1, columns.max() + 1))
-    np.add.at(table, (rows, columns), values)
-    return table
-
-
 def _bootstrap(
     sums: Floats,
     counts: Floats,
@@ -190,12 +170,10 @@ def _bootstrap(
     what: str,
     n: int,
     unit: str,
-    across: str,
+    over: str,
 ) -> Estimate:
-    """Estimate transform(total of sums / total of counts) of [clusters, seeds]."""
-    if np.any(counts <= 0):
-        raise ValueError("every cluster must occur under every seed")
-    method = f"{what}; percentile bootstrap over {across} ({RESAMPLES} resamples)"
+    """Estimate transform(total of sums / total of counts), each of [clusters]."""
+    method = f"{what}; percentile bootstrap over {over} ({RESAMPLES} resamples)"
     known: dict[str, Any] = {"n": n, "unit": unit, "method": method}
     if n == 0:
         return Estimate(value=None, reason="no values", **known)
@@ -222,24 +200,18 @@ def _ratio(sums: Any, counts: Any, transform: Transform | None) -> Any:
 def _percentiles(
     sums: Floats, counts: Floats, transform: Transform | None
 ) -> tuple[float, float]:
-    """Bound the ratio, resampling rows and, where there are several, columns."""
+    """Bound the ratio, resampling clusters."""
 
-    def statistic(rows: Any, columns: Any = None, axis: int = -1) -> Any:
-        if columns is None:
-            chosen: Any = (rows, 0)
-            return _ratio(sums[chosen].sum(-1), counts[chosen].sum(-1), transform)
-        chosen = (rows[..., :, None], columns[..., None, :])
-        totals = sums[chosen].sum((-2, -1)), counts[chosen].sum((-2, -1))
-        return _ratio(*totals, transform)
+    def statistic(chosen: Any, axis: int) -> Any:
+        return _ratio(sums[chosen].sum(axis), counts[chosen].sum(axis), transform)
 
-    indices = tuple(np.arange(size) for size in sums.shape if size > 1)
     # Of resamples that leave the range of floats scipy has no standard error.
     with np.errstate(invalid="ignore"):
         result = scipy.stats.bootstrap(
-            indices,
+            (np.arange(len(sums)),),
             statistic,
             n_resamples=RESAMPLES,
-            batch=max(1, _GATHERED_AT_ONCE // sums.size),
+            batch=max(1, _GATHERED_AT_ONCE // len(sums)),
             vectorized=True,
             confidence_level=LEVEL,
             method="percentile",

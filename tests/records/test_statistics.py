@@ -51,19 +51,6 @@ def test_clustering_widens_the_interval_by_the_design_effect():
     assert _width(clustered) / _width(alone) == pytest.approx(3.0, rel=0.1)
 
 
-def test_seeds_and_documents_are_resampled_together():
-    """The variance of a crossed design: between documents plus between seeds."""
-    rng = np.random.default_rng(2)
-    documents, seeds = rng.normal(size=200), rng.normal(size=40)
-    values = (documents[:, None] + seeds[None, :]).ravel()
-    clusters = np.repeat(np.arange(200), 40).tolist()
-    labels = np.tile(np.arange(40), 200).tolist()
-    estimate = statistics.bootstrap_mean(values, clusters, labels, unit="x")
-    std = math.sqrt(documents.var() / 200 + seeds.var() / 40)
-    assert _width(estimate) == pytest.approx(2 * 1.96 * std, rel=0.1)
-    assert "documents and seeds" in estimate.method
-
-
 def test_bootstrap_ratio_weighs_units_by_their_denominators():
     estimate = statistics.bootstrap_ratio([2.0, 90.0], [1.0, 9.0], unit="x")
     assert estimate.value == pytest.approx(9.2)
@@ -91,11 +78,9 @@ def test_what_cannot_be_told_is_null_with_a_reason():
     assert one.reason
 
 
-def test_a_zero_denominator_and_a_document_missing_under_a_seed_are_refused():
+def test_a_denominator_of_zero_is_refused():
     with pytest.raises(ValueError, match="positive"):
         statistics.bootstrap_ratio([1.0, 2.0], [1.0, 0.0], unit="x")
-    with pytest.raises(ValueError, match="every seed"):
-        statistics.bootstrap_mean([1.0, 2.0, 3.0], "aab", [1, 2, 1], unit="x")
 
 
 def test_the_same_rows_give_the_same_interval():
@@ -163,15 +148,6 @@ def test_no_value_and_one_have_no_interval():
     assert (one.value, one.interval) == (4.0, None)
     two = statistics.bootstrap_mean([4.0, 6.0], unit="x")
     assert (two.value, two.interval, two.level) == (5.0, (4.0, 6.0), 0.95)
-
-
-def test_the_method_names_seeds_from_two_on():
-    values, documents = [1.0, 2.0, 3.0, 4.0], "aabb"
-    two = statistics.bootstrap_mean(values, documents, [1, 2, 1, 2], unit="x")
-    one = statistics.bootstrap_mean(values, "abcd", [1] * 4, unit="x")
-    assert "over documents and seeds (" in two.method
-    assert "over documents (" in one.method
-    assert two.interval == (1.0, 4.0)
 
 
 def test_an_interval_beyond_floats_is_null_though_its_value_is_not():
