@@ -56,7 +56,9 @@ def bootstrap_mean(
     """Estimate a mean, resampling whole clusters (by default each value is one)."""
     values = np.asarray(values, dtype=np.float64)
     rows = _positions(clusters, len(values))
-    sums, counts = np.bincount(rows, values), np.bincount(rows).astype(np.float64)
+    sums, counts = (
+        np.bincount(rows, weights).astype(np.float64) for weights in (values, None)
+    )
     return _bootstrap(sums, counts, None, "mean", len(values), unit, over)
 
 

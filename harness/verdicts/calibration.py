@@ -137,7 +137,7 @@ def _drawn(contrast: Contrast, runs: int, rng: np.random.Generator) -> Floats:
     shown, tables = contrast.shown, contrast.tables
     seeds, n = tables.shape[-3:-1]
     mean_squares = [
-        of_run(square, 0) * df / rng.chisquare(df, runs)
+        of_run(square) * df / rng.chisquare(df, runs)
         for square, df in (
             (shown.ms_seed, seeds - 1),
             (shown.ms_document, n - 1),

@@ -48,11 +48,7 @@ class Claim:
         """The p of each run [B]."""
         return np.asarray(self.find_p())
 
-    def at(self, run: int) -> float:
-        """Return the p of one run."""
-        return of_run(self.p, run)
-
-    def shown(self, level: float, run: int) -> bool:
+    def shown(self, level: float, run: int = 0) -> bool:
         """Say of one run whether p is at most `level`."""
         if level not in self._held:
             self._held[level] = self.holds(level)
@@ -169,6 +165,6 @@ def summarised(table: Floats) -> Crossed[Floats]:
     return Crossed.batch(table.reshape(-1, *table.shape[-2:]))
 
 
-def of_run(values: NDArray[Scalar], run: int) -> float:
+def of_run(values: NDArray[Scalar], run: int = 0) -> float:
     """Return the number of one run, of [B]; what all have in common is there once."""
     return float(values[run if len(values) > 1 else 0])

@@ -30,7 +30,7 @@ def needed(contrast: Contrast, contrasts: int) -> Needed | None:
     By showing it, where it is beyond the margin; else by showing that it is within.
     None where no design that is thought of would.
     """
-    off, margin = abs(of_run(contrast.shown.mean, 0)), margin_nats(contrast)
+    off, margin = abs(of_run(contrast.shown.mean)), margin_nats(contrast)
     level = 1 - (DIRECTION / contrasts if off >= margin else EQUIVALENCE)
     goal = off if off >= margin else margin - off
     seeds = sorted(
@@ -54,7 +54,7 @@ def margin_nats(contrast: Contrast) -> float:
     margin = contrast.losses.findings.margin
     if margin.relative is None:
         return margin.nats or 0.0
-    return margin.relative * of_run(contrast.worst_case(contrast.reference).mean, 0)
+    return margin.relative * of_run(contrast.worst_case(contrast.reference).mean)
 
 
 def _known(
@@ -63,5 +63,5 @@ def _known(
     seeds: int | None = None,
     documents: int | None = None,
 ) -> float | None:
-    found = of_run(contrast.shown.detectable(level, POWER, seeds, documents), 0)
+    found = of_run(contrast.shown.detectable(level, POWER, seeds, documents))
     return found if math.isfinite(found) else None

@@ -27,7 +27,7 @@ from harness.verdicts.case import Case, Cases
 from harness.verdicts.claims import Claim, of_run
 from harness.verdicts.contrast import Contrast
 from harness.verdicts.design import detectable, margin_nats, needed
-from harness.verdicts.findings import SHARES, Arm, Findings, Floats
+from harness.verdicts.findings import SHARES, Findings, Floats
 from harness.verdicts.levels import DIRECTION, EQUIVALENCE
 from harness.verdicts.questions.arms import (
     completeness,
@@ -73,7 +73,7 @@ def _verdict(case: Case, calibrated: Calibrated) -> ArmVerdict:
         reasons=reasons,
         decided_by=list(decision.decided_by),
         clean_loss=_clean_loss(case),
-        attacked_reference=of_run(contrast.attacked_reference, 0) if contrast else None,
+        attacked_reference=of_run(contrast.attacked_reference) if contrast else None,
         worst_case=_worst_case(case),
         difference=_difference(case, contrast, decision) if contrast else None,
         detection=[
@@ -96,11 +96,11 @@ def _difference(case: Case, contrast: Contrast, decision: Decision) -> Differenc
     contrasts = max(1, len(case.cases.family))
     shown = contrast.shown
     return Difference(
-        value=of_run(shown.mean, 0),
+        value=of_run(shown.mean),
         interval=_interval(shown),
         sides=(
-            of_run(contrast.worst_case(contrast.arm).mean, 0),
-            of_run(contrast.worst_case(contrast.reference).mean, 0),
+            of_run(contrast.worst_case(contrast.arm).mean),
+            of_run(contrast.worst_case(contrast.reference).mean),
         ),
         documents=shown.n,
         seeds=contrast.seeds,
@@ -111,7 +111,7 @@ def _difference(case: Case, contrast: Contrast, decision: Decision) -> Differenc
         by_share=[
             AtShare(
                 share=share,
-                value=of_run(claim.about.mean, 0),
+                value=of_run(claim.about.mean),
                 interval=_interval(claim.about),
             )
             for share, claim in zip(SHARES, contrast.at_shares, strict=True)
@@ -130,9 +130,13 @@ def _said(case: Case, contrast: Contrast) -> Iterator[Said]:
         ("equivalent", contrast.equivalent, EQUIVALENCE),
     ):
         assert claim is not None  # there is a contrast
-        p = claim.at(0)
         yield Said.model_validate(
-            {"claim": word, "p": p, "level": level, "shown": p <= level}
+            {
+                "claim": word,
+                "p": of_run(claim.p),
+                "level": level,
+                "shown": claim.shown(level),
+            }
         )
 
 
@@ -143,7 +147,7 @@ def _worst_case(case: Case) -> Estimate | None:
     found = contrast.worst_case(case.arm)
     interval = _interval(found)
     return Estimate(
-        value=of_run(found.mean, 0),
+        value=of_run(found.mean),
         n=found.n,
         unit="nats/token",
         method="mean over seeds and documents of dL under the worst attack",
@@ -156,7 +160,7 @@ def _clean_loss(case: Case) -> float | None:
     """Return the mean clean loss of an arm; None without a cell that has one."""
     contrast = case.contrast or _own(case)
     known = contrast.seeds > 0 and not np.isnan(case.arm.clean).all()
-    return of_run(contrast.clean, 0) if known else None
+    return of_run(contrast.clean) if known else None
 
 
 def _own(case: Case) -> Contrast:
@@ -171,7 +175,7 @@ def answers(case: Case) -> list[Judged]:
     """Return the answers to all questions to an arm, in the order of their ids."""
     order = get_args(DiagnosticId)
     asked = sorted(_asked(case), key=lambda question: order.index(question.id))
-    return [_judged(question, case.arm) for question in asked]
+    return [_judged(question) for question in asked]
 
 
 def _asked(case: Case) -> Iterator[Question]:
@@ -190,7 +194,7 @@ def _asked(case: Case) -> Iterator[Question]:
         yield from questions
 
 
-def _judged(question: Question, arm: Arm) -> Judged:
+def _judged(question: Question) -> Judged:
     status, claim = question.status(), question.claim
     reason = question.absence or (question.otherwise if status == "fail" else None)
     return Judged(
@@ -198,7 +202,7 @@ def _judged(question: Question, arm: Arm) -> Judged:
         attack=question.attack,
         against=question.against,
         status=status,
-        value=of_run(claim.about.mean, 0) if claim else None,
+        value=of_run(claim.about.mean) if claim else None,
         interval=_interval(claim.about) if claim else None,
         n=claim.about.n if claim else 0,
         threshold=claim.mu if claim else None,
@@ -209,13 +213,12 @@ def _judged(question: Question, arm: Arm) -> Judged:
 
 
 def _tested(claim: Claim, level: float) -> Tested:
-    p = claim.at(0)
     return Tested(
-        value=of_run(claim.about.mean, 0),
+        value=of_run(claim.about.mean),
         interval=_interval(claim.about),
-        p=p,
+        p=of_run(claim.p),
         level=level,
-        shown=p <= level,
+        shown=claim.shown(level),
         documents=claim.about.n,
         seeds=claim.seeds,
         searches=claim.searches,
@@ -227,12 +230,12 @@ def _tested(claim: Claim, level: float) -> Tested:
 
 
 def _interval(found: Crossed[Floats]) -> tuple[float, float] | None:
-    low, high = (of_run(bound, 0) for bound in found.interval())
+    low, high = map(of_run, found.interval())
     return (low, high) if math.isfinite(low) and math.isfinite(high) else None
 
 
 def _components(found: Crossed[Floats]) -> Components:
-    seeds, documents, residual = (of_run(x, 0) for x in found.components)
+    seeds, documents, residual = map(of_run, found.components)
     single = found.S < 2
     return Components(
         seeds=None if single else math.sqrt(seeds),

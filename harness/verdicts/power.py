@@ -106,7 +106,7 @@ def _foreseen(planned: Planned, known: Sequence[Contrast], level: float) -> Fore
         seed_sd=None if contrast.seeds < 2 else math.sqrt(seeds),
         document_sd=math.sqrt(documents),
         residual_sd=math.sqrt(residual),
-        reference_delta=of_run(contrast.worst_case(contrast.reference).mean, 0),
+        reference_delta=of_run(contrast.worst_case(contrast.reference).mean),
         found=[_found(design, shown, level) for design in designs],
     )
 
@@ -118,7 +118,7 @@ def _nearest(planned: Planned, known: Sequence[Contrast]) -> Contrast:
         labels = contrast.arm.label, contrast.reference.label
         same = labels == (planned.arm, planned.reference)
         model = contrast.arm.model == planned.model
-        return same, model, of_run(np.asarray(contrast.shown.variance), 0)
+        return same, model, of_run(np.asarray(contrast.shown.variance))
 
     return max(known, key=nearness)
 
@@ -137,7 +137,7 @@ def _found(design: Design, shown: Crossed[Floats], level: float) -> Found:
 
 
 def _components(shown: Crossed[Floats]) -> Components:
-    seeds, documents, residual = (of_run(x, 0) for x in shown.components)
+    seeds, documents, residual = map(of_run, shown.components)
     return seeds, documents, residual
 
 
@@ -146,5 +146,5 @@ def _most_of_seeds(shown: Crossed[Floats]) -> float:
     if shown.S < 2:
         return 0.0
     share = float(scipy.special.chdtri(shown.S - 1, 1 - UNLUCKY)) / (shown.S - 1)
-    square = of_run(shown.ms_seed, 0) / share - of_run(shown.ms_residual, 0)
+    square = of_run(shown.ms_seed) / share - of_run(shown.ms_residual)
     return max(square, 0.0) / shown.n

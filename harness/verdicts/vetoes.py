@@ -104,7 +104,7 @@ class Vetoes:
 
     # --- what was not passed --------------------------------------------------------
 
-    def of(self, run: int = 0) -> list[Veto]:
+    def of(self, run: int) -> list[Veto]:
         """Return everything that stands in the way in a run."""
         return [
             *self.errors,

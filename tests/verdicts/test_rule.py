@@ -716,6 +716,67 @@ def test_an_attack_may_meet_its_own_control_at_the_largest_budget():
     assert word(findings) == "harder to attack"
 
 
+@pytest.mark.parametrize(
+    ("change", "answered"),
+    [
+        (no_plants, False),
+        (no_match, False),
+        (unattacked_match, False),
+        (lost_to_random, True),
+        (less_than_anothers_control, True),
+        (gradients_alone, True),
+    ],
+)
+def test_what_has_no_answer_is_told_from_what_was_not_passed(change, answered):
+    found = decided(change(HARDER, "treated"))
+    lead = "it would be harder to attack, but for this: "
+    assert found.reasons[0].startswith(f"{lead}without an answer: ") is not answered
+
+
+# --- many runs at once --------------------------------------------------------------
+
+
+def together(*runs):
+    """Return one run whose losses are those of several, side by side."""
+
+    def beside(label, attack):
+        cells = [run.arm("m", label).cells[attack] for run in runs]
+        sources = {
+            x: np.stack([cell.sources[x] for cell in cells]) for x in cells[0].sources
+        }
+        delta = np.stack([cell.delta for cell in cells])
+        return replace(cells[0], delta=delta, sources=sources)
+
+    arms = [
+        replace(arm, cells={attack: beside(arm.label, attack) for attack in arm.cells})
+        for arm in runs[0].arms
+    ]
+    return replace(runs[0], arms=arms)
+
+
+def test_each_of_many_runs_is_decided_as_it_would_be_alone():
+    runs = [
+        flawless(0.8),
+        HARDER,
+        EASIER,
+        flawless(1.0),
+        scaled(HARDER, "treated", "flip", 0.5),
+        stronger_and_unproven(HARDER, "treated"),
+        not_converged(HARDER, "treated"),
+        lost_to_random(HARDER, "treated"),
+        less_than_anothers_control(HARDER, "treated"),
+        scaled(scaled(HARDER, "baseline", "flip", 0.5), "baseline", "query", 0.5),
+        bound_to_fail(EASIER, "baseline"),
+    ]
+    alone = [decided(run) for run in runs]
+    assert len({found.word for found in alone}) == 6
+    (_, case) = Cases(together(*runs)).judged
+    assert [decide(case, i) for i in range(len(runs))] == alone
+    statuses = [case.for_harder.planted_weakness(i).status() for i in (0, 1, -1)]
+    assert statuses == ["fail", "pass", "pass"]
+    assert case.for_harder.planted_weakness().status() == "fail"
+
+
 # --- errors -------------------------------------------------------------------------
 
 
