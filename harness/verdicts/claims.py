@@ -165,6 +165,14 @@ def summarised(table: Floats) -> Crossed[Floats]:
     return Crossed.batch(table.reshape(-1, *table.shape[-2:]))
 
 
+def mean_of_known(rows: Floats) -> Floats:
+    """Return the mean of what is finite of rows [..., S, n]: [B]; NaN if nothing is."""
+    known = np.isfinite(rows)
+    total = np.where(known, rows, 0.0).sum(axis=(-2, -1))
+    with np.errstate(invalid="ignore"):
+        return np.atleast_1d(total / known.sum(axis=(-2, -1)))
+
+
 def of_run(values: NDArray[Scalar], run: int = 0) -> float:
     """Return the number of one run, of [B]; what all have in common is there once."""
     return float(values[run if len(values) > 1 else 0])

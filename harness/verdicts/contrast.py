@@ -8,7 +8,14 @@ from functools import cached_property
 import numpy as np
 
 from harness.records import TREATMENT_SEEDS, Crossed
-from harness.verdicts.claims import Claim, above, below, every, summarised
+from harness.verdicts.claims import (
+    Claim,
+    above,
+    below,
+    every,
+    mean_of_known,
+    summarised,
+)
 from harness.verdicts.findings import SHARES, Arm, Floats
 from harness.verdicts.losses import FULL, Losses, common, error_share, places, worst
 from harness.verdicts.questions.arms import equal
@@ -137,13 +144,13 @@ class Contrast:
     @cached_property
     def clean(self) -> Floats:
         """Mean clean loss of the arm [B], in nats/token."""
-        return _mean(self._clean(self.arm))
+        return mean_of_known(self._clean(self.arm))
 
     @cached_property
     def attacked_reference(self) -> Floats:
         """Mean loss of the reference arm under the worst of its attacks [B]."""
         harm = worst(self.losses, self.reference, self.shared, full=False)[..., FULL]
-        return _mean(self._clean(self.reference) + harm)
+        return mean_of_known(self._clean(self.reference) + harm)
 
     def worst_case(self, arm: Arm) -> Crossed[Floats]:
         """Return dL of one of both arms under the worst of its attacks."""
@@ -152,8 +159,3 @@ class Contrast:
 
     def _clean(self, arm: Arm) -> Floats:
         return arm.clean[..., places(arm, self.shared.seeds), :]
-
-
-def _mean(rows: Floats) -> Floats:
-    """Return the mean of what is finite, over seeds and examples: [B]."""
-    return np.atleast_1d(np.nanmean(rows, axis=(-2, -1)))

@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Literal, get_args
 
-import numpy as np
-
 from harness.records import (
     ArmVerdict,
     AtShare,
@@ -158,9 +156,8 @@ def _worst_case(case: Case) -> Estimate | None:
 
 def _clean_loss(case: Case) -> float | None:
     """Return the mean clean loss of an arm; None without a cell that has one."""
-    contrast = case.contrast or _own(case)
-    known = contrast.seeds > 0 and not np.isnan(case.arm.clean).all()
-    return of_run(contrast.clean) if known else None
+    found = of_run((case.contrast or _own(case)).clean)
+    return found if math.isfinite(found) else None
 
 
 def _own(case: Case) -> Contrast:

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from harness.records import DiagnosticId
-from harness.verdicts.claims import of_run
+from harness.verdicts.claims import mean_of_known, of_run
 from harness.verdicts.contrast import Contrast
 from harness.verdicts.findings import Attack, Cell, Floats
 from harness.verdicts.levels import ERRORS
@@ -202,9 +202,8 @@ def veto(question: Question) -> Veto:
 
 def _mean_harm(cell: Cell) -> Floats:
     """Return the mean dL of a cell at the full budget, over what is finite: [B]."""
-    rows = cell.delta[..., FULL][..., cell.there, :]
+    searches = cell.delta[..., None, :, FULL]
     if cell.replicates is not None:
-        others = cell.replicates[..., cell.there, :, :]
-        rows = np.concatenate([rows[..., None, :], others], axis=-2).mean(axis=-2)
-    flat = rows.reshape(-1, rows.shape[-2] * rows.shape[-1])
-    return np.asarray(np.nan_to_num(np.nanmean(flat, axis=-1)))
+        searches = np.concatenate([searches, cell.replicates], axis=-2)
+    rows = searches[..., cell.there, :, :].mean(axis=-2)
+    return np.nan_to_num(mean_of_known(rows))
