@@ -285,7 +285,7 @@ def halved(harm: Floats, drawn: Floats) -> Floats:
 
 def at_the_margin(harm: Floats, drawn: Floats) -> Floats:
     """Return an arm whose true difference is the margin's end."""
-    return harm + drawn - (MARGIN.relative or 0.0) * FLIP
+    return harm + drawn - MARGIN.parts[0] * FLIP
 
 
 def run_of(

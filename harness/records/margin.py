@@ -25,6 +25,11 @@ class Margin(Strict):
             return cls(relative=float(stated.rstrip("% ")) / 100)
         return cls(nats=float(stated))
 
+    @property
+    def parts(self) -> tuple[float, float]:
+        """A share of the reference arm's dL, and nats: 0 for what is not stated."""
+        return self.relative or 0.0, self.nats or 0.0
+
     def __str__(self) -> str:
         """Say it as a suite states it, with its unit."""
         if self.relative is not None:

@@ -56,8 +56,7 @@ class Contrast:
     @cached_property
     def equivalent(self) -> Claim:
         """That the difference is within the margin, to either side."""
-        margin = self.losses.findings.margin
-        share, nats = margin.relative or 0.0, margin.nats or 0.0
+        share, nats = self.losses.findings.margin.parts
         least, most = (
             self._sides(self.arm, self.reference, arm_full=full)
             for full in (False, True)

@@ -51,10 +51,8 @@ def needed(contrast: Contrast, contrasts: int) -> Needed | None:
 
 def margin_nats(contrast: Contrast) -> float:
     """Return the margin in nats/token, of the reference arm's mean dL if relative."""
-    margin = contrast.losses.findings.margin
-    if margin.relative is None:
-        return margin.nats or 0.0
-    return margin.relative * of_run(contrast.worst_case(contrast.reference).mean)
+    share, nats = contrast.losses.findings.margin.parts
+    return share * of_run(contrast.worst_case(contrast.reference).mean) + nats
 
 
 def _known(

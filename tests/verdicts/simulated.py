@@ -156,3 +156,74 @@ def flawless(scale=0.6, seed=0, noise=0.05, seeds=S, n=N, **changes):
         ],
     )
     return replace(found, **changes)
+
+
+def changed(findings, label, **changes):
+    """Return findings with one arm changed."""
+    arms = [replace(x, **changes) if x.label == label else x for x in findings.arms]
+    return replace(findings, arms=arms)
+
+
+def edited(findings, label, attack, **changes):
+    """Return findings with one cell changed."""
+    cells = dict(findings.arm("m", label).cells)
+    cells[attack] = replace(cells[attack], **changes)
+    return changed(findings, label, cells=cells)
+
+
+def scaled(findings, label, attack, factor):
+    """Return findings with the dL of one cell multiplied."""
+    delta = findings.arm("m", label).cells[attack].delta
+    return edited(findings, label, attack, delta=delta * factor)
+
+
+def without(findings, label, attack):
+    """Return findings in which an arm lacks an attack's cells."""
+    cells = dict(findings.arm("m", label).cells)
+    del cells[attack]
+    return changed(findings, label, cells=cells)
+
+
+def lacking(findings, *labels):
+    """Return findings of a suite without some attacks."""
+    attacks = {x: y for x, y in findings.attacks.items() if x not in labels}
+    return replace(findings, attacks=attacks)
+
+
+def blurred(findings, seed, noise=0.1, higher=None):
+    """Return findings with noise of its own on every row, and an error in every cell.
+
+    It is in the same row at every share, and in another row of every cell. One share
+    may be higher than it was.
+    """
+    rng = np.random.default_rng(seed)
+    for each in findings.arms:
+        cells = {}
+        for place, (label, cell) in enumerate(each.cells.items()):
+            delta = cell.delta + noise * rng.standard_normal(cell.delta.shape)
+            if higher is not None:
+                delta[..., higher] += noise
+            seeds, n = delta.shape[:2]
+            delta[(place + seed) % seeds, (7 * place + len(each.label)) % n] = np.nan
+            sources = {
+                x: rows + noise * rng.standard_normal(rows.shape)
+                for x, rows in cell.sources.items()
+            }
+            for rows in sources.values():
+                rows[seed % seeds, 3 + len(each.label)] = np.nan
+            cells[label] = replace(cell, delta=delta, sources=sources)
+        findings = changed(findings, each.label, cells=cells)
+    return findings
+
+
+def instead(findings, rows, full):
+    """Return rows [S, n] with errors as full harm, or as none."""
+    known = [x.delta for each in findings.arms for x in each.cells.values()]
+    harm = max(np.log(1000) - 3.0, *(np.nanmax(x) for x in known))
+    return np.where(np.isnan(rows), harm if full else 0.0, rows)
+
+
+def rows_of(findings, label, attack, full, share=3):
+    """Return dL [S, n] of a cell at a share, errors as full harm or as none."""
+    delta = findings.arm("m", label).cells[attack].delta[..., share]
+    return instead(findings, delta, full)

@@ -11,8 +11,7 @@ from harness.records.crossed import Crossed
 from harness.records.verdicts import Calibration
 from harness.verdicts.case import Cases
 from harness.verdicts.judging import judge
-from tests.verdicts.simulated import HARM, flawless
-from tests.verdicts.test_rule import changed, edited, without
+from tests.verdicts.simulated import HARM, changed, edited, flawless, without
 
 
 def judged(findings, **more):

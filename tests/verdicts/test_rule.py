@@ -10,7 +10,16 @@ from harness.verdicts.case import Cases
 from harness.verdicts.findings import Attack, Certificate, Replayed
 from harness.verdicts.rule import decide, remarkable
 from tests.verdicts import simulated
-from tests.verdicts.simulated import arm, flawless, matched
+from tests.verdicts.simulated import (
+    arm,
+    changed,
+    edited,
+    flawless,
+    lacking,
+    matched,
+    scaled,
+    without,
+)
 
 
 def decided(findings, label="treated"):
@@ -20,38 +29,6 @@ def decided(findings, label="treated"):
 
 def word(findings, label="treated"):
     return decided(findings, label).word
-
-
-def changed(findings, label, **changes):
-    """Return findings with one arm changed."""
-    arms = [replace(x, **changes) if x.label == label else x for x in findings.arms]
-    return replace(findings, arms=arms)
-
-
-def edited(findings, label, attack, **changes):
-    """Return findings with one cell changed."""
-    cells = dict(findings.arm("m", label).cells)
-    cells[attack] = replace(cells[attack], **changes)
-    return changed(findings, label, cells=cells)
-
-
-def scaled(findings, label, attack, factor):
-    """Return findings with the dL of one cell multiplied."""
-    delta = findings.arm("m", label).cells[attack].delta
-    return edited(findings, label, attack, delta=delta * factor)
-
-
-def without(findings, label, attack):
-    """Return findings in which an arm lacks an attack's cells."""
-    cells = dict(findings.arm("m", label).cells)
-    del cells[attack]
-    return changed(findings, label, cells=cells)
-
-
-def lacking(findings, *labels):
-    """Return findings of a suite without some attacks."""
-    attacks = {x: y for x, y in findings.attacks.items() if x not in labels}
-    return replace(findings, attacks=attacks)
 
 
 def asked(findings, label, name, **changes):

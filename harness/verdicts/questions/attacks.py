@@ -156,10 +156,8 @@ def _convergence(losses: Losses, sides: Sides, attack: str) -> Question:
 def _less_than_half_the_margin(
     losses: Losses, read: Reading, rows: Floats, reference: Floats
 ) -> Claim:
-    margin = losses.findings.margin
-    if margin.relative is not None:
-        return read.below(rows - margin.relative / 2 * reference)
-    return read.below(rows, (margin.nats or 0.0) / 2)
+    share, nats = losses.findings.margin.parts
+    return read.below(rows - share / 2 * reference, nats / 2)
 
 
 def _unmeasured(attack: str, *arms: Arm) -> str:
