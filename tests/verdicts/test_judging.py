@@ -1,17 +1,18 @@
 """Verdicts as verdicts.json has them: every number that decides, and no other."""
 
 from dataclasses import replace
+from typing import get_args
 
 import jsonschema
 import numpy as np
 import pytest
 
-from harness.records import schemas
+from harness.records import DiagnosticId, schemas
 from harness.records.crossed import Crossed
 from harness.records.verdicts import Calibration
 from harness.verdicts.case import Cases
 from harness.verdicts.judging import judge
-from tests.verdicts.simulated import HARM, changed, edited, flawless, without
+from tests.verdicts.simulated import HARM, changed, edited, flawless, scaled, without
 
 
 def judged(findings, **more):
@@ -44,6 +45,7 @@ def test_a_difference_stands_there_with_all_that_it_rests_on(seeds):
     else:
         assert known.components.seeds is known.components.residual is None
     assert known.components.documents == pytest.approx(components[1])
+    assert found.clean_loss == pytest.approx(3.0)
     assert (found.scope, arms["baseline"].scope) == (
         "treatment" if seeds > 2 else "weights",
         None,
@@ -71,14 +73,47 @@ def test_questions_are_answered_with_their_claims():
     statuses = {(x.id, x.attack, x.against): x.status for x in found.diagnostics}
     assert set(statuses.values()) == {"pass"}
     for answer in found.diagnostics:
-        if answer.tested is not None:
+        if answer.tested is None:
+            assert (answer.value, answer.interval, answer.n) == (None, None, 0)
+            assert (answer.threshold, answer.reason) == (
+                None,
+                "nothing speaks against it",
+            )
+        else:
+            assert (answer.interval, answer.n, answer.reason) == (
+                answer.tested.interval,
+                answer.tested.documents,
+                None,
+            )
             assert answer.value == pytest.approx(answer.tested.value)
             assert answer.tested.shown is (answer.tested.p <= answer.tested.level)
             assert answer.tested.seeds == 5 or answer.id == "equal_clean_loss"
     asked = {x.id for x in found.diagnostics}
     assert asked >= {"beats_random", "convergence", "planted_weakness", "replay"}
+    order = [get_args(DiagnosticId).index(x.id) for x in found.diagnostics]
+    assert order == sorted(order)
     proofs = judged(flawless(0.5))["baseline"].diagnostics
     assert [x.attack for x in proofs if x.id == "beats_random"] == ["flip", "query"]
+
+
+def test_what_is_not_passed_or_not_answered_says_why():
+    findings = scaled(flawless(0.5), "treated", "flip-random", 2.0)
+    answers = judged(changed(findings, "treated", plants=[]))["treated"].diagnostics
+    reasons = {(x.id, x.against): (x.status, x.reason) for x in answers}
+    assert reasons["beats_random", "flip-random"] == (
+        "fail",
+        "it is not shown to do more harm than flip-random at any budget",
+    )
+    status, reason = reasons["planted_weakness", None]
+    assert status == "not_applicable"
+    assert reason.startswith("no weakness was planted into a copy of treated")
+
+
+def test_a_replica_alone_pays_for_no_other_contrast():
+    findings = changed(flawless(0.5), "treated", role="replica")
+    found = judged(findings)["treated"].difference
+    (case,) = Cases(findings).of("replica")
+    assert found.detectable == pytest.approx(case.contrast.shown.detectable(0.99)[0])
 
 
 def test_what_was_found_of_plants_is_counted():
@@ -130,7 +165,11 @@ def test_shares_of_errors_are_told():
     findings = flawless(0.5)
     delta = findings.arm("m", "treated").cells["flip"].delta.copy()
     delta[0, 0] = np.nan
-    found = judged(edited(findings, "treated", "flip", delta=delta))["treated"]
+    clean = findings.arm("m", "treated").clean.copy()
+    clean[0, 0] = np.nan
+    findings = edited(findings, "treated", "flip", delta=delta)
+    found = judged(changed(findings, "treated", clean=clean))["treated"]
+    assert found.clean_loss == pytest.approx(3.0)
     assert found.difference.error_share == (1 / 120, 0.0)
 
 
