@@ -228,7 +228,7 @@ def _tested(claim: Claim, level: float) -> Tested:
 
 def _interval(found: Crossed[Floats]) -> tuple[float, float] | None:
     low, high = map(of_run, found.interval())
-    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+    return (low, high) if math.isfinite(low) else None  # else it has no bounds at all
 
 
 def _components(found: Crossed[Floats]) -> Components:

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.records import DiagnosticId
 from harness.verdicts.claims import corrected, every
-from harness.verdicts.findings import Arm, Cell
+from harness.verdicts.findings import SHARES, Arm, Cell
 from harness.verdicts.levels import ERRORS
 from harness.verdicts.losses import FULL, Losses, Part, common
 from harness.verdicts.questions.attacks import controls
@@ -75,8 +75,7 @@ def _pair(
 def _affordable(arm: Arm, other: Arm, attack: str, blind: str) -> int | None:
     """Return the largest share at which `blind` costs no more than the attack."""
     cells = [(each.cells.get(attack), each.cells.get(blind)) for each in (arm, other)]
-    shares = range(FULL, -1, -1)
-    for share in shares:
+    for share in reversed(range(len(SHARES))):
         if share != FULL and not all(x and x.checkpoints for _, x in cells):
             continue
         if all(_costs_no_more(blind_cell, cell, share) for cell, blind_cell in cells):

@@ -122,6 +122,7 @@ def test_the_largest_budget_that_costs_no_more_is_compared(times, strong, hidden
         ("query", "baseline", 2.0, {"checkpoints": False}, "not_applicable"),
         ("flip", "treated", 2.0, {"checkpoints": False}, "fail"),
         ("query", "treated", 1.0, {"flops": None}, "not_applicable"),
+        ("query", "baseline", 1.0, {"flops": np.full(4, 1e9)}, "not_applicable"),
         ("flip", "baseline", 1.0, {"flops": None}, "not_applicable"),
         ("query", "treated", 1.0, None, "not_applicable"),
         ("flip", "baseline", 1.0, None, "not_applicable"),

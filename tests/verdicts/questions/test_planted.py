@@ -79,6 +79,7 @@ def test_the_union_finds_what_any_attack_finds():
     )
     assert limit(found) == 1.0
     assert limit(found, "flip") is limit(found, "query") is None
+    assert limits(found) == {"token": 1.0, "ffn": 1.0}
     counts = {x.attack: (x.found, x.present) for x in detections(found)[:3]}
     assert counts == {None: (32, 32), "flip": (20, 32), "query": (12, 32)}
 

@@ -7,7 +7,16 @@ import pytest
 import scipy.stats
 
 from harness.records.crossed import Crossed
-from harness.verdicts.claims import Claim, above, below, corrected, every, some
+from harness.verdicts.claims import (
+    Claim,
+    above,
+    below,
+    corrected,
+    every,
+    mean_of_known,
+    of_run,
+    some,
+)
 from harness.verdicts.questions.question import Question
 
 TABLE = np.random.default_rng(3).normal(0.2, 0.3, (4, 30))
@@ -45,9 +54,22 @@ def test_facts_and_absences_are_answers_too():
 
 
 def test_each_run_of_a_batch_has_its_own_answer_or_all_have_one():
-    asked = Question("transfer", claim=claim(0.5, 0.001))
+    asked = Question("transfer", claim=claim(0.5, 0.001, 0.001))
     assert [asked.status(run) for run in (0, 1)] == ["fail", "pass"]
+    assert asked.status() == "fail"
     assert Question("transfer", claim=claim(0.001)).status(7) == "pass"
+
+
+def test_the_first_of_many_runs_is_read_where_none_is_named():
+    assert of_run(np.array([3.0, 4.0, 5.0])) == 3.0
+    assert not claim(0.5, 0.001, 0.001).shown(0.01)
+
+
+def test_the_mean_is_taken_over_what_is_known_in_each_run():
+    rows = np.arange(24.0).reshape(2, 3, 4)
+    rows[0, 1, 2] = np.nan
+    assert mean_of_known(rows) == pytest.approx([(66 - 6) / 11, 17.5])
+    assert np.isnan(mean_of_known(np.full((3, 4), np.nan))).tolist() == [True]
 
 
 def test_claims_are_made_of_the_mean_over_seeds_and_units():
