@@ -415,6 +415,16 @@ def _rebind(name: str, old: object, new: object) -> None:
         names = getattr(other, "__dict__", {})
         if names.get(name) is old and getattr(other, "__name__", "") != "builtins":
             names[name] = new
+            for value in list(names.values()):
+                _redefault(value, old, new)
+
+
+def _redefault(value: Any, old: object, new: object) -> None:
+    """Replace what a function, or the fields of a dataclass, have by default."""
+    own = value.__dict__.get("__init__") if isinstance(value, type) else value
+    for function in _functions(own):
+        given = function.__defaults__ or ()
+        function.__defaults__ = tuple(new if x is old else x for x in given)
 
 
 # --- running the tests ----------------------------------------------------------------

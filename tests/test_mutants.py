@@ -67,7 +67,11 @@ def test_a_change_reaches_functions_classes_and_importers(tmp_path, monkeypatch)
     """)
     (tmp_path / "mutated_module.py").write_text(source)
     (tmp_path / "importing_module.py").write_text(
-        "from mutated_module import LIMIT, Box, above"
+        "from dataclasses import dataclass\n"
+        "from mutated_module import LIMIT, Box, above\n"
+        "@dataclass\n"
+        "class Frame:\n"
+        "    limit: int = LIMIT\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     import importing_module
@@ -80,6 +84,7 @@ def test_a_change_reaches_functions_classes_and_importers(tmp_path, monkeypatch)
         return importing_module
 
     assert changed("3 -> 4").LIMIT == 4
+    assert importing_module.Frame().limit == 4
     assert changed("5 -> 6").Box().size == 6
     assert changed("self.size * 2 -> self.size / 2").Box(8).double == 4
     assert changed("7 -> 8").above.__wrapped__.__defaults__ == (8,)

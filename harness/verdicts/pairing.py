@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
@@ -46,16 +46,8 @@ class Pairing:
 
         Examples that ended in an error under any seed, on either side, are left out.
         """
-        known = known_everywhere(
-            [row.example_id for row in self.first],
-            *([row.delta_loss for row in side] for side in (self.first, self.second)),
-        )
-        units = [self.first[i].unit for i in known]
-        seeds = [self.seeds[i] for i in known]
-        first, second = (
-            by_unit([side[i].delta_loss or 0.0 for i in known], units, seeds)
-            for side in (self.first, self.second)
-        )
+        sides = ([row.delta_loss for row in side] for side in (self.first, self.second))
+        first, second = _tables(self.first, self.seeds, *sides)
         return first, second
 
     def difference(self) -> Estimate:
@@ -95,19 +87,6 @@ def pair(first: CellsBySeed, second: CellsBySeed) -> Pairing | None:
     return pairing if pairing.tables[0].size else None
 
 
-def known_everywhere(
-    examples: Sequence[str], *values: Sequence[float | None]
-) -> list[int]:
-    """Return where the examples stand that lack none of the values, wherever they do.
-
-    `examples` and each of `values` have the same order; an example stands there once
-    for each seed.
-    """
-    each = zip(examples, *values, strict=True)
-    lacking = {example for example, *own in each if None in own}
-    return [i for i, example in enumerate(examples) if example not in lacking]
-
-
 def mean_over(
     cells: CellsBySeed,
     value: Callable[[SampleRow], float | None] = attrgetter("delta_loss"),
@@ -120,22 +99,31 @@ def mean_over(
     """
     if not cells or not same_examples(cells.values()):
         return None
-    every = [(seed, row, value(row)) for seed in cells for row in cells[seed].rows]
-    known = known_everywhere(
-        [row.example_id for _, row, _ in every], [own for *_, own in every]
-    )
-    rows = [every[i] for i in known]
-    return crossed_mean(
-        by_unit(
-            [own or 0.0 for *_, own in rows],
-            [row.unit for _, row, _ in rows],
-            [seed for seed, *_ in rows],
-        )
-    )
+    rows = [row for cell in cells.values() for row in cell.rows]
+    seeds = [seed for seed, cell in cells.items() for _ in cell.rows]
+    (table,) = _tables(rows, seeds, [value(row) for row in rows])
+    return crossed_mean(table)
+
+
+def _tables(
+    rows: Sequence[SampleRow],
+    seeds: Sequence[int],
+    *values: Sequence[float | None],
+) -> Iterator[Floats]:
+    """Yield of each of several values of rows a table, averaged as by `by_unit`.
+
+    Examples that lack any of them under any seed are left out.
+    """
+    each = zip(rows, *values, strict=True)
+    lacking = {row.example_id for row, *own in each if None in own}
+    known = [i for i, row in enumerate(rows) if row.example_id not in lacking]
+    units = [rows[i].unit for i in known]
+    for own in values:
+        yield by_unit([own[i] for i in known], units, [seeds[i] for i in known])
 
 
 def by_unit(
-    values: Sequence[float], units: Sequence[Hashable], seeds: Sequence[Hashable]
+    values: Sequence[float | None], units: Sequence[Hashable], seeds: Sequence[Hashable]
 ) -> Floats:
     """Average values over the examples of a unit: [seeds, units].
 
@@ -144,7 +132,7 @@ def by_unit(
     rows, columns = _numbered(seeds), _numbered(units)
     at = [rows[seed] for seed in seeds], [columns[unit] for unit in units]
     sums, counts = np.zeros((2, len(rows), len(columns)))
-    np.add.at(sums, at, values)
+    np.add.at(sums, at, np.asarray(values, dtype=np.float64))
     np.add.at(counts, at, 1.0)
     whole = (counts > 0).all(axis=0)
     return np.asarray(sums[:, whole] / counts[:, whole])
