@@ -305,7 +305,9 @@ class Viewer {
     const names = ["token", "clean", "attacked", "rise"];
     const heads = names.map((name, i) => make("th", { scope: "col", class: i ? "num" : false }, name));
     const table = make("table", {}, make("thead", {}, make("tr", {}, heads)), make("tbody", {}, lines));
-    return make("details", {}, make("summary", {}, "Loss of each reference token, nats"), table);
+    const title = "Loss of each reference token, nats";
+    const region = { class: "scroll", role: "region", tabindex: "0", "aria-label": title };
+    return make("details", {}, make("summary", {}, title), make("div", region, table));
   }
 }
 

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 from tokenizers import Tokenizer, models
 
 from harness import report
@@ -48,19 +49,20 @@ def hostile_report(written_runs, folder):
 def many(results):
     """Return as many long samples as a page holds, of the rows that there are."""
     found = samples.worst(results).rows
+    rng = np.random.default_rng(7)
+    clean = rng.integers(900, size=(MOST, LONG)).tolist()
+    reference = rng.integers(1000, size=(MOST, SCORED)).tolist()
+    losses = rng.exponential(3.0, size=(MOST, 2, SCORED)).tolist()
     rows = []
     for i in range(MOST):
         record, row = found[i % len(found)]
-        clean = [(i + 7 * k) % 900 for k in range(LONG)]
-        after = [*clean[:-1], 999] if row.delta_loss else clean
-        rise = 1.0 if row.delta_loss is None else row.delta_loss
-        first = [2.0 + 0.01 * k for k in range(SCORED)]
+        after = [*clean[i][:-1], 999] if row.delta_loss else clean[i]
         told = {
-            "clean_prompt_ids": clean,
+            "clean_prompt_ids": clean[i],
             "adversarial_prompt_ids": after,
-            "reference_ids": [(i + k) % 1000 for k in range(SCORED)],
-            "clean_token_losses": first,
-            "adversarial_token_losses": [x + rise for x in first],
+            "reference_ids": reference[i],
+            "clean_token_losses": losses[i][0],
+            "adversarial_token_losses": losses[i][1],
             "adversarial_text": HOSTILE,
         }
         rows.append((record, row.model_copy(update=told)))
