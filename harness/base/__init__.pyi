@@ -23,6 +23,12 @@ from .isolation import (
     stdout_apart as stdout_apart,
     time_limit as time_limit,
 )
+from .manifest import (
+    fault_of as fault_of,
+    flushed_meanwhile as flushed_meanwhile,
+    seal as seal,
+    sha256_file as sha256_file,
+)
 from .problems import Problem as Problem
 from .progress import Progress as Progress, spell_seconds as spell_seconds
 from .provenance import (
@@ -45,9 +51,9 @@ from .store import (
     content_hash as content_hash,
     default_store_root as default_store_root,
     fingerprint_files as fingerprint_files,
-    flushed_meanwhile as flushed_meanwhile,
-    sha256_file as sha256_file,
+)
+from .strict import Positive as Positive, Strict as Strict
+from .writing import (
     write_atomic as write_atomic,
     write_json as write_json,
 )
-from .strict import Positive as Positive, Strict as Strict

@@ -5,6 +5,8 @@ a lock, flushed to disk and renamed, so that a crash at any moment leaves at wor
 temporary folder, which the next builder of the same key removes. Locks are advisory
 (`flock`): file systems without them do not protect two machines from building the
 same thing twice, but the rename still leaves one whole folder.
+
+A folder that is no longer what was built is moved to ``.damaged``, and built again.
 """
 
 from __future__ import annotations
@@ -15,22 +17,27 @@ import json
 import logging
 import os
 import re
-import secrets
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from harness.base.manifest import fault_of, seal, sha256_file
+from harness.base.writing import flush_folder, write_json
+
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]{0,199}")
-_CHUNK = 1 << 20
 _PATIENCE_S = 2.0
 _RACY_NS = 2_000_000_000
+
+
+class DamagedEntry(UserWarning):
+    """A folder of the store is not what was built; it was moved aside."""
 
 
 class Store:
@@ -39,20 +46,32 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = Path(root).absolute()
 
+    def has(self, kind: str, key: str) -> bool:
+        """Say whether there is a finished folder; its contents are not looked at."""
+        return self._place(kind, key).is_dir()
+
     def find(self, kind: str, key: str) -> Path | None:
-        """Return the finished folder, or None where there is none."""
-        path = self._place(kind, key)
-        return path if path.is_dir() else None
+        """Return the finished folder, or None where there is none.
+
+        One that differs from its manifest is moved aside, with a warning.
+        """
+        place = self._place(kind, key)
+        if place.is_dir() and fault_of(place):
+            with self.lock(kind, key):
+                self._set_aside(place)
+        return place if place.is_dir() else None
 
     def folder(self, kind: str, key: str, build: Callable[[Path], None]) -> Path:
         """Return the finished folder, calling `build` on an empty one if need be.
 
         Of several processes that ask for the same key, one builds and the others
-        wait. What `build` raises passes through, and nothing is left behind.
+        wait. What `build` raises passes through, and nothing is left behind. One that
+        differs from its manifest is moved aside, with a warning, and built again.
         """
-        place = self._place(kind, key)
-        if place.is_dir():
+        place = self.find(kind, key)
+        if place is not None:
             return place
+        place = self._place(kind, key)
         with self.lock(kind, key):
             if not place.is_dir():
                 self._build(place, build)
@@ -84,6 +103,19 @@ class Store:
     def _work(self, kind: str, key: str) -> Path:
         return self.root / ".work" / self._place(kind, key).relative_to(self.root)
 
+    def _set_aside(self, place: Path) -> None:
+        """Move a damaged folder to where its last damaged one was, if any."""
+        fault = fault_of(place) if place.is_dir() else None
+        if fault is None:  # another process was quicker
+            return
+        aside = self.root / ".damaged" / place.parent.name / place.name
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        place.rename(aside)
+        message = f"{place} is damaged: {fault}; it was moved to {aside}"
+        after = "and is made again where it is needed"
+        warnings.warn(DamagedEntry(f"{message}, {after}"), stacklevel=4)
+
     def _build(self, place: Path, build: Callable[[Path], None]) -> None:
         temporary = self.root / ".building" / place.parent.name / place.name
         # Whatever lies here is of a builder that died: we hold its lock.
@@ -91,10 +123,10 @@ class Store:
         temporary.mkdir(parents=True)
         try:
             build(temporary)
-            _flush_tree(temporary)
+            seal(temporary)
             place.parent.mkdir(parents=True, exist_ok=True)
             temporary.rename(place)
-            _flush_folder(place.parent)
+            flush_folder(place.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -111,54 +143,6 @@ def content_hash(obj: Any) -> str:
     """Return the SHA-256 of JSON values, in hexadecimal, whatever the order of keys."""
     text = json.dumps(obj, allow_nan=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write a file so that readers see the old contents or the new, never a part.
-
-    The new contents are on disk before the name changes hands. Two writers of the
-    same file do not mix; the later one wins.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = data.encode() if isinstance(data, str) else data
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _flush_folder(path.parent)
-
-
-def write_json(path: Path, obj: Any) -> None:
-    """Write an object as JSON, atomically; NaN and infinities raise ValueError."""
-    text = json.dumps(obj, allow_nan=False, indent=1)
-    write_atomic(path, text + "\n")
-
-
-@contextlib.contextmanager
-def flushed_meanwhile(folder: Path) -> Iterator[None]:
-    """Bring the files of a folder to disk while the block runs, and wait for them.
-
-    The store does so with what it builds; that is quick where it is done already.
-    """
-    with ThreadPoolExecutor(1) as aside:
-        flushing = aside.submit(_flush_tree, folder)
-        yield
-        flushing.result()
-
-
-def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def fingerprint_files(paths: Sequence[Path], cache: Path) -> str:
@@ -226,26 +210,3 @@ def _locked(path: Path, what: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _flush_tree(folder: Path) -> None:
-    for parent, _, files in os.walk(folder):
-        for name in files:
-            _flush(Path(parent, name))
-        _flush_folder(Path(parent))
-
-
-def _flush(file: Path) -> None:
-    if file.is_symlink():
-        return
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _flush_folder(folder: Path) -> None:
-    # Some network file systems refuse to flush a folder; the rename is still atomic.
-    with contextlib.suppress(OSError):
-        _flush(folder)

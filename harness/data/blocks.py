@@ -7,6 +7,7 @@ work on one batch, the next is read; no more is read than the tokens that are wa
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import deque
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,7 +140,7 @@ def _write_tokens(
     report: Callable[[int, int], None],
 ) -> None:
     """Write the ids of texts to a file in `work`, from where it was interrupted."""
-    documents, done = _progress(work)
+    documents, done, digest = _progress(work)
     with (work / _FILE).open("ab") as file:
         file.truncate(done * _TOKEN.itemsize)
         rest = islice(texts, documents, None)
@@ -147,18 +148,36 @@ def _write_tokens(
             file.write(ids.tobytes())
             file.flush()
             os.fsync(file.fileno())  # the progress must not be ahead of it
+            digest.update(ids.tobytes())
             documents, done = documents + count, done + len(ids)
-            write_json(work / _PROGRESS, {"documents": documents, "tokens": done})
+            progress = {"documents": documents, "tokens": done}
+            write_json(work / _PROGRESS, {**progress, "sha256": digest.hexdigest()})
             report(done, total)
 
 
-def _progress(work: Path) -> tuple[int, int]:
-    """Return how many documents were read, and how many tokens were written."""
-    file, progress = work / _FILE, work / _PROGRESS
-    if not (file.exists() and progress.exists()):
-        return 0, 0
-    found = json.loads(progress.read_text())
-    return found["documents"], found["tokens"]
+def _progress(work: Path) -> tuple[int, int, hashlib._Hash]:
+    """Return how many documents were read, how many tokens were written, their hash.
+
+    Where the file is not what was written, that is nothing.
+    """
+    try:
+        found = json.loads((work / _PROGRESS).read_text())
+        with (work / _FILE).open("rb") as file:
+            digest = _hash_of(file, found["tokens"] * _TOKEN.itemsize)
+        if digest.hexdigest() == found["sha256"]:
+            return found["documents"], found["tokens"], digest
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        pass  # nothing was written, or what is there is damaged
+    return 0, 0, hashlib.sha256()
+
+
+def _hash_of(file: BinaryIO, size: int) -> hashlib._Hash:
+    """Return the hash of the first bytes of a file."""
+    digest = hashlib.sha256()
+    while part := file.read(min(size, 1 << 20)):
+        digest.update(part)
+        size -= len(part)
+    return digest
 
 
 def _cut(path: Path, width: int) -> None:

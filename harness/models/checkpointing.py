@@ -2,48 +2,62 @@
 
 A checkpoint holds the weights, the optimizer's state, the learning rate's schedule, the
 random generator and how far training is, so that it goes on as if it had never stopped.
-What is spread over devices is gathered: it does not matter how many go on.
+What is spread over devices is gathered: it does not matter how many go on. All of it is
+on disk before it gets its name, and compared with its manifest before it is used.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import re
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import torch
 from torch import nn
 
-from harness.base import write_json
+from harness.base import fault_of, seal, write_json
 from harness.models.devices import full_tensor, placed_like
 from harness.records import Cost
 
+logger = logging.getLogger(__name__)
+
 State = dict[str, Any]
 
-PROGRESS = "training.json"
+_PROGRESS = "training.json"
 _WEIGHTS, _OPTIMIZER, _REST = "pytorch_model.bin", "optimizer.bin", "rest.bin"
 _SPENT = "spent.json"
 _KEPT = 2
 
 
 def last_checkpoint(work: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end, if there is one."""
-    return next(reversed(_whole_checkpoints(work)), None)
+    """Return the newest checkpoint that is what was written, if there is one."""
+    for checkpoint in reversed(_checkpoints(work)):
+        fault = fault_of(checkpoint)
+        if fault is None:
+            return checkpoint
+        logger.warning("%s is not used: %s", checkpoint, fault)
+    return None
 
 
 def spent_training(work: Path) -> Cost:
     """Return what training in a folder has spent, interrupted attempts included."""
-    path = work / _SPENT
-    return Cost.model_validate_json(path.read_text()) if path.exists() else Cost()
+    try:
+        return Cost.model_validate_json((work / _SPENT).read_bytes())
+    except FileNotFoundError:
+        return Cost()
+    except pydantic.ValidationError:
+        logger.warning("%s is damaged: what was spent before is not known", _SPENT)
+        return Cost()
 
 
 def note_spent(work: Path, spent: Cost) -> None:
     """Write down what was spent, for a process that may have to go on."""
-    beside = work / f"{_SPENT}.new"
-    beside.write_text(spent.model_dump_json())
-    beside.replace(work / _SPENT)
+    write_json(work / _SPENT, spent.model_dump(mode="json"))
 
 
 class Checkpoints:
@@ -76,8 +90,9 @@ class Checkpoints:
         state = {} if done else _gathered(self._optimizer.state_dict())
         if not self._writes:
             return
-        folder = self._work / f"checkpoint-{step}"
-        shutil.rmtree(folder, ignore_errors=True)  # was not written to its end
+        for cut_short in self._work.glob("checkpoint-*.tmp"):
+            shutil.rmtree(cut_short)
+        folder = self._work / f"checkpoint-{step}.tmp"
         folder.mkdir(parents=True)
         torch.save(weights, folder / _WEIGHTS)
         if not done:
@@ -87,8 +102,12 @@ class Checkpoints:
                 "generators": _random_states(),
             }
             torch.save(rest, folder / _REST)
-        write_json(folder / PROGRESS, progress)  # last: now it is whole
-        for old in _whole_checkpoints(self._work)[:-_KEPT]:
+        write_json(folder / _PROGRESS, progress)
+        seal(folder)
+        place = folder.with_suffix("")
+        shutil.rmtree(place, ignore_errors=True)  # one that was not used
+        folder.rename(place)
+        for old in _checkpoints(self._work)[:-_KEPT]:
             shutil.rmtree(old)
 
     def restore(self, folder: Path) -> State:
@@ -99,7 +118,7 @@ class Checkpoints:
             rest = _load(folder / _REST)
             self._schedule.load_state_dict(rest["schedule"])
             _set_random_states(rest["generators"])
-        progress: State = json.loads((folder / PROGRESS).read_text())
+        progress: State = json.loads((folder / _PROGRESS).read_text())
         return progress
 
     def _placed(self, state: State) -> State:
@@ -153,11 +172,11 @@ def _set_random_states(states: list[torch.Tensor]) -> None:
             torch.cuda.set_rng_state(state, number)
 
 
-def _whole_checkpoints(work: Path) -> list[Path]:
+def _checkpoints(work: Path) -> list[Path]:
     """Return the checkpoints that were written to their end, oldest first."""
-    whole = [progress.parent for progress in work.glob(f"checkpoint-*/{PROGRESS}")]
-    return sorted(whole, key=_step_of)
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
+    steps = {
+        path: int(named[1])
+        for path in work.glob("checkpoint-*")
+        if (named := re.fullmatch(r"checkpoint-(\d+)", path.name))
+    }
+    return sorted(steps, key=steps.__getitem__)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from harness.api import Constraint, MetricContext, ModelAdapter, Visit
-from harness.base import Strict, fixed_random_state, write_json
+from harness.base import Strict, fixed_random_state, write_atomic, write_json
 from harness.data import Document
 from harness.models import (
     Disturbance,
@@ -387,11 +387,12 @@ def _certificate_documents(run: RunContext) -> Iterator[Document]:
 
 def _link(made: Path, folder: Path) -> None:
     """Link the frozen subject from the store, and copy its training log beside it."""
-    link = folder / "model"
-    link.unlink(missing_ok=True)
-    link.symlink_to(os.path.relpath(made / "model", folder.resolve()))
+    beside = folder / ".model.new"
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(os.path.relpath(made / "model", folder.resolve()))
+    beside.replace(folder / "model")
     if (made / TRAINING).exists():
-        shutil.copyfile(made / TRAINING, folder / TRAINING)
+        write_atomic(folder / TRAINING, (made / TRAINING).read_bytes())
 
 
 # --- measuring it -------------------------------------------------------------------

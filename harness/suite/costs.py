@@ -167,7 +167,7 @@ class _Counter:
         metrics: dict[Phase, Part] = {}
         if self._measures(plan):
             metrics["metrics"] = self._metrics(plan)
-        made = self.store.find("subjects", plan.subject_key) is not None
+        made = self.store.has("subjects", plan.subject_key)
         prepared = Cost() if made else self._preparation()
         whole: dict[Phase, Part] = {
             "load": self._loading(2, prepared),

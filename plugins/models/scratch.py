@@ -104,7 +104,7 @@ class Scratch(ModelAdapter[ScratchOptions]):
 
     def preparation(self, store_root: Path) -> Cost:
         store, shape = Store(store_root), self.shape()
-        if shape is None or store.find("scratch", self._key(store)):
+        if shape is None or store.has("scratch", self._key(store)):
             return Cost()
         blocks = self.options.steps * self.options.batch
         return shape.training(blocks, 1, self.options.context)

@@ -19,11 +19,11 @@ from harness.base import (
     Store,
     default_store_root,
     fingerprint_files,
-    flushed_meanwhile,
     sha256_file,
-    write_atomic,
     write_json,
 )
+from harness.base.manifest import read_manifest
+from harness.base.store import DamagedEntry
 
 NASTY = ["with space", "qu'ote\"s", "new\nline", "unié☃", "-rf", "a%20b", "$HOME", "*"]
 
@@ -85,24 +85,8 @@ Store(Path(sys.argv[1])).folder("kind", "key", build)
     assert store.find("kind", "key") is None
     folder = store.folder("kind", "key", write_text("whole"))
     assert "busy" not in caplog.text, "the dead builder still holds the lock"
-    assert names_below(folder) == {"file.txt"}
+    assert names_below(folder) == {"file.txt", "manifest.json"}
     assert "half.txt" not in names_below(tmp_path)
-
-
-def test_kill_while_writing_a_file_leaves_the_old_contents(tmp_path):
-    program = """
-import os, sys
-from pathlib import Path
-from harness.base import write_atomic
-
-os.fsync = lambda descriptor: os.kill(os.getpid(), 9)
-write_atomic(Path(sys.argv[1]), "new")
-"""
-    path = tmp_path / "file.json"
-    write_atomic(path, "old")
-    killed = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert path.read_text() == "old"
 
 
 def test_of_concurrent_processes_one_builds_and_all_see_it(tmp_path):
@@ -224,35 +208,6 @@ def test_store_root_follows_the_environment(tmp_path, monkeypatch):
     assert default_store_root(tmp_path / "runs" / "x") == tmp_path / "elsewhere"
 
 
-def test_write_atomic_replaces_and_leaves_no_other_file(tmp_path):
-    path = tmp_path / "new" / "file.bin"
-    write_atomic(path, b"\x00old")
-    write_atomic(path, "né")
-    assert path.read_bytes() == "né".encode()
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_write_atomic_takes_the_usual_permissions(tmp_path):
-    (tmp_path / "plain").write_text("")
-    write_atomic(tmp_path / "atomic", "")
-    plain, atomic = ((tmp_path / n).stat().st_mode for n in ("plain", "atomic"))
-    assert plain == atomic
-
-
-@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-def test_write_json_refuses_what_is_not_json(tmp_path, number):
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(tmp_path / "x.json", {"a": [number]})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_write_json_keeps_order_and_lone_surrogates(tmp_path):
-    write_json(tmp_path / "x.json", {"b": 1, "a": "\udc80"})
-    text = (tmp_path / "x.json").read_text()
-    assert text.endswith("}\n")
-    assert list(json.loads(text).items()) == [("b", 1), ("a", "\udc80")]
-
-
 def test_hashes_are_those_of_sha256sum(tmp_path):
     for name, content in (("b.txt", b"two"), ("a.txt", b"one"), ("sub/c", b"")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -302,28 +257,124 @@ def test_fingerprint_survives_a_broken_cache(tmp_path):
     assert fingerprint_files([file], cache) == f"sha256:{expected}"
 
 
-def test_a_folder_is_on_disk_when_the_block_has_ended(tmp_path, monkeypatch):
-    flushed, fsync = set(), os.fsync
-
-    def watched(descriptor):
-        fsync(descriptor)
-        flushed.add(Path(f"/proc/self/fd/{descriptor}").readlink())
-
-    monkeypatch.setattr(os, "fsync", watched)
-    (tmp_path / "part").mkdir()
-    files = [tmp_path / "one", tmp_path / "part" / "two"]
-    for file in files:
-        file.write_text("some")
-    with flushed_meanwhile(tmp_path):
-        pass
-    assert flushed >= set(files)
+# --- damage -------------------------------------------------------------------------
 
 
-def test_what_cannot_be_flushed_is_an_error(tmp_path, monkeypatch):
-    def full(descriptor):
-        raise OSError("no space left")
+def build_model(folder: Path) -> None:
+    (folder / "model").mkdir()
+    (folder / "model" / "weights").write_bytes(bytes(range(256)) * 40)
+    write_json(folder / "made.json", {"parameters": 10})
 
-    monkeypatch.setattr(os, "fsync", full)
-    (tmp_path / "one").write_text("some")
-    with pytest.raises(OSError, match="no space left"), flushed_meanwhile(tmp_path):
-        pass
+
+def flip_a_bit(entry: Path) -> None:
+    weights = entry / "model" / "weights"
+    content = bytearray(weights.read_bytes())
+    content[5000] ^= 1
+    weights.write_bytes(content)
+
+
+def swap(entry: Path) -> None:
+    (entry / "model" / "weights").unlink()
+    (entry / "model" / "weights").mkdir()
+
+
+HARMS = {
+    "flipped": (flip_a_bit, "the contents of model/weights are not what was written"),
+    "half": (
+        lambda entry: os.truncate(entry / "model" / "weights", 5120),
+        "model/weights has 5,120 bytes instead of 10,240",
+    ),
+    "missing": (
+        lambda entry: (entry / "model" / "weights").unlink(),
+        "model/weights is missing",
+    ),
+    "a folder": (swap, "model/weights is missing"),
+    "added": (
+        lambda entry: (entry / "model" / "adapter.json").write_text("{}"),
+        "model/adapter.json is not a part of it",
+    ),
+    "broken": (
+        lambda entry: (entry / "made.json").write_text('{"parameters": 1'),
+        "made.json has ",
+    ),
+    "no manifest": (
+        lambda entry: (entry / "manifest.json").unlink(),
+        "it has no manifest: an older version made it, or a copy of it broke off",
+    ),
+    "broken manifest": (
+        lambda entry: (entry / "manifest.json").write_text('{"files": {"made'),
+        "manifest.json cannot be read",
+    ),
+    "strange manifest": (
+        lambda entry: (entry / "manifest.json").write_text('[{"files": 3}]'),
+        "manifest.json cannot be read",
+    ),
+    "manifest with strange sizes": (
+        lambda entry: write_json(entry / "manifest.json", {"files": {"made.json": 1}}),
+        "manifest.json cannot be read",
+    ),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_damaged_folder_is_moved_aside_and_built_again(tmp_path, harm):
+    do, said = HARMS[harm]
+    entry = Store(tmp_path).folder("subjects", "key", build_model)
+    whole = {p.name: p.read_bytes() for p in entry.rglob("*") if p.is_file()}
+    do(entry)
+    aside = tmp_path / ".damaged" / "subjects" / "key"
+    with pytest.warns(DamagedEntry) as warned:
+        again = Store(tmp_path).folder("subjects", "key", build_model)
+    (message,) = (str(each.message) for each in warned)
+    assert message.startswith(f"{entry} is damaged: {said}")
+    assert message.endswith(
+        f"; it was moved to {aside}, and is made again where it is needed"
+    )
+    assert {p.name: p.read_bytes() for p in again.rglob("*") if p.is_file()} == whole
+    assert aside.is_dir()
+    assert Store(tmp_path).find("subjects", "key") == again  # without another word
+
+
+def test_what_cannot_be_built_here_is_absent_when_it_is_damaged(tmp_path):
+    entry = Store(tmp_path).folder("kind", "key", write_text("fetched"))
+    (entry / "file.txt").write_text("fetchee")
+    assert Store(tmp_path).has("kind", "key")
+    with pytest.warns(DamagedEntry, match="contents of file.txt"):
+        assert Store(tmp_path).find("kind", "key") is None
+    assert not Store(tmp_path).has("kind", "key")
+
+
+def test_hidden_files_are_nobodys_matter(tmp_path):
+    entry = Store(tmp_path).folder("kind", "key", write_text("whole"))
+    (entry / ".DS_Store").write_text("left by a desktop")
+    assert Store(tmp_path).find("kind", "key") == entry
+
+
+def test_files_are_hashed_once_a_process_unless_they_change(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.base.manifest._RACY_NS", -(10**18))  # time stands
+    hashed = []
+
+    def counted(path):
+        hashed.append(path.name)
+        return sha256_file(path)
+
+    monkeypatch.setattr("harness.base.manifest.sha256_file", counted)
+    entry = Store(tmp_path).folder("kind", "key", build_model)
+    assert sorted(hashed) == ["made.json", "weights"]
+    for _ in range(3):
+        assert Store(tmp_path).find("kind", "key") == entry
+    assert Store(tmp_path).has("kind", "key")
+    assert len(hashed) == 2
+    flip_a_bit(entry)
+    with pytest.warns(DamagedEntry):
+        assert Store(tmp_path).find("kind", "key") is None
+
+
+def test_a_manifest_has_sizes_and_hashes(tmp_path):
+    entry = Store(tmp_path).folder("kind", "key", build_model)
+    weights = (entry / "model" / "weights").read_bytes()
+    assert read_manifest(entry)["model/weights"] == {
+        "bytes": 10_240,
+        "sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    assert read_manifest(entry).keys() == {"model/weights", "made.json"}

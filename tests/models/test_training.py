@@ -7,6 +7,7 @@ import re
 import signal
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +20,10 @@ import harness.subject.fast.compiling
 from harness.base import CellError, Stopped, TrainingDiverged
 from harness.data import IGNORED
 from harness.models import TrainingHooks, TrainingPlan, train
-from harness.models.checkpointing import last_checkpoint
+from harness.models.checkpointing import last_checkpoint, spent_training
 from harness.models.gradients import fitting
 from harness.models.losses import BlockLosses
+from harness.records import Cost
 from harness.testing import tiny_model
 from harness_plugins.constraints.none import Unconstrained
 from harness_plugins.constraints.sign_split import SignSplit
@@ -371,11 +373,65 @@ def test_lines_say_what_training_took_and_no_step_comes_twice(tmp_path):
 def test_a_checkpoint_that_was_not_written_to_its_end_is_not_used(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tiny_model(), tmp_path, log=crash_at(5))
-    (tmp_path / "checkpoint-5").mkdir()
-    (tmp_path / "checkpoint-5" / "pytorch_model.bin").write_bytes(b"torn")
+    (tmp_path / "checkpoint-5.tmp").mkdir()
+    (tmp_path / "checkpoint-5.tmp" / "pytorch_model.bin").write_bytes(b"torn")
     assert last_checkpoint(tmp_path).name == "checkpoint-4"
     lines = run(tiny_model(), tmp_path).lines
     assert [x["step"] for x in lines if x["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    assert not [*tmp_path.glob("*.tmp")]
+
+
+@pytest.mark.parametrize(
+    "file", ["pytorch_model.bin", "optimizer.bin", "rest.bin", "training.json"]
+)
+def test_a_damaged_checkpoint_is_not_used(tmp_path, caplog, file):
+    whole, cut = tiny_model(), tiny_model()
+    run(whole, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(cut, tmp_path / "cut", log=crash_at(5))
+    damaged = tmp_path / "cut" / "checkpoint-4" / file
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+
+    assert last_checkpoint(tmp_path / "cut").name == "checkpoint-2"
+    assert f"checkpoint-4 is not used: the contents of {file} are not" in caplog.text
+    model = tiny_model(seed=7)
+    run(model, tmp_path / "cut")
+    assert same(state_of(whole), state_of(model))
+    assert last_checkpoint(tmp_path / "cut").name == "checkpoint-6"
+
+
+def test_a_checkpoint_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    flushed, fsync, rename = set(), os.fsync, Path.rename
+
+    def watched(descriptor):
+        fsync(descriptor)
+        flushed.add(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    def renamed(old, new):
+        if Path(new).name.startswith("checkpoint-"):
+            there = {path.name for path in old.iterdir()}
+            assert there - flushed == {"manifest.json"}  # flushed by another name
+            assert any(name.endswith(".tmp") for name in flushed)
+            flushed.clear()
+            names.append(Path(new).name)
+        return rename(old, new)
+
+    names = []
+    monkeypatch.setattr(os, "fsync", watched)
+    monkeypatch.setattr(Path, "rename", renamed)
+    run(tiny_model(), tmp_path)
+    assert names == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 40, b'{"seconds": 1'])
+def test_what_was_spent_is_forgotten_where_the_file_is_damaged(tmp_path, content):
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_model(), tmp_path, log=crash_at(5))
+    (tmp_path / "spent.json").write_bytes(content)
+    assert spent_training(tmp_path) == Cost()
+    assert run(tiny_model(), tmp_path).kept.flops > 0
 
 
 def test_training_that_was_finished_already_is_not_done_again(tmp_path):
