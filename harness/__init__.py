@@ -2,9 +2,11 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+import lazy_loader
 import pluggy
 
-__all__ = ["__version__", "hookimpl"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ += ["__version__", "hookimpl"]
 
 hookimpl = pluggy.HookimplMarker("harness")
 """Mark a function of a plugin as the implementation of a hook."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.api.costs import ModelShape
 from harness.api.plugin import OptionsT, Plugin
@@ -104,6 +104,14 @@ class ModelAdapter(Plugin[OptionsT]):
     @abstractmethod
     def set_activation(self, model: PreTrainedModel, name: str) -> None:
         """Swap the activation of every feed-forward network, config included."""
+
+    @classmethod
+    def loads(cls, config: Mapping[str, Any]) -> bool:
+        """Say whether it loads checkpoints with such a ``config.json``.
+
+        `harness attack` and `harness new suite` choose the adapter by it.
+        """
+        return False
 
     def fetch(self) -> None:
         """Download what `load` needs, on a machine with a network."""

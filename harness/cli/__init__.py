@@ -34,11 +34,13 @@ __all__ = ["main"]
 
 BUG = 3
 COMMANDS = {
+    "attack": "Attack one model of yours on texts, with controls.",
     "run": "Run every variant and cell that is not done, and print the tables.",
     "plan": "List the units of a suite, why each would run, and what all costs.",
     "power": "Say which differences a suite can find, and what more would bring.",
     "status": "Say what is done in a run folder, and what changed since.",
     "report": "Make the tables of a run folder.",
+    "show": "Show adversarial examples, with what was changed in them.",
     "validate": "Check suites, records and whole run folders.",
     "list": "List the plugins.",
     "describe": "Describe a plugin and its options.",

@@ -10,14 +10,19 @@ from string import Template
 
 import click
 
+from harness import suite
 from harness.api import KINDS, load_registry
-from harness.base import UsageError, write_atomic
+from harness.base import Store, UsageError, default_store_root, write_atomic
 from harness.cli.printing import answer
+
+EXAMPLES = 100
+"""Test examples of a suite, where there are as many texts."""
 
 
 @click.command()
-@click.argument("kind", type=click.Choice([*KINDS]))
+@click.argument("kind", type=click.Choice([*KINDS, "suite"]))
 @click.argument("name")
+@click.argument("texts", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--dir",
     "folder",
@@ -25,11 +30,18 @@ from harness.cli.printing import answer
     default=Path(),
     help="Where to write; by default the current folder.",
 )
-def command(kind: str, name: str, folder: Path) -> None:
-    """Write a working plugin and its test, to start from.
+def command(kind: str, name: str, texts: Path | None, folder: Path) -> None:
+    """Write a working plugin and its test, or a suite, to start from.
 
-    NAME is both what suites will call the plugin and the name of its file.
+    NAME is both what suites will call the plugin and the name of its file. `harness new
+    suite MODEL TEXTS` writes a commented suite for a model's folder and a file of
+    texts, sizes chosen to fit them.
     """
+    if kind == "suite":
+        _write_suite(name, texts, folder)
+        return
+    if texts is not None:
+        raise UsageError(f"a {kind} takes a name and no more: {str(texts)!r}")
     _check_name(kind, name)
     files = {
         folder / f"{name}.py": _filled(f"{kind}.tmpl", name),
@@ -45,6 +57,23 @@ def command(kind: str, name: str, folder: Path) -> None:
     plugin, test = files
     answer(f"try it:  pytest {test}")
     answer(f"         harness describe {name} --plugins {plugin}")
+
+
+def _write_suite(model: str, texts: Path | None, folder: Path) -> None:
+    """Write a suite that compares a model with itself under a constraint."""
+    if texts is None:
+        raise UsageError("a suite takes a file of texts: harness new suite MODEL TEXTS")
+    store = Store(default_store_root(folder / "run"))
+    draft = suite.draft_suite(
+        load_registry(), model, texts, examples=EXAMPLES, store=store
+    )
+    path = folder / f"{draft.label}.yaml"
+    if path.exists():
+        raise UsageError(f"{path} is already there; choose another --dir")
+    write_atomic(path, draft.text("compare", file=path))
+    answer(f"wrote {path}")
+    answer(f"try it:  harness validate {path}")
+    answer(f"         harness plan {path}")
 
 
 def _check_name(kind: str, name: str) -> None:

@@ -77,6 +77,10 @@ class CheckpointAdapter(ModelAdapter[CheckpointOptions]):
     families: ClassVar[Mapping[str, Family]]
     """The families it can load, by the configuration's `model_type`."""
 
+    @classmethod
+    def loads(cls, config: Mapping[str, Any]) -> bool:
+        return config.get("model_type") in cls.families
+
     def missing(self) -> list[str]:
         try:
             folder = self._folder()

@@ -1,4 +1,11 @@
 from .building import build as build
+from .content import Report as Report
+from .examples import (
+    ShownExample as ShownExample,
+    show_example as show_example,
+    token_splitter as token_splitter,
+)
+from .sentences import attack_lines as attack_lines
 from .tables.verdicts import lines as lines
 from .writing import (
     render as render,

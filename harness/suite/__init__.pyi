@@ -9,6 +9,7 @@ from .devices import (
     gpu_device as gpu_device,
     keep_device as keep_device,
 )
+from .drafting import draft_suite as draft_suite, label_of as label_of
 from .experiment import (
     CHECKPOINTS as CHECKPOINTS,
     DOUBLED as DOUBLED,

@@ -26,7 +26,7 @@ from harness.suite.yaml import Layer
 
 DOUBLED = 2.0
 """Which multiple of its stated budget an attack gets where verdicts are asked for."""
-CHECKPOINTS = (0.25, 0.5, 1.0)
+CHECKPOINTS: tuple[float, ...] = (0.25, 0.5, 1.0)
 """The multiples at which it then keeps what it would have returned."""
 
 

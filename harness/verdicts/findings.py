@@ -20,7 +20,7 @@ from harness.suite import CHECKPOINTS, DOUBLED
 
 Floats = NDArray[np.float64]
 
-SHARES = (*CHECKPOINTS, DOUBLED)
+SHARES: tuple[float, ...] = (*CHECKPOINTS, DOUBLED)
 """Multiples of an attack's stated budget at which its prompt was kept and re-scored."""
 
 Role = Literal["main", "control", "transfer", "idle", "unbounded", "token-level"]

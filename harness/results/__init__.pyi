@@ -1,0 +1,9 @@
+from .finding import (
+    Found as Found,
+    find_cells as find_cells,
+    find_examples as find_examples,
+    variant_folder as variant_folder,
+    worst as worst,
+)
+from .loaded import Run as Run, load_run as load_run
+from .making import SUITE as SUITE, attack as attack, run_suite as run_suite

@@ -1,0 +1,206 @@
+"""Draft a suite for a model folder and a file of texts: sizes fit what is there."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from itertools import islice
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from harness import models
+from harness.api import ModelAdapter, Registry
+from harness.base import Store, UsageError
+from harness.data import Corpora, CorpusSection, Document, TextEncoder
+
+MOST_READ = 2_000
+"""Documents that are looked at, at most."""
+LENGTHS = (64, 48, 32, 24, 16)
+"""How long prompt and reference may be together, in tokens; the longest that fits."""
+LONGEST_SIDE = 64
+MOST_TOKENS = 2_000_000
+FEWEST = 8
+"""Documents without which there is nothing to attack."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a suite says of a model and its texts."""
+
+    label: str
+    """What the model is called."""
+    adapter: str
+    """The model plugin that loads it."""
+    model: str
+    """Its folder, absolute, or an id of the hub."""
+    corpus: Mapping[str, str]
+    """Where the texts are, and in which fields, as a corpus states it."""
+    prompt_tokens: int
+    """Length of a prompt; of pairs, the greatest."""
+    reference_tokens: int
+    """Length of what follows it."""
+    test: int
+    """How many documents are attacked."""
+    search: int
+    """How many others attacks may learn from."""
+    validation: int
+    """How many others they may choose by."""
+    test_end: int
+    """The row behind the last document that is attacked."""
+    search_end: int
+    validation_end: int
+    tokens: int
+    """How many tokens to train on: those of the documents behind, of what was read."""
+    context: int
+    batch_tokens: int
+
+    def text(self, template: str, **more: object) -> str:
+        """Return a suite file: ``compare`` arms, or ``attack`` the model as it is.
+
+        `more` is what that template asks for besides; values that are paths are quoted.
+        """
+        file = resources.files("harness.suite") / "templates" / f"{template}.yaml"
+        corpus = ", ".join(f"{key}: {_quoted(x)}" for key, x in self.corpus.items())
+        stated = {**asdict(self), "model": _quoted(self.model), "corpus": corpus}
+        filled = Template(file.read_text(encoding="utf-8"))
+        return filled.substitute(stated, **more)
+
+
+def draft_suite(
+    registry: Registry,
+    model: str,
+    texts: Path,
+    *,
+    examples: int,
+    store: Store,
+    fields: Mapping[str, str] | None = None,
+) -> Draft:
+    """Return sizes that suit a model folder and a file of texts.
+
+    `examples` is how many documents are to be attacked; fewer are where the file has no
+    more. `fields` names the fields of a row (``text``, or ``prompt`` and
+    ``reference``). Raises UsageError where no plugin loads such a model, or where the
+    file has too few documents, or all are too short.
+    """
+    config = _config(model)
+    section = CorpusSection(path=str(texts.absolute()), **(fields or {}))
+    corpora = Corpora({"texts": section}, store)
+    documents = list(islice(corpora.documents("texts"), MOST_READ))
+    encoder = TextEncoder(
+        models.load_tokenizer(Path(model)),
+        encoder_decoder=bool(config.get("is_encoder_decoder")),
+    )
+    if section.prompt is None:
+        prompt, reference, fitting = _cut_texts(documents, encoder, examples)
+    else:
+        prompt, reference, fitting = _cut_pairs(documents, encoder)
+    if len(fitting) < FEWEST:
+        raise UsageError(
+            f"{texts}: {len(fitting)} of {len(documents)} documents have the "
+            f"{LENGTHS[-1]} tokens of a prompt and what follows it; it takes {FEWEST}"
+        )
+    test = min(examples, max(FEWEST // 2, len(fitting) * 2 // 3))
+    others = min(2 * test, len(fitting) - test)
+    search = others - others // 3
+    ends = (fitting[count - 1] + 1 for count in (test, test + search, test + others))
+    test_end, search_end, validation_end = ends
+    return Draft(
+        label=label_of(model),
+        adapter=_adapter(registry, model, config),
+        model=str(Path(model).absolute()),
+        corpus={"path": str(texts.absolute()), **(fields or {})},
+        prompt_tokens=prompt,
+        reference_tokens=reference,
+        test=test,
+        search=search,
+        validation=others // 3,
+        test_end=test_end,
+        search_end=search_end,
+        validation_end=validation_end,
+        **_recovery(
+            sum(
+                len(encoder.encode(one.whole))
+                for one in documents
+                if int(one.id) >= validation_end
+            )
+        ),
+    )
+
+
+def _quoted(text: str) -> str:
+    """Return a text as YAML in one line, whatever is in it."""
+    return json.dumps(text)
+
+
+def _config(model: str) -> dict[str, Any]:
+    file = Path(model) / "config.json"
+    if not file.is_file():
+        raise UsageError(f"{model}: no folder of a model: it has no config.json")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{file} is no JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise UsageError(f"{file}: expected a JSON object")
+    return config
+
+
+def _adapter(registry: Registry, model: str, config: Mapping[str, Any]) -> str:
+    """Return the model plugin that says it loads such a configuration."""
+    plugins = registry.all("model")
+    for info in plugins:
+        if issubclass(info.plugin, ModelAdapter) and info.plugin.loads(config):
+            return info.name
+    known = ", ".join(info.name for info in plugins)
+    kind = config.get("model_type")
+    raise UsageError(
+        f"{model} is of the family {kind!r}, which no model plugin loads ({known}); "
+        "`harness new model NAME` writes one to start from"
+    )
+
+
+def label_of(model: str) -> str:
+    """Return what a suite calls a model: its folder's name, where that is a label."""
+    name = Path(model).absolute().name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "model"
+
+
+def _recovery(tokens: int) -> dict[str, int]:
+    """Return how to train on so many tokens: with 50 steps at least, if it can be."""
+    tokens = max(LENGTHS[0], min(MOST_TOKENS, tokens))
+    batch = max(LENGTHS[0], min(16_384, tokens // 50))
+    return {"tokens": tokens, "context": min(1024, batch), "batch_tokens": batch}
+
+
+def _cut_texts(
+    documents: Sequence[Document], encoder: TextEncoder, examples: int
+) -> tuple[int, int, list[int]]:
+    """Return how long prompt and reference are, and which documents are as long."""
+    lengths = {int(one.id): len(encoder.encode(one.text)) for one in documents}
+    wanted = min(len(documents), examples + examples // 2)
+
+    def fitting(total: int) -> list[int]:
+        return [row for row, length in lengths.items() if length >= total]
+
+    enough = (total for total in LENGTHS if len(fitting(total)) >= wanted)
+    total = next(enough, None)
+    if total is None:  # the length that wastes the fewest tokens
+        total = max(LENGTHS, key=lambda one: one * len(fitting(one)))
+        if len(fitting(total)) < FEWEST:
+            total = LENGTHS[-1]
+    return total // 2, total // 2, fitting(total)
+
+
+def _cut_pairs(
+    documents: Sequence[Document], encoder: TextEncoder
+) -> tuple[int, int, list[int]]:
+    """Return the greatest lengths of prompt and reference, and all documents."""
+    prompts = [len(encoder.encode(one.text)) for one in documents]
+    references = [len(encoder.encode(one.reference or "")) for one in documents]
+    sides = (min(LONGEST_SIDE, max([2, *one])) for one in (prompts, references))
+    prompt, reference = sides
+    return prompt, reference, [int(one.id) for one in documents]

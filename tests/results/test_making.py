@@ -1,0 +1,105 @@
+"""Attack a model of one's own: no folder's name is read, no option is needed."""
+
+import json
+import random
+
+import pytest
+
+from harness.base import UsageError
+from harness.results import attack, load_run
+from harness.suite import validate_suite
+from harness.testing import TEXT, tiny_model, tiny_tokenizer
+
+WORDS = TEXT.split()
+
+
+def sentences(count, words):
+    rng = random.Random(0)
+    return [" ".join(rng.choices(WORDS, k=words)) for _ in range(count)]
+
+
+@pytest.fixture
+def texts(tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text("\n\n".join(sentences(14, 60)))
+    return path
+
+
+def save(folder, family):
+    tiny_model(family).save_pretrained(folder)
+    tiny_tokenizer(closed=family == "t5").save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["gpt_neox", "t5", "llama"])
+def test_a_model_is_attacked_with_controls(cli, tmp_path, texts, family):
+    model, out = save(tmp_path / "mine", family), tmp_path / "out"
+    asked = ["--examples", 4, "--flips", 1, "--device", "cpu", "--out", out]
+    outcome = cli("attack", model, texts, *asked)
+    assert outcome.code == 0, outcome.err
+    run = load_run(out)
+    assert {*run.cells.attack} == {
+        "hotflip",
+        "hotflip-permuted",
+        "hotflip-random",
+        "query",
+        "query-random",
+    }
+    assert set(run.cells.status) == {"complete"}
+    assert set(run.cells.n if "n" in run.cells else [4]) == {4}
+    shown = run.cells.set_index("attack").delta_loss
+    for name in ("hotflip", "query"):
+        assert f"by {shown[name]:.2f} nats/token on 4 texts" in outcome.out
+        assert f"more than {name}-random at the same budget" in outcome.out
+    # Five examples, the worst first, each with what changed.
+    assert outcome.out.count("  clean ") == outcome.out.count("  attacked ") == 5
+    again = cli("run", out / "suite.yaml", "--out", out, "--device", "cpu")
+    assert "6 of 6 complete (6 of them before)" in again.err
+
+
+def test_texts_and_a_model_in_memory_will_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = []
+    options = {"examples": 4, "flips": 1, "limit": 1, "say": lines.append}
+    model = tiny_model("gpt_neox")
+    run = attack(model, tiny_tokenizer(), sentences(12, 60), device="cpu", **options)
+    assert run.path.name == "attack-gpt_neox"
+    assert len(run.samples) == 5
+    assert any("hotflip" in line for line in lines)
+    pairs = [(text[:90], text[90:]) for text in sentences(12, 60)]
+    options["out"] = tmp_path / "pairs"
+    run = attack(model, tiny_tokenizer(), pairs, device="cpu", **options)
+    decoded = tiny_tokenizer().decode(run.samples.reference_ids[0])
+    assert decoded.strip() in {reference.strip() for _, reference in pairs}
+    with pytest.raises(UsageError, match="needs its tokenizer"):
+        attack(model, None, sentences(12, 60))
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "t5"])
+def test_a_suite_is_written_that_holds(cli, tmp_path, texts, family):
+    model = save(tmp_path / "my model!", family)
+    outcome = cli("new", "suite", model, texts, "--dir", tmp_path)
+    assert outcome.code == 0
+    path = tmp_path / "my-model.yaml"
+    assert f"wrote {path}" in outcome.out
+    assert validate_suite(path) == []
+    assert cli("plan", path).code == 0
+    assert cli("new", "suite", model, texts, "--dir", tmp_path).code == 2
+
+
+def test_what_cannot_be_attacked_is_said(tmp_path, texts):
+    model = save(tmp_path / "mine", "gpt_neox")
+    few = tmp_path / "few.txt"
+    few.write_text("\n\n".join(sentences(20, 3)))
+    with pytest.raises(
+        UsageError, match=r"few\.txt: 0 of 20 documents have the 16 tok"
+    ):
+        attack(model, None, few)
+    config = model / "config.json"
+    known = json.loads(config.read_text())
+    config.write_text(json.dumps({**known, "model_type": "mamba"}))
+    with pytest.raises(UsageError, match="the family 'mamba', which no model plugin"):
+        attack(model, None, texts)
+    with pytest.raises(UsageError, match="it has no config"):
+        attack(tmp_path, None, texts)
