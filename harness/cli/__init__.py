@@ -41,6 +41,7 @@ COMMANDS = {
     "status": "Say what is done in a run folder, and what changed since.",
     "report": "Make the tables of a run folder.",
     "show": "Show adversarial examples, with what was changed in them.",
+    "compare": "Compare two runs, and say what cannot be compared.",
     "validate": "Check suites, records and whole run folders.",
     "list": "List the plugins.",
     "describe": "Describe a plugin and its options.",

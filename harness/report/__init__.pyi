@@ -5,7 +5,7 @@ from .examples import (
     show_example as show_example,
     token_splitter as token_splitter,
 )
-from .sentences import attack_lines as attack_lines
+from .sentences import attack_lines as attack_lines, estimate_text as estimate_text
 from .tables.verdicts import lines as lines
 from .writing import (
     render as render,

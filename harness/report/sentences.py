@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from statistics import fmean
 
-from harness.records import Verdicts, successes
+from harness.records import Estimate, Verdicts, successes
 from harness.report.content import from_estimate
 from harness.report.formats.text import cell_text
 from harness.report.tables.controls import Comparison, Opponents, compare_controls
@@ -31,6 +31,11 @@ def attack_lines(survey: Survey, verdicts: Verdicts) -> Iterator[str]:
                     yield f"  {_against(found)}"
 
 
+def estimate_text(estimate: Estimate) -> str:
+    """Return a difference in nats/token with its interval, as tables show it."""
+    return cell_text(from_estimate(estimate, "nats", signed=True))
+
+
 def _reached(cells: CellsBySeed, threshold: float) -> str:
     rows = [row for cell in cells.values() for row in cell.rows]
     scored = [row for row in rows if row.delta_loss is not None]
@@ -51,7 +56,7 @@ def _reached(cells: CellsBySeed, threshold: float) -> str:
 def _against(found: Opponents) -> str:
     if isinstance(found.found, str):
         return f"beside {found.control}: {found.found}"
-    more = cell_text(from_estimate(found.found.difference, "nats", signed=True))
+    more = estimate_text(found.found.difference)
     word = _word(found, found.found)
     return f"{more} more than {found.control} at the same budget: {word}"
 

@@ -1,3 +1,4 @@
+from .comparing import Key as Key, compare_runs as compare_runs
 from .finding import (
     Found as Found,
     find_cells as find_cells,

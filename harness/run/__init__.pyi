@@ -6,6 +6,7 @@ from .diagnostics.replay import (
 from .folder import RunFolder as RunFolder
 from .previewing import (
     UnitPreview as UnitPreview,
+    identity_changes as identity_changes,
     preview as preview,
     summary as summary,
 )

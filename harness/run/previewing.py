@@ -91,17 +91,18 @@ def _modified(path: Path) -> float:
 
 
 def _sentence(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    changes = list(_changes(then, now))
+    changes = list(identity_changes(then, now))
     more = len(changes) - _SHOWN_CHANGES
     ending = f" and {more} more" if more > 0 else ""
     return f"changed {', '.join(changes[:_SHOWN_CHANGES])}{ending}"
 
 
-def _changes(then: Any, now: Any, path: str = "") -> Iterator[str]:
+def identity_changes(then: Any, now: Any, path: str = "") -> Iterator[str]:
+    """Yield what differs between two identities, as ``options.flips (5 -> 3)``."""
     if isinstance(then, Mapping) and isinstance(now, Mapping):
         for key in (*then, *(key for key in now if key not in then)):
             where = f"{path}.{key}" if path else key
-            yield from _changes(then.get(key), now.get(key), where)
+            yield from identity_changes(then.get(key), now.get(key), where)
     elif then != now:
         yield f"{path} ({_short(then)} -> {_short(now)})"
 

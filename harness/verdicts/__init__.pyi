@@ -2,6 +2,7 @@ from .calibration import calibrate as calibrate
 from .findings import SHARES as SHARES
 from .judging import judge as judge
 from .pairing import (
+    Attacked as Attacked,
     CellsBySeed as CellsBySeed,
     Pairing as Pairing,
     by_unit as by_unit,
