@@ -220,15 +220,17 @@ def sample_row(
     if error:
         return failed_row(example, clean_loss=float(clean_loss), error="no luck")
     flipped = [*range(index, index + 7), 999 if delta_loss else index + 7]
+    after = float(clean_loss + delta_loss)
+    step = {"step": 1, "position": 7, "token": 999, "loss": after}
     return scored_row(
         example,
         status="attacked" if delta_loss else "unchanged",
         adversarial_prompt_ids=flipped,
         clean_loss=float(clean_loss),
-        adversarial_loss=float(clean_loss + delta_loss),
+        adversarial_loss=after,
         text_reachable=index % 4 > 0,
         adversarial_text="some text",
-        trace=[{"step": 1, "position": 7, "token": 999, "loss": 3.0}],
+        trace=[step] if delta_loss else [],
     )
 
 

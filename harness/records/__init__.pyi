@@ -25,6 +25,7 @@ from .record import (
     DiagnosticId as DiagnosticId,
     DiagnosticStatus as DiagnosticStatus,
     ErrorInfo as ErrorInfo,
+    Frozen as Frozen,
     Ledger as Ledger,
     ModelRef as ModelRef,
     Phase as Phase,

@@ -31,6 +31,8 @@ def read_record(path: Path) -> Record:
 def parse_record(path: Path) -> tuple[Record | None, list[Problem]]:
     """Read a record strictly; return it, or None and all that is wrong with it."""
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device has no end
+            raise OSError("it is no regular file")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         return None, [unreadable(path, error)]

@@ -266,12 +266,22 @@ class Derivation(Ruled):
 class Samples(Strict):
     """The file of samples that the results were computed from."""
 
-    path: str
-    """Relative to the folder of the record."""
+    path: str = pydantic.Field(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$")
+    """Its name in the folder of the record: never a path that leads out of it."""
     rows: Count
     """How many lines it has."""
     sha256: Sha256
     """SHA-256 of the file."""
+
+
+class Frozen(Strict):
+    """The files of a frozen subject, as they were when its record was made."""
+
+    model: Sha256
+    """Of the folder ``model``: SHA-256 of the lines ``<SHA-256>  <name>`` of its files,
+    sorted by name."""
+    made: Sha256
+    """SHA-256 of ``made.json``, which says how the subject was made."""
 
 
 class PluginRef(Strict):
@@ -429,6 +439,8 @@ class Record(Ruled):
     """What was proved of the feed-forward networks; null for a cell."""
     derivation: Derivation | None = None
     """How the variant turned out, if it was made from that of another arm."""
+    frozen: Frozen | None = None
+    """Hashes of the frozen subject; null for a cell, and in records of old."""
     diagnostics: list[Diagnostic] = []
     """Checks on whether the results can be trusted."""
     samples: Samples | None

@@ -3,7 +3,7 @@ from .diagnostics.replay import (
     TOLERANCE_NATS as TOLERANCE_NATS,
     replays as replays,
 )
-from .folder import RunFolder as RunFolder
+from .folder import RunFolder as RunFolder, vocabulary_of as vocabulary_of
 from .previewing import (
     UnitPreview as UnitPreview,
     identity_changes as identity_changes,

@@ -16,6 +16,7 @@ from harness.records import (
     Diagnostic,
     ErrorInfo,
     Estimate,
+    Frozen,
     Ledger,
     Margin,
     ModelRef,
@@ -28,7 +29,7 @@ from harness.records import (
     TokensRef,
 )
 from harness.run.context import RunContext
-from harness.suite import Unit, VariantPlan, named_by
+from harness.suite import Experiment, Unit, VariantPlan, named_by
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Outcome:
     recovery: RecoverySummary | None = None
     certificate: Certificates | None = None
     derivation: Derivation | None = None
+    frozen: Frozen | None = None
     diagnostics: list[Diagnostic] = field(default_factory=list)
     error: ErrorInfo | None = None
     parameters: int | None = None
@@ -95,37 +97,41 @@ def assemble(
             profile=run.experiment.profile,
             limit=run.suite.limit,
         ),
-        model=_model(run, unit.variant, outcome.parameters),
-        arm=_arm(run, unit.variant),
+        model=model_ref(run.experiment, unit.variant, outcome.parameters),
+        arm=arm_ref(run.experiment, unit.variant),
         margin=Margin.of(run.suite.verdicts.margin),
         seed=unit.variant.seed,
-        attack=_attack(run, unit, unit.attack, outcome) if unit.attack else None,
+        attack=attack_ref(run.experiment, unit, **outcome.allowed),
         identity=unit.identity,
         provenance=_provenance(run, unit, outcome, started, finished),
         **filled,
     )
 
 
-def _model(run: RunContext, plan: VariantPlan, parameters: int | None) -> ModelRef:
-    section = run.suite.models[plan.model]
+def model_ref(
+    experiment: Experiment, plan: VariantPlan, parameters: int | None = None
+) -> ModelRef:
+    """Return what a record says of the model of a variant."""
+    section = experiment.suite.models[plan.model]
     return ModelRef(
         label=plan.model,
         adapter=section.adapter,
-        **_options(run.experiment.models[plan.model]),
+        **_options(experiment.models[plan.model]),
         fingerprint=section.fingerprint or "unknown",
         parameters=parameters,
     )
 
 
-def _arm(run: RunContext, plan: VariantPlan) -> ArmRef:
-    section, constraint = run.suite.arms[plan.arm], run.experiment.arms[plan.arm]
+def arm_ref(experiment: Experiment, plan: VariantPlan) -> ArmRef:
+    """Return what a record says of the arm of a variant."""
+    section, constraint = experiment.suite.arms[plan.arm], experiment.arms[plan.arm]
     return ArmRef(
         label=plan.arm,
         constraint=section.constraint,
         role="replica" if section.replicate else constraint.role,
         **_options(constraint),
         recovery=plan.identity["recovery"],
-        against=run.suite.reference_of(plan.arm),
+        against=experiment.suite.reference_of(plan.arm),
         replicate=section.replicate,
         derive_from=section.derive_from,
         match_loss_of=section.match_loss_of,
@@ -133,11 +139,18 @@ def _arm(run: RunContext, plan: VariantPlan) -> ArmRef:
     )
 
 
-def _attack(run: RunContext, unit: Unit, label: str, outcome: Outcome) -> AttackRef:
-    section, plugin = run.suite.attacks[label], run.experiment.attacks[label]
+def attack_ref(experiment: Experiment, unit: Unit, **allowed: Any) -> AttackRef | None:
+    """Return what a record says of the attack of a cell; None for a variant.
+
+    `allowed` are number and hash of the tokens that it may write.
+    """
+    if unit.attack is None:
+        return None
+    section = experiment.suite.attacks[unit.attack]
+    plugin = experiment.attacks[unit.attack]
     return AttackRef(
-        label=label,
-        attack=section.attack or label,
+        label=unit.attack,
+        attack=section.attack or unit.attack,
         **_options(plugin),
         match=section.match,
         role=section.role,
@@ -145,7 +158,7 @@ def _attack(run: RunContext, unit: Unit, label: str, outcome: Outcome) -> Attack
         shows=plugin.shows,
         replays=plugin.replays,
         examples=unit.identity["examples"],
-        tokens=TokensRef(rules=unit.identity.get("tokens", {}), **outcome.allowed),
+        tokens=TokensRef(rules=unit.identity.get("tokens", {}), **allowed),
     )
 
 
@@ -164,7 +177,7 @@ def _provenance(
     commit, dirty = code_state()
     return Provenance(
         versions=library_versions(),
-        plugins=_plugins(run, unit),
+        plugins=plugins_used(run.experiment, unit),
         commit=commit,
         dirty=dirty,
         hardware=hardware(run.device),
@@ -179,29 +192,29 @@ def _provenance(
     )
 
 
-def _attacks_at_work(run: RunContext, label: str) -> list[str]:
-    """Return the plugins of an attack, of what it controls, and of what it names."""
-    match, attacks = run.suite.attacks[label].match, run.experiment.attacks
-    labels = [label, *([match] if match else [])]
-    labels += [named for one in labels for named in named_by(attacks[one], ATTACK)]
-    return list(dict.fromkeys(attacks[one].name for one in labels))
-
-
-def _plugins(run: RunContext, unit: Unit) -> list[PluginRef]:
-    suite, registry = run.suite, run.experiment.registry
-    variant = unit.variant
+def plugins_used(experiment: Experiment, unit: Unit) -> list[PluginRef]:
+    """Return the plugins that a unit takes, as they are installed."""
+    suite, variant = experiment.suite, unit.variant
     used = [
         ("model", suite.models[variant.model].adapter),
         ("constraint", suite.arms[variant.arm].constraint),
     ]
-    adversary = run.experiment.adversaries.get(variant.arm)
+    adversary = experiment.adversaries.get(variant.arm)
     used += [("attack", adversary.name)] if adversary else []
     if unit.attack:
-        used += [("attack", name) for name in _attacks_at_work(run, unit.attack)]
+        used += [("attack", name) for name in _attacks_at_work(experiment, unit.attack)]
     else:
         used += [("metric", m.metric or label) for label, m in suite.metrics.items()]
-    infos = [registry.get(kind, name) for kind, name in used]
+    infos = [experiment.registry.get(kind, name) for kind, name in used]
     return [
         PluginRef(kind=x.kind, name=x.name, version=x.version, sha256=x.sha256)
         for x in infos
     ]
+
+
+def _attacks_at_work(experiment: Experiment, label: str) -> list[str]:
+    """Return the plugins of an attack, of what it controls, and of what it names."""
+    match, attacks = experiment.suite.attacks[label].match, experiment.attacks
+    labels = [label, *([match] if match else [])]
+    labels += [named for one in labels for named in named_by(attacks[one], ATTACK)]
+    return list(dict.fromkeys(attacks[one].name for one in labels))

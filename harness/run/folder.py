@@ -4,16 +4,50 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.base import RecordError, sha256_file, write_atomic
-from harness.records import Record, Samples, parse_record, read_record
+from harness.base import RecordError, Strict, sha256_file, write_atomic
+from harness.records import (
+    Certificates,
+    Derivation,
+    Frozen,
+    Ledger,
+    Record,
+    RecoverySummary,
+    Samples,
+    parse_record,
+    read_record,
+)
 from harness.suite import UnitKind
 
 Status = Literal["complete", "failed", "missing", "invalid"]
+MADE = "made.json"
+"""Beside the model of a frozen subject: how it was made."""
+TRAINING = "training.jsonl"
+"""In the folders of a variant and its subject: the course of recovery training."""
+_TEXT_PARTS = ("text_config", "decoder", "generator", "text_encoder")
+"""Where a nested configuration of transformers describes what reads and writes text."""
+_CHUNK = 1 << 20
+_KINDS = {
+    stat.S_IFLNK: "a link, and no file of its own",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+}
+
+
+class Made(Strict):
+    """How a subject was made: the file ``made.json`` in its folder."""
+
+    certificate: Certificates
+    recovery: RecoverySummary
+    derivation: Derivation | None = None
+    parameters: int
+    ledger: Ledger = Ledger()
+    """What making it cost; empty where it was made before that was noted."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +72,24 @@ class RunFolder:
         return self.root / "suite.resolved.yaml"
 
     @property
+    def suites_dir(self) -> Path:
+        """Every resolved suite that was run here, each named by its SHA-256."""
+        return self.root / "suites"
+
+    @property
     def report_dir(self) -> Path:
         """Where reports are written."""
         return self.root / "report"
+
+    def keep_suite(self, text: str) -> str:
+        """Write down the resolved suite that is about to run; return its SHA-256.
+
+        Earlier ones stay, since records that were made under them do.
+        """
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        write_atomic(self.suites_dir / f"{digest}.yaml", text)
+        write_atomic(self.suite_file, text)
+        return digest
 
     def unit_dir(self, kind: UnitKind, unit_id: str) -> Path:
         """The folder of one variant or cell."""
@@ -91,14 +140,56 @@ def write_samples(folder: Path, rows: Iterable[Mapping[str, Any]]) -> Samples:
 
 
 def samples_fault(record_path: Path, samples: Samples) -> str | None:
-    """Say what is wrong with the samples file of a record; None if nothing is."""
+    """Say what is wrong with the samples file of a record; None if nothing is.
+
+    Nothing but a regular file in the record's folder is opened: neither what a link
+    leads to, nor a device or a pipe, which have no end.
+    """
     path = record_path.parent / samples.path
-    if not path.exists():
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
         return f"{samples.path} is missing"
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != samples.sha256:
+    except OSError as error:
+        return f"{samples.path} cannot be read: {error.strerror}"
+    if not stat.S_ISREG(mode):
+        return f"{samples.path} is {_KINDS.get(stat.S_IFMT(mode), 'no regular file')}"
+    digest, lines = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            lines += chunk.count(b"\n")
+    if digest.hexdigest() != samples.sha256:
         return f"{samples.path} differs from its hash in the record"
-    lines = data.count(b"\n")
     if lines != samples.rows:
         return f"{samples.path} has {lines} lines, the record says {samples.rows}"
     return None
+
+
+def frozen_of(made: Path) -> Frozen:
+    """Hash the files of a frozen subject in the store.
+
+    `made` is its folder, with ``model`` and ``made.json``.
+    """
+    model = made / "model"
+    files = sorted(x for x in model.rglob("*") if x.is_file())
+    lines = (f"{sha256_file(x)}  {x.relative_to(model).as_posix()}\n" for x in files)
+    return Frozen(
+        model=hashlib.sha256("".join(lines).encode()).hexdigest(),
+        made=sha256_file(made / MADE),
+    )
+
+
+def vocabulary_of(model: Path) -> int | None:
+    """Return how many tokens a model knows, of its text part, by its configuration.
+
+    None where its folder has none, or one that does not say so.
+    """
+    path = model / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        parts = (config, *(config.get(name) or {} for name in _TEXT_PARTS))
+        sizes = (part["vocab_size"] for part in parts if part.get("vocab_size"))
+        return next(map(int, sizes), None)
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None

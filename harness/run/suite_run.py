@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from harness.base import HarnessError, StopSignals, Store, UsageError, write_atomic
+from harness.base import HarnessError, StopSignals, Store, UsageError
 from harness.data import Corpora
 from harness.records import Estimate, Margin, Record, margin_change
 from harness.run.context import RunContext
@@ -66,7 +65,7 @@ def run_plan(
     if changed:
         say(f"{changed}: its verdicts are exploratory")
     folder.root.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder.suite_file, text)
+    suite_sha256 = folder.keep_suite(text)
     keep_compiled(store.work("kernels", "compiled"))
     run = RunContext(
         plan=plan,
@@ -77,7 +76,7 @@ def run_plan(
         ),
         device=choose_device(plan.experiment.suite.device),
         stop=stop,
-        suite_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        suite_sha256=suite_sha256,
         say=say,
     )
     run.hook.suite_started(

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from harness.api import Constraint, MetricContext, ModelAdapter, Visit
-from harness.base import Strict, fixed_random_state, write_atomic, write_json
+from harness.base import fixed_random_state, write_atomic, write_json
 from harness.data import Document
 from harness.models import (
     Disturbance,
@@ -45,7 +45,7 @@ from harness.records import (
 from harness.run.arm_context import arm_context
 from harness.run.context import RunContext
 from harness.run.diagnostics.subject import examine
-from harness.run.folder import write_samples
+from harness.run.folder import MADE, TRAINING, Made, frozen_of, write_samples
 from harness.run.journal import Journal, spent_so_far, together
 from harness.run.workbench import Work
 from harness.subject import Subject
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TRAINING = "training.jsonl"
 CERTIFICATE_DOCUMENTS = 8
 CERTIFICATE_TOKENS = 128
 
@@ -74,7 +73,7 @@ def run_variant(work: Work[VariantPlan]) -> None:
     made = Made.model_validate_json((folder / MADE).read_text())
     outcome.certificate, outcome.recovery = made.certificate, made.recovery
     outcome.derivation, outcome.parameters = made.derivation, made.parameters
-    outcome.ledger = made.ledger
+    outcome.ledger, outcome.frozen = made.ledger, frozen_of(folder)
     _link(folder, run.folder.unit_dir(plan.kind, plan.id))
 
     subject = work.bench.subject(plan, work.journal, making.subject)
@@ -92,19 +91,7 @@ def load_subject(run: RunContext, plan: VariantPlan) -> Subject:
 # --- making a subject ---------------------------------------------------------------
 
 
-MADE = "made.json"
 _JOURNAL = "journal.jsonl"
-
-
-class Made(Strict):
-    """How a subject was made: the file ``made.json`` in its folder."""
-
-    certificate: Certificates
-    recovery: RecoverySummary
-    derivation: Derivation | None = None
-    parameters: int
-    ledger: Ledger = Ledger()
-    """What making it cost; empty where it was made before that was noted."""
 
 
 def _spent_making(run: RunContext, plan: VariantPlan) -> Ledger:

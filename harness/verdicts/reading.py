@@ -5,7 +5,6 @@ What an older record does not hold is missing, and then a question has no answer
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal
@@ -15,7 +14,7 @@ import numpy as np
 from harness.api import Attack as Plugin
 from harness.data import content_key
 from harness.records import DiagnosticId, Margin, Record, SampleRow, margin_change
-from harness.run import replays
+from harness.run import replays, vocabulary_of
 from harness.suite import ASKED_EXAMPLES
 from harness.verdicts.findings import (
     SHARES,
@@ -42,8 +41,6 @@ EXAMINED: tuple[DiagnosticId, ...] = (
     "gradient_truth",
     "first_order_fidelity",
 )
-TEXT_PARTS = ("text_config", "decoder", "generator", "text_encoder")
-"""Where a nested configuration of transformers describes what reads and writes text."""
 
 
 def findings_of(results: Results) -> Findings:
@@ -180,11 +177,10 @@ class _Reader:
         survey = self.results.survey
         for unit in survey.units:
             if unit.kind == "variant" and unit.model == label:
-                path = survey.folder.unit_dir("variant", unit.id) / "model/config.json"
-                if path.is_file():
-                    known = _vocabulary_of(json.loads(path.read_text(encoding="utf-8")))
-                    if known is not None:
-                        return known
+                folder = survey.folder.unit_dir("variant", unit.id)
+                known = vocabulary_of(folder / "model")
+                if known is not None:
+                    return known
         ids = (max([*row.clean_prompt_ids, *row.reference_ids]) for row in rows)
         return 1 + max(ids, default=1)
 
@@ -316,13 +312,6 @@ class _Reader:
         ]
         found = replays(self.results.survey.folder, records)
         return [Replayed(x.cell, x.largest, x.fault) for x in found]
-
-
-def _vocabulary_of(config: Mapping[str, Any]) -> int | None:
-    """Return the vocabulary that a model's configuration states, of its text part."""
-    parts = (config, *(config.get(name) or {} for name in TEXT_PARTS))
-    sizes = (part["vocab_size"] for part in parts if part.get("vocab_size"))
-    return next(map(int, sizes), None)
 
 
 def _arm_role(section: Section) -> ArmRole:

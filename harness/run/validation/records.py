@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base import Problem, content_hash
-from harness.records import Record, parse_record, violations
-from harness.run.validation.cells import CleanRows
+from harness.records import Record, SampleRow, parse_record, violations
 from harness.run.validation.samples import Metrics, check_samples
 
 ROUNDING = 1e-9
@@ -18,13 +17,14 @@ ROUNDING = 1e-9
 
 
 def check_record(
-    path: Path, metrics: Metrics, clean: CleanRows
-) -> tuple[Record | None, list[Problem]]:
+    path: Path, metrics: Metrics
+) -> tuple[Record | None, list[SampleRow], list[Problem]]:
     """Check one record and its samples; return it unless it cannot be read.
 
     The results of a variant are recomputed with `metrics`, by label; those that are not
-    there stay unchecked. `clean` has the clean rows of the cells checked so far.
+    there stay unchecked. The rows are those of a cell, if all of them are sound.
     """
+    rows: list[SampleRow] = []
     record, problems = parse_record(path)
     if record is not None:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -33,8 +33,9 @@ def check_record(
         problems += _identity_problems(record)
         problems += _ledger_problems(record)
         if record.samples is not None:
-            problems += check_samples(path, record, metrics, clean)
-    return record, [replace(x, file=x.file or str(path)) for x in problems]
+            rows, found = check_samples(path, record, metrics)
+            problems += found
+    return record, rows, [replace(x, file=x.file or str(path)) for x in problems]
 
 
 def _ledger_problems(record: Record) -> Iterator[Problem]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +27,6 @@ from harness.records import (
 from harness.run.answers import chosen
 from harness.run.diagnostics.rows import OF_SUBJECTS, examine_rows
 from harness.run.folder import samples_fault
-from harness.run.validation.cells import CleanRows
 
 Metrics = Mapping[str, Metric[Any]]
 """Metrics by the labels that results are stored under."""
@@ -40,31 +41,33 @@ INTERVAL_TOLERANCE = 1e-6
 
 
 def check_samples(
-    path: Path, record: Record, metrics: Metrics, clean: CleanRows
-) -> list[Problem]:
+    path: Path, record: Record, metrics: Metrics
+) -> tuple[list[SampleRow], list[Problem]]:
     """Check the samples of the record at `path`, and recompute its results.
 
-    Problems of the record itself name no file yet.
+    Returns the rows of a cell, none where one of them is no row, and the problems.
+    Those of the record itself name no file yet.
     """
     assert record.samples is not None
     fault = samples_fault(path, record.samples)
     problems = [Problem("", ("samples",), fault)] if fault else []
     file = path.parent / record.samples.path
-    if not file.is_file():
-        return problems
+    if not stat.S_ISREG(file.lstat().st_mode if os.path.lexists(file) else 0):
+        return [], problems
     try:
         if record.kind == "cell":
-            return problems + _check_cell(record, file, clean)
-        return problems + _check_variant(record, file, metrics)
+            rows, found = _check_cell(record, file)
+            return rows, problems + found
+        return [], problems + _check_variant(record, file, metrics)
     except (RecordError, UnicodeDecodeError) as error:
         message = str(error).removeprefix(f"{file}: ")
-        return [*problems, Problem(str(file), (), message)]
+        return [], [*problems, Problem(str(file), (), message)]
 
 
 # --- cells --------------------------------------------------------------------------
 
 
-def _check_cell(record: Record, file: Path, clean: CleanRows) -> list[Problem]:
+def _check_cell(record: Record, file: Path) -> tuple[list[SampleRow], list[Problem]]:
     rows: list[SampleRow] = []
     problems: list[Problem] = []
     seen: set[str] = set()
@@ -78,9 +81,8 @@ def _check_cell(record: Record, file: Path, clean: CleanRows) -> list[Problem]:
     share = record.attack.share if record.attack else 1.0
     problems += [Problem(str(file), (), text) for text in _uneven(rows, share)]
     if problems:
-        return problems
-    return [
-        *clean.compare(file, record, rows),
+        return [], problems
+    return rows, [
         *_count_problems(record, len(rows)),
         *_cell_problems(record, rows),
     ]

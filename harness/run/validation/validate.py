@@ -8,17 +8,24 @@ from functools import lru_cache
 from pathlib import Path
 
 from harness.base import HarnessError, Problem, RecordError, SuiteError, UsageError
-from harness.records import Record
+from harness.records import Record, SampleRow
 from harness.run.diagnostics.replay import FILE, TOLERANCE_NATS, replays
 from harness.run.folder import RunFolder
 from harness.run.surveying import Survey, survey
 from harness.run.validation.cells import CleanRows, compare_budgets, subject_key
+from harness.run.validation.limits import Limits
 from harness.run.validation.records import check_record
 from harness.run.validation.samples import Metrics
+from harness.run.validation.seeds import Twins
+from harness.run.validation.sources import Sources
+from harness.run.validation.spending import Spending
+from harness.run.validation.subjects import Subjects, base_models
+from harness.run.validation.suites import Suites
 from harness.suite import (
     Experiment,
     Layer,
     Place,
+    Plan,
     Unloaded,
     load_experiment,
     parse,
@@ -66,7 +73,7 @@ def _check(path: Path, plugins: Sequence[Path], trust: bool) -> Iterable[Problem
         return validate_suite(path, plugins=plugins, trust=trust)
     if path.suffix == ".json":
         metrics = _metrics_beside(path, plugins, trust)
-        return check_record(path, metrics, CleanRows())[1]
+        return check_record(path, metrics)[-1]
     raise UsageError(f"{path} is neither a suite (YAML), a record (JSON) nor a folder")
 
 
@@ -99,19 +106,54 @@ def _check_run(
         )
     planned, problems = _survey(folder, plugins, trust)
     metrics = _loaded(planned.plan.experiment) if planned else {}
-    records: list[tuple[Path, Record]] = []
-    clean = CleanRows()
+    plan = planned.plan if planned else None
+    together = _Together(folder, plan)
     for path in (*folder.records("variant"), *folder.records("cell")):
-        record, found = check_record(path, metrics, clean)
+        record, rows, found = check_record(path, metrics)
         problems += found
         if record is not None:
-            records.append((path, record))
-    problems += _reference_problems(records)
-    problems += compare_budgets(records)
+            problems += together.compare(path, record, rows)
+    problems += together.problems()
     if planned is not None:
+        problems += base_models(planned.plan.experiment, folder.suite_file)
         problems += _completeness_problems(planned)
         problems += _replay_problems(planned)
     return problems
+
+
+class _Together:
+    """What records say of each other, of their suite and of what lies beside them."""
+
+    def __init__(self, folder: RunFolder, plan: Plan | None) -> None:
+        self._records: list[tuple[Path, Record]] = []
+        self._suites, self._sources = Suites(folder, plan), Sources(plan)
+        self._of_records = (self._suites.compare, Subjects().compare)
+        self._of_rows = (
+            CleanRows().compare,
+            Limits(folder, plan).compare,
+            Twins().compare,
+            self._sources.note,
+        )
+        self._spending = Spending(plan)
+
+    def compare(
+        self, path: Path, record: Record, rows: Sequence[SampleRow]
+    ) -> Iterator[Problem]:
+        """Take in a record and the rows of a cell; yield what contradicts."""
+        self._records.append((path, record))
+        for of_record in self._of_records:
+            yield from of_record(path, record)
+        yield from self._spending.compare(path, record, rows)
+        file = path.parent / record.samples.path if record.samples else path
+        for of_rows in self._of_rows:
+            yield from of_rows(file, record, rows)
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what only all records together show."""
+        yield from self._suites.problems()
+        yield from self._sources.problems()
+        yield from _reference_problems(self._records)
+        yield from compare_budgets(self._records)
 
 
 def _survey(

@@ -1,0 +1,62 @@
+"""What lies beside a record: nothing that leads elsewhere is opened or believed."""
+
+import os
+
+import pytest
+
+from harness.run import RunFolder, validate
+from tests.run_fixtures import edit
+
+
+@pytest.fixture
+def cell(make_run):
+    return RunFolder(make_run(seeds=[1])).records("cell")[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/dev/zero", "../samples.jsonl", "a/b", "..", ".", "", "a\\b", "a\nb", "\0"],
+)
+def test_samples_are_a_name_and_no_path(cell, name):
+    edit(cell, "samples", "path", value=name)
+    found = validate([cell])
+    assert found.exit_code == 1
+    assert {x.key for x in found.problems} == {"samples.path"}
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (os.mkfifo, "is a named pipe"),
+        (os.mkdir, "is a folder"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a link"),
+        (lambda path: path.symlink_to("nowhere"), "is a link"),
+    ],
+)
+def test_samples_are_a_file_of_their_own(cell, make, told):
+    samples = cell.with_name("samples.jsonl")
+    samples.unlink()
+    make(samples)
+    for path in (cell, cell.parents[2]):
+        (problem,) = validate([path]).problems
+        assert told in problem.message
+    assert (
+        RunFolder(cell.parents[2]).state("cell", cell.parent.name).status == "invalid"
+    )
+
+
+def test_a_record_that_lies_alone_is_checked(cell, tmp_path):
+    alone = tmp_path / "record.json"
+    alone.write_bytes(cell.read_bytes())
+    assert validate([alone]).exit_code == 1
+
+
+def test_a_model_that_leads_nowhere_is_said(make_run):
+    run = make_run(seeds=[1])
+    variant = RunFolder(run).records("variant")[0]
+    model = variant.with_name("model")
+    assert validate([run]).problems == ()  # the model may be kept elsewhere
+    model.symlink_to("../../gone/model")
+    (problem,) = validate([run]).problems
+    assert problem.file == str(model)
+    assert "it leads to ../../gone/model, which is not there" in problem.message
