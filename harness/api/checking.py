@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
+from numbers import Real
 from typing import Any, get_args, get_type_hints
 
 import pydantic
@@ -43,6 +44,13 @@ def stated_budget(attack: Attack[Any], examples: int) -> Budget:
             f"the attack {attack.name!r} returned {budget!r} from `budget`; expected a "
             "harness.api.Budget"
         )
+    for name, value in vars(budget).items():
+        unlimited = name == "flips" and value is None
+        if not unlimited and not (isinstance(value, Real) and float(value) >= 0):
+            raise PluginError(
+                f"the attack {attack.name!r} returned {value!r} as `{name}` of its "
+                "budget; expected a number from 0 on"
+            )
     return budget
 
 

@@ -204,13 +204,22 @@ def test_a_decorator_does_not_hide_a_wrong_signature(write):
         load_registry([path])
 
 
-@pytest.mark.parametrize("value", ["(1, 2)", "7", "None"])
+BUDGETS = {
+    "(1, 2)": "returned (1, 2) from `budget`; expected a harness.api.Budget",
+    "None": "returned None from `budget`; expected a harness.api.Budget",
+    "Budget('many', 0)": "returned 'many' as `forward` of its budget; expected a",
+    "Budget(1, -1)": "returned -1 as `backward` of its budget; expected a",
+    "Budget(1, 1, prepended=None)": "returned None as `prepended` of its budget",
+}
+
+
+@pytest.mark.parametrize("value", BUDGETS)
 def test_a_budget_that_is_none_is_named(write, value):
     body = ATTACK.replace("(self, examples): ...", f"(self, examples): return {value}")
-    path = write("budget", body.replace("class", IMPORT, 1) + OFFER)
+    imported = IMPORT.replace("Attack\n", "Attack, Budget\n")
+    path = write("budget", body.replace("class", imported, 1) + OFFER)
     attack = load_registry([path]).create("attack", "x", {})
-    said = rf"'x' returned {re.escape(value)} from `budget`; expected a harness.api"
-    with pytest.raises(PluginError, match=said):
+    with pytest.raises(PluginError, match=re.escape(f"'x' {BUDGETS[value]}")):
         stated_budget(attack, 3)
 
 

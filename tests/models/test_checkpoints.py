@@ -2,6 +2,7 @@ import json
 import shutil
 import time
 
+import huggingface_hub
 import huggingface_hub.constants
 import pydantic
 import pytest
@@ -209,6 +210,28 @@ def test_fetching_without_a_network_is_one_sentence(hub_cache):
     with pytest.raises(MissingResource, match=r"cannot fetch somebody/tiny@x: .+") as e:
         adapter("somebody/tiny", revision="x").fetch()
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("pickled", [True, False])
+def test_pickled_weights_are_fetched_where_there_are_no_others(
+    pickled, hub_cache, checkpoint, monkeypatch
+):
+    snapshot, asked = put_in_cache(hub_cache, checkpoint(), "main"), []
+    if pickled:
+        weights = load_file(snapshot / "model.safetensors")
+        (snapshot / "model.safetensors").unlink()
+
+    def download(hub_id, revision, allow_patterns):
+        asked.append(allow_patterns)
+        if allow_patterns == ["pytorch_model*.bin"]:
+            torch.save(weights, snapshot / "pytorch_model.bin")
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    adapter("somebody/tiny").fetch()
+    assert len(asked) == 1 + pickled
+    assert "pytorch_model*.bin" not in asked[0]
+    assert adapter("somebody/tiny").missing() == []
 
 
 def test_fetching_a_local_folder_does_nothing(checkpoint):
