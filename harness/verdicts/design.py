@@ -31,15 +31,11 @@ def needed(contrast: Contrast, contrasts: int) -> Needed | None:
     None where no design that is thought of would.
     """
     off, margin = abs(of_run(contrast.shown.mean)), margin_nats(contrast)
-    level = 1 - (DIRECTION / contrasts if off >= margin else EQUIVALENCE)
-    goal = off if off >= margin else margin - off
-    seeds = sorted(
-        {
-            x
-            for x in (contrast.seeds, *SEEDS)
-            if x >= max(contrast.seeds, TREATMENT_SEEDS)
-        }
-    )
+    level, goal = 1 - EQUIVALENCE, margin - off
+    if off >= margin:
+        level, goal = 1 - DIRECTION / contrasts, off
+    fewest = max(contrast.seeds, TREATMENT_SEEDS)
+    seeds = [fewest, *(x for x in SEEDS if x > fewest)]
     documents_at_least = (max(UNITS, times * contrast.shown.n) for times in TIMES)
     designs = product(seeds, documents_at_least)
     for own, documents in sorted(designs, key=math.prod):

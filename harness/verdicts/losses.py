@@ -145,8 +145,6 @@ class Losses:
             if part.full:
                 harm = self.full_harm(part.arm)[..., at, None, : found.shape[-1]]
             found = np.where(failed, harm, found)
-        if found.shape[-2] == 1 == apart:
-            return found[..., 0, :]
         if apart == 1:
             return np.asarray(found.mean(axis=-2))
         # An attack on each example alone has one search, which stands beside each.
@@ -253,8 +251,7 @@ def averaged(rows: Floats, units: Sequence[str]) -> Floats:
     names, index = np.unique(np.asarray(units), return_inverse=True)
     if len(names) == len(index):
         return rows
-    member = np.zeros((len(index), len(names)))
-    member[np.arange(len(index)), index] = 1.0
+    member = index[:, None] == np.arange(len(names))
     return np.asarray(rows @ (member / member.sum(axis=0)))
 
 

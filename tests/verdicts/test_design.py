@@ -54,19 +54,22 @@ def test_what_would_decide_is_the_cheapest_design_that_finds_it(scale, level):
     assert (design.seeds * design.documents, design.seeds, design.documents) in fitting
 
 
-def test_seeds_are_added_before_documents_where_that_costs_less():
+@pytest.mark.parametrize("contrasts", [1, 6])
+def test_seeds_are_added_before_documents_where_that_costs_less(contrasts):
     """Among all designs, the first cheapest, for differences that each just finds."""
     found = contrast(0.9, seeds=3, margin=Margin(nats=0.0))
     crossed = Crossed.of(table(found))
     finds = {
-        (seeds, times * 24): crossed.detectable(0.99, 0.8, seeds, times * 24)
+        (seeds, times * 24): crossed.detectable(
+            1 - 0.01 / contrasts, 0.8, seeds, times * 24
+        )
         for seeds in (3, 4, 5, 6, 8, 10, 15, 20)
         for times in (1, 2, 4, 8, 16)
     }
     for smallest in finds.values():
         off = smallest + 1e-6
         found.shown = Crossed.batch((table(found) - crossed.mean + off)[None])
-        design = needed(found, 1)
+        design = needed(found, contrasts)
         fitting = [x for x, finding in finds.items() if finding <= off]
         cheapest = min(fitting, key=lambda x: (x[0] * x[1], x[0]))
         assert (design.seeds, design.documents) == cheapest
@@ -77,6 +80,11 @@ def test_where_no_design_would_decide_there_is_none():
     centred = table(found) - table(found).mean()
     found.shown = Crossed.batch((centred + margin_nats(found) - 1e-6)[None])
     assert needed(found, 1) is None
+
+
+def test_of_two_seeds_no_treatment_is_decided_without_more():
+    found = contrast(0.5, seeds=2, noise=0.01)
+    assert needed(found, 1).seeds == 3
 
 
 def test_of_a_single_seed_nothing_is_known_of_others():

@@ -160,6 +160,12 @@ def test_errors_count_against_what_is_claimed(clean):
         assert found.worst_case(arm).mean == pytest.approx([own])
 
 
+def test_an_error_at_one_budget_is_an_error_of_its_row():
+    rng = np.random.default_rng(4)
+    cells = both(rng, a={}, b={}) | {("arm", "a"): cell(rng, errors=[(0, 1, 2)])}
+    assert contrast(made(cells)).errors == (1 / (SEEDS * N), 0.0)
+
+
 @pytest.mark.parametrize("scale", [0.8, 1.2])
 def test_errors_count_against_equivalence_at_either_end_of_the_margin(scale):
     rng = np.random.default_rng(12)
@@ -241,6 +247,18 @@ def read(cells, seeds, *attacks, share=FULL):
     return Losses(findings).read(*parts)
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_beside_a_smaller_budget_one_search_is_compared(seeds):
+    rng = np.random.default_rng(8)
+    findings = made({("arm", "u"): universal(rng, seeds, 3)}, UNIVERSAL, seeds=seeds)
+    parts = [Part(findings.arms[1], "u", full=False, share=x) for x in (FULL, 1)]
+    found = Losses(findings).read(*parts)
+    if seeds < TREATMENT_SEEDS:
+        assert found == "one search for all examples at one seed has no interval"
+    else:
+        assert found.searches == 1
+
+
 def test_searches_are_averaged_within_a_seed():
     rng = np.random.default_rng(8)
     cells = {("arm", "u"): universal(rng, 3, 4), ("arm", "a"): cell(rng, 3)}
@@ -276,6 +294,31 @@ def test_at_few_seeds_each_search_is_a_row_or_there_are_too_few(seeds, searches)
     assert read(cells, seeds, "a").rows[0].shape == (seeds, N)
 
 
+@pytest.mark.parametrize(("seeds", "searches"), [(1, 3), (2, 2), (3, 2)])
+def test_many_runs_are_read_at_once_as_each_alone(seeds, searches):
+    rng = np.random.default_rng(9)
+    alone = [
+        {("arm", "u"): universal(rng, seeds, searches), ("arm", "a"): cell(rng, seeds)}
+        for _ in range(4)
+    ]
+    together = {
+        key: replace(
+            alone[0][key],
+            delta=np.stack([cells[key].delta for cells in alone]),
+            replicates=None
+            if alone[0][key].replicates is None
+            else np.stack([cells[key].replicates for cells in alone]),
+        )
+        for key in alone[0]
+    }
+    found = read(together, seeds, "u", "a").rows
+    for run, cells in enumerate(alone):
+        for rows, expected in zip(
+            found, read(cells, seeds, "u", "a").rows, strict=True
+        ):
+            assert rows[run] == pytest.approx(expected)
+
+
 def test_as_many_searches_are_read_as_all_attacks_have():
     rng = np.random.default_rng(10)
     cells = {("arm", "u"): universal(rng, 1, 5), ("arm", "v"): universal(rng, 1, 3)}
@@ -302,6 +345,15 @@ def test_parts_are_read_over_the_seeds_that_all_have():
 def test_an_error_that_is_read_stands_for_full_harm_or_none(full):
     rng = np.random.default_rng(12)
     cells = {("arm", "a"): cell(rng, errors=[(0, 1)])}
-    findings = made(cells)
+    findings = made(cells, clean=np.linspace(1.0, 3.0, N))
+    harm = full_harm(cells, clean=1.4)
     (rows,) = Losses(findings).read(Part(findings.arms[1], "a", full=full)).rows
-    assert rows[0, 1] == pytest.approx(full_harm(cells) if full else 0.0)
+    assert rows[0, 1] == pytest.approx(harm if full else 0.0)
+
+
+@pytest.mark.parametrize(("clean", "harm"), [(3.5, np.log(50) - 3.5), (4.5, 0.0)])
+def test_where_nothing_was_measured_full_harm_is_a_uniform_guess(clean, harm):
+    rng = np.random.default_rng(12)
+    findings = made({("arm", "a"): cell(rng, missing=range(SEEDS))}, clean=clean)
+    found = Losses(findings).full_harm(findings.arms[1])
+    assert found == pytest.approx(np.full((SEEDS, N), harm))

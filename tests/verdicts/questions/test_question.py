@@ -78,6 +78,7 @@ def test_claims_are_made_of_the_mean_over_seeds_and_units():
     assert below(TABLE, 0.3).p[0] == pytest.approx(crossed.p_below(0.3))
     assert above(TABLE).p[0] == pytest.approx(crossed.p_above(0.0))
     assert (above(TABLE, 0.1).mu, above(TABLE).seeds) == (0.1, 4)
+    assert above(TABLE).searches == below(TABLE).searches == 1
     batch = np.stack([TABLE, TABLE - 0.2, -TABLE])
     expected = [Crossed.of(x).p_below() for x in batch]
     assert below(batch).p == pytest.approx(expected)
@@ -85,6 +86,8 @@ def test_claims_are_made_of_the_mean_over_seeds_and_units():
 
 def test_claims_are_joined_by_their_ps():
     claims = [claim(0.01, 0.2), claim(0.03), claim(0.5, 0.001)]
+    claims[-1] = replace(claims[-1], mu=7.0)  # what is shown is the last one's
+    assert every(claims).mu == some(claims).mu == 7.0
     assert every(claims).p == pytest.approx([0.5, 0.2])
     fair = corrected(claims)
     by_hand = [[0.03, 0.4 / 2], [0.06, 0.06], [0.5, 0.003]]
