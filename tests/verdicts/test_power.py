@@ -108,3 +108,40 @@ def test_a_run_without_a_contrast_is_no_pilot():
     findings, _ = pilot()
     with pytest.raises(UsageError, match="no contrast to read a variance from"):
         foresee(replace(findings, arms=findings.arms[:1]), [PLANNED])
+
+
+def test_a_pilot_of_one_document_is_none_and_one_of_two_is():
+    with pytest.raises(UsageError, match="over two documents or more"):
+        foresee(pilot(n=1)[0], [PLANNED])
+    findings, table = pilot(n=2)
+    (found,) = foresee(findings, [PLANNED])
+    expected = Crossed.of(table).detectable(0.99, 0.8, 3, 100)
+    assert found.found[0].difference == pytest.approx(expected)
+    assert foresee(findings, []) == []
+
+
+def test_two_documents_are_the_fewest_that_are_foreseen():
+    findings, _ = pilot()
+    (found,) = foresee(findings, [replace(PLANNED, examples=1)])
+    assert [x.documents for x in found.found[:3]] == [2, 2, 4]
+
+
+def test_two_seeds_tell_something_of_treatments():
+    findings, table = pilot(seeds=2)
+    (found,) = foresee(findings, [PLANNED])
+    assert found.seed_sd == pytest.approx(np.sqrt(Crossed.of(table).components[0]))
+    (own,) = [x for x in found.found if (x.seeds, x.documents) == (3, 100)]
+    expected = Crossed.of(table).detectable(0.99, 0.8, 3, 100)
+    assert own.at_worst > own.difference == pytest.approx(expected)
+
+
+def test_of_two_models_the_planned_ones_own_pilot_is_taken():
+    findings, _ = pilot()
+    wide, _ = pilot(seed_sd=0.5)
+    models = findings.models | {"n": replace(findings.models["m"], label="n")}
+    arms = [*findings.arms, *(replace(arm, model="n") for arm in wide.arms)]
+    both = replace(findings, models=models, arms=arms)
+    for model, own in (("m", findings), ("n", wide)):
+        (alone,) = foresee(own, [PLANNED])
+        (found,) = foresee(both, [replace(PLANNED, model=model)])
+        assert found.found == alone.found
