@@ -1,6 +1,7 @@
 """What figures show: the numbers of tables and verdicts, and nothing else."""
 
 import json
+import re
 from statistics import fmean
 
 import pytest
@@ -169,5 +170,18 @@ def test_names_are_text_whatever_they_hold():
     panel = Panel(name, Axis("x", "flops", "log"), Axis("y", "share"), lines)
     drawn = drawing.panel_svg(panel)
     assert "$x_1$ &lt;b&gt;\\x1b[2J&lt;U+202E&gt; &amp; \\alpha" in drawn
-    whole = Figure("key", name, name, [panel, panel])
-    assert drawing.shared_limits(whole) == pytest.approx((0.9, 3.1))
+
+
+def test_panels_of_a_figure_share_a_scale_and_leave_no_empty_axes(tmp_path):
+    heights = [(2, 3), (0, 1), (5, 7)]
+    panels = [
+        Panel("", Axis("x"), Axis("y", "share"), [Series("a", [At(100, y, None, top)])])
+        for y, top in heights
+    ]
+    figure = Figure("key", "", "", panels)
+    assert drawing.shared_limits(figure) == pytest.approx((-0.35, 7.35))
+    _, path = drawing.write_figures([figure], tmp_path)
+    # Empty axes would go from 0 to 1.
+    texts = set(re.findall(r">([^<>]+)</text>", path.read_text()))
+    assert {"x", "y", "600 %", "100"} <= texts
+    assert not texts & {"0.2", "0.4", "0.6", "0.8"}

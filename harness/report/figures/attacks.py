@@ -125,7 +125,7 @@ def differences(results: Results, verdicts: Verdicts) -> Figure:
     panels = [
         Panel(
             title=f"{found.arm} - {found.reference}",
-            x=Axis("documents, by difference"),
+            x=Axis("documents, by difference", "whole"),
             y=Axis(NATS),
             series=[Series("a document", _sorted(paired), mark="dots")],
             zero=True,

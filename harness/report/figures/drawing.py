@@ -117,10 +117,10 @@ def _whole(figure: Figure) -> dict[str, bytes]:
     size = WIDTH * columns, max(map(_height, figure.panels)) * lines + 0.4 * bool(named)
     with _settings():
         canvas = Canvas(figsize=size, layout="constrained")
-        places = canvas.subplots(lines, columns, squeeze=False).flat
+        places = list(canvas.subplots(lines, columns, squeeze=False).flat)
         for place, panel in zip(places, figure.panels, strict=False):
             _draw(place, panel, shared_limits(figure))
-        for place in list(places)[len(figure.panels) :]:
+        for place in places[len(figure.panels) :]:
             place.set_visible(False)
         if named:
             shown = {x.get_label(): x for x in _handles(figure.series)}
@@ -184,11 +184,14 @@ def _scale(axes: Axes, panel: Panel, limits: Limits) -> None:
 
 
 def _ticks(axes: Axes, axis: Axis, shown: Any) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     if axis.scale != "linear":
-        axes.set(**{f"{shown.axis_name}scale": axis.scale})
+        rescale = {"x": axes.set_xscale, "y": axes.set_yscale}[shown.axis_name]
+        rescale(axis.scale, **({"linthresh": SMALL} if axis.scale == "symlog" else {}))
         shown.set_minor_formatter(NullFormatter())
+    elif axis.numbers == "whole":
+        shown.set_major_locator(MaxNLocator("auto", integer=True))
     if axis.scale == "log":
         low, high = shown.get_view_interval()
         few = high < TWO_DECADES * low
@@ -199,10 +202,12 @@ def _ticks(axes: Axes, axis: Axis, shown: Any) -> None:
 
 
 TWO_DECADES = 100.0
+SMALL = 1e-6
+"""A weight next to nothing, on an axis with weights of both signs."""
 _NUMBERS: dict[Numbers, Callable[[float], str]] = {
-    "share": lambda value: f"{100 * value:.4g} %",
+    "share": lambda value: f"{100 * value:.6g} %",
     "flops": lambda value: f"{value:.0e}".replace("e+0", "e").replace("e+", "e"),
-    "weight": lambda value: f"{value:.1g}",
+    "weight": lambda value: f"{value:.1g}".replace("e-0", "e-"),
 }
 
 

@@ -10,7 +10,7 @@ from harness.records import Estimate
 
 Mark = Literal["line", "dashed", "dots", "rings", "bars"]
 """How a series is drawn; ``bars`` run from `low` to `x`, a row each."""
-Numbers = Literal["plain", "share", "flops", "weight"]
+Numbers = Literal["plain", "whole", "share", "flops", "weight"]
 """How the numbers of an axis are written."""
 
 

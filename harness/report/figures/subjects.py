@@ -38,7 +38,7 @@ def recovery(results: Results) -> Figure:
     panels = [
         Panel(
             title=model,
-            x=Axis("step"),
+            x=Axis("step", "whole"),
             y=Axis("training loss, nats/token"),
             series=[
                 Series(arm.label, list(_training(arm)), number)
@@ -73,7 +73,7 @@ def losses(results: Results) -> Figure:
         panels.append(
             Panel(
                 title=model,
-                x=Axis("loss on the attacked examples, nats/token"),
+                x=Axis("loss, nats/token"),
                 y=Axis(""),
                 series=[
                     Series("clean", clean, 0, "rings"),
@@ -86,9 +86,10 @@ def losses(results: Results) -> Figure:
         key="losses",
         title="Clean losses, matched or not, and losses under attack",
         caption=(
-            "Arms whose clean losses differ are not compared on equal terms: what is "
-            "gained under attack may have been lost before. Arms made to match another "
-            f"one's clean loss stand last. Whiskers: {OF_THE_MEAN}."
+            "Mean losses on the attacked examples. Arms whose clean losses differ are "
+            "not compared on equal terms: what is gained under attack may have been "
+            "lost before. Arms made to match another one's clean loss stand last. "
+            f"Whiskers: {OF_THE_MEAN}."
         ),
         panels=only_filled(panels),
     )
@@ -99,7 +100,7 @@ def certificates(results: Results) -> Figure:
     panels = [
         Panel(
             title=model,
-            x=Axis("layer"),
+            x=Axis("layer", "whole"),
             y=Axis("smallest weight", "weight", "symlog"),
             series=[
                 Series(f"{arm.label}{when}", list(_layers(arm, field)), number, mark)

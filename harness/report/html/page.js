@@ -201,12 +201,15 @@ class Viewer {
     const snippet = this.pieces(row, row.after ?? row.clean).join("").slice(0, 90);
     const button = make(
       "button",
-      { type: "button" },
+      { type: "button", tabindex: "-1" }, // one stop for the whole list: arrows go on
       make("span", { class: "v" }, signed(row.rise)),
       make("span", { class: "who" }, `${cell.arm} · ${cell.attack} · seed ${cell.seed}`),
       make("span", { class: "snippet", dir: "auto" }, snippet),
     );
-    button.addEventListener("click", () => this.choose(row));
+    button.addEventListener("click", () => {
+      this.choose(row);
+      this.shown.focus(); // below the list, on a phone
+    });
     row.button = button;
     return make("li", {}, button);
   }
@@ -236,8 +239,10 @@ class Viewer {
 
   choose(row) {
     this.chosen?.button?.removeAttribute("aria-current");
+    this.chosen?.button?.setAttribute("tabindex", "-1");
     this.chosen = row;
     row.button.setAttribute("aria-current", "true");
+    row.button.setAttribute("tabindex", "0");
     this.shown.replaceChildren(...this.sample(row));
   }
 

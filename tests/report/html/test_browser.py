@@ -210,6 +210,9 @@ def test_samples_are_found_chosen_and_marked_by_keyboard(visit, built):
     assert changed.all_text_contents() == [" <b>w<U+202E></b>999"]
     assert shown.locator(".sides .t").count() == 2 * LONG
     assert page.evaluate("document.activeElement.ariaCurrent") == "true"
+    assert page.locator(".list button[tabindex='0']").count() == 1
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.className") == "sample"
     shown.locator("summary").focus()
     page.keyboard.press("Enter")
     cells = shown.locator("tbody tr").nth(SCORED - 1).locator("td").all_inner_texts()
