@@ -36,10 +36,14 @@ def made(tmp_path_factory, written_runs):
             for step, loss in enumerate([9.0, *losses[1:], 0.0])
         ]
         again = json.dumps({"kind": "train", "step": 0, "loss": losses[0]})
-        (path / LOG).write_text("\n".join([*lines[:-1], again, lines[-1][:9]]))
+        spoilt = ["", "no JSON", "[1]", '{"kind": "train", "step": 1, "loss": null}']
+        (path / LOG).write_text("\n".join([*lines[:-1], again, *spoilt, lines[-1][:9]]))
     for path in run.glob("variants/*/record.json"):
         with editing(path) as document:
-            for when, minima in (("before", [0.5, -0.25]), ("after", [0.25, None])):
+            for when, minima in (
+                ("before", [0.5, -0.25]),
+                ("after", [0.25, None, "x"]),
+            ):
                 check = document["certificate"][when]["checks"][0]
                 check["measured"]["minimum_by_layer"] = minima
     built = report.build(survey(run))

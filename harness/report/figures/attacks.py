@@ -175,7 +175,11 @@ def _spent(results: Results, arm: Arm) -> Iterator[Series]:
 
 
 def _curve(results: Results, arm: Arm, attack: str) -> Iterator[At]:
-    cells = arm.cells(attack)
+    cells = {
+        seed: cell
+        for seed, cell in arm.cells(attack).items()
+        if "attack" in cell.record.ledger.kept
+    }
     flops = mean_flops(cells) if cells else 0.0
     whole = results.share(attack)
     for share in SHARES:

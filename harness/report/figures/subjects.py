@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 import numpy as np
 
@@ -184,17 +185,26 @@ def _training(arm: Arm) -> Iterator[At]:
 
 def _by_step(arm: Arm, variant: str) -> dict[int, float]:
     path = arm.results.survey.folder.unit_dir("variant", variant) / "training.jsonl"
-    lines = _lines(path) if path.is_file() else ()
     # After a restart, steps appear again.
-    return {x["step"]: x["loss"] for x in lines if x.get("kind") == "train"}
+    return dict(_losses(path)) if path.is_file() else {}
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a log, but for one that was cut off when training stopped."""
-    with path.open(encoding="utf-8") as file:
+def _losses(path: Path) -> Iterator[tuple[int, float]]:
+    """Yield steps and losses of a log, but for lines that were cut off or spoilt."""
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+            try:
+                found = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(found, dict) and found.get("kind") == "train":
+                step, loss = found.get("step"), found.get("loss")
+                if isinstance(step, int) and _is_number(loss):
+                    yield step, loss
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 # --- certificates -------------------------------------------------------------------
@@ -204,12 +214,13 @@ def _layers(arm: Arm, field: str) -> Iterator[At]:
     found = (record.certificate for record in arm.variants.values())
     by_seed = [list(_minima(x, field)) for x in found if x is not None]
     for layer, values in enumerate(zip(*by_seed, strict=False)):
-        known = [value for value in values if value is not None]
+        known = [value for value in values if _is_number(value)]
         if known:
             yield At(float(layer), min(known))
 
 
-def _minima(found: Certificates, field: str) -> Iterable[float | None]:
+def _minima(found: Certificates, field: str) -> Iterator[Any]:
     for check in getattr(found, field).checks:
-        if check.name == WEIGHTS:
-            yield from check.measured.get(LAYERS, ())
+        minima = check.measured.get(LAYERS)
+        if check.name == WEIGHTS and isinstance(minima, list):
+            yield from minima

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from harness.verdicts import Results
 
 MOST = 5000
 """How many samples are embedded."""
+MOST_NUMBERS = 8_000_000
+"""How many token ids and losses they have at most: a browser has to hold them."""
 FURTHER = {
     "Summary to compare with": "reference_text",
     "Summary after the clean prompt": "clean_summary",
@@ -37,7 +40,10 @@ def worst(results: Results, most: int = MOST) -> Worst:
     """Return the samples of highest dL over all complete cells."""
     cells = [record for record in results.records if record.kind == "cell"]
     rows = [(record, row) for record in cells for row in results.cell(record).rows]
-    return Worst(heapq.nlargest(most, rows, key=lambda x: _rise(x[1])), len(rows))
+    found = heapq.nlargest(most, rows, key=lambda x: _rise(x[1]))
+    sizes = accumulate(_numbers(row) for _, row in found)
+    fitting = sum(size <= MOST_NUMBERS for size in sizes)
+    return Worst(found[:fitting], len(rows))
 
 
 def embedded(results: Results, found: Worst) -> dict[str, Any]:
@@ -53,6 +59,11 @@ def embedded(results: Results, found: Worst) -> dict[str, Any]:
         "pieces": dict(_pieces(results, found)),
         "rows": [_row(numbers[record.id], row) for record, row in found.rows],
     }
+
+
+def _numbers(row: SampleRow) -> int:
+    prompts = len(row.clean_prompt_ids) + len(row.adversarial_prompt_ids or ())
+    return prompts + 3 * len(row.reference_ids)
 
 
 def _rise(row: SampleRow) -> float:
@@ -122,12 +133,16 @@ def _pieces(results: Results, found: Worst) -> Iterator[tuple[str, dict[int, str
 def pieces(tokenizer: Path, ids: Iterable[int]) -> dict[int, str]:
     """Return the text that each token stands for, with the space before it.
 
-    A token that is no text by itself, as a part of a character, has its name.
+    A token that is no text by itself, as a part of a character, has its name. Ids that
+    the tokenizer does not have are left out; all are where it cannot be read.
     """
     from tokenizers import Tokenizer
 
-    known = Tokenizer.from_file(str(tokenizer))
-    wanted = sorted(ids)
+    try:
+        known = Tokenizer.from_file(str(tokenizer))
+    except Exception:  # noqa: BLE001 - it raises nothing narrower
+        return {}
+    wanted = sorted(x for x in ids if 0 <= x < known.get_vocab_size())
     alone = known.decode_batch([[x] for x in wanted], skip_special_tokens=False)
     twice = known.decode_batch([[x, x] for x in wanted], skip_special_tokens=False)
     found = {}
@@ -135,6 +150,6 @@ def pieces(tokenizer: Path, ids: Iterable[int]) -> dict[int, str]:
         # Some decoders drop the space at the beginning of a text.
         piece = two[len(one) :] if two.startswith(one) else one
         if not piece or "\ufffd" in piece:
-            piece = known.id_to_token(token) or f"<{token}>"
+            piece = known.id_to_token(token) or ""
         found[token] = visible(piece, line=True)
     return found

@@ -151,6 +151,33 @@ def test_pieces_of_tokens_make_up_their_text(tmp_path):
     assert pieces(tmp_path / "tokenizer.json", [part]) == {part: name}
 
 
+def test_tokens_without_a_text_are_left_to_their_numbers(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text("{spoilt")
+    assert pieces(path, [1]) == {}
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.save(str(path))
+    assert set(pieces(path, [-1, 5, len(tokenizer), 2**70])) == {5}
+
+
+def test_samples_are_no_more_than_a_browser_holds(make_run, monkeypatch):
+    results = report.build(survey(make_run(seeds=[1]))).results
+    whole = worst(results, 9)
+    assert len(whole.rows) == 9
+    # Each has two prompts of 8 tokens, and 4 reference tokens with two losses.
+    monkeypatch.setattr("harness.report.html.samples.MOST_NUMBERS", 3 * 28 + 27)
+    assert worst(results, 9).rows == whole.rows[:3]
+
+
+def test_a_run_without_records_has_a_page(make_run):
+    page = report.render(
+        report.build(survey(make_run(seeds=[1], absent=("Pythia",)))), "html"
+    )
+    assert "MISSING" in page
+    assert 'id="samples"' not in page
+    assert 'id="figures"' not in page
+
+
 def test_a_drawing_becomes_part_of_the_page():
     names = [f"<script>{i}</script>" for i in range(2)]
     lines = [Series("a", [At(0, 0, 0, 1), At(1, 1, 0, 2)])]
