@@ -8,12 +8,13 @@ VENV_TEXTATTACK := .venv-textattack
 PYTEST_WORKERS ?= 2
 SETTINGS := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: help quickstart test mutants lint format test-transformers5 test-textattack clean
+.PHONY: help quickstart test mutants chaos lint format test-transformers5 test-textattack clean
 
 help:
 	@echo "make quickstart          install, train a small model, attack it, print tables"
 	@echo "make test                all tests, with the extra textattack if it installs"
 	@echo "make mutants             change the rule bit by bit; some test must notice"
+	@echo "make chaos               kill runs 50 times; what they write must not differ"
 	@echo "make lint                format, lint, types, imports between modules"
 	@echo "make format              format the code"
 	@echo "make test-transformers5  a part of the tests, on transformers 5"
@@ -32,6 +33,9 @@ test: $(VENV)/.installed-test
 
 mutants: $(VENV)/.installed-test
 	$(VENV)/bin/python -m tests.mutants --jobs $(PYTEST_WORKERS)
+
+chaos: $(VENV)/.installed-test
+	$(VENV)/bin/python -m tests.chaos --kills 50 --stops 9 --full-disks 6
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check

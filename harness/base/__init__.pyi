@@ -1,4 +1,5 @@
 from .arrays import Ids as Ids
+from .disk import disk_errors as disk_errors, disk_fault as disk_fault
 from .errors import (
     CellError as CellError,
     HarnessError as HarnessError,

@@ -55,6 +55,10 @@ class CellError(HarnessError):
     """One variant or cell that cannot be finished; the rest of the suite goes on."""
 
 
+class DiskError(HarnessError):
+    """A disk that is full or broken: nothing can go on, and no unit is to blame."""
+
+
 class TrainingDiverged(CellError):
     """Recovery met NaN or ran away: at which step, and the last good checkpoint."""
 

@@ -52,6 +52,13 @@ class StopSignals:
         if again or not self._deferring:
             self._stop()
 
+    def check(self) -> None:
+        """Stop if a signal asked for it and something caught what it raised."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        if self._received is not None:
+            self._stop()
+
     def interrupt(self, number: int, frame: FrameType | None = None) -> None:
         """Handle Ctrl-C as Python does, and note it."""
         self.interrupted = True

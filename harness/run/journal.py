@@ -15,6 +15,7 @@ somebody who makes up a whole file.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -79,13 +80,13 @@ class Journal:
         line = Line(
             attempt=self.restarts + 1, spent=dict(spent), row=row, own_flops=own_flops
         )
-        text, self._check = _checked(line, self._check)
-        with open(self._path, "ab", opener=_no_link) as file:
-            file.write(text)
-            file.flush()
+        text, check = _checked(line, self._check)
+        with open(self._path, "ab", buffering=0, opener=_no_link) as file:
+            _append(file, text)
             if time.monotonic() - self._synced >= SYNC_SECONDS:
                 os.fsync(file.fileno())
                 self._synced = time.monotonic()
+        self._check = check
         self._lines.append(line)
         if row is not None:
             self.rows[row.example_id] = row
@@ -255,6 +256,17 @@ def _first_check(unit_id: str) -> str:
 
 def _next_check(check: str, body: bytes) -> str:
     return hashlib.sha256(check.encode() + body).hexdigest()
+
+
+def _append(file: io.FileIO, text: bytes) -> None:
+    """Write a line, or nothing of it: on a full disk others may follow."""
+    size = os.fstat(file.fileno()).st_size
+    try:
+        while text:
+            text = text[file.write(text) :]
+    except BaseException:
+        file.truncate(size)
+        raise
 
 
 def _no_link(path: str, flags: int) -> int:

@@ -90,6 +90,11 @@ class _OnceHandler(logging.FileHandler):
             self._last = record
             super().emit(record)
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Lose a message where the disk is full: the unit itself will say so."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.api import CellKey
-from harness.base import CellError, Stopped, utc_now
+from harness.base import CellError, Stopped, disk_errors, disk_fault, utc_now
 from harness.records import Record, write_record
 from harness.run.assembly import Outcome, assemble
 from harness.run.cell import run_cell
@@ -46,9 +46,14 @@ class Runner:
         """Run a variant or a cell; its record is on disk when this returns.
 
         What goes wrong with the unit becomes a failed record, whatever a plugin raises.
-        `Stopped` and Ctrl-C pass through: what they interrupt is neither complete nor
-        failed.
+        `Stopped` and Ctrl-C pass through, and `DiskError`: what they interrupt is
+        neither complete nor failed.
         """
+        self._run.stop.check()
+        with disk_errors(unit.id):
+            return self._recorded(unit)
+
+    def _recorded(self, unit: Unit) -> Record:
         folder = self._run.folder.unit_dir(unit.kind, unit.id)
         folder.mkdir(parents=True, exist_ok=True)
         if self._run.folder.state(unit.kind, unit.id).status == "complete":
@@ -84,6 +89,7 @@ class Runner:
             if self._is_asked_for(error):
                 logger.warning("interrupted by %r", error)
                 raise
+            self._run.stop.check()  # it may have come out as another error
             logger.exception("%s failed", unit.id)
             outcome.ledger = together(outcome.ledger, journal.ledger())
             # Kept no longer: it holds all that was loaded.
@@ -93,10 +99,10 @@ class Runner:
         return outcome
 
     def _is_asked_for(self, error: BaseException) -> bool:
-        """Say whether a user or a signal wanted it, and not a plugin's code."""
+        """Say whether a user, a signal or the disk is its cause, and no plugin."""
         if isinstance(error, KeyboardInterrupt):
             return self._run.stop.interrupted
-        return isinstance(error, Stopped)
+        return isinstance(error, Stopped) or disk_fault(error) is not None
 
     def _sources_complete(self, plan: VariantPlan) -> None:
         for source in plan.sources:

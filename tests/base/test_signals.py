@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -63,6 +64,20 @@ def test_a_second_signal_stops_at_once_though_deferred(monkeypatch, number, late
     with stop_on_signals() as stop, pytest.raises(Stopped), stop.deferred():
         work()
     assert done == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [(signal.SIGTERM, Stopped), (signal.SIGINT, KeyboardInterrupt)],
+)
+def test_a_stop_that_something_swallowed_is_not_forgotten(number, raised):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with stop_on_signals() as stop:
+        stop.check()
+        with contextlib.suppress(Stopped, KeyboardInterrupt):
+            send(number)
+        with pytest.raises(raised):
+            stop.check()
 
 
 def test_handlers_are_put_back():

@@ -1,6 +1,7 @@
 """Journals: what survives an interruption, and what its results are said to cost."""
 
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -213,3 +214,20 @@ def test_lines_are_on_disk_soon_but_not_each_alone(path, monkeypatch):
         now[0] += 0.1
         made.note({}, row(name))
     assert flushed == [1, 4]  # 0.3 s after the first: 0.1 and 0.2 are too soon
+
+
+def test_a_line_that_a_full_disk_cuts_off_leaves_nothing(path):
+    """What follows it, once there is room again, is not lost with it."""
+    made = journal(path)
+    made.note({}, row("a"))
+    before = path.read_bytes()
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            made.note({}, row("b"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert path.read_bytes() == before
+    made.note({}, row("c"))
+    assert list(journal(path).rows) == ["a", "c"]
