@@ -12,7 +12,7 @@ from harness.base.errors import DiskError
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _SAID = re.compile("|".join(re.escape(os.strerror(number)) for number in _OF_THE_DISK))
-_TORCH_SAID = "PytorchStreamWriter failed writing file"
+_TORCH_SAID = re.compile("PytorchStreamWriter failed|unexpected pos|iostream error")
 
 
 def disk_fault(error: BaseException) -> str | None:
@@ -28,7 +28,7 @@ def disk_fault(error: BaseException) -> str | None:
             return f"{where}{os.strerror(cause.errno)}"
         if said and not isinstance(cause, OSError):
             return said[0]
-        if _TORCH_SAID in str(cause):
+        if _TORCH_SAID.search(str(cause)):
             return "a file could not be written"
         cause = cause.__cause__ or cause.__context__
     return None

@@ -70,6 +70,9 @@ class StopSignals:
         self._deferring = True
         try:
             yield lambda: self._received is not None
+        except Stopped:
+            if self._received is None:
+                raise
         finally:
             self._deferring = False
         if self._received is not None:
