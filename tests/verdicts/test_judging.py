@@ -134,6 +134,14 @@ def test_a_margin_that_was_changed_makes_it_exploratory():
     assert not judged(flawless(0.5))["treated"].exploratory
 
 
+def test_the_threshold_of_success_is_passed_on():
+    findings = flawless(0.5)
+    thresholds = [
+        judge(x).threshold for x in (findings, replace(findings, threshold=1.0))
+    ]
+    assert thresholds == [0.15, 1.0]
+
+
 def test_an_undecided_arm_says_what_would_decide():
     assert judged(flawless(0.8, noise=0.6))["treated"].difference.needed is not None
     assert judged(flawless(0.5))["treated"].difference.needed is None
