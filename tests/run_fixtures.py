@@ -51,6 +51,7 @@ models:
     adapter: pythia
     path: EleutherAI/pythia-1.4b
     fingerprint: sha256:{zeros}
+{models}
 arms:
   baseline: {{}}
   monotone: {{constraint: softplus}}
@@ -86,6 +87,8 @@ class Story:
     """What the records of a run folder are to say."""
 
     seeds: list[int] = field(default_factory=lambda: [1, 2])
+    models: str = ""
+    """Further models, as lines of the suite."""
     arms: str = ""
     """Further arms, a line each."""
     more: str = ""
@@ -266,7 +269,11 @@ def _write_run(story: Story, place: Path) -> Path:
     source = place / "rehearsal.yaml"
     source.write_text(
         SUITE.format(
-            seeds=story.seeds, arms=story.arms, more=story.more, zeros="0" * 64
+            seeds=story.seeds,
+            models=story.models,
+            arms=story.arms,
+            more=story.more,
+            zeros="0" * 64,
         )
     )
     folder = RunFolder(place / "run")

@@ -101,13 +101,13 @@ def _role(results: Results, label: str) -> Role:
     section, attack = results.suite.attacks[label], results.attack(label)
     if section.match is not None:
         return "control"
-    if section.role in ("unbounded", "token-level"):
-        return "unbounded" if section.role == "unbounded" else "token-level"
+    if section.role is not None:
+        return section.role
     if attack.shows == "transferability":
         return "transfer"
     budget = _budget(results, label)
     searches = budget.forward > 0 or budget.backward > 0
-    return "main" if searches and not attack.replays and not section.role else "idle"
+    return "main" if searches and not attack.replays else "idle"
 
 
 def _budget(results: Results, label: str) -> Any:
@@ -159,7 +159,7 @@ class _Reader:
     def _rows(self, model: str) -> Mapping[str, SampleRow]:
         """Return a row for each test example of a model, by its id."""
         if model not in self._examples:
-            arms = [x for x in self.results.arms if x.model == model and not x.source]
+            arms = [x for x in self.results.arms if x.model == model]
             suite = self.results.suite
             cells = (
                 cell
@@ -207,7 +207,7 @@ class _Reader:
         cells: Mapping[int, AttackedCell],
     ) -> Cell:
         by_seed = {x: self._sorted(model, cell) for x, cell in cells.items()}
-        n = max(map(len, by_seed.values()))
+        n = len(next(iter(by_seed.values())))  # all have the same examples
         rows = [row for found in by_seed.values() for row in found]
         measured = [_measured(row) for row in rows if row.delta_loss is not None]
         delta = np.full((len(seeds), n, len(SHARES)), np.nan)

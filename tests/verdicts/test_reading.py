@@ -1,11 +1,13 @@
 """From run folders to findings: what records and rows mean to the rule."""
 
+import dataclasses
 import hashlib
 import json
 
 import numpy as np
 import pytest
 
+from harness.api import Budget
 from harness.data import content_key
 from harness.records.samples import read_samples
 from harness.run.folder import RunFolder
@@ -74,7 +76,8 @@ def test_rows_become_tables_by_seed_and_example(make_run):
         "hotflip": ("main", None, None),
         "random": ("control", "hotflip", "search"),
     }
-    assert found.attacks["hotflip"].gradients
+    gradients = {x: y.gradients for x, y in found.attacks.items()}
+    assert gradients == {"hotflip": True, "random": False}
     assert not found.attacks["random"].universal
     assert str(found.margin) == "10 %"
     assert found.margin_change is None
@@ -120,6 +123,70 @@ def rewritten(run, place, change, keep=None):
     place.write_text("".join(json.dumps(row) + "\n" for row in rows))
     digest = hashlib.sha256(place.read_bytes()).hexdigest()
     edit(place.parent / "record.json", "samples", "sha256", value=digest)
+    edit(place.parent / "record.json", "samples", "rows", value=len(rows))
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "replays", "role"),
+    [
+        (1, 0, False, "main"),
+        (0, 1, False, "main"),
+        (1, 1, False, "main"),
+        (0, 0, False, "idle"),
+        (1, 1, True, "idle"),
+    ],
+)
+def test_what_searches_without_gradients_is_asked_nothing_about_them(
+    make_run, monkeypatch, forward, backward, replays, role
+):
+    """And what searches nothing is no attack."""
+    run = make_run()
+    value = {"example": "test/0", "document": "0", "at": "attacked", "value": 0.1}
+    for record in read_all(run):
+        if record.kind == "cell" and record.attack.label == "hotflip":
+            answer = {"id": "gradient_truth", "status": "pass", "value": 0.1, "n": 1}
+            answer |= {"unit": "x", "measured": {"values": [value]}}
+            path = RunFolder(run).record_path("cell", record.id)
+            edit(path, "diagnostics", value=[answer])
+            edit(path, "attack", "replays", value=replays)
+    results = Results(survey(run), 0.15)
+    plugin = type(results.experiment.attacks["hotflip"])
+
+    def budget(self, examples):
+        return Budget(forward=forward * examples, backward=backward * (examples == 1))
+
+    monkeypatch.setattr(plugin, "budget", budget)
+    found = findings_of(results)
+    attack, arm = found.attacks["hotflip"], found.arm(MODEL, "monotone")
+    assert (attack.role, attack.gradients) == (role, backward > 0)
+    assert ("gradient_truth" in arm.examined) is (role == "main" and backward > 0)
+    searching = ["hotflip"] if role == "main" else []
+    assert results.arm(MODEL, "monotone").attacks == searching
+
+
+def test_an_attack_that_no_limit_holds_cannot_be_freed_of_one(make_run, monkeypatch):
+    run = make_run()
+    assert read(run).attacks["hotflip"].limited
+    plugin = type(survey(run).plan.experiment.attacks["hotflip"])
+    monkeypatch.setattr(plugin, "unbounded", lambda self, tokens: None)
+    assert not read(run).attacks["hotflip"].limited
+
+
+def test_forms_of_an_attack_name_it(make_run):
+    absent = ("transfer", "worst", "permuted", "replica", "match", "plant", "random")
+    more = "diagnostics: full\nverdicts: {token_level: true}"
+    forms = ("hotflip", "hotflip-unbounded", "hotflip-tokens")
+    arms = ("baseline", "monotone")
+    run = make_run(
+        more=more, absent=absent, delta_loss={(x, y): 0.5 for x in arms for y in forms}
+    )
+    attacks = read(run).attacks
+    roles = {x: (attacks[x].role, attacks[x].of) for x in forms}
+    assert roles == {
+        "hotflip": ("main", None),
+        "hotflip-unbounded": ("unbounded", "hotflip"),
+        "hotflip-tokens": ("token-level", "hotflip"),
+    }
 
 
 def test_smaller_budgets_and_further_searches_are_laid_beside(make_run):
@@ -135,6 +202,46 @@ def test_smaller_budgets_and_further_searches_are_laid_beside(make_run):
     assert cell.replicates == pytest.approx(np.repeat(1.5 * full[:, None], 2, axis=1))
     # The whole budget is twice the stated one, and one of three searches is compared.
     assert cell.flops == pytest.approx(4.1e13 / 40 / 3 * np.array([1, 2, 4, 8]) / 8)
+
+
+def test_budgets_and_searches_are_those_that_every_row_has(make_run):
+    run = make_run()
+    place = samples(run, "monotone", "hotflip", 1)
+    searches = iter([2, *[3] * 39])
+    rewritten(run, place, lambda row: kept(row, searches=next(searches)))
+    place = samples(run, "monotone", "hotflip", 2)
+    rewritten(run, place, lambda row: kept(row, searches=4))
+    cell = read(run).arm(MODEL, "monotone").cells["hotflip"]
+    assert (cell.checkpoints, cell.replicates.shape) == (True, (2, 2, 40))
+    rewritten(run, place, lambda row: row.update(share=1.0))
+    assert not read(run).arm(MODEL, "monotone").cells["hotflip"].checkpoints
+
+
+def test_a_cell_in_which_all_failed_has_no_budgets_and_no_searches(make_run):
+    cell = read(make_run(errors=40)).arm(MODEL, "monotone").cells["hotflip"]
+    assert np.isnan(cell.delta).all()
+    assert (cell.checkpoints, cell.replicates) == (False, None)
+
+
+def test_what_was_carried_from_an_arm_is_the_worst_of_it(make_run):
+    run = make_run()
+    steps = [
+        {"source": "baseline", "attack": "hotflip", "delta_loss": 0.5},
+        {"source": "baseline", "attack": "random", "delta_loss": 0.25},
+        {"source": "other", "attack": "random", "delta_loss": None},
+        {"step": 1, "delta_loss": 9.0},
+    ]
+
+    def carried(row):
+        row["trace"] = steps if int(row["document_id"]) % 2 else steps[1:]
+
+    rewritten(run, samples(run, "monotone", "random", 2), carried)
+    (source, found), *more = (
+        read(run).arm(MODEL, "monotone").cells["random"].sources.items()
+    )
+    assert (source, more) == ("baseline", [])
+    assert np.isnan(found[0]).all()
+    assert found[1].tolist() == [0.25, 0.5] * 20
 
 
 def test_with_every_token_free_the_first_examples_are_all_that_there_is(make_run):
@@ -213,6 +320,12 @@ def test_clean_losses_certificates_and_vocabularies_are_taken_over(make_run):
     assert read(run).models[MODEL].vocabulary == largest + 1
     edit(variants(run, "monotone")[0][0], "certificate", "after", "examined", value=47)
     assert read(run).arm(MODEL, "monotone").certificates[0].examined == 47
+    for index, when in enumerate(("before", "after")):
+        path = variants(run, "monotone")[index][0]
+        edit(path, "certificate", when, "status", value="fail")
+    assert [x.failed for x in read(run).arm(MODEL, "monotone").certificates] == [
+        True
+    ] * 2
 
 
 def test_answers_of_examples_are_laid_side_by_side(make_run):
@@ -224,8 +337,8 @@ def test_answers_of_examples_are_laid_side_by_side(make_run):
         ]
         answer = {"id": "gradient_truth", "status": "pass", "value": 0.1, "n": 2}
         answer |= {"unit": "x", "measured": {"values": values}}
-        bad = {"id": "determinism", "status": "fail" if seed == 2 else "pass"}
-        bad |= {"value": 0.1, "n": 2, "unit": "x", "reason": "it drifts"}
+        bad = {"id": "determinism", "status": "fail", "reason": f"it drifts, {seed}"}
+        bad |= {"value": 0.1, "n": 2, "unit": "x"}
         edit(path, "diagnostics", value=[answer, bad])
     examined = read(run).arm(MODEL, "monotone").examined
     found = examined["gradient_truth"]
@@ -233,7 +346,7 @@ def test_answers_of_examples_are_laid_side_by_side(make_run):
         np.array([[0.1, np.nan], [0.2, np.nan]]), nan_ok=True
     )
     assert (list(found.units), found.fault) == (["0", "1"], None)
-    assert examined["determinism"].fault == "it drifts"
+    assert examined["determinism"].fault == "it drifts, 1"
     assert "first_order_fidelity" not in examined
 
 
@@ -262,7 +375,7 @@ def test_matches_are_read_with_the_documents_they_are_judged_by(
                 **({"unit": f"author {i // 2}"} if i > 2 else {}),
             }
             for i in range(seed, 5)
-        ]
+        ][:: 1 if seed == 1 else -1]
         measured = {"noise_on": noise_on, "documents": documents}
         edit(path, "derivation", value=derivation(measured))
     found = read(run)
@@ -282,6 +395,87 @@ def test_a_match_that_failed_says_why(make_run):
     arm = read(run).arm(MODEL, "monotone")
     assert list(arm.matches) == []
     assert arm.unmatched == "monotone-matched: it would not"
+
+
+def test_a_match_without_clean_losses_of_one_side_is_none(make_run):
+    run = make_run(**MATCHED)
+    unsaid = "monotone-matched has no clean losses of the same side under every seed"
+    assert read(run).arm(MODEL, "monotone").unmatched == unsaid
+    for path, seed in variants(run, "monotone-matched"):
+        documents = [{"document": "1", "arm_loss": 3.0, "match_loss": 2.0}]
+        measured = {"noise_on": ["arm", "source"][seed % 2], "documents": documents}
+        edit(path, "derivation", value=derivation(measured))
+    arm = read(run).arm(MODEL, "monotone")
+    assert (list(arm.matches), arm.unmatched) == ([], unsaid)
+    missing = make_run("missing", **MATCHED, absent=("monotone-matched",))
+    arm = read(missing).arm(MODEL, "monotone")
+    assert arm.unmatched == "monotone-matched is missing"
+
+
+OTHER = f"""  Other:
+    adapter: pythia
+    path: EleutherAI/pythia-410m
+    fingerprint: sha256:{"0" * 64}"""
+ARMS = """  other: {constraint: softplus}
+  other-matched: {constraint: noise, derive_from: baseline, match_loss_of: other}
+  crossed: {constraint: noise, derive_from: other, match_loss_of: monotone}
+  monotone-matched: {constraint: noise, derive_from: baseline, match_loss_of: monotone}
+  monotone-planted-token-1:
+    {constraint: planted, derive_from: monotone, kind: token, strength: 1.0}
+  baseline-planted-token-1:
+    {constraint: planted, derive_from: baseline, kind: token, strength: 1.0}"""
+
+
+def test_models_are_read_as_if_each_were_alone(make_run):
+    """Though the other one lacks units, and has fewer examples and a vocabulary."""
+    known = [
+        "baseline",
+        "monotone",
+        *(x.split(":")[0].strip() for x in ARMS.split("\n")),
+    ]
+    known = [x for x in known if not x.startswith("{")]
+    told = {
+        "seeds": [8, 1],
+        "arms": ARMS,
+        "clean_loss": dict.fromkeys(known, 2.5),
+        "delta_loss": {(x, y): 0.5 for x in known for y in ("hotflip", "random")},
+    }
+    alone = make_run("alone", **told)
+    both = make_run("both", **told, models=OTHER, absent=("Other.monotone.s1.random",))
+    for run in (alone, both):
+        for label in known[3:]:
+            for path, _ in variants(run, label):
+                documents = [{"document": "1", "arm_loss": 3.0, "match_loss": 2.0}]
+                about = {"documents": documents, "kind": "token", "strength": 1.0}
+                edit(path, "derivation", value=derivation(about | {"examples": []}))
+    for record in read_all(both):
+        if record.model.label == "Other":
+            folder = RunFolder(both).unit_dir(record.kind, record.id)
+            if record.kind == "cell":
+                rewritten(both, folder / "samples.jsonl", lambda row: None, keep=30)
+            else:
+                (folder / "model").mkdir()
+                (folder / "model/config.json").write_text('{"vocab_size": 777}')
+    first, second = read(alone), read(both)
+    one, same = (dataclasses.asdict(x.models[MODEL]) for x in (first, second))
+    assert one == same
+    for label in ("baseline", "monotone"):
+        one, same = (x.arm(MODEL, label) for x in (first, second))
+        np.testing.assert_equal(dataclasses.asdict(same), dataclasses.asdict(one))
+    assert one.seeds == (1, 8)
+    assert [match.arm for match in one.matches] == ["monotone-matched"]
+    assert len(one.plants) == 2
+    other = second.arm("Other", "monotone")
+    assert other.cells["hotflip"].delta.shape == (2, 30, 4)
+    assert second.models["Other"].vocabulary == 777
+    assert [hole.split(".s")[0] for hole in other.holes] == ["Other.monotone"]
+
+
+def test_a_plant_of_an_older_record_says_nothing(make_run):
+    run = make_run(**PLANTED)
+    ((path, _),) = variants(run, PLANT)
+    edit(path, "derivation", value=derivation({}))
+    assert list(read(run).arm(MODEL, "monotone").plants) == []
 
 
 def test_replays_are_read_for_every_cell_that_a_verdict_rests_on(make_run):
