@@ -1,8 +1,14 @@
 from .arrays import Ids as Ids
+from .deaths import (
+    fatal as fatal,
+    forget_deaths as forget_deaths,
+    note_death as note_death,
+)
 from .disk import disk_errors as disk_errors, disk_fault as disk_fault
 from .errors import (
     CellError as CellError,
     HarnessError as HarnessError,
+    LeaseLost as LeaseLost,
     MissingResource as MissingResource,
     NothingMatched as NothingMatched,
     PluginError as PluginError,
@@ -24,6 +30,7 @@ from .isolation import (
     stdout_apart as stdout_apart,
     time_limit as time_limit,
 )
+from .leases import Lease as Lease, hold as hold, take as take
 from .manifest import (
     fault_of as fault_of,
     flushed_meanwhile as flushed_meanwhile,

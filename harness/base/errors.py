@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 from harness.base.problems import Problem
 
@@ -37,6 +38,17 @@ class Stopped(BaseException):
     """
 
     exit_code = 75
+
+
+class LeaseLost(BaseException):
+    """Another process has taken over what this one held: it was suspended for long.
+
+    What it was at is the other's now. No `Exception`, as `Stopped` is none.
+    """
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(f"another process took {place.name} over")
+        self.place = place
 
 
 class PluginError(UsageError):

@@ -1,10 +1,9 @@
 """The store: finished work under content addresses, written atomically.
 
-A folder of the store is either whole or not there. It is built beside its place under
-a lock, flushed to disk and renamed, so that a crash at any moment leaves at worst a
-temporary folder, which the next builder of the same key removes. Locks are advisory
-(`flock`): file systems without them do not protect two machines from building the
-same thing twice, but the rename still leaves one whole folder.
+A folder of the store is either whole or not there. It is built in the folder of a
+`Lease`, flushed to disk and renamed, so that a crash at any moment leaves at worst a
+temporary folder, which the next builder of the same key removes. A builder that was
+suspended for so long that another took its place cannot put its folder there any more.
 
 A folder that is no longer what was built is moved to ``.damaged``, and built again.
 """
@@ -14,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -24,15 +22,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import filelock
-
+from harness.base.errors import LeaseLost
+from harness.base.leases import Lease, hold
 from harness.base.manifest import fault_of, seal, sha256_file
 from harness.base.writing import flush_folder, write_json
 
-logger = logging.getLogger(__name__)
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]{0,199}")
-_PATIENCE_S = 2.0
 _RACY_NS = 2_000_000_000
 
 
@@ -72,9 +67,9 @@ class Store:
         if place is not None:
             return place
         place = self._place(kind, key)
-        with self.lock(kind, key):
-            if not place.is_dir():
-                self._build(place, build)
+        while not place.is_dir():
+            with self.lock(kind, key) as lease:
+                self._build(lease, place, build)
         return place
 
     def work(self, kind: str, key: str) -> Path:
@@ -88,11 +83,11 @@ class Store:
         shutil.rmtree(self._work(kind, key), ignore_errors=True)
 
     @contextlib.contextmanager
-    def lock(self, kind: str, key: str) -> Iterator[None]:
+    def lock(self, kind: str, key: str) -> Iterator[Lease]:
         """Hold the lock of a key; say so if another process holds it for long."""
         path = self.root / ".locks" / kind / self._place(kind, key).name
-        with _locked(path, f"{kind} {key}"):
-            yield
+        with hold(path, f"{kind} {key}") as lease:
+            yield lease
 
     def _place(self, kind: str, key: str) -> Path:
         for name in (kind, key):
@@ -116,19 +111,23 @@ class Store:
         after = "and is made again where it is needed"
         warnings.warn(DamagedEntry(f"{message}, {after}"), stacklevel=4)
 
-    def _build(self, place: Path, build: Callable[[Path], None]) -> None:
-        temporary = self.root / ".building" / place.parent.name / place.name
-        # Whatever lies here is of a builder that died: we hold its lock.
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    def _build(self, lease: Lease, place: Path, build: Callable[[Path], None]) -> None:
+        if place.is_dir():
+            return
+        temporary = lease.folder / "built"
+        temporary.mkdir()
+        place.parent.mkdir(parents=True, exist_ok=True)
         try:
             build(temporary)
             seal(temporary)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            temporary.rename(place)
-            flush_folder(place.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            lease.put(temporary.name, place)
+        except LeaseLost as lost:  # its new owner builds it
+            if lost.place != lease.place:
+                raise
+        except Exception:
+            if lease.held():
+                raise
+        flush_folder(place.parent)
 
 
 def default_store_root(run_dir: Path) -> Path:
@@ -185,7 +184,7 @@ def _cached_hashes(files: Sequence[Path], cache: Path) -> dict[Path, str]:
 
 
 def _remember(cache: Path, fresh: dict[str, list[Any]]) -> None:
-    with _locked(cache.parent / f".{cache.name}.lock", str(cache)):
+    with hold(cache.parent / f".{cache.name}.lease", str(cache)):
         write_json(cache, {**_read_cache(cache), **fresh})
 
 
@@ -195,18 +194,3 @@ def _read_cache(cache: Path) -> dict[str, list[Any]]:
     except (FileNotFoundError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-@contextlib.contextmanager
-def _locked(path: Path, what: str) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=_PATIENCE_S)
-    except filelock.Timeout:
-        logger.warning("waiting for another process that is busy with %s", what)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

@@ -24,24 +24,79 @@ FAILED = 1
 @click.option(
     "--fail-fast", is_flag=True, help="Stop at the first variant or cell that fails."
 )
+@click.option(
+    "--units",
+    metavar="ID,...",
+    help="Of a frozen run, as jobs of a cluster get it: only these, or all; no report.",
+)
+@click.option(
+    "--finish",
+    is_flag=True,
+    help="Of a frozen run: run nothing, print the tables.",
+)
 @click.pass_context
 def command(
-    ctx: click.Context, /, choice: SuiteChoice, dry_run: bool, **how: bool
+    ctx: click.Context,
+    /,
+    choice: SuiteChoice,
+    dry_run: bool,
+    rerun: bool,
+    fail_fast: bool,
+    units: str | None,
+    finish: bool,
 ) -> Any:
     """Run every variant and cell that is not done, and print the tables.
 
     What was finished before is kept: the same command goes on where it was stopped.
     """
     if dry_run:
-        own = ("dry_run", "rerun", "fail_fast")
+        own = ("dry_run", "rerun", "fail_fast", "units", "finish")
         shared = {name: value for name, value in ctx.params.items() if name not in own}
         return ctx.invoke(plan.command, as_json=False, **shared)
-    folder, tally = _run(choice, **how)
+    if units is not None or finish:
+        if rerun:
+            raise click.UsageError("--rerun is said where a run is frozen, not here")
+        frozen = _frozen(choice)
+        if units is not None:
+            return _run_units(frozen, units, fail_fast)
+        return _ended(
+            frozen.folder, run.finish(frozen.plan, frozen.folder, frozen.units)
+        )
+    return _ended(*_run(choice, rerun=rerun, fail_fast=fail_fast))
+
+
+def _ended(folder: run.RunFolder, tally: run.Tally) -> int:
+    """Print what came of a run; return the exit code."""
     text, verdicts = _report(folder)
     answer(text)
     say(tally.sentence())
     for line in verdicts:
         say(line)
+    return FAILED if tally.failed or tally.missing else 0
+
+
+def _frozen(choice: SuiteChoice) -> run.Frozen:
+    """Read a frozen run; whatever could change it is refused."""
+    plain = SuiteChoice(choice.suite, None, (), None, {}, None, (), None, None, None)
+    if choice != plain:
+        raise base.UsageError("--units and --finish take a run as it was frozen")
+    return run.thaw(choice.suite)
+
+
+def _run_units(frozen: run.Frozen, units: str, fail_fast: bool) -> int:
+    chosen = frozen.units if units == "all" else frozen.chosen(units.split(","))
+    with base.stop_on_signals() as stop:
+        tally = run.run_units(
+            frozen.plan,
+            frozen.folder,
+            base.Store(base.default_store_root(frozen.folder.root)),
+            stop,
+            chosen,
+            replaced=frozen.replaced,
+            fail_fast=fail_fast,
+            say=say,
+        )
+    say(tally.sentence())
     return FAILED if tally.failed else 0
 
 

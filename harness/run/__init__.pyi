@@ -4,6 +4,7 @@ from .diagnostics.replay import (
     replays as replays,
 )
 from .folder import RunFolder as RunFolder, vocabulary_of as vocabulary_of
+from .frozen import Frozen as Frozen, thaw as thaw
 from .previewing import (
     UnitPreview as UnitPreview,
     identity_changes as identity_changes,
@@ -12,7 +13,9 @@ from .previewing import (
 )
 from .suite_run import (
     Tally as Tally,
+    finish as finish,
     run_plan as run_plan,
+    run_units as run_units,
 )
 from .surveying import (
     STATES as STATES,

@@ -60,8 +60,7 @@ def run_cell(
     outcome.results = {"attack": found}
     outcome.diagnostics = examine_cell(work, subject, examples.test, rows)
     outcome.samples = write_samples(
-        run.folder.unit_dir(plan.kind, plan.id),
-        (row.model_dump(mode="json") for row in rows),
+        work.lease.folder, (row.model_dump(mode="json") for row in rows)
     )
     outcome.batch_size, outcome.settings = subject.batch_size, subject.settings
 

@@ -1,8 +1,7 @@
-"""Who runs the units of a plan: today this process, beside others of its kind.
+"""Who runs the units of a plan: this process, beside others of its kind.
 
-Units are claimed through files in the run folder, so that any number of processes, on
-one machine or many, share one plan. An executor for a cluster starts such processes, a
-job for each variant and its cells; nothing else here would change.
+A process holds the lease of a unit while it runs it, so that any number of processes,
+on one machine or many, share one plan.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import filelock
-
+from harness.base import Lease, take
 from harness.records import Record
 from harness.suite import Unit
 
@@ -44,17 +42,11 @@ def run_here(units: Sequence[Unit], run_unit: RunUnit) -> Iterator[Record]:
 
 
 @contextmanager
-def held(root: Path, unit: Unit) -> Iterator[bool]:
-    """Hold a unit of a run folder for this process; False where another holds it."""
-    path = root / ".locks" / f"{unit.kind}.{unit.id}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path)
+def held(root: Path, unit: Unit) -> Iterator[Lease | None]:
+    """Hold a unit of a run folder for this process; None where another holds it."""
+    lease = take(root / ".claims" / f"{unit.kind}s" / unit.id)
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        yield False
-        return
-    try:
-        yield True
+        yield lease
     finally:
-        lock.release()
+        if lease is not None:
+            lease.release()

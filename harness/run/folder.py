@@ -59,6 +59,11 @@ class UnitState:
     """Why it is not complete: a sentence."""
     record: Record | None = None
 
+    @property
+    def valid(self) -> Record | None:
+        """The record where it counts, be it of a failure."""
+        return None if self.status == "invalid" else self.record
+
 
 @dataclass(frozen=True)
 class RunFolder:

@@ -20,7 +20,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,11 +58,19 @@ class Line(Strict):
 class Journal:
     """The attempts at one unit: finished examples, and what was spent when."""
 
-    def __init__(self, path: Path, unit_id: str, device: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        unit_id: str,
+        device: str,
+        allowed: Callable[[], None] = lambda: None,
+    ) -> None:
         """Begin an attempt; what earlier ones left in the file is read.
 
-        What another version wrote is dropped like what is damaged.
+        What another version wrote is dropped like what is damaged. Before each line
+        `allowed` is called, which raises where the unit is another process's by now.
         """
+        self._allowed = allowed
         self._path, self._unit, self._device = path, unit_id, device
         self._synced = -SYNC_SECONDS
         found = _read(path, unit_id)
@@ -77,6 +85,7 @@ class Journal:
         self, spent: Costs, row: SampleRow | None = None, own_flops: float = 0.0
     ) -> None:
         """Add a line to the file; it is there when this returns."""
+        self._allowed()
         line = Line(
             attempt=self.restarts + 1, spent=dict(spent), row=row, own_flops=own_flops
         )

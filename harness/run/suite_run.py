@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.base import HarnessError, StopSignals, Store, UsageError
+from harness.base import (
+    HarnessError,
+    LeaseLost,
+    StopSignals,
+    Store,
+    UsageError,
+    sha256_file,
+)
 from harness.data import Corpora
 from harness.records import Estimate, Margin, Record, margin_change
 from harness.run.context import RunContext
 from harness.run.diagnostics.replay import PlainProcess, replay_run
-from harness.run.executing import Executor, RunUnit, held, run_here
+from harness.run.executing import Executor, held, run_here
 from harness.run.folder import RunFolder
 from harness.run.unit import Runner
 from harness.subject import keep_compiled
@@ -26,13 +34,15 @@ class Tally:
     failed: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     """Units that read cells which were not selected and are not there."""
+    missing: list[str] = field(default_factory=list)
+    """Units without a record that counts, where nothing was to run."""
     found: int = 0
     """How many of the complete ones were done before."""
 
     @property
     def total(self) -> int:
         """All units seen so far."""
-        return len(self.complete) + len(self.failed)
+        return len(self.complete) + len(self.failed) + len(self.missing)
 
     def sentence(self) -> str:
         """Say in one line how the run ended."""
@@ -41,7 +51,8 @@ class Tally:
         failed = f"; failed: {', '.join(self.failed)}" if self.failed else ""
         why = "left for later, since they need what was not selected"
         left = f"; {why}: {', '.join(self.left)}" if self.left else ""
-        return f"{done}{before}{failed}{left}"
+        missing = f"; not run: {', '.join(self.missing)}" if self.missing else ""
+        return f"{done}{before}{failed}{left}{missing}"
 
 
 def run_plan(
@@ -60,12 +71,72 @@ def run_plan(
     With `rerun`, the complete ones run again too. Raises `Stopped` where a signal
     asked for it, and HarnessError after the first failure with `fail_fast`.
     """
-    text = dump_suite(plan.experiment.suite)
+    write_plan(plan, folder, say)
+    units = units_of(plan)
+    replaced = to_replace(units, folder, rerun)
+    with PlainProcess() as process:
+        tally = run_units(
+            plan,
+            folder,
+            store,
+            stop,
+            units,
+            execute=execute,
+            replaced=replaced,
+            fail_fast=fail_fast,
+            say=say,
+            process=process,
+        )
+        _replay(plan, folder, process)
+    return tally
+
+
+def write_plan(
+    plan: Plan, folder: RunFolder, say: Callable[[str], None] = lambda line: None
+) -> None:
+    """Write down in the run folder what will run."""
     changed = margin_change_of(plan, folder)
     if changed:
         say(f"{changed}: its verdicts are exploratory")
     folder.root.mkdir(parents=True, exist_ok=True)
-    suite_sha256 = folder.keep_suite(text)
+    folder.keep_suite(dump_suite(plan.experiment.suite))
+
+
+def to_replace(units: Iterable[Unit], folder: RunFolder, rerun: bool) -> dict[str, str]:
+    """Return the SHA-256 of the records that a run makes again, by unit.
+
+    Those are the failed ones, and with `rerun` all.
+    """
+    return {
+        unit.id: sha256_file(folder.record_path(unit.kind, unit.id))
+        for unit in units
+        if (record := folder.record(unit.kind, unit.id)) and (rerun or record.error)
+    }
+
+
+def run_units(
+    plan: Plan,
+    folder: RunFolder,
+    store: Store,
+    stop: StopSignals,
+    units: Sequence[Unit],
+    *,
+    execute: Executor = run_here,
+    replaced: Mapping[str, str],
+    fail_fast: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+    process: PlainProcess | None = None,
+) -> Tally:
+    """Run these units of a resolved plan, each after those that it needs.
+
+    Nothing is replayed, and the suite is not written. What other processes hold is
+    waited for. `replaced` has the SHA-256 of records that are to be made again, by id:
+    any other is a result of this run, also where it failed, whoever made it. `process`
+    is begun with the first unit that runs.
+
+    Raises as `run_plan` does.
+    """
+    text = dump_suite(plan.experiment.suite)
     keep_compiled(store.work("kernels", "compiled"))
     run = RunContext(
         plan=plan,
@@ -76,28 +147,43 @@ def run_plan(
         ),
         device=choose_device(plan.experiment.suite.device),
         stop=stop,
-        suite_sha256=suite_sha256,
+        suite_sha256=hashlib.sha256(text.encode()).hexdigest(),
         say=say,
     )
     run.hook.suite_started(
         suite=run.suite.model_dump(mode="json"), run_dir=str(folder.root)
     )
-    units, left = _within_reach(run, units_of(plan))
+    reached, left = _within_reach(run, units)
     tally = Tally(left=[unit.id for unit in left])
-    with PlainProcess() as process:
-        run_unit = _unit_runner(run, units, tally, rerun, process)
-        for record in execute(units, run_unit):
-            (tally.failed if record.error else tally.complete).append(record.id)
-            if record.error and fail_fast:
-                raise HarnessError(f"{record.id} failed, and --fail-fast is set")
-        if run.suite.diagnostics != "none":
-            replay_run(plan, folder, run.device, process)
+    run_unit = _UnitRunner(run, reached, tally, replaced, process)
+    for record in execute(reached, run_unit):
+        (tally.failed if record.error else tally.complete).append(record.id)
+        if record.error and fail_fast:
+            raise HarnessError(f"{record.id} failed, and --fail-fast is set")
     run.hook.suite_finished(
         run_dir=str(folder.root),
         complete=len(tally.complete),
         failed=len(tally.failed),
     )
     return tally
+
+
+def finish(plan: Plan, folder: RunFolder, units: Iterable[Unit]) -> Tally:
+    """Do what comes after the last unit, run none, and count how these ended."""
+    with PlainProcess() as process:
+        _replay(plan, folder, process)
+    tally = Tally()
+    for unit in units:
+        status = folder.state(unit.kind, unit.id).status
+        ended = {"complete": tally.complete, "failed": tally.failed}
+        ended.get(status, tally.missing).append(unit.id)
+    return tally
+
+
+def _replay(plan: Plan, folder: RunFolder, process: PlainProcess) -> None:
+    suite = plan.experiment.suite
+    if suite.diagnostics != "none":
+        replay_run(plan, folder, choose_device(suite.device), process)
 
 
 def units_of(plan: Plan) -> list[Unit]:
@@ -140,7 +226,9 @@ def _after_what_they_need(units: list[Unit]) -> list[Unit]:
     return ordered
 
 
-def _within_reach(run: RunContext, units: list[Unit]) -> tuple[list[Unit], list[Unit]]:
+def _within_reach(
+    run: RunContext, units: Sequence[Unit]
+) -> tuple[list[Unit], list[Unit]]:
     """Split units by whether what they need was selected with them, or is there."""
     reached: list[Unit] = []
     left: list[Unit] = []
@@ -175,41 +263,68 @@ def choose_device(device: str) -> str:
     return device
 
 
-def _unit_runner(
-    run: RunContext,
-    units: list[Unit],
-    tally: Tally,
-    rerun: bool,
-    process: PlainProcess,
-) -> RunUnit:
-    planned = {unit.id for unit in units}
-    done: dict[str, Record] = {}
-    runner = Runner(run, done)
+class _UnitRunner:
+    """Runs a unit, unless it is done or another process is at it or what it needs."""
 
-    def run_unit(unit: Unit) -> Record | None:
-        if any(x.id in planned and x.id not in done for x in unit.needs):
-            return None  # another process is at work on it
-        with held(run.folder.root, unit) as mine:
-            if not mine:
-                return None
-            state = run.folder.state(unit.kind, unit.id)
-            if state.record and state.status == "complete" and not rerun:
-                tally.found += 1
-                record = state.record
-            else:
-                if run.suite.diagnostics != "none":
-                    process.begin()
-                run.say(f"[{tally.total + 1}/{len(units)}] {unit.id}")
-                start = time.monotonic()
-                record = runner.run(unit)
-                run.say(f"  {_sentence(record)} ({time.monotonic() - start:.0f} s)")
-                if record.error:
-                    log = run.folder.unit_dir(unit.kind, unit.id) / "log.txt"
-                    run.say(f"  its log: {log}")
-        done[unit.id] = record
+    def __init__(
+        self,
+        run: RunContext,
+        units: Sequence[Unit],
+        tally: Tally,
+        replaced: Mapping[str, str],
+        process: PlainProcess | None,
+    ) -> None:
+        self._run, self._tally, self._process = run, tally, process
+        self._planned = {unit.id for unit in units}
+        self._replaced = replaced
+        self._done: dict[str, Record] = {}
+        self._runner = Runner(run, self._done)
+
+    def __call__(self, unit: Unit) -> Record | None:
+        needs = (x.id for x in unit.needs)
+        if any(x in self._planned and x not in self._done for x in needs):
+            return None
+        record = self._found(unit) or self._made(unit)
+        if record is not None:
+            self._done[unit.id] = record
         return record
 
-    return run_unit
+    def _found(self, unit: Unit) -> Record | None:
+        """Return the record of a unit, unless there is none or it is to be replaced."""
+        folder = self._run.folder
+        record = folder.state(unit.kind, unit.id).valid
+        if record is None:
+            return None
+        path = folder.record_path(unit.kind, unit.id)
+        if self._replaced.get(unit.id) == sha256_file(path):
+            return None
+        self._tally.found += not record.error
+        return record
+
+    def _made(self, unit: Unit) -> Record | None:
+        say = self._run.say
+        with held(self._run.folder.root, unit) as lease:
+            if lease is None:
+                return None
+            found = self._found(unit)  # another process may just have made it
+            if found is not None:
+                return found
+            if self._process and self._run.suite.diagnostics != "none":
+                self._process.begin()
+            say(f"[{self._tally.total + 1}/{len(self._planned)}] {unit.id}")
+            start = time.monotonic()
+            try:
+                record = self._runner.run(unit, lease)
+            except LeaseLost as lost:
+                if lost.place != lease.place:
+                    raise
+                say("  this process was suspended, and another took it over")
+                return None
+            say(f"  {_sentence(record)} ({time.monotonic() - start:.0f} s)")
+            if record.error:
+                folder = self._run.folder.unit_dir(unit.kind, unit.id)
+                say(f"  its log: {folder / 'log.txt'}")
+        return record
 
 
 def _sentence(record: Record) -> str:

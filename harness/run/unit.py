@@ -13,7 +13,18 @@ from functools import partial
 from pathlib import Path
 
 from harness.api import CellKey
-from harness.base import CellError, Stopped, disk_errors, disk_fault, utc_now
+from harness.base import (
+    CellError,
+    Lease,
+    LeaseLost,
+    Stopped,
+    disk_errors,
+    disk_fault,
+    fatal,
+    forget_deaths,
+    note_death,
+    utc_now,
+)
 from harness.records import Record, write_record
 from harness.run.assembly import Outcome, assemble
 from harness.run.cell import run_cell
@@ -42,49 +53,58 @@ class Runner:
         self._run, self._done = run, done
         self._bench = Workbench(run, load_subject)
 
-    def run(self, unit: Unit) -> Record:
+    def run(self, unit: Unit, lease: Lease) -> Record:
         """Run a variant or a cell; its record is on disk when this returns.
 
         What goes wrong with the unit becomes a failed record, whatever a plugin raises.
         `Stopped` and Ctrl-C pass through, and `DiskError`: what they interrupt is
-        neither complete nor failed.
+        neither complete nor failed. So does `LeaseLost`: it is another process's then,
+        and nothing of this one is in the folder.
         """
         self._run.stop.check()
         with disk_errors(unit.id):
-            return self._recorded(unit)
+            return self._recorded(unit, lease)
 
-    def _recorded(self, unit: Unit) -> Record:
+    def _recorded(self, unit: Unit, lease: Lease) -> Record:
         folder = self._run.folder.unit_dir(unit.kind, unit.id)
         folder.mkdir(parents=True, exist_ok=True)
         if self._run.folder.state(unit.kind, unit.id).status == "complete":
             # It is run again: what led to its record is no part of a new attempt.
             (folder / JOURNAL).unlink(missing_ok=True)
         with unit_log(folder / "log.txt"):
-            journal = Journal(folder / JOURNAL, unit.id, self._run.device)
+            journal = Journal(folder / JOURNAL, unit.id, self._run.device, lease.check)
             started = utc_now()
             began = time.monotonic()
             logger.info("%s %s: attempt %d", unit.kind, unit.id, journal.restarts + 1)
-            outcome = self._outcome(unit, journal)
+            if lease.after is not None:
+                note_death(folder, f"died ({lease.after})", rows=len(journal.rows))
+            outcome = self._outcome(unit, journal, lease)
             outcome.wall_seconds = round(time.monotonic() - began, 3)
             record = assemble(self._run, unit, outcome, started, utc_now())
-            write_record(folder / "record.json", record)
+            lease.check()
+            write_record(lease.folder / "record.json", record)
+            if record.samples is not None:
+                lease.put(record.samples.path, folder / record.samples.path)
+            lease.put("record.json", folder / "record.json")
             logger.info("%s", record.status)
+        forget_deaths(folder)
         if record.status == "complete":
             journal.close()
         self._report(unit, record)
         return record
 
-    def _outcome(self, unit: Unit, journal: Journal) -> Outcome:
+    def _outcome(self, unit: Unit, journal: Journal, lease: Lease) -> Outcome:
         outcome = Outcome(restarts=journal.restarts)
         try:
             self._announce(unit)
+            self._tried_again(unit)
             if isinstance(unit, CellPlan):
                 samples = self._samples_read(unit)
-                work = Work(self._run, self._bench, unit, journal, outcome)
+                work = Work(self._run, self._bench, unit, journal, outcome, lease)
                 run_cell(work, samples, partial(load_subject, self._run))
             elif isinstance(unit, VariantPlan):
                 self._sources_complete(unit)
-                run_variant(Work(self._run, self._bench, unit, journal, outcome))
+                run_variant(Work(self._run, self._bench, unit, journal, outcome, lease))
         except BaseException as error:  # one unit must not end the suite
             if self._is_asked_for(error):
                 logger.warning("interrupted by %r", error)
@@ -99,10 +119,17 @@ class Runner:
         return outcome
 
     def _is_asked_for(self, error: BaseException) -> bool:
-        """Say whether a user, a signal or the disk is its cause, and no plugin."""
+        """Say whether a user, a signal, the disk or a lost lease is its cause."""
         if isinstance(error, KeyboardInterrupt):
             return self._run.stop.interrupted
-        return isinstance(error, Stopped) or disk_fault(error) is not None
+        lost = isinstance(error, (Stopped, LeaseLost))
+        return lost or disk_fault(error) is not None
+
+    def _tried_again(self, unit: Unit) -> None:
+        """Raise CellError where another attempt would end the process as before."""
+        reason = fatal(self._run.folder.unit_dir(unit.kind, unit.id))
+        if reason:
+            raise CellError(f"{reason}; log.txt beside this record says how far it was")
 
     def _sources_complete(self, plan: VariantPlan) -> None:
         for source in plan.sources:

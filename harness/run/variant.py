@@ -79,7 +79,7 @@ def run_variant(work: Work[VariantPlan]) -> None:
     subject = work.bench.subject(plan, work.journal, making.subject)
     rows = _measure(work, subject)
     outcome.diagnostics = _diagnose(work, subject)
-    outcome.samples = write_samples(run.folder.unit_dir(plan.kind, plan.id), rows)
+    outcome.samples = write_samples(work.lease.folder, rows)
     outcome.batch_size, outcome.settings = subject.batch_size, subject.settings
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from harness.base import CellError
+from harness.base import CellError, Lease
 from harness.data import ExampleSets, build_examples
 from harness.run.assembly import Outcome
 from harness.run.context import RunContext
@@ -130,6 +130,8 @@ class Work(Generic[UnitT]):
     plan: UnitT
     journal: Journal
     outcome: Outcome
+    lease: Lease
+    """Its folder is where files lie until the unit is finished."""
 
 
 def lock(sets: ExampleSets) -> ExampleSets:

@@ -19,6 +19,7 @@ from .experiment import (
 from .identity import EXAMINED as EXAMINED
 from .loading import (
     dump_suite as dump_suite,
+    freeze_suite as freeze_suite,
     load_experiment as load_experiment,
     validate_suite as validate_suite,
 )

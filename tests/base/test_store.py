@@ -148,7 +148,7 @@ class Saying(logging.Handler):
 
 
 def test_waiting_for_a_lock_is_not_silent(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("harness.base.store._PATIENCE_S", 0.05)
+    monkeypatch.setattr("harness.base.leases._PATIENCE_S", 0.05)
     store, held, release = Store(tmp_path), threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -160,12 +160,12 @@ def test_waiting_for_a_lock_is_not_silent(tmp_path, caplog, monkeypatch):
     thread.start()
     held.wait()
     saying = Saying(release)
-    logging.getLogger(Store.__module__).addHandler(saying)
+    logging.getLogger("harness.base.leases").addHandler(saying)
     try:
         with store.lock("kind", "key"):  # which is released when it is said
             pass
     finally:
-        logging.getLogger(Store.__module__).removeHandler(saying)
+        logging.getLogger("harness.base.leases").removeHandler(saying)
     thread.join()
     assert "busy with kind key" in caplog.text
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.base import CellError
+from harness.base import CellError, take
 from harness.run import unit
 from harness.run.folder import RunFolder
 from harness.suite import VariantPlan
@@ -19,12 +19,12 @@ def test_only_an_unfinished_unit_goes_on_from_its_journal(
     tmp_path, monkeypatch, status, restarts
 ):
     """A kill can leave the journal beside the record that it led to."""
-    seen = []
+    seen, lease = [], take(tmp_path / "name")
     runner = stubbed(tmp_path, monkeypatch, lambda work: seen.append(work.journal))
     monkeypatch.setattr(RunFolder, "state", lambda *_: SimpleNamespace(status=status))
-    runner.run(PLAN)
+    runner.run(PLAN, lease)
     assert seen[-1].restarts == 0
-    runner.run(PLAN)
+    runner.run(PLAN, lease)
     assert seen[-1].restarts == restarts
 
 
@@ -43,7 +43,7 @@ def test_a_failure_does_not_keep_what_was_loaded(tmp_path, monkeypatch):
     runner = stubbed(tmp_path, monkeypatch, fail)
     gc.disable()
     try:
-        found = runner.run(PLAN)
+        found = runner.run(PLAN, take(tmp_path / "name"))
         assert found.outcome.error.message == "out of memory"
         assert alive[0]() is None
     finally:
@@ -53,7 +53,7 @@ def test_a_failure_does_not_keep_what_was_loaded(tmp_path, monkeypatch):
 class Found:
     """Stands for a record."""
 
-    status = "failed"
+    status, samples = "failed", None
 
     def __init__(self, outcome):
         self.outcome = outcome
@@ -66,7 +66,7 @@ def stubbed(tmp_path, monkeypatch, run_variant):
     """Return a runner whose variants do what is given, and whose records say so."""
     monkeypatch.setattr(unit.logger, "disabled", True)  # pytest keeps what is logged
     monkeypatch.setattr(unit, "run_variant", run_variant)
-    monkeypatch.setattr(unit, "write_record", lambda path, record: None)
+    monkeypatch.setattr(unit, "write_record", lambda path, record: path.touch())
     monkeypatch.setattr(unit, "assemble", lambda run, plan, outcome, *_: Found(outcome))
     hook = SimpleNamespace(
         variant_started=lambda **_: None, variant_finished=lambda **_: None

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
-
-from harness.base import RecordError, write_json
+from harness.base import RecordError, hold, write_json
 from harness.records import Record
 from harness.run.diagnostics import plain_replay
 from harness.run.folder import RunFolder
@@ -91,9 +89,7 @@ def replay_run(
 
     Where several processes end a run, one does it and the others wait.
     """
-    locks = folder.root / ".locks"
-    locks.mkdir(exist_ok=True)
-    with filelock.FileLock(locks / f"{FILE}.lock"):
+    with hold(folder.root / ".claims" / FILE, "the replay of the run"):
         _replay(plan, folder, device, process)
 
 
