@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 from harness.api.costs import CostContext
 from harness.api.plugin import OptionsT, Plugin
@@ -44,6 +44,11 @@ class MetricContext:
 
 class Metric(Plugin[OptionsT]):
     """Measures a frozen subject: rows first, estimates from the rows alone."""
+
+    rolling: ClassVar[bool] = False
+    """True where its rows have the `tokens` and `nats` of each document of its option
+    `corpus`, scored in windows of its options `context` and `stride`: a replay then
+    computes them again."""
 
     @abstractmethod
     def measure(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import secrets
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
-from harness import run
+from harness import report, run
+from harness.base import UsageError
 from harness.cli import options
-from harness.cli.printing import answer, for_programs
+from harness.cli.printing import answer, for_programs, say
 
 
 @click.command()
@@ -38,27 +42,76 @@ from harness.cli.printing import answer, for_programs
 )
 @options.plugins
 @options.trust
+@click.option(
+    "--replay", is_flag=True, help="Score runs again with plain transformers, too."
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Replay N rows of each cell and metric, drawn at random, and not all.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), help="Draw those of an earlier --rows again."
+)
+@click.option("--device", default="cpu", show_default=True, help="Where to replay.")
+@click.option(
+    "--suite",
+    "published",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The suite that was published for the run, which must be what ran.",
+)
 def command(
     paths: tuple[Path, ...],
     style: str,
     as_json: bool,
     plugins: tuple[Path, ...],
     trust: bool,
+    published: Path | None,
+    **how: Any,
 ) -> int:
     """Check suites, records and whole run folders.
 
     Of records: the schema, ids recomputed, hash and number of the samples, results
     recomputed from the samples. Of run folders besides: references between records,
-    the same clean rows in all cells of a variant, budgets of controls (a warning), and
+    the same clean rows in all cells of a variant, budgets of controls (a warning),
+    hashes of frozen models, traces and limits of attacks, reports made again, and
     completeness against the resolved suite. Exits with 0 where there is no error, 1 for
     errors in records or a run, 2 for an invalid suite.
+
+    With --replay, losses, texts and gradients are computed again in a fresh process by
+    plain transformers, and examples are cut again from their corpora. What no check
+    can find stands in docs/security.md.
 
     No code is run that they name: plugins of theirs are loaded with --trust alone, and
     what cannot be judged without them is said.
     """
-    validation = run.validate(paths, plugins, trust=trust)
+    validation = run.validate(
+        paths,
+        plugins,
+        trust=trust,
+        replaying=_replaying(**how),
+        published=published,
+    )
+    stale = [x for each in validation.surveys for x in report.stale(each)]
+    validation = replace(validation, problems=(*validation.problems, *stale))
     answer(PRINTED["json" if as_json else style](validation))
     return validation.exit_code
+
+
+def _replaying(
+    replay: bool, rows: int | None, seed: int | None, device: str
+) -> run.Replaying | None:
+    """Return what is replayed, and say which rows are drawn."""
+    if not replay:
+        if rows is not None or seed is not None:
+            raise UsageError("--rows and --seed say what to --replay")
+        return None
+    if rows is not None:
+        seed = secrets.randbelow(2**32) if seed is None else seed
+        say(f"replay: {rows} rows of each cell and metric, drawn by --seed {seed}")
+    return run.Replaying(rows, seed or 0, device)
 
 
 def _text(validation: run.Validation) -> str:

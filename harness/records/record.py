@@ -281,7 +281,8 @@ class Frozen(Strict):
     """Of the folder ``model``: SHA-256 of the lines ``<SHA-256>  <name>`` of its files,
     sorted by name."""
     made: Sha256
-    """SHA-256 of ``made.json``, which says how the subject was made."""
+    """Hash of what ``made.json`` says of how the subject was made, its ledger aside:
+    made once more, it takes another time."""
 
 
 class PluginRef(Strict):

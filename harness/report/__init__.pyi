@@ -1,4 +1,5 @@
 from .building import build as build
+from .checking import stale as stale
 from .content import Report as Report
 from .examples import (
     ShownExample as ShownExample,

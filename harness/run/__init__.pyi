@@ -25,4 +25,8 @@ from .surveying import (
     survey as survey,
 )
 from .time_left import Remaining as Remaining, remaining as remaining
-from .validation.validate import Validation as Validation, validate as validate
+from .validation.validate import (
+    Replaying as Replaying,
+    Validation as Validation,
+    validate as validate,
+)

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.base import RecordError, Strict, sha256_file, write_atomic
+from harness.base import (
+    RecordError,
+    Strict,
+    content_hash,
+    sha256_file,
+    write_atomic,
+)
 from harness.records import (
     Certificates,
     Derivation,
@@ -176,13 +182,20 @@ def frozen_of(made: Path) -> Frozen:
 
     `made` is its folder, with ``model`` and ``made.json``.
     """
-    model = made / "model"
+    return Frozen(model=model_sha256(made / "model"), made=made_sha256(made / MADE))
+
+
+def made_sha256(file: Path) -> str:
+    """Return the hash of ``made.json`` that `Frozen` describes."""
+    said = json.loads(file.read_text(encoding="utf-8"))
+    return content_hash({key: x for key, x in said.items() if key != "ledger"})
+
+
+def model_sha256(model: Path) -> str:
+    """Return the hash of a model's folder that `Frozen` describes."""
     files = sorted(x for x in model.rglob("*") if x.is_file())
     lines = (f"{sha256_file(x)}  {x.relative_to(model).as_posix()}\n" for x in files)
-    return Frozen(
-        model=hashlib.sha256("".join(lines).encode()).hexdigest(),
-        made=sha256_file(made / MADE),
-    )
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def vocabulary_of(model: Path) -> int | None:

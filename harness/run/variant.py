@@ -21,7 +21,7 @@ import torch
 
 from harness.api import Constraint, MetricContext, ModelAdapter, Visit
 from harness.base import fixed_random_state, write_atomic, write_json
-from harness.data import Document
+from harness.data import Corpora, Document
 from harness.models import (
     Disturbance,
     Recovered,
@@ -49,7 +49,7 @@ from harness.run.folder import MADE, TRAINING, Made, frozen_of, write_samples
 from harness.run.journal import Journal, spent_so_far, together
 from harness.run.workbench import Work
 from harness.subject import Subject
-from harness.suite import VariantPlan
+from harness.suite import Experiment, Suite, VariantPlan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,6 +86,12 @@ def run_variant(work: Work[VariantPlan]) -> None:
 def load_subject(run: RunContext, plan: VariantPlan) -> Subject:
     """Load the frozen subject of a variant, made first if the store lacks it."""
     return _Making(run, plan).subject()
+
+
+def promising(experiment: Experiment, arm: str) -> Constraint[Any]:
+    """Return the constraint to hold a model against: a plant keeps its source's."""
+    source, own = experiment.suite.arms[arm].derive_from, experiment.arms[arm]
+    return own if own.role != "plant" or source is None else experiment.arms[source]
 
 
 # --- making a subject ---------------------------------------------------------------
@@ -146,7 +152,7 @@ class _Making:
         with fixed_random_state(self.plan.seed):
             with stage("load", "load"):
                 model, tokenizer = self._load()
-                inputs = _certificate_inputs(self.run, tokenizer)
+                inputs = certificate_inputs(self.run.suite, self.run.corpora, tokenizer)
             with stage("constrain", "train"):
                 derivation = self._constrain(model, tokenizer, journal)
             with stage("certify the constrained model", "certify"):
@@ -323,11 +329,7 @@ class _Making:
 
     @property
     def _promising(self) -> Constraint[Any]:
-        """The constraint to hold the model against: a plant keeps its source's."""
-        source = self.run.suite.arms[self.plan.arm].derive_from
-        if self._constraint.role != "plant" or source is None:
-            return self._constraint
-        return self.run.experiment.arms[source]
+        return promising(self.run.experiment, self.plan.arm)
 
     def _source(self, arm: str) -> Path:
         """Return the folder of the frozen model of an arm among the sources."""
@@ -353,11 +355,11 @@ class TrainingLog:
         )
 
 
-def _certificate_inputs(
-    run: RunContext, tokenizer: PreTrainedTokenizerBase
+def certificate_inputs(
+    suite: Suite, corpora: Corpora, tokenizer: PreTrainedTokenizerBase
 ) -> list[NDArray[np.int64]]:
     """Return token ids of real text [<= 128] for the checks that need inputs."""
-    documents = islice(_certificate_documents(run), CERTIFICATE_DOCUMENTS)
+    documents = islice(_certificate_documents(suite, corpora), CERTIFICATE_DOCUMENTS)
     encoded = [
         tokenizer(document.text, add_special_tokens=False, verbose=False)["input_ids"]
         for document in documents
@@ -365,11 +367,11 @@ def _certificate_inputs(
     return [np.array(ids[:CERTIFICATE_TOKENS]) for ids in encoded if ids]
 
 
-def _certificate_documents(run: RunContext) -> Iterator[Document]:
-    if run.suite.examples is not None:
-        yield from run.corpora.all_documents(run.suite.examples.test.corpus)
-    for name in sorted(run.suite.corpora):
-        yield from run.corpora.all_documents(name)
+def _certificate_documents(suite: Suite, corpora: Corpora) -> Iterator[Document]:
+    if suite.examples is not None:
+        yield from corpora.all_documents(suite.examples.test.corpus)
+    for name in sorted(suite.corpora):
+        yield from corpora.all_documents(name)
 
 
 def _link(made: Path, folder: Path) -> None:

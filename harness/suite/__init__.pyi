@@ -40,6 +40,7 @@ from .resources import (
     missing_sources as missing_sources,
     prefetch as prefetch,
     resolve as resolve,
+    with_fingerprints as with_fingerprints,
 )
 from .schema import suite_schema as suite_schema
 from .unloaded import Unloaded as Unloaded

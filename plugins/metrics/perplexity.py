@@ -59,6 +59,7 @@ class Perplexity(Metric[PerplexityOptions]):
 
     name = "perplexity"
     Options = PerplexityOptions
+    rolling = True
 
     def measure(
         self, subject: Subject, context: MetricContext

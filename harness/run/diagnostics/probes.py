@@ -65,7 +65,8 @@ def probe(subject: Subject, examples: Sequence[Example]) -> list[Probe]:
         [example.prompt_ids for example in examples],
         [example.reference_ids for example in examples],
     )
-    drawn = [_drawn(subject, example) for example in examples]
+    allowed = subject.vocabulary.allowed
+    drawn = [drawn_flips(allowed, example) for example in examples]
     losses = _losses(subject, examples, drawn)
     found = []
     for example, gradient, flips, scored in zip(
@@ -102,10 +103,10 @@ def flipped(example: Example, flip: Flip) -> Ids:
     return prompt
 
 
-def _drawn(subject: Subject, example: Example) -> list[Flip]:
+def drawn_flips(allowed: Ids, example: Example) -> list[Flip]:
     """Draw distinct flips to allowed tokens; fewer where there are not so many."""
     rng, prompt = stream(example, "flips"), example.prompt_ids
-    positions, allowed = np.flatnonzero(example.free), subject.vocabulary.allowed
+    positions = np.flatnonzero(example.free)
     drawn: dict[Flip, None] = {}
     for _ in range(ROUNDS):
         places = rng.choice(positions, DRAWN_FLIPS)

@@ -212,7 +212,7 @@ def first_order_fidelity(probes: Sequence[Probe], at: At) -> Diagnostic:
     The value is the mean over examples. An arm's is judged beside that of the arm it is
     compared with, on the same flips.
     """
-    found = [_spearman(x.gains[: len(x.losses)], x.losses) for x in probes]
+    found = [spearman(x.gains[: len(x.losses)], x.losses) for x in probes]
     mean = bootstrap_mean([x or 0.0 for x in found], unit="Spearman", over="examples")
     return Diagnostic(
         id="first_order_fidelity",
@@ -278,7 +278,7 @@ def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and np.isfinite(value) else None
 
 
-def _spearman(gains: Floats, losses: Floats) -> float | None:
+def spearman(gains: Floats, losses: Floats) -> float | None:
     """Rank-correlate; 0 where either is constant: it says nothing; None for NaN."""
     from scipy.stats import spearmanr
 

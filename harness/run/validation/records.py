@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,10 @@ from harness.base import Problem, content_hash
 from harness.records import Record, SampleRow, parse_record, violations
 from harness.run.validation.samples import Metrics, check_samples
 
+OF_EXAMPLES = ("gradient_health", "first_order_fidelity")
+"""Diagnostics whose value is a mean over examples."""
+MEAN_TOLERANCE = 0.02
+"""Of such a mean: examples with fewer flips to draw weigh less in it."""
 ROUNDING = 1e-9
 """Relative, of sums that were added up in another order."""
 
@@ -32,6 +37,7 @@ def check_record(
         problems += _id_problems(path, record)
         problems += _identity_problems(record)
         problems += _ledger_problems(record)
+        problems += _diagnostic_problems(record)
         if record.samples is not None:
             rows, found = check_samples(path, record, metrics)
             problems += found
@@ -51,6 +57,19 @@ def _ledger_problems(record: Record) -> Iterator[Problem]:
             if None not in (part, whole) and part > whole * (1 + ROUNDING):
                 message = f"{part} was kept, but {whole} was spent in all"
                 yield Problem("", ("ledger", "kept", phase, name), message)
+
+
+def _diagnostic_problems(record: Record) -> Iterator[Problem]:
+    """Compare what a diagnostic says of all examples with what it says of each."""
+    for i, answer in enumerate(record.diagnostics):
+        values = answer.measured.get("values")
+        if answer.id not in OF_EXAMPLES or answer.value is None or not values:
+            continue
+        known = [x.get("value") or 0.0 for x in values if isinstance(x, dict)]
+        mean = math.fsum(known) / max(1, len(known))
+        if abs(mean - answer.value) > MEAN_TOLERANCE:
+            where = ("diagnostics", str(i), "value")
+            yield Problem("", where, f"{answer.value}, but its examples give {mean}")
 
 
 # --- identity -----------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from typing import Any
 import pydantic
 
 from harness.base import HarnessError, Problem
-from harness.records import Phase, Record
-from harness.run.folder import MADE, TRAINING, Made, frozen_of
+from harness.records import Cost, Ledger, Phase, Record
+from harness.run.folder import MADE, TRAINING, Made, made_sha256, model_sha256
 from harness.run.validation.cells import subject_key
 from harness.suite import Experiment
 
@@ -28,7 +29,7 @@ class Subjects:
     """What lies behind ``model`` in the folders of variants."""
 
     def __init__(self) -> None:
-        self._frozen = lru_cache(frozen_of)  # variants may share a subject
+        self._model_sha256 = lru_cache(model_sha256)  # variants may share a subject
 
     def compare(self, path: Path, record: Record) -> Iterator[Problem]:
         """Yield where subject, making and training are not what a variant says."""
@@ -49,15 +50,17 @@ class Subjects:
         if model.is_symlink() and _HASH.fullmatch(made.name) and made.name != key:
             message = f"it leads to the subject {made.name}, and the record is of {key}"
             yield Problem(str(model), (), message)
-        if not (made / MADE).is_file():
-            return
-        if record.frozen is not None:
-            found = self._frozen(made)
-            for name, what in (("model", "the model's files"), ("made", MADE)):
-                if getattr(found, name) != getattr(record.frozen, name):
-                    message = f"{what} in {made} have another hash: they were changed"
-                    yield Problem(str(path), ("frozen", name), message)
-        yield from _making(made / MADE, path, record)
+        hashes = {"model": self._model_sha256(model.resolve())}
+        if (made / MADE).is_file():
+            with suppress(OSError, ValueError, AttributeError):  # said below
+                hashes["made"] = made_sha256(made / MADE)
+        for name, found in hashes.items():
+            if record.frozen is not None and getattr(record.frozen, name) != found:
+                what = MADE if name == "made" else "the model's files"
+                message = f"{what} in {made} have another hash: they were changed"
+                yield Problem(str(path), ("frozen", name), message)
+        if (made / MADE).is_file():
+            yield from _making(made / MADE, path, record)
 
 
 def _making(file: Path, path: Path, record: Record) -> Iterator[Problem]:
@@ -75,10 +78,17 @@ def _making(file: Path, path: Path, record: Record) -> Iterator[Problem]:
         message = f"{record.model.parameters}, but {made.parameters} in {file}"
         yield Problem(str(path), ("model", "parameters"), message)
     for phase in MAKING:
-        if record.ledger.kept.get(phase) != made.ledger.kept.get(phase):
+        if _work(record.ledger, phase) != _work(made.ledger, phase):
             yield Problem(
                 str(path), ("ledger", "kept", phase), f"it is not that of {file}"
             )
+
+
+def _work(ledger: Ledger, phase: Phase) -> Cost | None:
+    """Return what a phase cost, but for what differs where it takes place again."""
+    cost = ledger.kept.get(phase)
+    measured = {"seconds": 0.0, "peak_memory_bytes": None}
+    return None if cost is None else cost.model_copy(update=measured)
 
 
 # --- training -----------------------------------------------------------------------

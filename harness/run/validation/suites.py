@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,16 @@ from harness.base import HarnessError, Problem
 from harness.records import Margin, Record
 from harness.run.assembly import arm_ref, attack_ref, model_ref, plugins_used
 from harness.run.folder import RunFolder
-from harness.suite import Layer, Place, Plan, parse
+from harness.run.surveying import Survey
+from harness.suite import (
+    Layer,
+    Place,
+    Plan,
+    load_experiment,
+    make_plan,
+    parse,
+    with_fingerprints,
+)
 
 FILLED = {
     "model": ("given", "parameters"),
@@ -50,7 +59,8 @@ class Suites:
         digest = record.suite.sha256
         if digest != self._current and digest not in self._kept:
             message = "the folder has no suite with this hash"
-            severity: Any = "error" if self._kept else "warning"
+            known = self._kept or record.frozen is not None  # else it is of old
+            severity: Any = "error" if known else "warning"
             where = ("suite", "sha256")
             yield Problem(str(path), where, message, severity=severity)
             return
@@ -120,6 +130,41 @@ class Suites:
         else:
             message = "it was taken out of the suite after it had run"
             yield Problem(str(path), where, message, severity="warning")
+
+
+def against(
+    published: Path, found: Survey, plugins: Sequence[Path], trust: bool
+) -> Iterator[Problem]:
+    """Yield what a run's suite has otherwise than the one that was published for it.
+
+    Fingerprints that the published one does not state are taken from the run: whether
+    they are those of the files is another question. Raises SuiteError for a suite that
+    is not valid.
+    """
+    experiment = load_experiment(published, plugins=plugins, trust=trust)
+    run = found.plan.experiment.suite
+    stated = [
+        {
+            label: section.fingerprint
+            for label, section in own.items()
+            if section.fingerprint is not None and label in theirs
+        }
+        for own, theirs in (
+            (run.models, experiment.suite.models),
+            (run.corpora, experiment.suite.corpora),
+        )
+    ]
+    experiment = with_fingerprints(experiment, *stated)
+    here = {unit.id for unit in found.plan.units}
+    file = str(found.folder.suite_file)
+    for unit in make_plan(experiment).units:
+        if unit.id not in here:
+            message = f"the {unit.kind} {unit.id} is planned by {published}, not here"
+            yield Problem(file, (), message)
+    for section in ("success", "verdicts", "diagnostics"):
+        own, other = getattr(run, section), getattr(experiment.suite, section)
+        if own != other:
+            yield Problem(file, (section,), f"{own}, but {published} says {other}")
 
 
 def _sha256(path: Path) -> str:

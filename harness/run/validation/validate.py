@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from harness.base import HarnessError, Problem, RecordError, SuiteError, UsageError
+from harness.base import (
+    HarnessError,
+    Problem,
+    Progress,
+    RecordError,
+    SuiteError,
+    UsageError,
+)
 from harness.records import Record, SampleRow
 from harness.run.diagnostics.replay import FILE, TOLERANCE_NATS, replays
 from harness.run.folder import RunFolder
@@ -20,7 +27,7 @@ from harness.run.validation.seeds import Twins
 from harness.run.validation.sources import Sources
 from harness.run.validation.spending import Spending
 from harness.run.validation.subjects import Subjects, base_models
-from harness.run.validation.suites import Suites
+from harness.run.validation.suites import Suites, against
 from harness.suite import (
     Experiment,
     Layer,
@@ -34,6 +41,17 @@ from harness.suite import (
 
 
 @dataclass(frozen=True)
+class Replaying:
+    """That runs are replayed, and how much of them."""
+
+    rows: int | None = None
+    """How many rows of each cell and metric; None for all."""
+    seed: int = 0
+    """Draws the rows."""
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
 class Validation:
     """What was checked, and what was found."""
 
@@ -41,6 +59,8 @@ class Validation:
     """The files and folders."""
     problems: tuple[Problem, ...]
     """What is wrong with them."""
+    surveys: tuple[Survey, ...] = ()
+    """Of the run folders whose plan could be made."""
 
     @property
     def exit_code(self) -> int:
@@ -54,21 +74,50 @@ class Validation:
 
 
 def validate(
-    paths: Sequence[Path], plugins: Sequence[Path] = (), *, trust: bool = False
+    paths: Sequence[Path],
+    plugins: Sequence[Path] = (),
+    *,
+    trust: bool = False,
+    replaying: Replaying | None = None,
+    published: Path | None = None,
 ) -> Validation:
     """Check suites (YAML), records (JSON) and run folders.
 
     `plugins` are files or folders that are loaded; those that a suite or a run names
     itself are not, unless there is `trust`: what needs them is left unjudged, with a
-    warning. Raises UsageError for a path that is none of these.
+    warning. Runs are replayed where `replaying` says so, and compared with the suite
+    that was `published` for them. Raises UsageError for a path that is none of these,
+    and where there is no run to do that with.
     """
-    problems = [x for path in paths for x in _check(path, plugins, trust)]
-    return Validation(tuple(map(str, paths)), tuple(_located(problems)))
+    if (replaying or published) and not any(path.is_dir() for path in paths):
+        raise UsageError("--replay and --suite are about run folders: name one")
+    problems: list[Problem] = []
+    surveys: list[Survey] = []
+    for path in paths:
+        if not path.is_dir():
+            problems += _check(path, plugins, trust)
+            continue
+        found, own = _survey(RunFolder(path), plugins, trust)
+        problems += own + _check_run(RunFolder(path), found)
+        if found is None:
+            continue
+        surveys.append(found)
+        if published:
+            problems += against(published, found, plugins, trust)
+        if replaying:
+            problems += _replayed(found, replaying)
+    located = tuple(_located(problems))
+    return Validation(tuple(map(str, paths)), located, tuple(surveys))
+
+
+def _replayed(found: Survey, how: Replaying) -> list[Problem]:
+    from harness.run.validation.replaying import replay  # loads torch
+
+    with Progress(f"replay of {found.folder.root}", "questions") as progress:
+        return [*replay(found, how.rows, how.seed, how.device, progress.update)]
 
 
 def _check(path: Path, plugins: Sequence[Path], trust: bool) -> Iterable[Problem]:
-    if path.is_dir():
-        return _check_run(RunFolder(path), plugins, trust)
     if path.suffix in (".yaml", ".yml"):
         return validate_suite(path, plugins=plugins, trust=trust)
     if path.suffix == ".json":
@@ -97,14 +146,8 @@ def _lines(file: str) -> Layer:
 # --- run folders --------------------------------------------------------------------
 
 
-def _check_run(
-    folder: RunFolder, plugins: Sequence[Path], trust: bool
-) -> list[Problem]:
-    if not folder.suite_file.is_file():
-        raise UsageError(
-            f"{folder.root} is no run folder: it has no {folder.suite_file.name}"
-        )
-    planned, problems = _survey(folder, plugins, trust)
+def _check_run(folder: RunFolder, planned: Survey | None) -> list[Problem]:
+    problems: list[Problem] = []
     metrics = _loaded(planned.plan.experiment) if planned else {}
     plan = planned.plan if planned else None
     together = _Together(folder, plan)
@@ -159,7 +202,14 @@ class _Together:
 def _survey(
     folder: RunFolder, plugins: Sequence[Path], trust: bool
 ) -> tuple[Survey | None, list[Problem]]:
-    """Plan the run's own suite; without it, records are still checked."""
+    """Plan the run's own suite; without it, records are still checked.
+
+    Raises UsageError where there is none.
+    """
+    if not folder.suite_file.is_file():
+        raise UsageError(
+            f"{folder.root} is no run folder: it has no {folder.suite_file.name}"
+        )
     try:
         found = survey(folder.root, plugins, trust=trust)
         return found, found.plan.experiment.warnings
