@@ -8,11 +8,13 @@ VENV_TEXTATTACK := .venv-textattack
 PYTEST_WORKERS ?= 2
 SETTINGS := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: help quickstart test mutants chaos lint format test-transformers5 test-textattack clean
+.PHONY: help quickstart test test-slurm mutants chaos lint format test-transformers5 \
+	test-textattack clean
 
 help:
 	@echo "make quickstart          install, train a small model, attack it, print tables"
 	@echo "make test                all tests, with the extra textattack if it installs"
+	@echo "make test-slurm          the tests of docs/cluster.md, on a Slurm that it starts"
 	@echo "make mutants             change the rule bit by bit; some test must notice"
 	@echo "make chaos               kill runs 50 times; what they write must not differ"
 	@echo "make lint                format, lint, types, imports between modules"
@@ -25,11 +27,16 @@ quickstart: $(VENV)/.installed
 	$(VENV)/bin/harness run suites/quickstart.yaml
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/pytest -n $(PYTEST_WORKERS)
+	$(VENV)/bin/pytest -n $(PYTEST_WORKERS) --dist loadgroup
 	@if $(MAKE) -s $(VENV_TEXTATTACK)/.installed > $(VENV)/textattack.log 2>&1; \
 	then $(MAKE) -s test-textattack; \
 	else echo "left out: the tests of the extra textattack; it cannot be installed:" \
 		"$$(grep -oE 'ERROR: .*|TimeoutExpired.*' $(VENV)/textattack.log | tail -n 1)"; fi
+
+# Starts a Slurm on this machine, which it installs where it is not there.
+test-slurm: $(VENV)/.installed-test
+	SLURM_CONF=$$(.ci/slurm start) HARNESS_NEEDS_SLURM=1 \
+		$(VENV)/bin/python -m pytest tests/cluster
 
 mutants: $(VENV)/.installed-test
 	$(VENV)/bin/python -m tests.mutants --jobs $(PYTEST_WORKERS)

@@ -39,6 +39,7 @@ COMMANDS = {
     "plan": "List the units of a suite, why each would run, and what all costs.",
     "power": "Say which differences a suite can find, and what more would bring.",
     "status": "Say what is done in a run folder, and what changed since.",
+    "cancel": "Take the jobs of a run out of a cluster's queue.",
     "report": "Make the tables of a run folder.",
     "show": "Show adversarial examples, with what was changed in them.",
     "compare": "Compare two runs, and say what cannot be compared.",

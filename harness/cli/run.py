@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -11,12 +12,14 @@ from harness import base, report, run, suite
 from harness.cli import options, plan
 from harness.cli.options import SuiteChoice
 from harness.cli.printing import answer, say
+from harness.cli.submitting import executor_options, submit
 
 FAILED = 1
 
 
 @click.command()
 @options.suite_options
+@executor_options
 @click.option(
     "--dry-run", "-n", is_flag=True, help="Show what would run, as `harness plan` does."
 )
@@ -39,6 +42,7 @@ def command(
     ctx: click.Context,
     /,
     choice: SuiteChoice,
+    executor: str,
     dry_run: bool,
     rerun: bool,
     fail_fast: bool,
@@ -50,9 +54,16 @@ def command(
     What was finished before is kept: the same command goes on where it was stopped.
     """
     if dry_run:
-        own = ("dry_run", "rerun", "fail_fast", "units", "finish")
-        shared = {name: value for name, value in ctx.params.items() if name not in own}
+        names = {field.name for field in fields(SuiteChoice)}
+        shared = {name: value for name, value in ctx.params.items() if name in names}
         return ctx.invoke(plan.command, as_json=False, **shared)
+    if executor == "slurm":
+        if fail_fast or units is not None or finish:
+            raise base.UsageError(
+                "--fail-fast, --units and --finish are of processes that run units, "
+                "not of --executor slurm, which hands them to others"
+            )
+        return submit(choice, rerun=rerun)
     if units is not None or finish:
         if rerun:
             raise click.UsageError("--rerun is said where a run is frozen, not here")

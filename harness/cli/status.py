@@ -11,9 +11,10 @@ from typing import Any
 import click
 from tabulate import tabulate
 
-from harness.base import spell_seconds
+from harness.base import UsageError, spell_seconds
 from harness.cli import options
 from harness.cli.printing import answer, warn_of
+from harness.cli.watching import jobs_of, state_of, watch
 from harness.run import (
     Remaining,
     Survey,
@@ -29,21 +30,36 @@ from harness.run import (
 @options.json_output
 @options.plugins
 @options.trust
-def command(run: Path, as_json: bool, plugins: tuple[Path, ...], trust: bool) -> None:
+@click.option(
+    "--watch", "watched", is_flag=True, help="Say it every 30 s until nothing runs."
+)
+def command(
+    run: Path, as_json: bool, plugins: tuple[Path, ...], trust: bool, watched: bool
+) -> int | None:
     """Say what is done in a run folder, and what changed since.
 
     What changed is the version or source of a plugin, or the harness's code, between
     the making of a record and now. No code is run that the folder names, but for
     plugins with --trust.
     """
+    if watched and as_json:
+        raise UsageError("--watch prints text alone: leave --json out, or ask again")
     found = survey(run, plugins, trust=trust)
     warn_of(found.plan.experiment)
+    if watched:
+        return watch(lambda: _seen(survey(run, plugins, trust=trust)))
     left = remaining(found)
     if as_json:
         time = None if left is None else asdict(left)
         answer(json.dumps({**_document(found), "time": time}, indent=1))
     else:
         answer(_text(found, left))
+    return None
+
+
+def _seen(found: Survey) -> tuple[Survey, str]:
+    left = remaining(found)
+    return found, f"; {_left(left)}" if left and left.units else ""
 
 
 def _text(found: Survey, left: Remaining | None) -> str:
@@ -51,7 +67,8 @@ def _text(found: Survey, left: Remaining | None) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
     if left is not None and left.units:
         counts += f"; {_left(left)}"
-    rows = [[unit.kind, unit.id, _state(unit)] for unit in found.units]
+    jobs = jobs_of(found) or {}
+    rows = [[x.kind, x.id, state_of(x, jobs.get(x.id))] for x in found.units]
     table = tabulate(rows, headers=["kind", "unit", "state"], disable_numparse=True)
     return "\n".join([f"{found.folder.root}: {counts}", "", table, *_notes(found)])
 
@@ -66,6 +83,7 @@ def _left(left: Remaining) -> str:
 
 def _document(found: Survey) -> dict[str, Any]:
     """Return the same as JSON values."""
+    jobs = jobs_of(found) or {}
     return {
         "run": str(found.folder.root),
         "counts": found.counts,
@@ -79,17 +97,13 @@ def _document(found: Survey) -> dict[str, Any]:
                 "attack": unit.attack,
                 "status": unit.state.status,
                 "reason": unit.state.reason or None,
+                "job": asdict(jobs[unit.id]) if unit.id in jobs else None,
                 "changed_since": _changes(found, unit),
             }
             for unit in found.units
         ],
         "strays": [str(path) for path in found.strays],
     }
-
-
-def _state(unit: SurveyedUnit) -> str:
-    first_line = unit.state.reason.partition("\n")[0]
-    return f"{unit.state.status}: {first_line}" if first_line else unit.state.status
 
 
 def _notes(found: Survey) -> Iterator[str]:

@@ -4,7 +4,7 @@ from .diagnostics.replay import (
     replays as replays,
 )
 from .folder import RunFolder as RunFolder, vocabulary_of as vocabulary_of
-from .frozen import Frozen as Frozen, thaw as thaw
+from .frozen import Frozen as Frozen, freeze as freeze, thaw as thaw
 from .previewing import (
     UnitPreview as UnitPreview,
     identity_changes as identity_changes,
@@ -16,6 +16,7 @@ from .suite_run import (
     finish as finish,
     run_plan as run_plan,
     run_units as run_units,
+    units_of as units_of,
 )
 from .surveying import (
     STATES as STATES,
