@@ -131,7 +131,7 @@ def _value(answer: Judged) -> str:
         return "--"
     interval = answer.interval
     between = f" [{interval[0]:.3g}, {interval[1]:.3g}]" if interval else ""
-    return f"{answer.value:.3g}{between} {answer.unit}"
+    return f"{_signed(f'{answer.value:.3g}{between}')} {answer.unit}"
 
 
 # --- tables -------------------------------------------------------------------------
@@ -228,8 +228,12 @@ def _shown(cell: Cell, scale: Scale | None, right: bool) -> Shown:
 
 
 def _parts(number: Number) -> Parts:
-    """Return a number in parts, with signs as they are printed."""
-    return Parts(*(part.replace("-", "\u2212") for part in number_parts(number)))
+    return Parts(*map(_signed, number_parts(number)))
+
+
+def _signed(numbers: str) -> str:
+    """Return numbers with minus signs as they are printed."""
+    return numbers.replace("-", "\u2212")
 
 
 # --- figures ------------------------------------------------------------------------
