@@ -153,8 +153,8 @@ def crossed_mean(table: Floats, unit: str = "nats/token") -> Estimate:
     if not table.size:
         return Estimate(value=None, n=0, unit=unit, method=method, reason="no values")
     found = Crossed.of(table)
-    bounds = found.interval()
-    interval = bounds if np.isfinite(bounds).all() else None
+    low, high = found.interval()
+    interval = (low, high) if math.isfinite(low) else None  # else it has no bounds
     return Estimate(
         value=found.mean,
         n=n,

@@ -72,6 +72,7 @@ def test_what_cannot_be_told_is_null_with_a_reason():
     beyond = statistics.bootstrap_ratio([9e3], [10.0], np.exp, unit="perplexity")
     one = statistics.bootstrap_ratio([4.0], [2.0], unit="x")
     assert nothing.value is beyond.value is one.interval is None
+    assert nothing.n == 0
     assert one.value == 2.0
     assert nothing.reason
     assert beyond.reason
@@ -102,6 +103,10 @@ def test_holm_agrees_with_statsmodels(seed):
     p_values = np.random.default_rng(seed).random(7) ** 3
     expected = multipletests(p_values, method="holm")[1]
     assert statistics.holm(p_values.tolist()) == pytest.approx(expected)
+
+
+def test_no_adjusted_p_is_above_1():
+    assert statistics.holm([0.9, 0.6]) == [1.0, 1.0]
 
 
 def test_spread_over_seeds_uses_the_sample_deviation_and_has_none_of_one():

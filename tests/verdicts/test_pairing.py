@@ -53,6 +53,7 @@ def test_an_error_is_the_worst_row_only_where_nothing_else_is_there():
 def test_of_equal_rows_the_first_attacks_is_the_worst():
     first, second = _cell(0.1, 0.4).rows, _cell(0.1, 0.2).rows
     assert worst_rows([second, first]) == [second[0], first[1]]
+    assert worst_rows([second[::-1], first]) == [first[1], second[0]]
 
 
 def test_errors_are_counted():
