@@ -30,6 +30,7 @@ from .isolation import (
     stdout_apart as stdout_apart,
     time_limit as time_limit,
 )
+from .keeping import SLATE as SLATE
 from .leases import Lease as Lease, hold as hold, take as take
 from .manifest import (
     fault_of as fault_of,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import faulthandler
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.base import (
+    SLATE,
     CellError,
     TimeUp,
     addressed_bytes,
@@ -16,6 +19,11 @@ from harness.base import (
     time_limit,
 )
 from harness.suite import GIB
+
+GRACE_SECONDS = 30.0
+"""How much longer than its timeout an attack may take, at most, before its process is
+ended: by then, an exception should have ended the attack alone."""
+LEAST_GRACE_SECONDS = 5.0
 
 
 @dataclass
@@ -49,14 +57,36 @@ class Bounds:
             with time_limit(left), memory_limit(self._most):
                 yield
         except TimeUp as error:
-            assert self.seconds is not None
-            said = f"took longer than its timeout of {spell_seconds(self.seconds)}"
-            raise self._stopped(said, error) from None
+            raise self._stopped(self._too_long, error) from None
         except MemoryError as error:
             said = "needs more memory than there is"
             if self._most is not None:
                 said = f"needs more memory than its memory_gib of {self.memory_gib:g}"
             raise self._stopped(said, error) from error
+
+    @contextmanager
+    def watched(self, log: Path) -> Iterator[None]:
+        """End the process where the attack hangs and no exception reaches it.
+
+        The log then says where that was; another process goes on after it.
+        """
+        if self.seconds is None:
+            yield
+            return
+        grace = min(GRACE_SECONDS, max(LEAST_GRACE_SECONDS, self.seconds))
+        until = self.seconds + (grace if SLATE.kept else GRACE_SECONDS)
+        with log.open("a") as file, SLATE.limited(until, self._too_long):
+            # The keeper ends the process, and without one, this does.
+            last = until - LEAST_GRACE_SECONDS / 2 if SLATE.kept else until
+            faulthandler.dump_traceback_later(last, exit=not SLATE.kept, file=file)
+            try:
+                yield
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+
+    @property
+    def _too_long(self) -> str:
+        return f"took longer than its timeout of {spell_seconds(self.seconds or 0)}"
 
     def _stopped(self, said: str, error: BaseException) -> BaseException:
         self.cut_off = True

@@ -151,8 +151,10 @@ def _prepended(placed: Placed, examples: int) -> int | None:
 def _bounded(work: Work[CellPlan]) -> Iterator[Bounds]:
     """Give an attack the bounds that the suite states; drop what it broke off at."""
     bounds = Bounds(named(work), *work.run.suite.bounds_of(work.plan.attack))
+    folder = work.run.folder.unit_dir(work.plan.kind, work.plan.id)
     try:
-        yield bounds
+        with bounds.watched(folder / "log.txt"):
+            yield bounds
     finally:
         if bounds.cut_off:
             work.bench.drop()

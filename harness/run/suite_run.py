@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.base import (
+    SLATE,
     HarnessError,
     LeaseLost,
     StopSignals,
@@ -73,7 +74,8 @@ def run_plan(
     """
     write_plan(plan, folder, say)
     units = units_of(plan)
-    replaced = to_replace(units, folder, rerun)
+    # What fails meanwhile is not tried again where one process goes on after another.
+    replaced = SLATE.once(lambda: to_replace(units, folder, rerun))
     with PlainProcess() as process:
         tally = run_units(
             plan,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from harness.api import CellKey
 from harness.base import (
+    SLATE,
     CellError,
     Lease,
     LeaseLost,
@@ -71,7 +72,7 @@ class Runner:
         if self._run.folder.state(unit.kind, unit.id).status == "complete":
             # It is run again: what led to its record is no part of a new attempt.
             (folder / JOURNAL).unlink(missing_ok=True)
-        with unit_log(folder / "log.txt"):
+        with SLATE.unit(folder), unit_log(folder / "log.txt"):
             journal = Journal(folder / JOURNAL, unit.id, self._run.device, lease.check)
             started = utc_now()
             began = time.monotonic()

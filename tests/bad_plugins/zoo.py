@@ -1,8 +1,10 @@
 """Attacks that hand back what they must not, or end in a way that they must not."""
 
+import collections
 import contextlib
 import dataclasses
 import itertools
+import os
 import threading
 
 import numpy as np
@@ -252,12 +254,41 @@ class YieldsNone(Bad):
         return None
 
 
+class Exits(Bad):
+    """End the process without a word, as if all were well."""
+
+    name = "exits"
+
+    def result(self, honest):
+        os._exit(0)
+
+
+class HangsInC(Bad):
+    """Loop for ever where no signal is looked at."""
+
+    name = "hangs_in_c"
+
+    def result(self, honest):
+        collections.deque(itertools.count(), maxlen=0)
+
+
 @hookimpl
 def register_attacks():
     """Offer them all."""
     return [
         *PROMPTS,
-        *(AList, Hoards, Interrupts, Loops, Missing, Nothing, NotAResult, Passes),
+        *(
+            AList,
+            Exits,
+            HangsInC,
+            Hoards,
+            Interrupts,
+            Loops,
+            Missing,
+            Nothing,
+            NotAResult,
+            Passes,
+        ),
         *(Quits, Raises, Recursion, Sleeps, Sly, Threshold, Twice, WrongIds),
         YieldsNone,
     ]
