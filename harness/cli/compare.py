@@ -19,15 +19,24 @@ NOTHING = 2
 @click.command()
 @click.argument("first", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("second", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@options.plugins
+@options.trust
 @options.json_output
-def command(first: Path, second: Path, as_json: bool) -> int:
+def command(
+    first: Path,
+    second: Path,
+    plugins: tuple[Path, ...],
+    trust: bool,
+    as_json: bool,
+) -> int:
     """Compare two runs: what they have in common, by the labels of their suites.
 
     Differences are second minus first, in nats/token, paired by document, with 95 %
     intervals. What was asked otherwise (other examples, attack options, token rules)
     is refused, with the fields that differ. Exit code 2 where nothing can be compared.
     """
-    found = results.compare_runs(results.load_run(first), results.load_run(second))
+    runs = (results.load_run(x, plugins=plugins, trust=trust) for x in (first, second))
+    found = results.compare_runs(*runs)
     compared = [one for one in found if not one.refused]
     if as_json:
         document = [

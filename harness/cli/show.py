@@ -13,6 +13,7 @@ from rich.text import Text
 
 from harness import report, results
 from harness.base import visible
+from harness.cli import options
 from harness.records import SampleRow
 from harness.report import ShownExample
 from harness.results import Found, Run
@@ -30,6 +31,8 @@ ABOVE_NATS = 1.0
     "--worst", "count", type=click.IntRange(min=1), help="Only the N that lost most."
 )
 @click.option("--text-only", is_flag=True, help="Only prompts that are texts.")
+@options.plugins
+@options.trust
 @click.option("--trace", "traced", is_flag=True, help="Also the steps of the search.")
 def command(
     run: Path,
@@ -37,6 +40,8 @@ def command(
     example: str | None,
     count: int | None,
     text_only: bool,
+    plugins: tuple[Path, ...],
+    trust: bool,
     traced: bool,
 ) -> None:
     """Show adversarial examples of a run folder.
@@ -45,7 +50,7 @@ def command(
     it lists the cells. What an attack changed is marked, in both texts; below stand
     the tokens of the reference with their losses before and after.
     """
-    loaded = results.load_run(run)
+    loaded = results.load_run(run, plugins=plugins, trust=trust)
     cells = results.find_cells(loaded, cell)
     console = Console(highlight=False, soft_wrap=False)
     if cell is None and count is None:

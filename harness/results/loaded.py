@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,10 +27,12 @@ class Run:
     missing, never zero. Losses are in nats/token.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, plugins: Sequence[Path] = (), *, trust: bool = False
+    ) -> None:
         self.path = Path(path)
         """The run folder."""
-        self.survey: Survey = survey(self.path)
+        self.survey: Survey = survey(self.path, plugins, trust=trust)
         """The plan, and the state of each of its units."""
 
     @cached_property
@@ -113,9 +115,15 @@ class Run:
         return f"<p>{html.escape(repr(self))}</p><p>{lines}</p>{shown.to_html()}"
 
 
-def load_run(path: str | Path) -> Run:
-    """Read a run folder; raises UsageError where `path` is none."""
-    return Run(Path(path))
+def load_run(
+    path: str | Path, *, plugins: Sequence[Path] = (), trust: bool = False
+) -> Run:
+    """Read a run folder; raises UsageError where `path` is none.
+
+    No code is run that the folder names, unless it is to be trusted: `plugins` are
+    files that are loaded, and `trust` loads those that its suite names.
+    """
+    return Run(Path(path), plugins, trust=trust)
 
 
 def _frame(rows: list[Row], columns: list[str]) -> DataFrame:

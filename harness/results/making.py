@@ -58,7 +58,7 @@ def run_suite(
     plan = suites.make_plan(suites.resolve(experiment, store.root))
     with stop_on_signals() as stop:
         running.run_plan(plan, found, store, stop, say=say)
-    made = Run(found.root)
+    made = Run(found.root, trust=True)  # it has just been run
     report.write_reports(made.report, found.report_dir)
     return made
 
