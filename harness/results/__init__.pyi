@@ -1,3 +1,4 @@
+from .archive import export_run as export_run, import_run as import_run
 from .comparing import Key as Key, compare_runs as compare_runs
 from .finding import (
     Found as Found,
