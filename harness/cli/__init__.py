@@ -43,6 +43,7 @@ COMMANDS = {
     "report": "Make the tables of a run folder.",
     "show": "Show adversarial examples, with what was changed in them.",
     "compare": "Compare two runs, and say what cannot be compared.",
+    "replay": "Run cells again, and see whether the same comes out.",
     "export": "Write a run folder into one archive, or unpack one.",
     "validate": "Check suites, records and whole run folders.",
     "list": "List the plugins.",

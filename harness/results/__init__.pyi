@@ -9,3 +9,4 @@ from .finding import (
 )
 from .loaded import Run as Run, load_run as load_run
 from .making import SUITE as SUITE, attack as attack, run_suite as run_suite
+from .replaying import Replayed as Replayed, replay as replay

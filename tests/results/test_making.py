@@ -5,10 +5,11 @@ import random
 
 import pytest
 
-from harness.base import UsageError
+from harness.base import UsageError, sha256_file
 from harness.results import attack, load_run
 from harness.suite import validate_suite
 from harness.testing import TEXT, tiny_model, tiny_tokenizer
+from tests.run_fixtures import edit
 
 WORDS = TEXT.split()
 
@@ -56,6 +57,32 @@ def test_a_model_is_attacked_with_controls(cli, tmp_path, texts, family):
     assert outcome.out.count("  clean ") == outcome.out.count("  attacked ") == 5
     again = cli("run", out / "suite.yaml", "--out", out, "--device", "cpu")
     assert "6 of 6 complete (6 of them before)" in again.err
+    if family == "gpt_neox":
+        replays(cli, out)
+
+
+def replays(cli, out):
+    """Run a cell again; once the run says otherwise, it is seen."""
+    outcome = cli("replay", out, ".hotflip-random-")
+    assert outcome.code == 0, outcome.err
+    assert "4 of 4" in outcome.out
+    assert "reproduced" in outcome.out
+    assert not list(out.parent.glob(".replay-*"))
+    (cell,) = (out / "cells").glob("*.hotflip-random-*")
+    lines = (cell / "samples.jsonl").read_text().splitlines()
+    row = json.loads(lines[0])
+    row["adversarial_prompt_ids"][3] += 1
+    lines[0] = json.dumps(row)
+    (cell / "samples.jsonl").write_text("\n".join(lines) + "\n")
+    edit(
+        cell / "record.json",
+        *("samples", "sha256"),
+        value=sha256_file(cell / "samples.jsonl"),
+    )
+    outcome = cli("replay", out, ".hotflip-random-")
+    assert outcome.code == 1
+    assert "3 of 4" in outcome.out
+    assert "DIFFERS" in outcome.out
 
 
 def test_texts_and_a_model_in_memory_will_do(tmp_path, monkeypatch):
