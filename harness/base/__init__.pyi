@@ -45,6 +45,7 @@ from .provenance import (
     code_state as code_state,
     hardware as hardware,
     library_versions as library_versions,
+    utc_after as utc_after,
     utc_now as utc_now,
 )
 from .showing import visible as visible, visible_json as visible_json

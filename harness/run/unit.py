@@ -24,6 +24,7 @@ from harness.base import (
     fatal,
     forget_deaths,
     note_death,
+    utc_after,
     utc_now,
 )
 from harness.records import Record, write_record
@@ -81,7 +82,8 @@ class Runner:
                 note_death(folder, f"died ({lease.after})", rows=len(journal.rows))
             outcome = self._outcome(unit, journal, lease)
             outcome.wall_seconds = round(time.monotonic() - began, 3)
-            record = assemble(self._run, unit, outcome, started, utc_now())
+            finished = utc_after(started, outcome.wall_seconds)
+            record = assemble(self._run, unit, outcome, started, finished)
             lease.check()
             write_record(lease.folder / "record.json", record)
             if record.samples is not None:

@@ -11,6 +11,7 @@ from typing import Any
 VOLATILE = {
     *("seconds", "wall_seconds", "tokens_per_s", "peak_memory_bytes"),
     *("started", "finished", "restarts", "spent"),
+    "made",  # the hash of a file with such keys
 }
 """Keys of records and of training.jsonl that a clock, a memory or an interruption
 decides. What the results cost, `kept`, is not among them."""
