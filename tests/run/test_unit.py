@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.base import CellError, take
+from harness.base import CellError, StopSignals, take
 from harness.run import unit
 from harness.run.folder import RunFolder
 from harness.suite import VariantPlan
@@ -71,5 +71,6 @@ def stubbed(tmp_path, monkeypatch, run_variant):
     hook = SimpleNamespace(
         variant_started=lambda **_: None, variant_finished=lambda **_: None
     )
-    run = SimpleNamespace(device="cpu", folder=RunFolder(tmp_path), hook=hook)
+    folder, stop = RunFolder(tmp_path), StopSignals()
+    run = SimpleNamespace(device="cpu", folder=folder, hook=hook, stop=stop)
     return unit.Runner(run, {})
