@@ -8,7 +8,7 @@ VENV_TEXTATTACK := .venv-textattack
 PYTEST_WORKERS ?= 2
 SETTINGS := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: help quickstart test test-slurm mutants chaos lint format test-transformers5 \
+.PHONY: help quickstart test test-slurm mutants chaos fuzz lint format test-transformers5 \
 	test-textattack clean
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make test-slurm          the tests of docs/cluster.md, on a Slurm that it starts"
 	@echo "make mutants             change the rule bit by bit; some test must notice"
 	@echo "make chaos               kill runs 50 times; what they write must not differ"
+	@echo "make fuzz                20,000 hostile inputs; each must end in a sentence"
 	@echo "make lint                format, lint, types, imports between modules"
 	@echo "make format              format the code"
 	@echo "make test-transformers5  a part of the tests, on transformers 5"
@@ -43,6 +44,9 @@ mutants: $(VENV)/.installed-test
 
 chaos: $(VENV)/.installed-test
 	$(VENV)/bin/python -m tests.chaos --kills 50 --stops 9 --full-disks 6
+
+fuzz: $(VENV)/.installed-test
+	$(VENV)/bin/python -m tests.fuzz --inputs 20000 --seed 11 --jobs $(PYTEST_WORKERS)
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check

@@ -245,7 +245,7 @@ def written_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Story], 
     def written(story: Story) -> Path:
         key = repr(story)
         if key not in known:
-            known[key] = _write_run(story, tmp_path_factory.mktemp("story"))
+            known[key] = write_run(story, tmp_path_factory.mktemp("story"))
         return known[key]
 
     return written
@@ -265,7 +265,7 @@ def make_run(
     return make
 
 
-def _write_run(story: Story, place: Path) -> Path:
+def write_run(story: Story, place: Path) -> Path:
     source = place / "rehearsal.yaml"
     source.write_text(
         SUITE.format(

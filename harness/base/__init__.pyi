@@ -17,6 +17,8 @@ from .errors import (
     SuiteError as SuiteError,
     TrainingDiverged as TrainingDiverged,
     UsageError as UsageError,
+    nearest as nearest,
+    shortened as shortened,
     unknown_name as unknown_name,
 )
 from .isolation import (
@@ -62,7 +64,11 @@ from .store import (
     default_store_root as default_store_root,
     fingerprint_files as fingerprint_files,
 )
-from .strict import Positive as Positive, Strict as Strict
+from .strict import (
+    LARGEST_WHOLE as LARGEST_WHOLE,
+    Positive as Positive,
+    Strict as Strict,
+)
 from .writing import (
     write_atomic as write_atomic,
     write_json as write_json,

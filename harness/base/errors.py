@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from harness.base.problems import Problem
@@ -80,7 +81,10 @@ class SuiteError(UsageError):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = sorted(dict.fromkeys(problems), key=_file_and_line)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        lines = [str(problem) for problem in self.problems[:_SHOWN]]
+        if len(self.problems) > _SHOWN:
+            lines.append(f"... and {len(self.problems) - _SHOWN:,} more")
+        super().__init__("\n".join(lines))
 
 
 def _file_and_line(problem: Problem) -> tuple[str, int]:
@@ -90,6 +94,31 @@ def _file_and_line(problem: Problem) -> tuple[str, int]:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """Say that `name` is unknown, name the nearest match and list what is known."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {name!r}{hint} (known: {', '.join(names) or 'none'})"
+    near = nearest(name, names)
+    hint = f"; did you mean {near!r}?" if near else ""
+    listed = ", ".join(map(shortened, names[:_LISTED])) or "none"
+    more = f", and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    return f"unknown {kind} {shortened(name)!r}{hint} (known: {listed}{more})"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most like `name`; None where none is like it.
+
+    Names that are longer than any that somebody types are not compared, and of many
+    only the first: it is a hint, and has to be quick.
+    """
+    if len(name) > _LONGEST:
+        return None
+    names = [x for x in islice(known, _COMPARED) if len(x) <= _LONGEST]
+    return next(iter(difflib.get_close_matches(name, names, n=1)), None)
+
+
+def shortened(text: str) -> str:
+    """Return a name as far as a message can hold it."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+_SHOWN = 50
+_LISTED = 60
+_COMPARED = 300
+_LONGEST = 200

@@ -23,5 +23,7 @@ class Strict(pydantic.BaseModel):
     )
 
 
+LARGEST_WHOLE = 2**63 - 1
+"""The largest whole number that is read: other programs cannot hold more."""
 Positive = Annotated[int, pydantic.Field(gt=0)]
 """The type of an option that is a whole number above 0."""

@@ -161,14 +161,12 @@ _OF_THE_DISK = {
         (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG), 1
     ),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE), 1),
+    **dict.fromkeys((errno.ENOENT, errno.ENXIO, errno.ENODEV), 1),
     # These are paths that cannot be what they are to be.
     **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), 2),
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), 2),
 }
 """Errors of the operating system that are none of ours, with their exit codes."""
-
-
-_default_showwarning = warnings.showwarning
 
 
 def _show_warning(
@@ -183,4 +181,5 @@ def _show_warning(
     if category.__module__.startswith("harness."):
         say(f"warning: {message}")
     else:
-        _default_showwarning(message, category, filename, lineno, file, line)
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        say(text.rstrip())

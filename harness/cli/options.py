@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import click
 
 from harness import suite as suites
+from harness.base import LARGEST_WHOLE, shortened
 from harness.cli.printing import for_programs
 
 json_output = click.option(
@@ -37,6 +39,16 @@ trust = click.option(
     help="Load the plugins that are named in it, too: they run as your own code.",
 )
 """Adds the argument `trust`, to commands that read what others may have written."""
+
+
+class Finite(click.FloatRange):
+    """A number within bounds; neither NaN, which no bound holds back, nor infinite."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number", param, ctx)
+        return number
 
 
 @dataclass(frozen=True)
@@ -93,9 +105,14 @@ def _read_seeds(_: Any, __: Any, text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(int(part) for part in text.split(","))
+        seeds = tuple(int(part) for part in text.split(","))
+        if any(abs(seed) > LARGEST_WHOLE for seed in seeds):
+            raise click.BadParameter("a seed is beyond the range of 64 bits")
+        return seeds
     except ValueError as error:
-        raise click.BadParameter(f"expected seeds such as 42,1337: {text!r}") from error
+        raise click.BadParameter(
+            f"expected seeds such as 42,1337: {shortened(text)!r}"
+        ) from error
 
 
 def _read_only(_: Any, __: Any, texts: tuple[str, ...]) -> dict[str, list[str]]:

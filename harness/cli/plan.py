@@ -32,13 +32,13 @@ from harness.suite import PricedPlan, find_device
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0),
+    type=options.Finite(min=0),
     metavar="DOLLARS",
     help="The price of an hour of the device.",
 )
 @click.option(
     "--within",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Finite(min=0, min_open=True),
     metavar="HOURS",
     help="Say what would make it fit into so many hours of the device.",
 )

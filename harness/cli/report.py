@@ -36,7 +36,7 @@ from harness.run import RunFolder, survey
 )
 @click.option(
     "--threshold",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Finite(min=0, min_open=True),
     metavar="X",
     help="Success is exp(dL) > 1 + X; other than the suite's, it is exploratory.",
 )
@@ -85,5 +85,7 @@ def command(
         say(f"written to {output}")
     if output is None:
         answer(text, end="")
+    elif output.exists() and not output.is_file():  # a device is not to be replaced
+        output.write_text(text, encoding="utf-8")
     else:
         write_atomic(output, text)

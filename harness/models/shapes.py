@@ -21,15 +21,23 @@ Config = Mapping[str, Any]
 def shape_of(config: Config, tokenizer: Path | None = None) -> ModelShape | None:
     """Return the sizes of a model of this configuration (the values of config.json).
 
-    None where the family is unknown, or a size is not stated or no number.
+    None where the family is unknown, or a size is not stated or can be none.
     """
     family = _FAMILIES.get(str(config.get("model_type")))
     if family is None:
         return None
+    stated = {
+        key: value
+        for key, value in config.items()
+        if isinstance(value, str) or (isinstance(value, int) and 0 <= value < _LARGEST)
+    }
     try:
-        return family(config, tokenizer)
+        return family(stated, tokenizer)
     except (KeyError, TypeError, ValueError, ArithmeticError):
         return None
+
+
+_LARGEST = 2**31
 
 
 @cache

@@ -10,6 +10,8 @@ from harness.records.record import Record
 from harness.records.schemas import violations
 from harness.records.strict_json import parse_model, unreadable
 
+LARGEST_BYTES = 2**26
+
 
 def write_record(path: Path, record: Record) -> None:
     """Write a record atomically; one that breaks the schema raises RecordError."""
@@ -31,8 +33,10 @@ def read_record(path: Path) -> Record:
 def parse_record(path: Path) -> tuple[Record | None, list[Problem]]:
     """Read a record strictly; return it, or None and all that is wrong with it."""
     try:
-        if path.exists() and not path.is_file():  # a pipe or a device has no end
-            raise OSError("it is no regular file")
+        if path.exists() and not path.is_file():
+            return None, [Problem(str(path), (), "is no regular file")]
+        if path.stat().st_size > LARGEST_BYTES:
+            return None, [Problem(str(path), (), "is larger than any record: 64 MiB")]
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         return None, [unreadable(path, error)]

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pydantic
 
-from harness.base import Problem
+from harness.base import LARGEST_WHOLE, Problem, shortened
 
 ModelT = TypeVar("ModelT", bound=pydantic.BaseModel)
+DEEPEST = 100
+MOST_PROBLEMS = 50
+_TOO_DEEP = f"it is nested more than {DEEPEST} levels deep"
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+_LONG = re.compile(r"\d{19}")
 
 
 def parse_model(
@@ -26,10 +33,14 @@ def parse_model(
         parse_json(text)  # pydantic alone would let NaN pass where anything may stand
         return model.model_validate_json(text, strict=True), []
     except pydantic.ValidationError as error:
-        return None, [
+        found = [
             Problem(str(file), details["loc"], _sentence(details), line)
             for details in error.errors()
         ]
+        if len(found) > MOST_PROBLEMS:
+            more = f"{len(found) - MOST_PROBLEMS:,} more values are wrong"
+            found[MOST_PROBLEMS:] = [Problem(str(file), (), more, line)]
+        return None, found
     except ValueError as error:
         return None, [unreadable(file, error, line or getattr(error, "lineno", None))]
 
@@ -42,14 +53,39 @@ def unreadable(file: Path, error: Exception, line: int | None = None) -> Problem
 def parse_json(text: str) -> Any:
     """Parse strict JSON; ValueError says what is wrong."""
     try:
-        return json.loads(
+        value = json.loads(
             text,
             parse_constant=_no_constant,
             parse_float=_finite,
             object_pairs_hook=_unique_keys,
+            # To look at each number takes time, and they are seldom so long.
+            parse_int=_whole if _LONG.search(text) else None,
         )
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise ValueError(_TOO_DEEP) from error
+    if text.count("[") + text.count("{") > DEEPEST and _is_too_deep(value):
+        raise ValueError(_TOO_DEEP)
+    if _HALF.search(text) and _holds_half(value):
+        raise ValueError("it holds half a character, which no text can hold")
+    return value
+
+
+def _holds_half(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _is_too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        parts = (x.values() if isinstance(x, dict) else x for x in level)
+        level = [x for part in parts for x in part if isinstance(x, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _sentence(error: Any) -> str:
@@ -59,10 +95,12 @@ def _sentence(error: Any) -> str:
         return "is unknown"
     if error["type"] == "missing":
         return "is missing"
+    if error["type"] == "json_invalid":
+        return message
     value = error["input"]
     if error["type"] == "value_error" or isinstance(value, dict | list):
         return message
-    return f"{message}, not {json.dumps(value)[:80]}"
+    return f"{message}, not {shortened(json.dumps(value))}"
 
 
 def _no_constant(name: str) -> Any:
@@ -76,10 +114,15 @@ def _finite(text: str) -> float:
     return value
 
 
+def _whole(text: str) -> int:
+    if len(text) > 20 or abs(int(text)) > LARGEST_WHOLE:
+        raise ValueError(f"{shortened(text)} is beyond the range of 64 bits")
+    return int(text)
+
+
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} occurs twice")
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {shortened(twice)!r} occurs twice")
     return found

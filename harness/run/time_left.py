@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.base import default_store_root
+from harness.base import HarnessError, default_store_root
 from harness.records import Record
 from harness.run.surveying import Survey, SurveyedUnit
 from harness.suite import PricedPlan, find_device, plan_costs
@@ -37,7 +37,11 @@ def remaining(found: Survey) -> Remaining | None:
     if found.plan.experiment.unjudged:
         return None
     store_root = default_store_root(found.folder.root)
-    priced = PricedPlan(found.plan, plan_costs(found.plan, store_root), find_device())
+    try:
+        costs = plan_costs(found.plan, store_root)
+    except HarnessError:  # of a model's folder that is no checkpoint
+        return None
+    priced = PricedPlan(found.plan, costs, find_device())
     if None in priced.costs.shapes.values():
         return None
     done = [(x, x.state.record) for x in found.units if x.state.status == "complete"]

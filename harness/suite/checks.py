@@ -11,13 +11,13 @@ import graphlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, TypeVar, cast
 
 import pydantic
 
 from harness.api import ATTACK, CORPUS, Attack, CellKey, Constraint, Registry
-from harness.base import unknown_name
+from harness.base import shortened, unknown_name
 from harness.data import CorpusSection, shared_documents
 from harness.suite import complaints
 from harness.suite.experiment import Experiment
@@ -171,7 +171,13 @@ def _texts_apart(draft: _Draft) -> Iterator[Fault]:
         with contextlib.suppress(pydantic.ValidationError):  # said of the section
             corpora[label] = CorpusSection.model_validate(entry)
     uses = [use for use in draft.named(CORPUS) if use[1] in corpora]
-    for (first, one), (second, other) in combinations(uses, 2):
+    # What is measured need only be apart from training, and there may be much of it.
+    named = [use for use in uses if use[0] in _ROLES]
+    measured = [use for use in uses if use[0] not in _ROLES]
+    place = {use: number for number, use in enumerate(uses)}
+    pairs = [*combinations(named, 2), *product(named, measured)]
+    ordered = sorted(sorted(map(place.__getitem__, pair)) for pair in pairs)
+    for (first, one), (second, other) in ([uses[x], uses[y]] for x, y in ordered):
         roles = (_ROLES.get(keys, "measured") for keys in (first, second))
         if frozenset(roles) in _APART:
             shared = shared_documents(corpora[one], corpora[other])
@@ -383,9 +389,11 @@ def _listed(layer: Layer, *keys: str | int) -> list[Any]:
 
 
 def _twice(seeds: list[Any], keys: Keys) -> Iterator[Fault]:
-    for index, seed in enumerate(seeds):
-        if seed in seeds[:index]:
-            yield (*keys, index), f"{seed} is stated twice"
+    known: set[str] = set()
+    for index, seed in enumerate(map(repr, seeds)):
+        if seed in known:
+            yield (*keys, index), f"{shortened(seed)} is stated twice"
+        known.add(seed)
 
 
 _RULES: tuple[Callable[[_Draft], Iterator[Fault]], ...] = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -10,9 +9,9 @@ from typing import Any, TypeVar, get_args
 
 import pydantic
 
-from harness.base import unknown_name
+from harness.base import nearest, unknown_name
 from harness.suite.model import MEANINGS
-from harness.suite.yaml import Keys, Layer
+from harness.suite.yaml import MOST_PROBLEMS, Keys, Layer
 
 ModelT = TypeVar("ModelT", bound=pydantic.BaseModel)
 
@@ -58,8 +57,11 @@ def validate(
     try:
         return model.model_validate_json(json.dumps(value), strict=True)
     except pydantic.ValidationError as error:
-        faults = [_Fault(model, path, layer, e) for e in error.errors()]
+        errors = error.errors()[:MOST_PROBLEMS]
+        faults = [_Fault(model, path, layer, e) for e in errors]
         for fault in _merged(faults):
+            if layer.hopeless:
+                break
             layer.complain(fault.path, fault.sentence(key, also_known))
         return None
 
@@ -103,8 +105,8 @@ class _Fault:
             return "; write numbers without quotes" if _numeric(self.value) else ""
         if isinstance(self.value, str) and self.type in ("literal_error", "enum"):
             names = re.findall(r"'([^']*)'", " ".join(self.expected))
-            near = difflib.get_close_matches(self.value, names, n=1)
-            return f"; did you mean {near[0]!r}?" if near else ""
+            near = nearest(self.value, names)
+            return f"; did you mean {near!r}?" if near else ""
         if self.expected == ["a string"] and isinstance(self.value, int | float):
             return "; put it in quotes"
         return ""

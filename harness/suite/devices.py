@@ -195,6 +195,8 @@ def read_devices(file: Path) -> dict[str, Device]:
 
     Raises UsageError with the first thing that is wrong.
     """
+    if not file.is_file():
+        raise UsageError(f"--devices: {file} is no regular file")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         devices = pydantic.TypeAdapter(list[Device]).validate_python(content)
@@ -204,7 +206,7 @@ def read_devices(file: Path) -> dict[str, Device]:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"])) or "the whole"
         raise UsageError(f"--devices: {file}: {where}: {fault['msg']}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--devices: {file} is no JSON: {error}") from error
     return {device.name: device for device in devices}
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from harness.api import ATTACK, CORPUS, LOCAL_PATH, Attack, CellKey, Plugin, Scene
-from harness.base import content_hash
+from harness.base import UsageError, content_hash
 from harness.records import SCHEMA_VERSION
 from harness.subject import TokenRules
 from harness.suite.experiment import Experiment
@@ -25,6 +26,8 @@ Identity = dict[str, Any]
 EXAMINED = 16
 """How many test examples, the first ones, a subject is examined on: at their clean
 prompts, and at those that an attack returned."""
+MOST_FILES = 10_000
+"""In a folder that an option names: its contents are hashed."""
 _MEASURED = ("metrics", "diagnostics")
 """What is asked of a variant, and changes nothing for its cells."""
 
@@ -273,7 +276,9 @@ def _contents(text: str) -> str:
     path = Path(text)
     if not path.exists():
         return text
-    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    files = [path] if path.is_file() else sorted(islice(path.rglob("*"), MOST_FILES))
+    if len(files) == MOST_FILES:
+        raise UsageError(f"{path} holds {MOST_FILES:,} files or more: too many to hash")
     digest = hashlib.sha256()
     for file in files:
         if file.is_file() and "__pycache__" not in file.parts:

@@ -8,15 +8,15 @@ layer it came from.
 from __future__ import annotations
 
 import copy
-import difflib
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness.base import UsageError, unknown_name
-from harness.suite.yaml import Layer, Place, merge, parse
+from harness.base import UsageError, nearest, shortened, unknown_name
+from harness.suite.yaml import MOST_CHARACTERS, Layer, Place, merge, parse
 
 LABELLED = {
     "models": "model",
@@ -33,6 +33,10 @@ _SOURCES = {
 }
 """What says where an entry comes from, and what says more of it: a layer that states
 one of the first replaces all of them."""
+_MOST_STEPS = 20
+"""Of the key after ``--set``: no value of a suite lies deeper."""
+MOST_FILES = 20
+"""How many files may extend each other."""
 _READ_FIRST = ("extends", "profiles")
 
 
@@ -50,8 +54,8 @@ def read_layers(
 
     Raises UsageError if there is no such file.
     """
-    if not path.is_file():
-        raise UsageError(f"no such suite: {path}{_near_file(path)}")
+    if not os.path.isfile(path):  # noqa: PTH113 - of any name
+        raise UsageError(f"no such suite: {shortened(str(path))}{_near_file(path)}")
     suite = _read_files(path)
     suite.value = {"name": path.stem, **suite.value}
     if profile is not None:
@@ -87,18 +91,31 @@ def _read_files(path: Path) -> Layer:
 
 
 def _read_file(path: Path) -> Layer:
-    place = Place(str(path), 1, path.parent)
+    file = Layer({}, {(): Place(str(path), None, path.parent)})
     try:
-        file = parse(path.read_text(encoding="utf-8"), place)
+        if path.stat().st_size > 4 * MOST_CHARACTERS:  # a character has at most 4 bytes
+            file.complain((), f"is larger than {MOST_CHARACTERS:,} characters")
+        else:
+            place = Place(str(path), 1, path.parent)
+            known = _parsed(path.read_text(encoding="utf-8"), place)
+            value = copy.deepcopy(known.value)  # layers are merged in place
+            file = Layer(value, dict(known.places), [*known.problems])
     except UnicodeDecodeError as error:
-        file = Layer({}, {(): Place(str(path), None, path.parent)})
         file.complain((), f"is not UTF-8 text (byte {error.start})")
+    except OSError as error:
+        file.complain((), f"cannot be read: {error.strerror}")
     if not isinstance(file.value, dict):
         if file.value is not None or not file.problems:
             what = "is empty" if file.value is None else "expected a mapping of keys"
             file.complain((), what)
         file.value = {}
     return file
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str, place: Place) -> Layer:
+    """Parse a file, once for all of its profiles; what is returned is not changed."""
+    return parse(text, place)
 
 
 def _extended(file: Layer, chain: Sequence[Path]) -> Path | None:
@@ -110,20 +127,31 @@ def _extended(file: Layer, chain: Sequence[Path]) -> Path | None:
         file.complain(("extends",), "expected the path of a suite")
         return None
     target = Path(os.path.normpath(chain[-1].parent / stated))
-    if any(target.resolve() == other.resolve() for other in chain):
+    if len(chain) >= MOST_FILES:
+        message = f"is the {MOST_FILES}th file that is extended: no more are read"
+        file.complain(("extends",), message)
+    elif any(_same(target, other) for other in chain):
         names = " -> ".join(map(str, (*chain, target)))
         file.complain(("extends",), f"goes round in a circle: {names}")
-    elif not target.is_file():
-        file.complain(("extends",), f"no such file: {target}{_near_file(target)}")
+    elif not os.path.isfile(target):  # noqa: PTH113 - of any name
+        message = f"no such file: {shortened(str(target))}{_near_file(target)}"
+        file.complain(("extends",), message)
     else:
         return target
     return None
 
 
+def _same(first: Path, second: Path) -> bool:
+    return os.path.realpath(first) == os.path.realpath(second)
+
+
 def _near_file(path: Path) -> str:
-    names = sorted(file.name for file in path.parent.glob("*.yaml"))
-    near = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""
+    try:
+        names = sorted(file.name for file in path.parent.glob("*.yaml"))
+    except (OSError, ValueError):  # what no folder can be called
+        return ""
+    near = nearest(path.name, names)
+    return f"; did you mean {path.parent / near}?" if near else ""
 
 
 # --- layers -------------------------------------------------------------------------
@@ -135,7 +163,7 @@ def _lay(below: Layer, above: Layer) -> Layer:
         entries = above.mapping(section)
         removed = [label for label, entry in entries.items() if entry is None]
         for label in removed:
-            if label not in below.mapping(section):
+            if label not in below.mapping(section) and not above.hopeless:
                 message = _nothing_to_remove(section, label, entries, below)
                 above.complain((section, label), message)
         # Else a profile that adjusts an entry would bring a piece of it back.
@@ -162,8 +190,8 @@ def _nothing_to_remove(
             "removes an entry that is only added when the suite is loaded; "
             f"`controls` of {owners[0]!r} says which are, [] for none"
         )
-    near = difflib.get_close_matches(label, list(below.mapping(section)), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else ""
+    near = nearest(label, below.mapping(section))
+    hint = f"did you mean {near!r}?" if near else ""
     return (
         "is empty, which removes an entry, and there is none to remove; "
         f"{hint or 'write {} for an entry without options'}"
@@ -173,7 +201,7 @@ def _nothing_to_remove(
 def _profile(suite: Layer, name: str) -> Layer:
     known = suite.mapping("profiles")
     if known.get(name) is None:
-        nothing = Layer({}, {(): Place(f"--profile {name}", None, Path())})
+        nothing = Layer({}, {(): Place(f"--profile {shortened(name)}", None, Path())})
         nothing.complain((), unknown_name("profile", name, known))
         return nothing
     path = ("profiles", name)
@@ -222,6 +250,10 @@ def _override(suite: Layer, text: str) -> Layer:
     if not (key.strip() and equals):
         nothing = Layer({}, {(): place})
         nothing.complain((), f"expected KEY=VALUE, got {text!r}")
+        return nothing
+    if key.count(".") > _MOST_STEPS:
+        nothing = Layer({}, {(): Place("--set", None, Path.cwd())})
+        nothing.complain((), f"a key of more than {_MOST_STEPS} steps leads nowhere")
         return nothing
     override = parse(value, place)
     if isinstance(override.value, dict) and not value.lstrip().startswith("{"):

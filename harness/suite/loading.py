@@ -23,6 +23,8 @@ from harness.suite.plugin_options import build_adversaries, make_absolute
 from harness.suite.unloaded import ReadersRegistry, split, unjudged
 from harness.suite.yaml import Layer
 
+MOST_PROFILES = 50
+"""Each is a suite to check."""
 _NOT_DUMPED = {"extends", "profiles", "cluster"}
 """What is merged already, and what changes nothing of any record."""
 
@@ -94,7 +96,11 @@ def validate_suite(
     Arguments are as of `load_experiment`, whose warnings are among what is returned.
     """
     found: list[Problem] = []
-    for profile in (None, *profile_names(path)):
+    names = profile_names(path)
+    if len(names) > MOST_PROFILES:
+        message = f"{len(names)} profiles, and at most {MOST_PROFILES} are checked"
+        return [Problem(str(path), ("profiles",), message, exit_code=2)]
+    for profile in (None, *names):
         known = {(problem.file, problem.line, problem.path) for problem in found}
         try:
             read = load_experiment(path, profile=profile, plugins=plugins, trust=trust)
@@ -145,7 +151,7 @@ def _plugin_paths(layer: Layer) -> list[Path]:
         keys = ("plugins", index)
         make_absolute(layer, keys, hub=False)
         path = layer.get(*keys)
-        if isinstance(text, str) and Path(path).exists():
+        if isinstance(text, str) and os.path.exists(path):  # noqa: PTH110 - of any name
             paths.append(Path(path))
         elif isinstance(text, str):
             layer.complain(keys, f"no such file or folder: {path}")

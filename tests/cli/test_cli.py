@@ -222,6 +222,11 @@ def test_all_that_is_printed_goes_through_one_door():
         (PermissionError(errno.EACCES, "", "x"), 1, "error: x: Permission denied\n"),
         (NotADirectoryError(errno.ENOTDIR, "", "x"), 2, "error: x: Not a directory\n"),
         (OSError(errno.ENAMETOOLONG, "", "x"), 2, "error: x: File name too long\n"),
+        (
+            FileNotFoundError(errno.ENOENT, "", "x"),
+            1,
+            "error: x: No such file or directory\n",
+        ),
         (MemoryError(), 1, "error: there is not enough memory for this\n"),
     ],
     ids=lambda value: str(value)[:30],

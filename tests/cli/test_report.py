@@ -1,6 +1,7 @@
 """``harness report``, ``status`` and ``validate`` as a user calls them."""
 
 import json
+import os
 
 import pytest
 
@@ -20,6 +21,17 @@ def test_report_writes_a_file(cli, make_run, tmp_path):
     outcome = cli("report", make_run(seeds=[1]), "--format", "latex", "-o", file)
     assert (outcome.code, outcome.out) == (0, "")
     assert r"\toprule" in file.read_text()
+
+
+def test_report_writes_into_a_pipe_and_does_not_replace_it(cli, make_run, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    outcome = cli("report", make_run(seeds=[1]), "-o", pipe)
+    assert outcome.code == 0, outcome.err
+    assert os.read(reader, 9) == b"Report of"
+    os.close(reader)
+    assert pipe.is_fifo()
 
 
 def test_report_takes_another_threshold(cli, make_run):

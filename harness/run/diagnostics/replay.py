@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base import RecordError, hold, write_json
-from harness.records import Record
+from harness.records import Record, parse_json
 from harness.run.diagnostics import plain_replay
 from harness.run.folder import RunFolder
 from harness.suite import Plan
@@ -147,7 +147,18 @@ def read(folder: RunFolder) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
-        found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, dict[str, Any]] = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RecordError(f"{path} is no JSON: {error}") from error
+    if not isinstance(found, dict) or not all(map(_is_sound, found.values())):
+        raise RecordError(f"{path} does not say what the replay of each cell found")
     return found
+
+
+_TYPES = {"largest": float | int | None, "passes": int, "plain": bool}
+
+
+def _is_sound(found: Any) -> bool:
+    return isinstance(found, dict) and all(
+        isinstance(found[key], kind) for key, kind in _TYPES.items() if key in found
+    )

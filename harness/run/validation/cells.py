@@ -114,5 +114,7 @@ def _flops(record: Record) -> float | None:
 
 def _examples_key(record: Record) -> str:
     """Identify what the rows of a cell are about: no examples to search on."""
-    examples = record.identity.get("examples") or {}
-    return content_hash({k: v for k, v in examples.items() if k not in SEARCHED})
+    examples = record.identity.get("examples")
+    if isinstance(examples, dict):
+        examples = {k: v for k, v in examples.items() if k not in SEARCHED}
+    return content_hash(examples)

@@ -181,7 +181,8 @@ def _rouge_complaints(row: SampleRow) -> Iterator[str]:
 def _count_problems(record: Record, rows: int) -> Iterator[Problem]:
     """Compare the rows with the examples that the suite asks for: errors count too."""
     assert record.attack is not None
-    count = record.attack.examples.get("test", {}).get("count")
+    test = record.attack.examples.get("test")
+    count = test.get("count") if isinstance(test, dict) else None
     if isinstance(count, int):
         expected = min(count, record.suite.limit or count)
         if rows != expected:
@@ -219,9 +220,11 @@ def _check_variant(record: Record, file: Path, metrics: Metrics) -> list[Problem
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         try:
             row = parse_json(line)
+            if not (isinstance(row, dict) and isinstance(row.get("metric"), str)):
+                raise ValueError("it names no `metric`")
             rows.setdefault(row.pop("metric"), []).append(row)
-        except (ValueError, KeyError, AttributeError) as error:
-            message = f"is no row of a metric: {error!r}"
+        except ValueError as error:
+            message = f"is no row of a metric: {error}"
             problems.append(Problem(str(file), (), message, number))
     return problems or list(_variant_problems(record, rows, metrics))
 
