@@ -10,8 +10,8 @@ from harness.verdicts.claims import of_run
 from harness.verdicts.contrast import Contrast
 from harness.verdicts.levels import DIRECTION, EQUIVALENCE, POWER, UNITS
 
-SEEDS = (3, 4, 5, 6, 8, 10, 15, 20)
-"""Training seeds that are thought of, besides those there are."""
+SEEDS = (4, 5, 6, 8, 10, 15, 20)
+"""Training seeds that are thought of, besides the fewest that would do."""
 TIMES = (1, 2, 4, 8, 16)
 """Multiples of the documents there are that are thought of."""
 

@@ -247,6 +247,14 @@ def read(cells, seeds, *attacks, share=FULL):
     return Losses(findings).read(*parts)
 
 
+def test_of_enough_seeds_one_search_each_is_enough():
+    rng = np.random.default_rng(8)
+    cells = {("arm", "u"): universal(rng, 3, 1)}
+    found = read(cells, 3, "u")
+    assert found.rows[0] == pytest.approx(cells["arm", "u"].delta[..., FULL])
+    assert found.searches == 1
+
+
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_beside_a_smaller_budget_one_search_is_compared(seeds):
     rng = np.random.default_rng(8)
