@@ -44,7 +44,10 @@ class Adversarial:
     prompt_ids: Ids
     """The whole attacked prompt, a trigger included."""
     trace: Sequence[Mapping[str, Any]] = ()
-    """Steps: ``step``, ``position``, ``token``, ``loss`` (nats/token) and more."""
+    """Steps: ``step``, ``position``, ``token``, ``loss`` (nats/token) and more. Those
+    that name positions and tokens are the changes that were kept, in order: they lead
+    from the clean prompt to this one, and `harness validate` follows them. A step that
+    goes on from an earlier one names it (``from``, 0 for the clean prompt)."""
     checkpoints: Mapping[float, Ids] = field(default_factory=dict)
     """The whole prompt that it would have returned, had it been stopped, by the share
     of its budget that was spent by then: those that `AttackContext.checkpoints` asks
