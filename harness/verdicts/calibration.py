@@ -74,7 +74,7 @@ def calibrate(findings: Findings, runs: int = RUNS) -> Calibrations:
         [_drawn(contrast, min(TRIED, runs - start), rng) for contrast in known]
         for start in range(0, runs, TRIED)
     ]
-    words = [_words(findings, known, drawn) for drawn in parts]
+    words = [_words(findings, known, drawn, beside=0) for drawn in parts]
     return {
         (contrast.arm.model, contrast.arm.label): Calibration(
             runs=runs,
@@ -115,9 +115,12 @@ def _words(
     findings: Findings,
     contrasts: Sequence[Contrast],
     drawn: Sequence[Floats],
-    beside: int = 0,
+    beside: int,
 ) -> list[list[Word]]:
-    """Return what the arm of each contrast is called in each run that was drawn."""
+    """Return what the arm of each contrast is called in each run that was drawn.
+
+    `beside` more contrasts show nothing.
+    """
     words: list[list[Word]] = [[] for _ in contrasts]
     step = max(1, AT_ONCE // max(x[0].size for x in drawn))
     for start in range(0, len(drawn[0]), step):

@@ -98,7 +98,8 @@ def test_runs_are_drawn_in_parts_and_differences_tried_on_the_first(monkeypatch)
         parts.append(runs)
         return np.full((runs, 5, 24, 4), float(len(parts)))
 
-    def words(findings, known, some):
+    def words(findings, known, some, beside):
+        assert beside == 0
         return [["broken"] * len(some[0])]
 
     monkeypatch.setattr(calibration, "TRIED", 20)
@@ -197,8 +198,8 @@ def test_the_words_of_many_runs_at_once_are_those_of_each_judged_alone(monkeypat
     ]
     words = [{(x.model, x.arm): x.verdict for x in each.arms} for each in alone]
     expected = [[each[model, "arm"] for each in words] for model in ("0", "1")]
-    assert calibration._words(findings, known, drawn) == expected
+    assert calibration._words(findings, known, drawn, 0) == expected
     assert expected[0].count("harder to attack") == 3
     for at_once in (3 * drawn[0][0].size, 1):
         monkeypatch.setattr(calibration, "AT_ONCE", at_once)
-        assert calibration._words(findings, known, drawn) == expected
+        assert calibration._words(findings, known, drawn, 0) == expected
