@@ -6,6 +6,7 @@ test compares the two). Numbers are finite or null, and a null estimate says why
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final, Literal
 
 import pydantic
@@ -152,12 +153,20 @@ class Cost(Strict):
 
     def __add__(self, other: Cost) -> Cost:
         """Add up, but for peak memory, which is the larger; null adds nothing."""
+        return Cost.sum((self, other))
+
+    @classmethod
+    def sum(cls, costs: Iterable[Cost]) -> Cost:
+        """Add up any number of costs, in their order; see `__add__`."""
         total: dict[str, Any] = {}
-        for name, own in self:
-            known = [x for x in (own, getattr(other, name)) if x is not None]
-            if known:
-                total[name] = max(known) if name == "peak_memory_bytes" else sum(known)
-        return Cost(**total)
+        for cost in costs:
+            for name, own in vars(cost).items():
+                if own is None:
+                    continue
+                known = total.get(name, 0)
+                larger = name == "peak_memory_bytes"
+                total[name] = max(known, own) if larger else known + own
+        return cls(**total)
 
 
 Phase = Literal["load", "train", "certify", "freeze", "metrics", "attack", "rescore"]

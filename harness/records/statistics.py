@@ -6,8 +6,9 @@ Holm's adjustment is ours, as scipy has none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ _SEED = 20240607
 _GATHERED_AT_ONCE = 1_000_000
 
 
+@lru_cache(maxsize=4096)
 def wilson(successes: int, n: int) -> Estimate:
     """Estimate a fraction with its Wilson score interval.
 
@@ -203,20 +205,42 @@ def _percentiles(
     sums: Floats, counts: Floats, transform: Transform | None
 ) -> tuple[float, float]:
     """Bound the ratio, resampling clusters."""
+    ratios = [
+        _ratio(sums[chosen].sum(-1), counts[chosen].sum(-1), transform)
+        for chosen in _draws(len(sums))
+    ]
+    found = np.sort(np.concatenate(ratios))
+    tail = (1 - LEVEL) / 2
+    return _quantile(found, tail), _quantile(found, 1 - tail)
 
-    def statistic(chosen: Any, axis: int) -> Any:
-        return _ratio(sums[chosen].sum(axis), counts[chosen].sum(axis), transform)
 
-    # Of resamples that leave the range of floats scipy has no standard error.
-    with np.errstate(invalid="ignore"):
-        result = scipy.stats.bootstrap(
-            (np.arange(len(sums)),),
-            statistic,
-            n_resamples=RESAMPLES,
-            batch=max(1, _GATHERED_AT_ONCE // len(sums)),
-            vectorized=True,
-            confidence_level=LEVEL,
-            method="percentile",
-            rng=np.random.default_rng(_SEED),
-        )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+def _quantile(ascending: Floats, share: float) -> float:
+    """Interpolate between order statistics, as scipy does (Hyndman & Fan 1996, 7)."""
+    place = share * len(ascending) + (1 - share) - 1
+    below, part = int(place // 1), place % 1
+    above = min(below + 1, len(ascending) - 1)
+    with np.errstate(invalid="ignore"):  # some may leave the range of floats
+        return float((1 - part) * ascending[below] + part * ascending[above])
+
+
+def _draws(clusters: int) -> Iterable[NDArray[np.intp]]:
+    """Yield resamples of clusters by their numbers, in batches: [resamples, clusters].
+
+    They are those of `scipy.stats.bootstrap`, which would draw the same ones again for
+    each estimate of as many clusters.
+    """
+    if clusters * RESAMPLES <= _GATHERED_AT_ONCE:
+        return _kept_draws(clusters)
+    return _new_draws(clusters)
+
+
+@lru_cache(maxsize=8)
+def _kept_draws(clusters: int) -> tuple[NDArray[np.intp], ...]:
+    return tuple(_new_draws(clusters))
+
+
+def _new_draws(clusters: int) -> Iterator[NDArray[np.intp]]:
+    rng, batch = np.random.default_rng(_SEED), max(1, _GATHERED_AT_ONCE // clusters)
+    for start in range(0, RESAMPLES, batch):
+        count = min(batch, RESAMPLES - start)
+        yield rng.integers(0, clusters, (count, clusters))

@@ -50,7 +50,8 @@ def preview(plan: Plan, folder: RunFolder) -> list[UnitPreview]:
     units = plan.units
     if not plan.experiment.resolved:
         return [UnitPreview(x.kind, _stem(x.id), _BLOCKED, "") for x in units]
-    return [_preview(unit, folder) for unit in units]
+    known = _Records(folder)
+    return [_preview(unit, folder, known) for unit in units]
 
 
 def summary(units: list[UnitPreview]) -> str:
@@ -65,19 +66,33 @@ def _stem(unit_id: str) -> str:
     return unit_id.rpartition("-")[0]
 
 
-def _preview(unit: Unit, folder: RunFolder) -> UnitPreview:
+def _preview(unit: Unit, folder: RunFolder, known: _Records) -> UnitPreview:
     found = folder.state(unit.kind, unit.id)
     reason = found.reason
     if found.status == "missing":
-        reason = _since(unit, folder) or ""
+        reason = _since(unit, known) or ""
     return UnitPreview(unit.kind, unit.id, _WORDS[found.status], reason)
 
 
-def _since(unit: Unit, folder: RunFolder) -> str | None:
+class _Records:
+    """The records of a folder by their labels; folders are listed once."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._paths: dict[UnitKind, dict[str, list[Path]]] = {}
+
+    def alike(self, unit: Unit) -> list[Path]:
+        """Return the records of units with the labels of a unit."""
+        if unit.kind not in self._paths:
+            paths = self._paths[unit.kind] = {}
+            for path in self._folder.records(unit.kind):
+                paths.setdefault(_stem(path.parent.name), []).append(path)
+        return self._paths[unit.kind].get(_stem(unit.id), [])
+
+
+def _since(unit: Unit, known: _Records) -> str | None:
     """Say what changed since the last record of a unit with these labels."""
-    stem = _stem(unit.id)
-    records = [p for p in folder.records(unit.kind) if _stem(p.parent.name) == stem]
-    for path in sorted(records, key=_modified, reverse=True):
+    for path in sorted(known.alike(unit), key=_modified, reverse=True):
         try:
             record = read_record(path)
         except RecordError:

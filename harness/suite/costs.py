@@ -7,8 +7,8 @@ from scratch. `harness.suite.pricing` turns it into seconds and memory on a devi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from harness.data import Corpora
 from harness.models import RecoverySection
 from harness.records import Cost, Phase
 from harness.suite.devices import Precision, Work
-from harness.suite.experiment import Experiment
+from harness.suite.experiment import Experiment, Placed
 from harness.suite.identity import EXAMINED
 from harness.suite.plan import CellPlan, Plan, Unit, VariantPlan
 from harness.suite.texts import Texts
@@ -147,6 +147,9 @@ class _Counter:
     assumptions: list[str]
     _prepared: bool = False
     _tokenized: bool = False
+    _cells: dict[Hashable, tuple[Placed, Mapping[Phase, Part]]] = field(
+        default_factory=dict
+    )
 
     def replays(self, cells: int) -> Work:
         """Return what replaying so many cells asks of a device."""
@@ -157,7 +160,7 @@ class _Counter:
         if isinstance(unit, VariantPlan):
             return self._variant(unit)
         assert isinstance(unit, CellPlan)  # there is no third kind
-        parts = self._cell(unit)
+        parts = self._alike(unit)
         return UnitCost(parts, parts, disk_bytes=_ROW_BYTES * self._count(unit))
 
     # --- variants -------------------------------------------------------------------
@@ -298,9 +301,20 @@ class _Counter:
 
     # --- cells ----------------------------------------------------------------------
 
-    def _cell(self, plan: CellPlan) -> dict[Phase, Part]:
+    def _alike(self, plan: CellPlan) -> Mapping[Phase, Part]:
+        """Return what a cell computes: the same as others that differ in nothing else.
+
+        What is kept holds the attacks, so that no other object gets their identity.
+        """
         placed = self.experiment.placed(plan.attack, plan.scene)
         count = self._count(plan)
+        own = bool(plan.reads), len(plan.borrows), "examined" in plan.identity
+        key = id(placed.attack), id(placed.matched), placed.share, count, own
+        if key not in self._cells:
+            self._cells[key] = placed, self._cell(plan, placed, count)
+        return self._cells[key][1]
+
+    def _cell(self, plan: CellPlan, placed: Placed, count: int) -> dict[Phase, Part]:
         attack = placed.matched or placed.attack
         budget = stated_budget(attack, count)
         prompt, reference = self.context.pair

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.api import (
     CORPUS,
@@ -23,6 +23,8 @@ from harness.suite.marks import named_by
 from harness.suite.model import PLUGIN_SECTIONS, Suite
 from harness.suite.unloaded import ReadersRegistry
 from harness.suite.yaml import Layer
+
+T = TypeVar("T")
 
 DOUBLED = 2.0
 """Which multiple of its stated budget an attack gets where verdicts are asked for."""
@@ -64,6 +66,20 @@ class Experiment:
     """What the arms are trained against, by their labels: those that are."""
     layer: Layer = field(repr=False, compare=False)
     """Where every value of the suite was stated, for later messages."""
+    _known: dict[Hashable, Any] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what `make` returned when `key` was first asked for.
+
+        Thousands of cells are made of a few arms, attacks and seeds. Nothing of it is
+        to be changed.
+        """
+        if key not in self._known:
+            self._known[key] = make()
+        found: T = self._known[key]
+        return found
 
     @property
     def resolved(self) -> bool:
@@ -100,20 +116,31 @@ class Experiment:
         of the suite. Of arms that are no treatment there is only `arm` itself, and of
         others those that get this seed.
         """
+        return self.once(("scene", arm, seed), lambda: self._scene(arm, seed))
+
+    def _scene(self, arm: str | None, seed: int | None) -> Scene:
         suite, sections = self.suite, sorted(self.suite.arms.items())
         arms = [x for x, section in sections if section.is_treatment or x == arm]
         if seed is not None:
-            arms = [x for x in arms if seed in suite.seeds_of(x)]
-        seeds = sorted(suite.seeds if arm is None else suite.seeds_of(arm))
+            arms = [x for x in arms if seed in self.seeds_of(x)]
+        seeds = sorted(suite.seeds if arm is None else self.seeds_of(arm))
         return Scene(
             arm=arms[0] if arm is None else arm,
             seed=seeds[0] if seed is None else seed,
             arms=tuple(arms),
-            gets={x: tuple(suite.attacks_of(x)) for x in arms},
+            gets={x: self.attacks_of(x) for x in arms},
             seeds=tuple(seeds),
-            attacks=dict(sorted(self.attacks.items())),
-            main=tuple(sorted(suite.main_attacks)),
+            attacks=self.once("attacks", lambda: dict(sorted(self.attacks.items()))),
+            main=self.once("main", lambda: tuple(sorted(suite.main_attacks))),
         )
+
+    def seeds_of(self, arm: str) -> tuple[int, ...]:
+        """Return the seeds that an arm gets, in the suite's order."""
+        return self.once(("seeds", arm), lambda: tuple(self.suite.seeds_of(arm)))
+
+    def attacks_of(self, arm: str) -> tuple[str, ...]:
+        """Return the attacks that an arm gets, in the suite's order."""
+        return self.once(("attacks", arm), lambda: tuple(self.suite.attacks_of(arm)))
 
     def searches(self, *arms: str) -> list[str]:
         """Return the main attacks that search by themselves, and that all arms get."""
@@ -140,7 +167,16 @@ class Experiment:
         match = self.suite.attacks[label].match
         attack = self.attacks[label].placed(scene)
         stated = attack if match is None else self.attacks[match].placed(scene)
-        own, share = stated, 1.0
+        if attack is self.attacks[label] and stated is self.attacks[match or label]:
+            # It is the same in every cell.
+            known = ("placed", label)
+            return self.once(known, lambda: self._placed(label, attack, stated, scene))
+        return self._placed(label, attack, stated, scene)
+
+    def _placed(
+        self, label: str, attack: Attack[Any], stated: Attack[Any], scene: Scene
+    ) -> Placed:
+        match, own, share = self.suite.attacks[label].match, stated, 1.0
         judged = self.suite.diagnostics != "none"
         if judged and not self.suite.is_free(label):
             options = stated.doubled()

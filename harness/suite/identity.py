@@ -61,15 +61,21 @@ def variant_identity(experiment: Experiment, subject: Identity, arm: str) -> Ide
     On a planted weakness, nothing is: it is there to be attacked.
     """
     planted = experiment.arms[arm].role == "plant"
-    metrics = {
-        label: {"metric": metric.name, "options": _options(experiment, metric)}
-        for label, metric in experiment.metrics.items()
-    }
+
+    def metrics() -> Identity:
+        return {
+            label: {"metric": metric.name, "options": _options(experiment, metric)}
+            for label, metric in experiment.metrics.items()
+        }
+
+    def diagnostics() -> Identity | None:
+        return _diagnostics(experiment.suite)
+
     return {
         **subject,
         "limit": experiment.suite.limit,
-        "metrics": {} if planted else metrics,
-        "diagnostics": None if planted else _diagnostics(experiment.suite),
+        "metrics": {} if planted else experiment.once("metrics", metrics),
+        "diagnostics": None if planted else experiment.once("diagnostics", diagnostics),
     }
 
 
@@ -86,22 +92,16 @@ def cell_identity(
     `reads` are the identities of the cells whose rows it uses; `borrows` the keys of
     the subjects that it uses besides its own, by arm.
     """
-    suite, attack = experiment.suite, experiment.attacks[label]
     share = experiment.placed(label, scene).share
-    match = suite.attacks[label].match
-    matched = None if match is None else experiment.attacks[match]
+    most = experiment.suite.examples_of(scene.arm, label)
+    match = experiment.suite.attacks[label].match
+    borrowed = 0 if match is None else len(experiment.attacks[match].borrows(scene))
     identity = {
         **{key: value for key, value in variant.items() if key not in _MEASURED},
-        **_attack(experiment, attack),
-        **({} if share == 1 else {"share": share}),
-        "match": None if matched is None else _matched(experiment, matched, scene),
-        "examples": _examples(
-            suite,
-            _searches(experiment, attack, matched),
-            suite.examples_of(scene.arm, label),
+        **experiment.once(
+            ("done", label, share, most, borrowed),
+            lambda: _done(experiment, label, share, most, borrowed),
         ),
-        **_tokens(experiment.rules_of(label)),
-        **_examined(suite, label, attack),
     }
     # Labels too, because its rows hold them.
     if reads:
@@ -111,6 +111,27 @@ def cell_identity(
     if borrows:
         identity["borrows"] = dict(borrows)
     return identity
+
+
+def _done(
+    experiment: Experiment, label: str, share: float, most: int | None, borrowed: int
+) -> Identity:
+    """Describe what a cell does with its subject, and on what.
+
+    It gets `share` times the stated budget and at most so many examples; what sets the
+    budget of a control borrows so many subjects.
+    """
+    suite, attack = experiment.suite, experiment.attacks[label]
+    match = suite.attacks[label].match
+    matched = None if match is None else experiment.attacks[match]
+    return {
+        **_attack(experiment, attack),
+        **({} if share == 1 else {"share": share}),
+        "match": None if matched is None else _matched(experiment, matched, borrowed),
+        "examples": _examples(suite, _searches(experiment, attack, matched), most),
+        **_tokens(experiment.rules_of(label)),
+        **_examined(suite, label, attack),
+    }
 
 
 # --- what a subject is made of ------------------------------------------------------
@@ -204,9 +225,11 @@ def _attack(experiment: Experiment, attack: Attack[Any]) -> Identity:
     return {"attack": attack.name, "options": _options(experiment, attack)}
 
 
-def _matched(experiment: Experiment, attack: Attack[Any], scene: Scene) -> Identity:
-    """Describe what sets the budget of a control."""
-    borrowed = len(attack.borrows(scene))  # each costs a pass for every gradient
+def _matched(experiment: Experiment, attack: Attack[Any], borrowed: int) -> Identity:
+    """Describe what sets the budget of a control.
+
+    Each subject that it borrows costs a pass for every gradient.
+    """
     extra = {"borrows": borrowed} if borrowed else {}
     return {**_attack(experiment, attack), **extra}
 

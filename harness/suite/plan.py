@@ -136,14 +136,14 @@ def make_plan(
         for model in chosen["model"]
         for arm in _with_sources(suite, chosen["arm"])
         for seed in map(int, chosen["seed"])
-        if seed in suite.seeds_of(arm)
+        if seed in experiment.seeds_of(arm)
     )
     cells = tuple(
         planner.cell(variant, attack)
         for variant in variants
         if variant.arm in chosen["arm"]
         for attack in chosen["attack"]
-        if attack in suite.attacks_of(variant.arm)
+        if attack in experiment.attacks_of(variant.arm)
         and planner.has_input(variant, attack)
     )
     if not variants:

@@ -50,12 +50,20 @@ class PricedPlan:
     @cached_property
     def units(self) -> Mapping[str, Costs]:
         """The costs of what is left of each unit, by its id."""
-        return {x: self._priced(found.parts) for x, found in self.costs.units.items()}
+        return self._all({x: unit.parts for x, unit in self.costs.units.items()})
 
     @cached_property
     def whole_units(self) -> Mapping[str, Costs]:
         """The costs of each unit, by its id: as its record will state them."""
-        return {x: self._priced(found.whole) for x, found in self.costs.units.items()}
+        return self._all({x: unit.whole for x, unit in self.costs.units.items()})
+
+    def _all(
+        self, units: Mapping[str, Mapping[Phase, Part]]
+    ) -> dict[str, Mapping[Phase, Cost]]:
+        """Price units; many have the very same parts."""
+        alike = {id(parts): parts for parts in units.values()}
+        priced = {key: self._priced(parts) for key, parts in alike.items()}
+        return {x: priced[id(parts)] for x, parts in units.items()}
 
     def _priced(self, parts: Mapping[Phase, Part]) -> Costs:
         return {
@@ -75,15 +83,15 @@ class PricedPlan:
 
     def by_phase(self, ids: Collection[str]) -> Costs:
         """Add up units, phase by phase."""
-        found: dict[Phase, Cost] = {}
+        found: dict[Phase, list[Cost]] = {}
         for unit in ids:
             for phase, cost in self.units.get(unit, {}).items():
-                found[phase] = found.get(phase, Cost()) + cost
-        return found
+                found.setdefault(phase, []).append(cost)
+        return {phase: Cost.sum(costs) for phase, costs in found.items()}
 
     def total(self, ids: Collection[str]) -> Total:
         """Add up units, and what a run with them takes besides."""
-        cost = sum(self.by_phase(ids).values(), Cost())
+        cost = Cost.sum(self.by_phase(ids).values())
         known = [self.costs.units[unit] for unit in ids if unit in self.costs.units]
         taken = self.run_seconds(ids)
         section = self.plan.experiment.suite.recovery
