@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal, cast
 
 import click
 
@@ -17,6 +17,14 @@ from harness.cli.submitting import executor_options, submit
 FAILED = 1
 
 
+def _read_workers(_: Any, __: Any, text: str | None) -> int | Literal["auto"] | None:
+    if text is None or text == "auto":
+        return cast(Literal["auto"] | None, text)
+    if text.isdecimal() and int(text[:4]) > 0 and len(text) < 4:
+        return int(text)
+    raise click.BadParameter(f"expected a number of processes, or auto: {text!r}")
+
+
 @click.command()
 @options.suite_options
 @executor_options
@@ -26,6 +34,12 @@ FAILED = 1
 @click.option("--rerun", is_flag=True, help="Run also what is complete already.")
 @click.option(
     "--fail-fast", is_flag=True, help="Stop at the first variant or cell that fails."
+)
+@click.option(
+    "--workers",
+    callback=_read_workers,
+    metavar="N",
+    help="Run units side by side in N processes, or `auto`: one for each GPU.",
 )
 @click.option(
     "--units",
@@ -46,6 +60,7 @@ def command(
     dry_run: bool,
     rerun: bool,
     fail_fast: bool,
+    workers: int | Literal["auto"] | None,
     units: str | None,
     finish: bool,
 ) -> Any:
@@ -58,21 +73,23 @@ def command(
         shared = {name: value for name, value in ctx.params.items() if name in names}
         return ctx.invoke(plan.command, as_json=False, **shared)
     if executor == "slurm":
-        if fail_fast or units is not None or finish:
+        if fail_fast or workers or units is not None or finish:
             raise base.UsageError(
-                "--fail-fast, --units and --finish are of processes that run units, "
-                "not of --executor slurm, which hands them to others"
+                "--fail-fast, --workers, --units and --finish are of processes that "
+                "run units, not of --executor slurm, which hands them to others"
             )
         return submit(choice, rerun=rerun)
     if units is not None or finish:
-        if rerun:
-            raise click.UsageError("--rerun is said where a run is frozen, not here")
+        if rerun or workers:
+            raise base.UsageError("--rerun and --workers are for where it was frozen")
         frozen = _frozen(choice)
         if units is not None:
             return _run_units(frozen, units, fail_fast)
         return _ended(
             frozen.folder, run.finish(frozen.plan, frozen.folder, frozen.units)
         )
+    if workers:
+        return _ended(*_run_in_workers(choice, workers, rerun, fail_fast))
     return _ended(*_run(choice, rerun=rerun, fail_fast=fail_fast))
 
 
@@ -114,10 +131,7 @@ def _run_units(frozen: run.Frozen, units: str, fail_fast: bool) -> int:
 def _run(
     choice: SuiteChoice, *, rerun: bool, fail_fast: bool
 ) -> tuple[run.RunFolder, run.Tally]:
-    experiment = choice.experiment()
-    folder = run.RunFolder(choice.run_dir(experiment))
-    store = base.Store(base.default_store_root(folder.root))
-    planned = suite.make_plan(suite.resolve(experiment, store.root), choice.only)
+    planned, folder, store = _planned(choice)
     run_plan = run.run_plan  # imports libraries, where a signal may still end all
     with base.stop_on_signals() as stop:
         tally = run_plan(
@@ -130,6 +144,30 @@ def _run(
             say=say,
         )
     return folder, tally
+
+
+def _run_in_workers(
+    choice: SuiteChoice, workers: int | Literal["auto"], rerun: bool, fail_fast: bool
+) -> tuple[run.RunFolder, run.Tally]:
+    planned, folder, _ = _planned(choice)
+    asked, recovery = planned.experiment.suite, planned.experiment.suite.recovery
+    environments = run.environments(
+        None if workers == "auto" else workers,
+        asked.device,
+        recovery.devices if recovery else 1,
+    )
+    frozen = run.freeze(planned, folder, folder.root / ".workers", rerun=rerun, say=say)
+    with base.stop_on_signals():
+        run.run_side_by_side(frozen, environments, fail_fast=fail_fast, say=say)
+        return folder, run.finish(planned, folder, frozen.units)
+
+
+def _planned(choice: SuiteChoice) -> tuple[suite.Plan, run.RunFolder, base.Store]:
+    experiment = choice.experiment()
+    folder = run.RunFolder(choice.run_dir(experiment))
+    store = base.Store(base.default_store_root(folder.root))
+    planned = suite.make_plan(suite.resolve(experiment, store.root), choice.only)
+    return planned, folder, store
 
 
 def _report(folder: run.RunFolder) -> tuple[str, Sequence[str]]:

@@ -31,3 +31,7 @@ from .validation.validate import (
     Validation as Validation,
     validate as validate,
 )
+from .workers import (
+    environments as environments,
+    run_side_by_side as run_side_by_side,
+)

@@ -69,7 +69,7 @@ def test_a_frozen_run_gives_the_records_of_its_suite(suite, freezing, cli, tmp_p
         (("--units", "tiny.baseline"), "unknown unit 'tiny.baseline'; did you mean"),
         (("--units", "all", "--seeds", "1"), "take a run as it was frozen"),
         (("--finish", "--out", "elsewhere"), "take a run as it was frozen"),
-        (("--finish", "--rerun"), "--rerun is said where a run is frozen"),
+        (("--finish", "--rerun"), "--rerun and --workers are for where it was frozen"),
     ],
 )
 def test_a_frozen_run_takes_no_other_choice(freezing, cli, options, said):
