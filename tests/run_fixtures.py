@@ -266,6 +266,7 @@ def make_run(
 
 
 def write_run(story: Story, place: Path) -> Path:
+    """Write the run folder of a story; return it."""
     source = place / "rehearsal.yaml"
     source.write_text(
         SUITE.format(

@@ -169,3 +169,25 @@ def test_what_does_not_belong_together_is_refused():
         statistics.bootstrap_ratio([[1.0]], [[1.0]], unit="x")
     with pytest.raises(ValueError, match="as many labels"):
         statistics.bootstrap_mean([1.0, 2.0], "a", unit="x")
+
+
+@pytest.mark.parametrize(("size", "scale"), [(2, 1.0), (7, 1e-6), (40, 1.0), (600, 50)])
+def test_intervals_are_those_of_scipys_bootstrap(size, scale):
+    """600 clusters take more than one batch of resamples."""
+    rng = np.random.default_rng(size)
+    values, weights = scale * rng.standard_normal(size), rng.uniform(0.1, 1, size)
+
+    def ratio(chosen, axis):
+        return values[chosen].sum(axis) / weights[chosen].sum(axis)
+
+    expected = scipy.stats.bootstrap(
+        (np.arange(size),),
+        ratio,
+        n_resamples=statistics.RESAMPLES,
+        batch=max(1, statistics._GATHERED_AT_ONCE // size),
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(statistics._SEED),
+    )
+    found = statistics.bootstrap_ratio(values, weights, unit="nats")
+    assert found.interval == pytest.approx(expected.confidence_interval, rel=1e-13)

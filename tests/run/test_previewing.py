@@ -123,3 +123,19 @@ def test_what_is_not_identified_is_blocked(toy_suite, folder):
     found = preview(made, folder)
     assert {(unit.state, unit.runs) for unit in found} == {("blocked", False)}
     assert found[0].id == "toy-1.5b.baseline.s1"
+
+
+def test_a_folder_is_listed_once_for_all_that_is_missing(make_run, monkeypatch):
+    listed = []
+    records = RunFolder.records
+
+    def counted(folder, kind):
+        listed.append(kind)
+        return records(folder, kind)
+
+    monkeypatch.setattr(RunFolder, "records", counted)
+    folder = RunFolder(make_run(absent=("random", "s2")))
+    plan = make_plan(load_experiment(folder.suite_file))
+    states = [unit.state for unit in preview(plan, folder)]
+    assert states.count("new") > 2
+    assert sorted(listed) == ["cell", "variant"]

@@ -9,7 +9,7 @@ import pytest
 
 from harness.base import content_hash
 from harness.base.errors import UsageError
-from harness.suite import dump_suite, load_experiment, make_plan, resolve
+from harness.suite import dump_suite, identity, load_experiment, make_plan, resolve
 from harness_plugins.attacks.hotflip import HotFlip, HotFlipOptions
 
 
@@ -385,3 +385,20 @@ def test_an_unknown_value_of_only_is_a_usage_error(plan):
         plan(only={"arms": ["monotone"]})
     with pytest.raises(UsageError, match=r"unknown seed '3' \(known: 1, 2\)"):
         plan(only={"seed": ["3"]})
+
+
+def test_what_cells_share_is_described_once(plan, monkeypatch):
+    """Or else ten thousand cells would take minutes, and gigabytes."""
+    described = []
+    done = identity._done
+
+    def counted(experiment, label, *rest):
+        described.append(label)
+        return done(experiment, label, *rest)
+
+    monkeypatch.setattr(identity, "_done", counted)
+    made = plan("seeds=[1,2,3,4,5]")
+    assert len(made.cells) == 20
+    assert sorted(described) == ["control", "flip"]
+    assert len({id(cell.scene) for cell in made.cells}) == 10  # two arms, five seeds
+    assert len({id(cell.identity["examples"]) for cell in made.cells}) == 2
