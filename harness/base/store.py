@@ -85,7 +85,7 @@ class Store:
     @contextlib.contextmanager
     def lock(self, kind: str, key: str) -> Iterator[Lease]:
         """Hold the lock of a key; say so if another process holds it for long."""
-        path = self.root / ".locks" / kind / self._place(kind, key).name
+        path = self.root / ".claims" / kind / self._place(kind, key).name
         with hold(path, f"{kind} {key}") as lease:
             yield lease
 

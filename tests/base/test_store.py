@@ -45,6 +45,14 @@ def test_folder_is_built_once_and_found(tmp_path):
     assert (built / "file.txt").read_text() == "first"
 
 
+def test_a_store_with_the_lock_files_of_another_version_is_used(tmp_path):
+    lock = tmp_path / ".locks" / "things" / "key"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    folder = Store(tmp_path).folder("things", "key", write_text("new"))
+    assert (folder / "file.txt").read_text() == "new"
+
+
 def test_failed_build_leaves_nothing_and_can_be_repeated(tmp_path):
     store = Store(tmp_path)
 
