@@ -107,7 +107,8 @@ class Results:
         """Complete records by model, arm and attack (None: variants), then by seed."""
         found: dict[tuple[str, str, str | None], dict[int, Record]] = defaultdict(dict)
         for unit in self.survey.units:
-            if unit.state.status == "complete" and unit.state.record is not None:
+            if unit.state.status == "complete":
+                assert unit.state.record is not None  # that is what it means
                 found[unit.model, unit.arm, unit.attack][unit.seed] = unit.state.record
         return found
 

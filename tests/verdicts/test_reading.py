@@ -180,8 +180,10 @@ def test_forms_of_an_attack_name_it(make_run):
     run = make_run(
         more=more, absent=absent, delta_loss={(x, y): 0.5 for x in arms for y in forms}
     )
-    attacks = read(run).attacks
+    results = Results(survey(run), 0.15)
+    attacks = findings_of(results).attacks
     roles = {x: (attacks[x].role, attacks[x].of) for x in forms}
+    assert results.arm(MODEL, "monotone").attacks == ["hotflip"]
     assert roles == {
         "hotflip": ("main", None),
         "hotflip-unbounded": ("unbounded", "hotflip"),
