@@ -466,7 +466,8 @@ def test_models_are_read_as_if_each_were_alone(make_run):
         np.testing.assert_equal(dataclasses.asdict(same), dataclasses.asdict(one))
     assert one.seeds == (1, 8)
     assert [match.arm for match in one.matches] == ["monotone-matched"]
-    assert len(one.plants) == 2
+    plants = [len(first.arm(MODEL, x).plants) for x in ("baseline", "monotone")]
+    assert plants == [2, 2]
     other = second.arm("Other", "monotone")
     assert other.cells["hotflip"].delta.shape == (2, 30, 4)
     assert second.models["Other"].vocabulary == 777
