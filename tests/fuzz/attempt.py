@@ -90,7 +90,7 @@ class Guard:
             whole = os.path.realpath(os.fsdecode(path))
         except ValueError:
             return False
-        return whole.startswith(self._folder + os.sep)
+        return (whole + os.sep).startswith(self._folder + os.sep)
 
 
 def attempt(given: Input, guard: Guard) -> tuple[str | None, str]:
