@@ -22,7 +22,7 @@ from harness.run.context import RunContext
 from harness.run.diagnostics.replay import PlainProcess, replay_run
 from harness.run.executing import Executor, held, run_here
 from harness.run.folder import RunFolder
-from harness.run.unit import Runner
+from harness.run.unit import JOURNAL, Runner
 from harness.subject import keep_compiled
 from harness.suite import Plan, Unit, dump_suite
 
@@ -286,7 +286,11 @@ class _UnitRunner:
         needs = (x.id for x in unit.needs)
         if any(x in self._planned and x not in self._done for x in needs):
             return None
-        record = self._found(unit) or self._made(unit)
+        record = self._found(unit)
+        if record is None:
+            record = self._made(unit)
+        elif not record.error:
+            self._clear(unit)
         if record is not None:
             self._done[unit.id] = record
         return record
@@ -302,6 +306,14 @@ class _UnitRunner:
             return None
         self._tally.found += not record.error
         return record
+
+    def _clear(self, unit: Unit) -> None:
+        """Remove what a process left that was killed once the record was written."""
+        folder = self._run.folder.unit_dir(unit.kind, unit.id)
+        if (folder / JOURNAL).exists():
+            with held(self._run.folder.root, unit) as lease:
+                if lease is not None:  # nobody is running it again
+                    (folder / JOURNAL).unlink(missing_ok=True)
 
     def _made(self, unit: Unit) -> Record | None:
         say = self._run.say

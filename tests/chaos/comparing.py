@@ -15,6 +15,11 @@ VOLATILE = {
 }
 """Keys of records and of training.jsonl that a clock, a memory or an interruption
 decides. What the results cost, `kept`, is not among them."""
+SHARED = {"flops", "tokens_forward", "tokens_backward"}
+"""Of what the results cost, what an attempt that was cut short knows of all its
+examples together: what the finished ones have of it follows from their share of
+`flops_whole`, by which budgets are compared, and which has to be the same."""
+OF_A_SHARE = 0.02
 RELATIVE = 1e-9
 """What an attempt spent on the examples that it finished is summed up in another
 order."""
@@ -66,6 +71,8 @@ def _content(path: Path) -> Any:
 
 def _apart(ours: Any, theirs: Any, place: str = "") -> Iterator[str]:
     """Say where two JSON values differ."""
+    if _is_nothing(ours) and _is_nothing(theirs):
+        return
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key in sorted(ours.keys() | theirs.keys()):
             if key not in VOLATILE:
@@ -76,11 +83,26 @@ def _apart(ours: Any, theirs: Any, place: str = "") -> Iterator[str]:
             yield f"{place}: {len(ours)} entries, {len(theirs)} here"
         for number, (one, other) in enumerate(zip(ours, theirs, strict=False)):
             yield from _apart(one, other, f"{place}[{number}]")
-    elif isinstance(ours, float) and isinstance(theirs, float):
-        if abs(ours - theirs) > RELATIVE * abs(ours):
-            yield f"{place}: {ours!r}, {theirs!r} here"
-    elif ours != theirs:
+    elif not _equal(ours, theirs, place):
         yield f"{place}: {ours!r}, {theirs!r} here"
+
+
+def _equal(ours: Any, theirs: Any, place: str) -> bool:
+    if not isinstance(ours, float | int) or not isinstance(theirs, float | int):
+        return bool(ours == theirs)
+    *_, phase, name = ("", "", *place.split("."))
+    shared = phase in ("attack", "rescore") and name in SHARED
+    return abs(ours - theirs) <= (OF_A_SHARE if shared else RELATIVE) * abs(ours)
+
+
+def _is_nothing(value: Any) -> bool:
+    """Say whether it is null, or a cost of time and memory alone.
+
+    Whether a cell loads its subject, or finds it loaded, an interruption decides.
+    """
+    if isinstance(value, dict) and "tokens_forward" in value:
+        return not any(x for key, x in value.items() if key not in VOLATILE)
+    return value is None
 
 
 def _sha256(path: Path) -> str:

@@ -55,8 +55,12 @@ def test_a_model_is_attacked_with_controls(cli, tmp_path, texts, family):
         assert f"more than {name}-random at the same budget" in outcome.out
     # Five examples, the worst first, each with what changed.
     assert outcome.out.count("  clean ") == outcome.out.count("  attacked ") == 5
+    # As a process leaves it that is killed once the record is written.
+    leftover = next((out / "cells").iterdir()) / "samples.partial.jsonl"
+    leftover.touch()
     again = cli("run", out / "suite.yaml", "--out", out, "--device", "cpu")
     assert "6 of 6 complete (6 of them before)" in again.err
+    assert not leftover.exists()
     if family == "gpt_neox":
         replays(cli, out)
 
