@@ -27,7 +27,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from harness.records import Cost, read_record
-from harness.run import calibrate
+from harness.running import calibrate
 from harness.suite import (
     Device,
     PricedPlan,

@@ -1,6 +1,6 @@
 import pluggy
 
-from .results import attack as attack, load_run as load_run, run_suite as run_suite
+from .results import attack as attack, load_run as load_run, run as run
 
 __version__: str
 hookimpl: pluggy.HookimplMarker

@@ -48,9 +48,9 @@ class Outcome:
 def _replays(request, monkeypatch):
     """Spare the fresh process at the end of every run, unless a test is about it."""
     if "replays" not in request.keywords:
-        monkeypatch.setattr("harness.run.suite_run.replay_run", lambda *told: None)
+        monkeypatch.setattr("harness.running.suite_run.replay_run", lambda *told: None)
         monkeypatch.setattr(
-            "harness.run.suite_run.PlainProcess.begin", lambda self: None
+            "harness.running.suite_run.PlainProcess.begin", lambda self: None
         )
 
 

@@ -36,10 +36,10 @@ from harness.records.record import (
 from harness.records.samples import SampleRow
 from harness.records.statistics import bootstrap_mean
 from harness.records.summary import summarise_attack
-from harness.run.assembly import Outcome, assemble
-from harness.run.context import RunContext
-from harness.run.folder import RunFolder, write_samples
-from harness.run.scored import failed_row, scored_row
+from harness.running.assembly import Outcome, assemble
+from harness.running.context import RunContext
+from harness.running.folder import RunFolder, write_samples
+from harness.running.scored import failed_row, scored_row
 from harness.suite import CellPlan, VariantPlan, dump_suite, load_experiment, make_plan
 
 ABSENT = object()

@@ -9,7 +9,7 @@ import click
 
 from harness import base, cluster
 from harness.cli.printing import answer
-from harness.run import RunFolder
+from harness.running import RunFolder
 
 
 @click.command()

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from tabulate import tabulate
 
-from harness import run, suite
+from harness import running, suite
 from harness.base import default_store_root, spell_seconds
 from harness.cli import options
 from harness.cli.costs import costs_document, flops_text, memory_text
@@ -67,19 +67,19 @@ def command(
     H200, and those of --devices.
     """
     if calibrate:
-        suite.keep_device(run.calibrate(say))
+        suite.keep_device(running.calibrate(say))
     device = find_device(choice.device or "auto", devices)
     if rate is not None:
         device = device.model_copy(update={"dollars_per_hour": rate})
     experiment = replace(choice, device=None).experiment()
-    folder = run.RunFolder(choice.run_dir(experiment))
+    folder = running.RunFolder(choice.run_dir(experiment))
     store_root = default_store_root(folder.root)
     absent = suite.missing_sources(experiment, store_root)
     if not absent:
         experiment = suite.identify(experiment, store_root)
     plan = suite.make_plan(experiment, choice.only)
     priced = PricedPlan(plan, suite.plan_costs(plan, store_root), device)
-    found = _Found(run.preview(plan, folder), priced, within)
+    found = _Found(running.preview(plan, folder), priced, within)
     if as_json:
         document = {**found.document(), "missing": absent}
         answer(json.dumps(document, indent=1))
@@ -95,7 +95,7 @@ def command(
 class _Found:
     """The units of a plan and their costs, as a table and as JSON."""
 
-    units: list[run.UnitPreview]
+    units: list[running.UnitPreview]
     priced: PricedPlan
     hours: float | None
     """What all is to fit into."""
@@ -151,7 +151,7 @@ class _Found:
             yield ""
             yield from self._costs()
         yield ""
-        yield run.summary(self.units)
+        yield running.summary(self.units)
 
     def _costs(self) -> Iterator[str]:
         priced, total = self.priced, self.priced.total(self.planned)

@@ -15,7 +15,7 @@ from harness.base import UsageError
 from harness.cli import options
 from harness.cli.options import SuiteChoice
 from harness.cli.printing import answer, warn_of
-from harness.run import survey
+from harness.running import survey
 from harness.suite import Suite
 
 

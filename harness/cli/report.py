@@ -10,7 +10,7 @@ from harness import report
 from harness.base import write_atomic
 from harness.cli import options
 from harness.cli.printing import answer, for_programs, say, warn_of
-from harness.run import RunFolder, survey
+from harness.running import RunFolder, survey
 
 
 @click.command()

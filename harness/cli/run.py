@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 import click
 
-from harness import base, report, run, suite
+from harness import base, report, running, suite
 from harness.cli import options, plan
 from harness.cli.options import SuiteChoice
 from harness.cli.printing import answer, say
@@ -86,14 +86,14 @@ def command(
         if units is not None:
             return _run_units(frozen, units, fail_fast)
         return _ended(
-            frozen.folder, run.finish(frozen.plan, frozen.folder, frozen.units)
+            frozen.folder, running.finish(frozen.plan, frozen.folder, frozen.units)
         )
     if workers:
         return _ended(*_run_in_workers(choice, workers, rerun, fail_fast))
     return _ended(*_run(choice, rerun=rerun, fail_fast=fail_fast))
 
 
-def _ended(folder: run.RunFolder, tally: run.Tally) -> int:
+def _ended(folder: running.RunFolder, tally: running.Tally) -> int:
     """Print what came of a run; return the exit code."""
     text, verdicts = _report(folder)
     answer(text)
@@ -103,18 +103,18 @@ def _ended(folder: run.RunFolder, tally: run.Tally) -> int:
     return FAILED if tally.failed or tally.missing else 0
 
 
-def _frozen(choice: SuiteChoice) -> run.Frozen:
+def _frozen(choice: SuiteChoice) -> running.Frozen:
     """Read a frozen run; whatever could change it is refused."""
     plain = SuiteChoice(choice.suite, None, (), None, {}, None, (), None, None, None)
     if choice != plain:
         raise base.UsageError("--units and --finish take a run as it was frozen")
-    return run.thaw(choice.suite)
+    return running.thaw(choice.suite)
 
 
-def _run_units(frozen: run.Frozen, units: str, fail_fast: bool) -> int:
+def _run_units(frozen: running.Frozen, units: str, fail_fast: bool) -> int:
     chosen = frozen.units if units == "all" else frozen.chosen(units.split(","))
     with base.stop_on_signals() as stop:
-        tally = run.run_units(
+        tally = running.run_units(
             frozen.plan,
             frozen.folder,
             base.Store(base.default_store_root(frozen.folder.root)),
@@ -130,9 +130,9 @@ def _run_units(frozen: run.Frozen, units: str, fail_fast: bool) -> int:
 
 def _run(
     choice: SuiteChoice, *, rerun: bool, fail_fast: bool
-) -> tuple[run.RunFolder, run.Tally]:
+) -> tuple[running.RunFolder, running.Tally]:
     planned, folder, store = _planned(choice)
-    run_plan = run.run_plan  # imports libraries, where a signal may still end all
+    run_plan = running.run_plan  # imports libraries, where a signal may still end all
     with base.stop_on_signals() as stop:
         tally = run_plan(
             planned,
@@ -148,31 +148,33 @@ def _run(
 
 def _run_in_workers(
     choice: SuiteChoice, workers: int | Literal["auto"], rerun: bool, fail_fast: bool
-) -> tuple[run.RunFolder, run.Tally]:
+) -> tuple[running.RunFolder, running.Tally]:
     planned, folder, _ = _planned(choice)
     asked, recovery = planned.experiment.suite, planned.experiment.suite.recovery
-    environments = run.environments(
+    environments = running.environments(
         None if workers == "auto" else workers,
         asked.device,
         recovery.devices if recovery else 1,
     )
-    frozen = run.freeze(planned, folder, folder.root / ".workers", rerun=rerun, say=say)
+    frozen = running.freeze(
+        planned, folder, folder.root / ".workers", rerun=rerun, say=say
+    )
     with base.stop_on_signals():
-        run.run_side_by_side(frozen, environments, fail_fast=fail_fast, say=say)
-        return folder, run.finish(planned, folder, frozen.units)
+        running.run_side_by_side(frozen, environments, fail_fast=fail_fast, say=say)
+        return folder, running.finish(planned, folder, frozen.units)
 
 
-def _planned(choice: SuiteChoice) -> tuple[suite.Plan, run.RunFolder, base.Store]:
+def _planned(choice: SuiteChoice) -> tuple[suite.Plan, running.RunFolder, base.Store]:
     experiment = choice.experiment()
-    folder = run.RunFolder(choice.run_dir(experiment))
+    folder = running.RunFolder(choice.run_dir(experiment))
     store = base.Store(base.default_store_root(folder.root))
     planned = suite.make_plan(suite.resolve(experiment, store.root), choice.only)
     return planned, folder, store
 
 
-def _report(folder: run.RunFolder) -> tuple[str, Sequence[str]]:
+def _report(folder: running.RunFolder) -> tuple[str, Sequence[str]]:
     """Write the reports; return the one for a terminal, and a line for each arm."""
-    made = report.build(run.survey(folder.root, trust=True))
+    made = report.build(running.survey(folder.root, trust=True))
     report.write_reports(made, folder.report_dir)
     verdicts = report.lines(made.verdicts) if made.verdicts else ()
     return report.render(made, "text"), verdicts

@@ -15,7 +15,7 @@ from harness.base import UsageError, spell_seconds
 from harness.cli import options
 from harness.cli.printing import answer, warn_of
 from harness.cli.watching import jobs_of, state_of, watch
-from harness.run import (
+from harness.running import (
     Remaining,
     Survey,
     SurveyedUnit,

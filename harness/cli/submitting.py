@@ -11,7 +11,7 @@ from typing import Any
 import click
 from tabulate import tabulate
 
-from harness import base, cluster, run, suite
+from harness import base, cluster, running, suite
 from harness.cli.options import SuiteChoice
 from harness.cli.printing import answer, say
 
@@ -56,7 +56,7 @@ def submit(choice: SuiteChoice, *, rerun: bool) -> None:
     With `rerun`, what is complete is submitted, too.
     """
     experiment = choice.experiment()
-    folder = run.RunFolder(choice.run_dir(experiment))
+    folder = running.RunFolder(choice.run_dir(experiment))
     store = base.Store(base.default_store_root(folder.root))
     if suite.missing(experiment, store.root):
         suite.prefetch(experiment, store.root, say)
@@ -70,7 +70,7 @@ def _scalar(key: str, value: str) -> str:
     return value if key == "time" and value.isdecimal() else json.dumps(value)
 
 
-def _lines(done: cluster.Submission, folder: run.RunFolder) -> Iterator[str]:
+def _lines(done: cluster.Submission, folder: running.RunFolder) -> Iterator[str]:
     before = f"{done.complete} complete, {done.queued} in the queue"
     if done.place is None:
         yield f"nothing to submit: {before}"

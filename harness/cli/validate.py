@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from harness import report, run
+from harness import report, running
 from harness.base import UsageError
 from harness.cli import options
 from harness.cli.printing import answer, for_programs, say
@@ -87,7 +87,7 @@ def command(
     No code is run that they name: plugins of theirs are loaded with --trust alone, and
     what cannot be judged without them is said.
     """
-    validation = run.validate(
+    validation = running.validate(
         paths,
         plugins,
         trust=trust,
@@ -102,7 +102,7 @@ def command(
 
 def _replaying(
     replay: bool, rows: int | None, seed: int | None, device: str
-) -> run.Replaying | None:
+) -> running.Replaying | None:
     """Return what is replayed, and say which rows are drawn."""
     if not replay:
         if rows is not None or seed is not None:
@@ -111,10 +111,10 @@ def _replaying(
     if rows is not None:
         seed = secrets.randbelow(2**32) if seed is None else seed
         say(f"replay: {rows} rows of each cell and metric, drawn by --seed {seed}")
-    return run.Replaying(rows, seed or 0, device)
+    return running.Replaying(rows, seed or 0, device)
 
 
-def _text(validation: run.Validation) -> str:
+def _text(validation: running.Validation) -> str:
     lines = [
         str(problem)
         if problem.severity == "error"
@@ -124,7 +124,7 @@ def _text(validation: run.Validation) -> str:
     return "\n".join([*lines, _summary(validation)])
 
 
-def _json(validation: run.Validation) -> str:
+def _json(validation: running.Validation) -> str:
     document = {
         "valid": not validation.errors,
         "checked": validation.checked,
@@ -133,12 +133,12 @@ def _json(validation: run.Validation) -> str:
     return json.dumps(document, indent=1)
 
 
-def _github(validation: run.Validation) -> str:
+def _github(validation: running.Validation) -> str:
     annotations = [problem.as_annotation() for problem in validation.problems]
     return "\n".join([*annotations, _summary(validation)])
 
 
-def _summary(validation: run.Validation) -> str:
+def _summary(validation: running.Validation) -> str:
     checked, count = ", ".join(validation.checked), len(validation.problems)
     several = "s" if count > 1 else ""
     if validation.errors:

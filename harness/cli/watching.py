@@ -12,7 +12,7 @@ import click
 from harness.base import HarnessError, utc_now
 from harness.cli.printing import answer, say
 from harness.cluster import QueuedJob, queued_jobs, was_submitted
-from harness.run import Survey, SurveyedUnit
+from harness.running import Survey, SurveyedUnit
 
 EVERY_S = 30.0
 """Between two looks: Slurm's controller has others to serve, too."""

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from harness.base import HarnessError, content_hash
-from harness.run import RunFolder
+from harness.running import RunFolder
 
 PLACE = "cluster"
 """The folder, in the run folder, of what was submitted."""

@@ -13,7 +13,7 @@ from harness.base import HarnessError, Store, UsageError, hold
 from harness.cluster import batch
 from harness.cluster.jobs import Job, jobs_for
 from harness.cluster.queue import PLACE, QueuedJob, comment, has_slurm, queued_jobs
-from harness.run import RunFolder, freeze, units_of
+from harness.running import RunFolder, freeze, units_of
 from harness.suite import (
     ClusterSection,
     Device,

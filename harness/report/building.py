@@ -23,7 +23,7 @@ from harness.report.tables.verdicts import (
     diagnostics_table,
     verdicts_table,
 )
-from harness.run import STATES, Survey
+from harness.running import STATES, Survey
 from harness.verdicts import Results, calibrate, findings_of, judge
 
 

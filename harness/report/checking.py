@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.base import Problem
 from harness.report.building import build
 from harness.report.writing import write_reports
-from harness.run import Survey
+from harness.running import Survey
 
 
 def stale(survey: Survey) -> Iterator[Problem]:

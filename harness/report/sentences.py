@@ -11,7 +11,7 @@ from harness.report.content import from_estimate
 from harness.report.formats.text import cell_text
 from harness.report.tables.controls import Comparison, Opponents, compare_controls
 from harness.report.tables.success import proportion
-from harness.run import Survey
+from harness.running import Survey
 from harness.verdicts import CellsBySeed, Results
 
 

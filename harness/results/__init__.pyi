@@ -8,5 +8,5 @@ from .finding import (
     worst as worst,
 )
 from .loaded import Run as Run, load_run as load_run
-from .making import SUITE as SUITE, attack as attack, run_suite as run_suite
+from .making import SUITE as SUITE, attack as attack, run as run
 from .replaying import Replayed as Replayed, replay as replay

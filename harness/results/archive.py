@@ -18,7 +18,7 @@ from typing import Any
 from harness import report
 from harness.base import UsageError, sha256_file, write_atomic
 from harness.results.loaded import Run
-from harness.run import RunFolder, survey
+from harness.running import RunFolder, survey
 
 SUMS = "SHA256SUMS"
 KEPT = ("samples.jsonl", "training.jsonl")

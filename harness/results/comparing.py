@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from harness.base import UsageError
 from harness.records import Estimate, Record
 from harness.results.loaded import Run
-from harness.run import SurveyedUnit, identity_changes
+from harness.running import SurveyedUnit, identity_changes
 from harness.verdicts import Attacked, by_unit, crossed_mean, pair, same_examples
 
 ASKED = (

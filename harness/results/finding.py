@@ -10,7 +10,7 @@ from typing import NamedTuple
 from harness.base import UsageError
 from harness.records import SampleRow
 from harness.results.loaded import Run
-from harness.run import SurveyedUnit
+from harness.running import SurveyedUnit
 
 
 class Found(NamedTuple):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness import report
 from harness.records import ArmVerdict, Cost, Estimate, Record, read_samples
 from harness.report import Report
-from harness.run import Survey, SurveyedUnit, survey
+from harness.running import Survey, SurveyedUnit, survey
 
 if TYPE_CHECKING:
     from pandas import DataFrame

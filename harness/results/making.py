@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
-from harness import report, run as running, suite as suites
+from harness import report, running, suite as suites
 from harness.api import load_registry
 from harness.base import (
     Store,
@@ -29,7 +29,7 @@ SUITE = "suite.yaml"
 """In a run folder: the suite that was written for it."""
 
 
-def run_suite(
+def run(
     suite: str | Path | Mapping[str, Any],
     *,
     out: str | Path | None = None,
@@ -101,7 +101,7 @@ def attack(
     stated = {"name": name, "seed": seed, "flips": flips, "out": folder}
     text = draft.text("attack", file=folder / SUITE, **stated)
     write_atomic(folder / SUITE, text)
-    return run_suite(folder / SUITE, out=folder, say=say, **options)
+    return run(folder / SUITE, out=folder, say=say, **options)
 
 
 def _name_of(model: str | Path | PreTrainedModel) -> str:

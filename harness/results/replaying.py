@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import run as running, suite as suites
+from harness import running, suite as suites
 from harness.base import NothingMatched, Store, default_store_root, stop_on_signals
 from harness.results.finding import find_cells
 from harness.results.loaded import Run

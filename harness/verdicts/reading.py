@@ -14,7 +14,7 @@ import numpy as np
 from harness.api import Attack as Plugin
 from harness.data import content_key
 from harness.records import DiagnosticId, Margin, Record, SampleRow, margin_change
-from harness.run import replays, vocabulary_of
+from harness.running import replays, vocabulary_of
 from harness.suite import ASKED_EXAMPLES
 from harness.verdicts.findings import (
     SHARES,

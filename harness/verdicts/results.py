@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.api import Attack, Budget
 from harness.records import AttackRef, Record, read_samples
-from harness.run import Survey
+from harness.running import Survey
 from harness.verdicts.pairing import (
     Attacked,
     Pairing,

@@ -55,10 +55,10 @@ def test_a_run_whose_time_is_over_is_stopped_by_a_signal(suite, tmp_path):
 def test_the_first_pass_is_the_first_certificates(suite, tmp_path):
     log = tmp_path / "log.txt"
     log.write_text(
-        "2026-01-01 10:00:00,000 INFO harness.run.journal: certify the model ...\n"
-        "2026-01-01 10:00:20,250 INFO harness.run.journal: load ...\n"
-        "2026-01-01 10:00:24,000 INFO harness.run.journal: load took 3.8 s\n"
-        "2026-01-01 10:00:25,500 INFO harness.run.journal: certify the model ...\n"
+        "2026-01-01 10:00:00,000 INFO harness.running.journal: certify the model ...\n"
+        "2026-01-01 10:00:20,250 INFO harness.running.journal: load ...\n"
+        "2026-01-01 10:00:24,000 INFO harness.running.journal: load took 3.8 s\n"
+        "2026-01-01 10:00:25,500 INFO harness.running.journal: certify the model ...\n"
     )
     assert suite.first_pass(log, datetime(2026, 1, 1, 10, 0, 10)) == 15.5
     assert [*suite.stages(log)] == [("load", 3.8)]

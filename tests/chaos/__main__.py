@@ -171,9 +171,15 @@ def _import_all() -> None:
     from transformers.models.gpt_neox import modeling_gpt_neox  # noqa: F401
 
     import harness.cli.run  # noqa: F401
-    from harness import report, run
+    from harness import report, running
 
-    _ = report.build, report.render, report.write_reports, run.run_plan, run.survey
+    _ = (
+        report.build,
+        report.render,
+        report.write_reports,
+        running.run_plan,
+        running.survey,
+    )
 
 
 if __name__ == "__main__":

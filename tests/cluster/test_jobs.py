@@ -6,7 +6,7 @@ import pytest
 
 from harness.cluster import jobs
 from harness.cluster.jobs import jobs_for
-from harness.run import units_of
+from harness.running import units_of
 from harness.suite import load_experiment, make_plan
 
 PEERS = """

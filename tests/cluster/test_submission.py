@@ -10,7 +10,7 @@ from harness.base import HarnessError, Store, UsageError
 from harness.cli import main
 from harness.cluster import cancel, queued_jobs, submit_run
 from harness.cluster.queue import comment
-from harness.run import RunFolder
+from harness.running import RunFolder
 from harness.suite import load_experiment, make_plan, resolve
 
 HERE = Path(__file__).parent

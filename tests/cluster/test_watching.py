@@ -8,7 +8,7 @@ import pytest
 from harness.cli import main, watching
 from harness.cluster import queued_jobs
 from harness.cluster.queue import comment
-from harness.run import RunFolder, survey
+from harness.running import RunFolder, survey
 
 REASONS = {"random": ("7_0", "RUNNING", "None"), "hotflip": ("7_1", "PENDING", "QOS")}
 

@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness.run import validate
+from harness.running import validate
 from tests.forgeries.forger import Forger
 from tests.forgeries.kinds import KINDS
 

@@ -23,10 +23,10 @@ from harness.records import (
     summarise_attack,
     write_record,
 )
-from harness.run import RunFolder, survey
-from harness.run.diagnostics.rows import OF_SUBJECTS, examine_rows
-from harness.run.folder import MADE, TRAINING, frozen_of, write_samples
-from harness.run.validation.cells import subject_key
+from harness.running import RunFolder, survey
+from harness.running.diagnostics.rows import OF_SUBJECTS, examine_rows
+from harness.running.folder import MADE, TRAINING, frozen_of, write_samples
+from harness.running.validation.cells import subject_key
 
 Row = dict[str, Any]
 Json = dict[str, Any]

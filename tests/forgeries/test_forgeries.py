@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness import report
-from harness.run import Replaying, survey, validate
+from harness.running import Replaying, survey, validate
 from tests.forgeries.forger import Forger
 from tests.forgeries.kinds import KINDS, MORE
 

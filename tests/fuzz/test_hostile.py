@@ -9,7 +9,7 @@ import pytest
 
 from harness.base import UsageError, unknown_name
 from harness.records import parse_json
-from harness.run.suite_run import choose_device
+from harness.running.suite_run import choose_device
 
 QUICKSTART = (Path(__file__).parents[2] / "suites" / "quickstart.yaml").read_text()
 BOMB = "a0: &a0 [x]\n" + "".join(

@@ -8,7 +8,7 @@ import pytest
 
 from harness.base import RecordError
 from harness.records import Cost, Diagnostic, read_record, schemas, write_record
-from harness.run import RunFolder
+from harness.running import RunFolder
 from tests.run_fixtures import read_all
 
 STORY = {

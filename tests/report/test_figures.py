@@ -10,7 +10,7 @@ from harness import report
 from harness.report.figures import drawing
 from harness.report.figures.making import figures
 from harness.report.figures.parts import At, Axis, Figure, Panel, Series
-from harness.run.surveying import survey
+from harness.running.surveying import survey
 from harness.verdicts import mean_flops
 from tests.run_fixtures import editing
 

@@ -20,8 +20,8 @@ from harness.records.samples import read_samples
 from harness.report.content import Label, Missing, Number, Report, Table
 from harness.report.formats.latex import escape
 from harness.report.tables.success import held
-from harness.run.folder import RunFolder
-from harness.run.surveying import survey
+from harness.running.folder import RunFolder
+from harness.running.surveying import survey
 from harness.verdicts.pairing import Attacked
 from harness.verdicts.results import Results
 from tests.run_fixtures import deltas, editing, read_all, sample_row

@@ -8,7 +8,7 @@ from statsmodels.stats.proportion import proportion_confint
 from harness.records.verdicts import Calibration
 from harness.report.tables.beside import planted_tables
 from harness.report.tables.verdicts import lines, paragraphs
-from harness.run.surveying import survey
+from harness.running.surveying import survey
 from harness.verdicts.judging import judge
 from harness.verdicts.results import Results
 from tests.verdicts.simulated import flawless

@@ -8,7 +8,7 @@ import pytest
 
 from harness.base import UsageError
 from harness.results import load_run
-from harness.run.folder import RunFolder
+from harness.running.folder import RunFolder
 from tests.run_fixtures import read_all
 
 

@@ -15,7 +15,7 @@ from harness.data.corpora import Corpora
 from harness.data.document import Choice, Example
 from harness.data.examples import build_examples
 from harness.data.sections import CorpusSection, ExampleSet, ExamplesSection
-from harness.run.answers import answer, chosen
+from harness.running.answers import answer, chosen
 from harness.subject.decoding import predictions
 from harness.subject.subject import Subject
 from harness.testing import tiny_model, tiny_tokenizer

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from harness.records import Phase
-from harness.run.calibrating import SUITE, fit_terms
+from harness.running.calibrating import SUITE, fit_terms
 from harness.suite import cpu_device, identify, load_experiment, make_plan, plan_costs
 from harness.suite.devices import Terms, calibrated, keep_device
 
@@ -42,7 +42,7 @@ def test_a_calibration_is_kept_and_is_the_default_device(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert calibrated() is None
     device = cpu_device({"attack": Terms(flop=1.0)}, per_run_s=4321.0)
-    monkeypatch.setattr("harness.run.calibrating.calibrate", lambda say: device)
+    monkeypatch.setattr("harness.running.calibrating.calibrate", lambda say: device)
 
     made = cli("plan", toy_suite, "--json", "--calibrate")
 

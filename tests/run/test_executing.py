@@ -1,4 +1,4 @@
-from harness.run import executing
+from harness.running import executing
 
 
 def test_units_that_others_hold_come_last_and_none_is_lost(monkeypatch):

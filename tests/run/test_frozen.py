@@ -5,8 +5,8 @@ import json
 import pytest
 
 from harness.base import Store
-from harness.run.folder import RunFolder
-from harness.run.frozen import freeze
+from harness.running.folder import RunFolder
+from harness.running.frozen import freeze
 from harness.suite import load_experiment, make_plan, resolve
 from tests.run.same import differences
 

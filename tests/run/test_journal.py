@@ -8,8 +8,8 @@ import pytest
 
 from harness.data import Example
 from harness.records import Cost
-from harness.run.journal import Journal, spent_so_far
-from harness.run.scored import failed_row
+from harness.running.journal import Journal, spent_so_far
+from harness.running.scored import failed_row
 
 
 def row(name):
@@ -204,9 +204,9 @@ def test_a_journal_that_is_a_link_is_replaced_and_its_target_left_alone(path):
 
 def test_lines_are_on_disk_soon_but_not_each_alone(path, monkeypatch):
     flushed, now = [], [100.0]
-    monkeypatch.setattr("harness.run.journal.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("harness.running.journal.time.monotonic", lambda: now[0])
     monkeypatch.setattr(
-        "harness.run.journal.os.fsync",
+        "harness.running.journal.os.fsync",
         lambda file: flushed.append(path.read_bytes().count(b"\n")),
     )
     made = journal(path)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from harness.run.log import unit_log
+from harness.running.log import unit_log
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from harness.base import content_hash
 from harness.cli import main
 from harness.records import SampleRow
-from harness.run.journal import Journal
-from harness.run.suite_run import units_of
+from harness.running.journal import Journal
+from harness.running.suite_run import units_of
 from harness.suite import load_experiment, make_plan
 from harness.testing import TEXT, tiny_model, tiny_tokenizer
 
@@ -231,7 +231,7 @@ def test_without_verdicts_attacks_run_as_they_are_stated(plan):
 
 def test_the_report_shows_all_pairs_and_the_worst_case(done):
     from harness.report import build
-    from harness.run.surveying import survey
+    from harness.running.surveying import survey
 
     tables = {table.key: table for table in build(survey(done)).tables}
     shown = {

@@ -9,10 +9,10 @@ from harness.base.signals import StopSignals
 from harness.base.store import Store
 from harness.data.corpora import Corpora
 from harness.records.files import write_record
-from harness.run.assembly import Outcome, assemble, error_info
-from harness.run.context import RunContext
-from harness.run.folder import RunFolder, write_samples
-from harness.run.previewing import preview, summary
+from harness.running.assembly import Outcome, assemble, error_info
+from harness.running.context import RunContext
+from harness.running.folder import RunFolder, write_samples
+from harness.running.previewing import preview, summary
 from harness.suite import identify, load_experiment, make_plan
 
 

@@ -12,9 +12,9 @@ from harness.api.attacks import Adversarial
 from harness.data.document import Choice, Example
 from harness.records.rouge_scores import rouge
 from harness.records.samples import SampleRow
-from harness.run.answers import answer
-from harness.run.scored import OVERWRITTEN, Rescorer
-from harness.run.validation.samples import _row_complaints
+from harness.running.answers import answer
+from harness.running.scored import OVERWRITTEN, Rescorer
+from harness.running.validation.samples import _row_complaints
 from harness.testing import tiny_subject
 
 pytestmark = pytest.mark.transformers5

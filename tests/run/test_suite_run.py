@@ -11,8 +11,8 @@ from functools import partial
 
 import pytest
 
-from harness.run import RunFolder
-from harness.run.suite_run import margin_change_of
+from harness.running import RunFolder
+from harness.running.suite_run import margin_change_of
 from harness.suite import load_experiment, make_plan
 
 BROKEN = '''
@@ -306,7 +306,9 @@ def test_what_was_finished_survives_a_signal(suite, cli, tmp_path, number, code)
     process.communicate()
     assert process.returncode == code
     (log,) = out.glob("cells/*.baseline.*.pausing-*/log.txt")
-    assert ("WARNING harness.run.unit: interrupted" in log.read_text()) == (code > 0)
+    assert ("WARNING harness.running.unit: interrupted" in log.read_text()) == (
+        code > 0
+    )
     assert list(out.glob("variants/*.baseline.*/record.json"))
     assert list(out.glob("cells/*.baseline.*.random-*/record.json"))
 

@@ -9,8 +9,8 @@ import pytest
 
 from harness.base.errors import UsageError
 from harness.records.files import read_record
-from harness.run.folder import RunFolder
-from harness.run.surveying import changes, survey
+from harness.running.folder import RunFolder
+from harness.running.surveying import changes, survey
 
 
 def test_every_planned_unit_is_counted(make_run: Callable[..., Path]) -> None:

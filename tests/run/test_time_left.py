@@ -5,7 +5,7 @@ import json
 import pytest
 
 from harness.base import default_store_root
-from harness.run import remaining, survey
+from harness.running import remaining, survey
 from harness.suite import PricedPlan, find_device, plan_costs
 
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from harness.base import CellError, StopSignals, take
-from harness.run import unit
-from harness.run.folder import RunFolder
+from harness.running import unit
+from harness.running.folder import RunFolder
 from harness.suite import VariantPlan
 
 PLAN = VariantPlan("v1", "tiny", "baseline", 1, {}, "key")

@@ -403,7 +403,7 @@ def test_a_metric_fails_its_variant(place, metric, sentence):
 
 
 def test_samples_are_hashed_once_in_a_run(place, honest_rows, monkeypatch):
-    from harness.run import folder
+    from harness.running import folder
 
     hashed, fault = [], folder.samples_fault
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from harness.base import CellError, Stopped
-from harness.run import workbench
-from harness.run.journal import Journal
-from harness.run.workbench import Workbench, lock
+from harness.running import workbench
+from harness.running.journal import Journal
+from harness.running.workbench import Workbench, lock
 from harness.suite import VariantPlan
 from harness.testing import tiny_examples, tiny_subject
 

@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import pytest
 
 from harness.base import HarnessError, Stopped, leases, stop_on_signals
-from harness.run import workers
-from harness.run.workers import environments, run_side_by_side
+from harness.running import workers
+from harness.running.workers import environments, run_side_by_side
 from tests.run.same import differences
 
 

@@ -10,8 +10,8 @@ import pytest
 from harness.api import Budget
 from harness.data import content_key
 from harness.records.samples import read_samples
-from harness.run.folder import RunFolder
-from harness.run.surveying import survey
+from harness.running.folder import RunFolder
+from harness.running.surveying import survey
 from harness.verdicts.judging import judge
 from harness.verdicts.reading import findings_of
 from harness.verdicts.results import Results

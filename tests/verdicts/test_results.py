@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.run.surveying import survey
+from harness.running.surveying import survey
 from harness.verdicts.pairing import worst_rows
 from harness.verdicts.results import AttackedCell, Results, mean_flops, paired
 from tests.run_fixtures import edit, read_all, sample_row

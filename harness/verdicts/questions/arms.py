@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.run import TOLERANCE_NATS
+from harness.running import TOLERANCE_NATS
 from harness.verdicts.claims import above, below, every
 from harness.verdicts.findings import Arm, Matched
 from harness.verdicts.levels import EQUIVALENCE, MATCH_NATS

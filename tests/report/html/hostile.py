@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models
 from harness import report
 from harness.report.content import Column, Label, Missing, Table
 from harness.report.html import samples
-from harness.run.surveying import survey
+from harness.running.surveying import survey
 from tests.run_fixtures import Story, read_all
 
 HOSTILE = (

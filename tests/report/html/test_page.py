@@ -20,7 +20,7 @@ from harness.report.formats.json import render_json
 from harness.report.html.samples import pieces, worst
 from harness.report.html.svg import inlined
 from harness.report.html.views import table_view
-from harness.run.surveying import survey
+from harness.running.surveying import survey
 from harness.testing import tiny_tokenizer
 from tests.report.html.hostile import HOSTILE, hostile_report
 

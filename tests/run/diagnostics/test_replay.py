@@ -11,8 +11,8 @@ import torch
 
 from harness.base import RecordError, sha256_file
 from harness.models import freeze
-from harness.run import RunFolder
-from harness.run.diagnostics import plain_replay, replay
+from harness.running import RunFolder
+from harness.running.diagnostics import plain_replay, replay
 from harness.testing import tiny_model, tiny_tokenizer
 from tests.run_fixtures import edit, read_all
 
@@ -150,7 +150,7 @@ def test_cells_are_replayed_once_and_again_where_their_samples_changed(make_run)
         }
 
     process.answers = answers
-    from harness.run import survey
+    from harness.running import survey
 
     known = replay.read(RunFolder(run))
     stale, missing, *_ = sorted(known)

@@ -6,7 +6,7 @@ from scipy.stats import ttest_1samp
 
 from harness.records.samples import Checkpoint
 from harness.records.statistics import paired_p
-from harness.run.diagnostics.rows import examine_rows
+from harness.running.diagnostics.rows import examine_rows
 from tests.run_fixtures import sample_row
 
 SHARES = (0.25, 0.5, 1.0, 2.0)

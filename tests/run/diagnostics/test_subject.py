@@ -8,9 +8,9 @@ import torch
 from scipy.stats import spearmanr
 
 from harness.data.document import Example
-from harness.run.diagnostics import probes
-from harness.run.diagnostics.probes import probe
-from harness.run.diagnostics.subject import examine, examine_attacked
+from harness.running.diagnostics import probes
+from harness.running.diagnostics.probes import probe
+from harness.running.diagnostics.subject import examine, examine_attacked
 from harness.subject.subject import Subject
 from harness.testing import tiny_subject
 from tests.run_fixtures import sample_row

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from harness.run import RunFolder, validate
+from harness.running import RunFolder, validate
 from tests.run_fixtures import edit
 
 

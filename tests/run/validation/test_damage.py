@@ -6,7 +6,7 @@ import pytest
 
 from harness.base import RecordError
 from harness.records import read_record
-from harness.run import RunFolder, validate
+from harness.running import RunFolder, validate
 from tests.run_fixtures import ABSENT, edit
 
 SUCCESS = ("results", "attack", "success")

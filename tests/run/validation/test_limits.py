@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from harness.api import Budget
-from harness.run.validation.limits import Limits, _Bounds, followed
-from harness.run.validation.spending import _flops, _scored
+from harness.running.validation.limits import Limits, _Bounds, followed
+from harness.running.validation.spending import _flops, _scored
 from harness.testing import tiny_model
 from tests.run_fixtures import read_all, sample_row
 
@@ -103,7 +103,7 @@ def test_one_trigger_stands_before_all_prompts(rows, expected):
 
 @pytest.mark.parametrize(("token", "problems"), [(319, 0), (320, 1), (-1, 1)])
 def test_ids_are_those_of_the_model(make_run, token, problems):
-    from harness.run import RunFolder
+    from harness.running import RunFolder
 
     run = make_run(seeds=[1])
     cell = next(x for x in read_all(run) if x.kind == "cell")

@@ -10,8 +10,8 @@ import pytest
 
 from harness.base import Problem, UsageError, content_hash
 from harness.records import read_samples
-from harness.run import RunFolder, validate
-from harness.run.diagnostics.rows import examine_rows
+from harness.running import RunFolder, validate
+from harness.running.diagnostics.rows import examine_rows
 from tests.run_fixtures import ABSENT, edit, editing, read_all
 
 HOTFLIP, VARIANT = "baseline.s1.hotflip", "baseline.s1-"

@@ -15,8 +15,8 @@ import pydantic
 
 from harness.base import HarnessError, Problem
 from harness.records import Cost, Ledger, Phase, Record
-from harness.run.folder import MADE, TRAINING, Made, made_sha256, model_sha256
-from harness.run.validation.cells import subject_key
+from harness.running.folder import MADE, TRAINING, Made, made_sha256, model_sha256
+from harness.running.validation.cells import subject_key
 from harness.suite import Experiment
 
 _HASH = re.compile(r"[0-9a-f]{64}")

@@ -16,18 +16,18 @@ from harness.base import (
     UsageError,
 )
 from harness.records import Record, SampleRow
-from harness.run.diagnostics.replay import FILE, TOLERANCE_NATS, replays
-from harness.run.folder import RunFolder
-from harness.run.surveying import Survey, survey
-from harness.run.validation.cells import CleanRows, compare_budgets, subject_key
-from harness.run.validation.limits import Limits
-from harness.run.validation.records import check_record
-from harness.run.validation.samples import Metrics
-from harness.run.validation.seeds import Twins
-from harness.run.validation.sources import Sources
-from harness.run.validation.spending import Spending
-from harness.run.validation.subjects import Subjects, base_models
-from harness.run.validation.suites import Suites, against
+from harness.running.diagnostics.replay import FILE, TOLERANCE_NATS, replays
+from harness.running.folder import RunFolder
+from harness.running.surveying import Survey, survey
+from harness.running.validation.cells import CleanRows, compare_budgets, subject_key
+from harness.running.validation.limits import Limits
+from harness.running.validation.records import check_record
+from harness.running.validation.samples import Metrics
+from harness.running.validation.seeds import Twins
+from harness.running.validation.sources import Sources
+from harness.running.validation.spending import Spending
+from harness.running.validation.subjects import Subjects, base_models
+from harness.running.validation.suites import Suites, against
 from harness.suite import (
     Experiment,
     Layer,
@@ -111,7 +111,7 @@ def validate(
 
 
 def _replayed(found: Survey, how: Replaying) -> list[Problem]:
-    from harness.run.validation.replaying import replay  # loads torch
+    from harness.running.validation.replaying import replay  # loads torch
 
     with Progress(f"replay of {found.folder.root}", "questions") as progress:
         return [*replay(found, how.rows, how.seed, how.device, progress.update)]

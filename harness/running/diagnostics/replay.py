@@ -12,8 +12,8 @@ from typing import Any
 
 from harness.base import RecordError, hold, write_json
 from harness.records import Record, parse_json
-from harness.run.diagnostics import plain_replay
-from harness.run.folder import RunFolder
+from harness.running.diagnostics import plain_replay
+from harness.running.folder import RunFolder
 from harness.suite import Plan
 
 FILE = "replay.json"

@@ -25,7 +25,7 @@ from harness.data import (
 )
 from harness.models import RecoverySection
 from harness.records import read_record, read_samples
-from harness.run.context import RunContext
+from harness.running.context import RunContext
 from harness.subject import Subject, Vocabulary
 from harness.suite import CellPlan, VariantPlan
 

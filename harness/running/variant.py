@@ -42,12 +42,12 @@ from harness.records import (
     Ledger,
     RecoverySummary,
 )
-from harness.run.arm_context import arm_context
-from harness.run.context import RunContext
-from harness.run.diagnostics.subject import examine
-from harness.run.folder import MADE, TRAINING, Made, frozen_of, write_samples
-from harness.run.journal import Journal, spent_so_far, together
-from harness.run.workbench import Work
+from harness.running.arm_context import arm_context
+from harness.running.context import RunContext
+from harness.running.diagnostics.subject import examine
+from harness.running.folder import MADE, TRAINING, Made, frozen_of, write_samples
+from harness.running.journal import Journal, spent_so_far, together
+from harness.running.workbench import Work
 from harness.subject import Subject
 from harness.suite import Experiment, Suite, VariantPlan
 

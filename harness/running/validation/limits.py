@@ -11,7 +11,7 @@ from typing import Any
 from harness.api import Attack, Budget
 from harness.base import Problem
 from harness.records import Record, SampleRow
-from harness.run.folder import RunFolder, vocabulary_of
+from harness.running.folder import RunFolder, vocabulary_of
 from harness.subject import MARGIN_NATS
 from harness.suite import CellPlan, Experiment, Plan, Unloaded
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.api import Registry
 from harness.base import UsageError, code_state, library_versions
 from harness.records import PluginRef, Provenance
-from harness.run.folder import RunFolder, Status, UnitState
+from harness.running.folder import RunFolder, Status, UnitState
 from harness.suite import Plan, Unit, UnitKind, load_experiment, make_plan
 
 STATES: tuple[Status, ...] = ("complete", "failed", "missing", "invalid")

@@ -15,8 +15,8 @@ from harness.base import (
     write_atomic,
     write_json,
 )
-from harness.run.folder import RunFolder
-from harness.run.suite_run import to_replace, units_of, write_plan
+from harness.running.folder import RunFolder
+from harness.running.suite_run import to_replace, units_of, write_plan
 from harness.suite import (
     Plan,
     Unit,

@@ -24,9 +24,9 @@ from harness.records import (
     rouge,
     summarise_attack,
 )
-from harness.run.answers import chosen
-from harness.run.diagnostics.rows import OF_SUBJECTS, examine_rows
-from harness.run.folder import samples_fault
+from harness.running.answers import chosen
+from harness.running.diagnostics.rows import OF_SUBJECTS, examine_rows
+from harness.running.folder import samples_fault
 
 Metrics = Mapping[str, Metric[Any]]
 """Metrics by the labels that results are stored under."""

@@ -10,9 +10,9 @@ from typing import Any
 
 from harness.base import HarnessError, Problem
 from harness.records import Margin, Record
-from harness.run.assembly import arm_ref, attack_ref, model_ref, plugins_used
-from harness.run.folder import RunFolder
-from harness.run.surveying import Survey
+from harness.running.assembly import arm_ref, attack_ref, model_ref, plugins_used
+from harness.running.folder import RunFolder
+from harness.running.surveying import Survey
 from harness.suite import (
     Layer,
     Place,

@@ -28,7 +28,7 @@ from harness.records import (
     SuiteRef,
     TokensRef,
 )
-from harness.run.context import RunContext
+from harness.running.context import RunContext
 from harness.suite import Experiment, Unit, VariantPlan, named_by
 
 

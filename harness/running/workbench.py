@@ -13,9 +13,9 @@ from typing import Generic, TypeVar
 
 from harness.base import CellError, Lease
 from harness.data import ExampleSets, build_examples
-from harness.run.assembly import Outcome
-from harness.run.context import RunContext
-from harness.run.journal import Journal
+from harness.running.assembly import Outcome
+from harness.running.context import RunContext
+from harness.running.journal import Journal
 from harness.subject import Subject
 from harness.suite import Suite, Unit, VariantPlan
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.base import Progress, StopSignals, Store
 from harness.data import Corpora
-from harness.run.folder import RunFolder
+from harness.running.folder import RunFolder
 from harness.suite import Experiment, Plan, Suite
 
 

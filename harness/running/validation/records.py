@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.base import Problem, content_hash
 from harness.records import Record, SampleRow, parse_record, violations
-from harness.run.validation.samples import Metrics, check_samples
+from harness.running.validation.samples import Metrics, check_samples
 
 OF_EXAMPLES = ("gradient_health", "first_order_fidelity")
 """Diagnostics whose value is a mean over examples."""

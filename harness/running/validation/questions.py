@@ -17,16 +17,16 @@ import numpy as np
 from harness.base import Problem
 from harness.data import Document, Example
 from harness.records import Diagnostic, Estimate, Record, SampleRow
-from harness.run.diagnostics.probes import SCORED_FLIPS, TOP_FLIPS, drawn_flips
-from harness.run.diagnostics.replay import TOLERANCE_NATS
-from harness.run.diagnostics.subject import (
+from harness.running.diagnostics.probes import SCORED_FLIPS, TOP_FLIPS, drawn_flips
+from harness.running.diagnostics.replay import TOLERANCE_NATS
+from harness.running.diagnostics.subject import (
     DIRECTIONS,
     LEAST_SLOPE_NATS,
     STEP,
     TRUTH_TOLERANCE,
     spearman,
 )
-from harness.run.validation.limits import TRACE_TOLERANCE_NATS, followed
+from harness.running.validation.limits import TRACE_TOLERANCE_NATS, followed
 
 TOKEN_TOLERANCE_NATS = 1e-2
 """How far the loss of one token may be off: its errors do not average out."""

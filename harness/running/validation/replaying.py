@@ -29,11 +29,11 @@ from harness.base import (
 from harness.data import Corpora, Document, Example, build_examples, token_blocks
 from harness.models import certify, load_frozen, load_tokenizer
 from harness.records import Certificate, Record, SampleRow, parse_json, read_samples
-from harness.run.diagnostics import plain_replay
-from harness.run.diagnostics.rows import OF_SUBJECTS
-from harness.run.folder import RunFolder, vocabulary_of
-from harness.run.surveying import Survey
-from harness.run.validation.questions import (
+from harness.running.diagnostics import plain_replay
+from harness.running.diagnostics.rows import OF_SUBJECTS
+from harness.running.folder import RunFolder, vocabulary_of
+from harness.running.surveying import Survey
+from harness.running.validation.questions import (
     Question,
     examples_differ,
     of_diagnostics,
@@ -41,7 +41,7 @@ from harness.run.validation.questions import (
     of_held_out,
     of_row,
 )
-from harness.run.variant import certificate_inputs, promising
+from harness.running.variant import certificate_inputs, promising
 from harness.subject import Vocabulary
 from harness.suite import CellPlan, VariantPlan
 

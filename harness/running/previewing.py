@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.base import RecordError
 from harness.records import read_record
-from harness.run.folder import RunFolder
+from harness.running.folder import RunFolder
 from harness.suite import Plan, Unit, UnitKind
 
 _WORDS = {

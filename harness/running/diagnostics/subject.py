@@ -22,7 +22,7 @@ from harness.records import (
     bootstrap_mean,
     bootstrap_ratio,
 )
-from harness.run.diagnostics.probes import Probe, flipped, probe
+from harness.running.diagnostics.probes import Probe, flipped, probe
 from harness.search import Flip
 from harness.subject import MARGIN_NATS, Subject
 from harness.suite import EXAMINED

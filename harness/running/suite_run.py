@@ -18,11 +18,11 @@ from harness.base import (
 )
 from harness.data import Corpora
 from harness.records import Estimate, Margin, Record, margin_change
-from harness.run.context import RunContext
-from harness.run.diagnostics.replay import PlainProcess, replay_run
-from harness.run.executing import Executor, held, run_here
-from harness.run.folder import RunFolder
-from harness.run.unit import JOURNAL, Runner
+from harness.running.context import RunContext
+from harness.running.diagnostics.replay import PlainProcess, replay_run
+from harness.running.executing import Executor, held, run_here
+from harness.running.folder import RunFolder
+from harness.running.unit import JOURNAL, Runner
 from harness.subject import keep_compiled
 from harness.suite import Plan, Unit, dump_suite
 

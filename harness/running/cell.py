@@ -14,12 +14,12 @@ from harness.api import AttackContext, CellKey, Scene, stated_budget
 from harness.base import content_hash, fixed_random_state
 from harness.data import ExampleSets
 from harness.records import SampleRow, read_samples, summarise_attack
-from harness.run.bounds import Bounds
-from harness.run.diagnostics.cells import examine_cell
-from harness.run.folder import write_samples
-from harness.run.returned import Returned
-from harness.run.scored import Rescorer
-from harness.run.workbench import Work
+from harness.running.bounds import Bounds
+from harness.running.diagnostics.cells import examine_cell
+from harness.running.folder import write_samples
+from harness.running.returned import Returned
+from harness.running.scored import Rescorer
+from harness.running.workbench import Work
 from harness.subject import Meter, Subject, reference_key
 from harness.suite import CellPlan, Placed, VariantPlan
 

@@ -28,14 +28,14 @@ from harness.base import (
     utc_now,
 )
 from harness.records import Record, write_record
-from harness.run.assembly import Outcome, assemble
-from harness.run.cell import run_cell
-from harness.run.context import RunContext
-from harness.run.folder import state_of
-from harness.run.journal import Journal, together
-from harness.run.log import unit_log
-from harness.run.variant import load_subject, run_variant
-from harness.run.workbench import Work, Workbench
+from harness.running.assembly import Outcome, assemble
+from harness.running.cell import run_cell
+from harness.running.context import RunContext
+from harness.running.folder import state_of
+from harness.running.journal import Journal, together
+from harness.running.log import unit_log
+from harness.running.variant import load_subject, run_variant
+from harness.running.workbench import Work, Workbench
 from harness.suite import CellPlan, Unit, VariantPlan
 
 logger = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from harness.data import Example
 from harness.records import Diagnostic, SampleRow
-from harness.run.diagnostics.rows import examine_rows
-from harness.run.diagnostics.subject import examine_attacked
-from harness.run.workbench import Work
+from harness.running.diagnostics.rows import examine_rows
+from harness.running.diagnostics.subject import examine_attacked
+from harness.running.workbench import Work
 from harness.subject import Subject
 from harness.suite import CellPlan
 

@@ -13,7 +13,7 @@ from harness.api import Adversarial
 from harness.base import Ids
 from harness.data import Example
 from harness.records import ChoiceRow, SampleRow, rouge
-from harness.run.answers import answer
+from harness.running.answers import answer
 from harness.subject import Subject, write_text_once, write_texts
 
 OVERWRITTEN = "the attack changed tokens that it must leave as they are"

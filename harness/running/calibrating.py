@@ -21,7 +21,7 @@ import numpy as np
 
 from harness.base import HarnessError
 from harness.records import Phase, Record
-from harness.run.folder import RunFolder
+from harness.running.folder import RunFolder
 from harness.suite import (
     GIB,
     Device,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.base import HarnessError, default_store_root
 from harness.records import Record
-from harness.run.surveying import Survey, SurveyedUnit
+from harness.running.surveying import Survey, SurveyedUnit
 from harness.suite import PricedPlan, find_device, plan_costs
 
 _LEAST_S = 1.0
