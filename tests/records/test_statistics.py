@@ -114,6 +114,7 @@ def test_spread_over_seeds_uses_the_sample_deviation_and_has_none_of_one():
     assert spread.mean == pytest.approx(7 / 3)
     assert spread.std == pytest.approx(math.sqrt((16 + 1 + 25) / 9 / 2))
     assert spread.n == 3
+    assert statistics.across_seeds([1.0, 3.0]).std == pytest.approx(math.sqrt(2))
     assert statistics.across_seeds([1.5]) == statistics.Spread(1.5, None, 1)
     assert statistics.across_seeds([]) == statistics.Spread(None, None, 0)
 

@@ -61,6 +61,8 @@ def test_clean_losses_and_worst_cases_stand_beside_each_other():
     arms = judged(flawless(0.5))
     treated, baseline = arms["treated"], arms["baseline"]
     assert treated.clean_loss == baseline.clean_loss == pytest.approx(3.0)
+    assert treated.worst_case.interval
+    assert treated.worst_case.reason is None
     worst = [x.worst_case.value for x in (treated, baseline)]
     assert worst[0] - worst[1] == pytest.approx(treated.difference.value)
     assert treated.attacked_reference == pytest.approx(3.0 + worst[1])
