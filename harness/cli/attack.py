@@ -7,11 +7,10 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from harness import results
+from harness import report, results
 from harness.cli import options
 from harness.cli.printing import answer, say
 from harness.cli.show import print_examples
-from harness.report import attack_lines
 
 SHOWN = 5
 """Examples that are printed."""
@@ -62,7 +61,7 @@ def command(
     plugins: tuple[Path, ...],
     out: Path | None,
 ) -> int:
-    """Attack one model on texts, and say whether the attacks are worth the name.
+    """Attack one model on texts, and say what the attacks are worth.
 
     MODEL is a folder as `save_pretrained` writes it; its family is read from its
     config.json. TEXTS is a file: plain text (documents stand apart by blank lines),
@@ -90,7 +89,7 @@ def command(
     found = results.find_examples(run, cells)
     print_examples(console, run, results.worst(found, SHOWN))
     assert run.report.verdicts is not None
-    for line in attack_lines(run.survey, run.report.verdicts):
+    for line in report.attack_lines(run.survey, run.report.verdicts):
         answer(line)
     suite = run.path / results.SUITE
     answer(f"\neverything is in {run.path}; harness show {run.path} shows the examples")

@@ -8,10 +8,9 @@ from pathlib import Path
 import click
 from tabulate import tabulate
 
-from harness import results
+from harness import report, results
 from harness.cli import options
 from harness.cli.printing import answer
-from harness.report import estimate_text
 
 NOTHING = 2
 
@@ -29,7 +28,7 @@ def command(
     trust: bool,
     as_json: bool,
 ) -> int:
-    """Compare two runs: what they have in common, by the labels of their suites.
+    """Compare what two runs have in common, by their labels.
 
     Differences are second minus first, in nats/token, paired by document, with 95 %
     intervals. What was asked otherwise (other examples, attack options, token rules)
@@ -54,7 +53,13 @@ def command(
         answer(json.dumps(document, indent=1))
         return 0 if compared else NOTHING
     rows = [
-        [one.key.model, one.key.arm, one.key.attack or "--", name, estimate_text(x)]
+        [
+            one.key.model,
+            one.key.arm,
+            one.key.attack or "--",
+            name,
+            report.estimate_text(x),
+        ]
         for one in compared
         for name, x in one.differences.items()
     ]
@@ -67,6 +72,10 @@ def command(
         if one.refused:
             answer(f"not comparable: {_name(one.key)}: {'; '.join(one.refused)}")
     return 0 if compared else NOTHING
+
+
+def _labels(key: results.Key) -> list[str]:
+    return [key.model, key.arm, key.attack or "--"]
 
 
 def _name(key: results.Key) -> str:

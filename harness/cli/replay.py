@@ -20,7 +20,7 @@ OTHERWISE = 1
 @click.option("--fresh", is_flag=True, help="Train the subjects again, too.")
 @options.plugins
 def command(run: Path, cell: str | None, fresh: bool, plugins: tuple[Path, ...]) -> int:
-    """Run cells of a run folder again, and compare the prompts that they find.
+    """Run cells of a run folder again, and compare what they find.
 
     CELL is a cell's id, or a part of it; by default all. The folder's suite and its
     plugins are run, so it must be one that you trust; what is run again goes away.

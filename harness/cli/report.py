@@ -65,7 +65,7 @@ def command(
     plugins: tuple[Path, ...],
     trust: bool,
 ) -> None:
-    """Make the tables of a run folder, a page of all it found, or its figures.
+    """Make the tables of a run folder, its page, or its figures.
 
     Units that are missing, failed or invalid are marked as such; success rates are
     derived from the recorded losses, so any threshold can be asked for. No code is run

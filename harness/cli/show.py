@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -14,9 +15,11 @@ from rich.text import Text
 from harness import report, results
 from harness.base import visible
 from harness.cli import options
-from harness.records import SampleRow
-from harness.report import ShownExample
-from harness.results import Found, Run
+
+if TYPE_CHECKING:
+    from harness.records import SampleRow
+    from harness.report import ShownExample
+    from harness.results import Found, Run
 
 CHANGED = {"clean": "red strike", "attacked": "bold black on yellow"}
 ABOVE_NATS = 1.0

@@ -201,7 +201,11 @@ def test_warnings_are_shown_as_they_can_be_seen(doing, cli):
 
 def test_all_that_is_printed_goes_through_one_door():
     """`click.echo` and `print` are called nowhere else: `visible` stands before it."""
-    allowed = {"cli/printing.py", "base/progress.py", "run/diagnostics/plain_replay.py"}
+    allowed = {
+        "cli/printing.py",
+        "base/progress.py",
+        "running/diagnostics/plain_replay.py",
+    }
     root = Path(harness.__file__).parent
     calls = {
         path.relative_to(root).as_posix()
