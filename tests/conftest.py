@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from harness.cli import main
 HERE = Path(__file__).parent
 pytest_plugins = ["tests.run_fixtures"]
 SHARED = HERE.parents[1] / "shared"
+# A shell's background jobs ignore Ctrl-C, and so would all that tests start and stop.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ def test_a_broken_rule_is_told_where_it_is_stated(record_file, keys, value, key,
         (('"flips":', '"flips": 7, "flips":'), "the key 'flips' occurs twice"),
         (("{", "\ufeff{"), "BOM"),
         (("{", "{,"), "Expecting property name"),
-        (('"seed": 1', '"seed": ' + "[" * 100_000), "nested too deeply"),
+        (('"seed": 1', '"seed": ' + "[" * 100_000), "nested more than 100 levels deep"),
     ],
 )
 def test_what_is_no_strict_json_is_refused(record_file, change, told):
