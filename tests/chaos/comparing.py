@@ -15,11 +15,14 @@ VOLATILE = {
 }
 """Keys of records and of training.jsonl that a clock, a memory or an interruption
 decides. What the results cost, `kept`, is not among them."""
-SHARED = {"flops", "tokens_forward", "tokens_backward"}
+SHARED = {
+    *("flops", "tokens_forward", "tokens_backward"),
+    *("sequences_forward", "sequences_backward"),
+}
 """Of what the results cost, what an attempt that was cut short knows of all its
 examples together: what the finished ones have of it follows from their share of
 `flops_whole`, by which budgets are compared, and which has to be the same."""
-OF_A_SHARE = 0.02
+OF_A_SHARE = 0.05
 RELATIVE = 1e-9
 """What an attempt spent on the examples that it finished is summed up in another
 order."""
