@@ -279,7 +279,7 @@ def show(run: Path, ceiling: float, started: datetime) -> None:
     print("\n" + tabulate([row(x, ceiling) for x in records], "keys"))
 
 
-STAGE = re.compile(r"^(\S+ \S+) INFO harness\.run\.journal: (.*)$", re.MULTILINE)
+STAGE = re.compile(r"^(\S+ \S+) INFO harness\.running\.journal: (.*)$", re.MULTILINE)
 
 
 def stages(log: Path) -> Iterator[tuple[str, float]]:
