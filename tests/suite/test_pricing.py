@@ -189,5 +189,5 @@ def test_a_faulty_file_of_devices_is_said_to_be_one(tmp_path, text, message):
     file.write_text(text)
     with pytest.raises(UsageError, match=message):
         read_devices(file)
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="is no regular file"):
         read_devices(tmp_path / "gone.json")
