@@ -127,21 +127,18 @@ def _of_attack(first: Side, second: Side) -> dict[str, Estimate]:
     pairing = pair(theirs, ours)
     if pairing is None:
         return {}
-    clean = _mean([_clean(theirs), _clean(ours)])
+    pairs = zip(pairing.first, pairing.second, pairing.seeds, strict=True)
+    known = [
+        (now.clean_loss - then.clean_loss, now.unit, seed)
+        for now, then, seed in pairs
+        if now.clean_loss is not None and then.clean_loss is not None
+    ]
+    clean = crossed_mean(by_unit(*map(list, zip(*known, strict=True))))
     return {"clean_loss": clean, "delta_loss": pairing.difference()}
 
 
 Losses = dict[tuple[int, str], float]
 """By seed and document."""
-
-
-def _clean(cells: Mapping[int, Attacked]) -> Losses:
-    rows = ((seed, row) for seed, cell in cells.items() for row in cell.rows)
-    return {
-        (seed, row.unit): row.clean_loss
-        for seed, row in rows
-        if row.clean_loss is not None
-    }
 
 
 def _mean(sides: Sequence[Losses]) -> Estimate:

@@ -1,11 +1,13 @@
 """Two runs side by side: paired differences, and what is refused."""
 
+import json
+
 import numpy as np
 import pytest
 
-from harness.base import UsageError
+from harness.base import UsageError, sha256_file
 from harness.results import compare_runs, load_run
-from tests.run_fixtures import deltas
+from tests.run_fixtures import deltas, edit
 
 
 @pytest.fixture
@@ -53,3 +55,30 @@ def test_runs_with_nothing_in_common_are_refused(cli, make_run, runs):
     empty = load_run(make_run("e", absent=("Pythia",)))
     with pytest.raises(UsageError, match="share no complete variant or cell"):
         compare_runs(runs[0], empty)
+
+
+def test_examples_of_a_cluster_count_as_one(make_run, runs):
+    other = make_run("f")
+    for run in (runs[0].path, other):
+        for path in run.glob("cells/*/samples.jsonl"):
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            for number, row in enumerate(rows):
+                row["cluster"] = str(min(number, 8))
+                # Of the second run alone, and not the same for all of a cluster.
+                apart = number % 3 if run == other else 0
+                row["clean_loss"] += apart
+                row["adversarial_loss"] += apart
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            edit(
+                path.with_name("record.json"),
+                *("samples", "sha256"),
+                value=sha256_file(path),
+            )
+    found = compare_runs(load_run(runs[0].path), load_run(other))
+    expected = np.mean(
+        [*(i % 3 for i in range(8)), np.mean([i % 3 for i in range(8, 40)])]
+    )
+    for one in found:
+        if one.key.attack:
+            shown = one.differences["clean_loss"].value
+            np.testing.assert_allclose(shown, expected, rtol=1e-9)
