@@ -86,11 +86,12 @@ def _apart(ours: Any, theirs: Any, place: str = "") -> Iterator[str]:
             yield f"{place}: {len(ours)} entries, {len(theirs)} here"
         for number, (one, other) in enumerate(zip(ours, theirs, strict=False)):
             yield from _apart(one, other, f"{place}[{number}]")
-    elif not _equal(ours, theirs, place):
+    elif not equal(ours, theirs, place):
         yield f"{place}: {ours!r}, {theirs!r} here"
 
 
-def _equal(ours: Any, theirs: Any, place: str) -> bool:
+def equal(ours: Any, theirs: Any, place: str) -> bool:
+    """Compare, but for rounding, and what of a killed attempt's cost is a share."""
     if not isinstance(ours, float | int) or not isinstance(theirs, float | int):
         return bool(ours == theirs)
     *_, phase, name = ("", "", *place.split("."))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+from tests.tiny_inputs import write_inputs
 
 SUITE = """
 name: chaos
@@ -48,16 +49,8 @@ seeds: [7]
 
 def write_suite(path: Path) -> int:
     """Write the suite, and its model and text beside it; return 0."""
-    import numpy as np
-
-    from harness.testing import TEXT, tiny_model, tiny_tokenizer
 
     folder = path.parent
-    tiny_model(num_hidden_layers=2).save_pretrained(folder / "model")
-    tiny_tokenizer().save_pretrained(folder / "model")
-    rng, words = np.random.default_rng(0), TEXT.split()
-    lines = [{"text": " ".join(rng.permutation(words * 2))} for _ in range(80)]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "text.jsonl").write_text(text)
+    write_inputs(folder, 80)
     path.write_text(SUITE)
     return 0

@@ -12,11 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from harness.cli import main
-from harness.testing import TEXT, tiny_model, tiny_tokenizer
+from tests.tiny_inputs import write_inputs
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
 HERE = Path(__file__).parent
@@ -102,12 +101,7 @@ def place(tmp_path_factory):
         pytest.skip("needs a Slurm of its own: `make test-slurm` starts one")
     assert answers, "HARNESS_NEEDS_SLURM is set, and no Slurm answers"
     folder = tmp_path_factory.mktemp("on slurm")
-    tiny_model(num_hidden_layers=2).save_pretrained(folder / "model")
-    tiny_tokenizer().save_pretrained(folder / "model")
-    rng, words = np.random.default_rng(0), TEXT.split()
-    lines = [{"text": " ".join(rng.permutation(words * 2))} for _ in range(6)]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "text.jsonl").write_text(text)
+    write_inputs(folder, 6)
     (folder / "small.yaml").write_text(SUITE.format(plugin=HERE / "gated.py"))
     return folder
 

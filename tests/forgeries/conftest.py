@@ -1,12 +1,9 @@
 """A finished run to forge, made once."""
 
-import json
-
-import numpy as np
 import pytest
 
 from harness.cli import main
-from harness.testing import TEXT, tiny_model, tiny_tokenizer
+from tests.tiny_inputs import write_inputs
 
 SUITE = """
 name: tiny
@@ -41,12 +38,7 @@ seeds: [7, 8]
 def finished(tmp_path_factory):
     """Run a tiny suite to its end, with its own replay; return the run folder."""
     place = tmp_path_factory.mktemp("forgeries")
-    tiny_model(num_hidden_layers=2).save_pretrained(place / "model")
-    tiny_tokenizer().save_pretrained(place / "model")
-    rng, words = np.random.default_rng(0), TEXT.split()
-    lines = [{"text": " ".join(rng.permutation(words * 2))} for _ in range(80)]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (place / "text.jsonl").write_text(text)
+    write_inputs(place, 80)
     (place / "tiny.yaml").write_text(SUITE)
     run = place / "runs" / "tiny"
     with pytest.raises(SystemExit) as ended:

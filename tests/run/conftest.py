@@ -1,10 +1,8 @@
 """A tiny suite that runs in seconds."""
 
-import json
-
 import pytest
 
-from harness.testing import TEXT, tiny_model, tiny_tokenizer
+from tests.tiny_inputs import write_inputs
 
 SUITE = """
 name: tiny
@@ -39,14 +37,8 @@ seeds: [7]
 @pytest.fixture
 def suite(tmp_path):
     """Write a tiny suite with its model and text; return its path."""
-    import numpy as np
 
-    tiny_model(num_hidden_layers=2).save_pretrained(tmp_path / "model")
-    tiny_tokenizer().save_pretrained(tmp_path / "model")
-    rng, words = np.random.default_rng(0), TEXT.split()
-    lines = [{"text": " ".join(rng.permutation(words * 2))} for _ in range(80)]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (tmp_path / "text.jsonl").write_text(text)
+    write_inputs(tmp_path, 80)
     path = tmp_path / "tiny.yaml"
     path.write_text(SUITE)
     return path

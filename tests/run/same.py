@@ -2,7 +2,7 @@
 
 import json
 
-from tests.chaos.comparing import OF_A_SHARE, RELATIVE, SHARED
+from tests.chaos.comparing import equal
 
 OF_KILLS = {"restarts", "spent"}
 """How often a unit began, and what was lost with those attempts."""
@@ -43,14 +43,5 @@ def _differences(where, one, other):
         for key in {**one, **other}:
             if key not in MEASURED | OF_THE_PROCESS | OF_KILLS:
                 yield from _differences(f"{where}.{key}", one.get(key), other.get(key))
-    elif not _equal(where, one, other):
+    elif not equal(one, other, where):
         yield f"{where}: {one} and {other}"
-
-
-def _equal(where, one, other):
-    """Compare, but for rounding, and what of a killed attempt's cost is a share."""
-    if not isinstance(one, float | int) or not isinstance(other, float | int):
-        return one == other
-    *_, phase, name = where.split(".")
-    shared = phase in ("attack", "rescore") and name in SHARED
-    return abs(one - other) <= (OF_A_SHARE if shared else RELATIVE) * abs(one)

@@ -15,7 +15,7 @@ from harness.records import SampleRow
 from harness.running.journal import Journal
 from harness.running.suite_run import units_of
 from harness.suite import load_experiment, make_plan
-from harness.testing import TEXT, tiny_model, tiny_tokenizer
+from tests.tiny_inputs import write_inputs
 
 SUITE = """
 name: peers
@@ -48,12 +48,7 @@ PLAIN = ("hotflip", "none")
 def place(tmp_path_factory):
     """Return a folder with the suite, its model and its text."""
     folder = tmp_path_factory.mktemp("peers")
-    tiny_model(num_hidden_layers=2).save_pretrained(folder / "model")
-    tiny_tokenizer().save_pretrained(folder / "model")
-    rng, words = np.random.default_rng(0), TEXT.split()
-    lines = [{"text": " ".join(rng.permutation(words * 2))} for _ in range(6)]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "text.jsonl").write_text(text)
+    write_inputs(folder, 6)
     (folder / "peers.yaml").write_text(SUITE)
     return folder
 

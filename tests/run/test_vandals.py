@@ -2,11 +2,10 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from harness.cli import main
-from harness.testing import TEXT, tiny_model, tiny_tokenizer
+from tests.tiny_inputs import write_inputs
 
 # Elsewhere in the tests a warning is an error; here it is to be logged.
 pytestmark = pytest.mark.filterwarnings("default:warned by a plugin")
@@ -189,12 +188,7 @@ VANDALS = ("weights", "raises", "examples", "sly", "quits", "talks")
 def place(tmp_path_factory):
     """Return a folder with the model, its text and the plugins."""
     folder = tmp_path_factory.mktemp("vandals")
-    tiny_model(num_hidden_layers=2).save_pretrained(folder / "model")
-    tiny_tokenizer().save_pretrained(folder / "model")
-    rng, words = np.random.default_rng(0), TEXT.split()
-    lines = [{"text": " ".join(rng.permutation(words * 2))} for _ in range(6)]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "text.jsonl").write_text(text)
+    write_inputs(folder, 6)
     (folder / "vandals.py").write_text(PLUGIN)
     return folder
 
