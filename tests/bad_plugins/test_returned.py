@@ -1,6 +1,8 @@
 """What an attack must not return or raise fails its cell, with a sentence, alone."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,9 +58,15 @@ ELSEWHERE = ("sly_threshold",)
 
 @pytest.fixture(scope="module")
 def done(place):
-    """Run all of them, an honest attack last; return what holds the records."""
+    """Run all of them, an honest attack last; return what holds the records.
+
+    In a process of its own: one of them changes the defaults of every suite in its own.
+    """
     bad = {name: {} for name in (*SENTENCES, *RAISED, "a_list", "missing_one")}
-    assert place.run("returned", {**bad, "honest": {"attack": "none"}}) == 1
+    command = place.command("returned", {**bad, "honest": {"attack": "none"}})
+    command = [sys.executable, "-m", "harness", *command]
+    ended = subprocess.run(command, capture_output=True, check=False)
+    assert ended.returncode == 1
     return lambda attack: place.record("returned", attack)
 
 
@@ -92,6 +100,7 @@ def test_after_all_of_them_an_honest_attack_is_scored(done):
         found = [json.loads(row) for row in rows.splitlines()]
         assert record["status"] == "complete"
         assert [row["delta_loss"] for row in found] == [0.0, 0.0, 0.0]
+        assert record["results"]["attack"]["threshold"]["value"] == 0.15
 
 
 def test_an_example_without_a_result_is_an_error_of_that_example(done):
