@@ -83,8 +83,8 @@ class SuiteChoice:
         )
 
     def run_dir(self, experiment: suites.Experiment) -> Path:
-        """Return the folder of the run: ``--out``, or one called like the suite."""
-        return self.out or Path("runs") / experiment.suite.name
+        """Return the folder of the run: ``--out``, or the suite's own."""
+        return self.out or experiment.run_dir
 
 
 def suite_options(function: Callable[..., Any]) -> Callable[..., Any]:

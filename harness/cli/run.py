@@ -131,7 +131,7 @@ def _run_units(frozen: running.Frozen, units: str, fail_fast: bool) -> int:
 def _run(
     choice: SuiteChoice, *, rerun: bool, fail_fast: bool
 ) -> tuple[running.RunFolder, running.Tally]:
-    planned, folder, store = _planned(choice)
+    planned, folder, store = _prepared(choice)
     run_plan = running.run_plan  # imports libraries, where a signal may still end all
     with base.stop_on_signals() as stop:
         tally = run_plan(
@@ -149,7 +149,7 @@ def _run(
 def _run_in_workers(
     choice: SuiteChoice, workers: int | Literal["auto"], rerun: bool, fail_fast: bool
 ) -> tuple[running.RunFolder, running.Tally]:
-    planned, folder, _ = _planned(choice)
+    planned, folder, _ = _prepared(choice)
     asked, recovery = planned.experiment.suite, planned.experiment.suite.recovery
     environments = running.environments(
         None if workers == "auto" else workers,
@@ -164,12 +164,9 @@ def _run_in_workers(
         return folder, running.finish(planned, folder, frozen.units)
 
 
-def _planned(choice: SuiteChoice) -> tuple[suite.Plan, running.RunFolder, base.Store]:
+def _prepared(choice: SuiteChoice) -> tuple[suite.Plan, running.RunFolder, base.Store]:
     experiment = choice.experiment()
-    folder = running.RunFolder(choice.run_dir(experiment))
-    store = base.Store(base.default_store_root(folder.root))
-    planned = suite.make_plan(suite.resolve(experiment, store.root), choice.only)
-    return planned, folder, store
+    return running.prepare(experiment, choice.run_dir(experiment), choice.only)
 
 
 def _report(folder: running.RunFolder) -> tuple[str, Sequence[str]]:

@@ -56,11 +56,11 @@ def submit(choice: SuiteChoice, *, rerun: bool) -> None:
     With `rerun`, what is complete is submitted, too.
     """
     experiment = choice.experiment()
-    folder = running.RunFolder(choice.run_dir(experiment))
-    store = base.Store(base.default_store_root(folder.root))
-    if suite.missing(experiment, store.root):
-        suite.prefetch(experiment, store.root, say)
-    planned = suite.make_plan(suite.resolve(experiment, store.root), choice.only)
+    run_dir = choice.run_dir(experiment)
+    store_root = base.default_store_root(run_dir)
+    if suite.missing(experiment, store_root):
+        suite.prefetch(experiment, store_root, say)
+    planned, folder, store = running.prepare(experiment, run_dir, choice.only)
     submission = cluster.submit_run(planned, folder, store, say, rerun=rerun)
     answer("\n".join(_lines(submission, folder)))
 

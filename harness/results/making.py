@@ -45,21 +45,18 @@ def run(
 
     Raises SuiteError with all that is wrong with the suite.
     """
-    folder = Path(out) if out else None
     if isinstance(suite, Mapping):
-        folder = Path(out or Path("runs") / str(suite.get("name", "suite")))
-        file = folder / SUITE
+        out = Path(out or Path("runs") / str(suite.get("name", "suite")))
+        file = out / SUITE
         write_atomic(file, _yaml(suite))
     else:
         file = Path(suite)
     experiment = suites.load_experiment(file, **options)
-    found = running.RunFolder(folder or Path("runs") / experiment.suite.name)
-    store = Store(default_store_root(found.root))
-    plan = suites.make_plan(suites.resolve(experiment, store.root))
+    plan, folder, store = running.prepare(experiment, Path(out or experiment.run_dir))
     with stop_on_signals() as stop:
-        running.run_plan(plan, found, store, stop, say=say)
-    made = Run(found.root, trust=True)  # it has just been run
-    report.write_reports(made.report, found.report_dir)
+        running.run_plan(plan, folder, store, stop, say=say)
+    made = Run(folder.root, trust=True)  # it has just been run
+    report.write_reports(made.report, folder.report_dir)
     return made
 
 

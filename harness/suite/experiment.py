@@ -70,6 +70,11 @@ class Experiment:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
+    @property
+    def run_dir(self) -> Path:
+        """Where it runs unless another folder is given: one called like the suite."""
+        return Path("runs") / self.suite.name
+
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return what `make` returned when `key` was first asked for.
 
