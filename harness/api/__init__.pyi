@@ -25,7 +25,11 @@ from .description import (
     describe as describe,
 )
 from .forgiving import PluginWarning as PluginWarning, plugin_frame as plugin_frame
-from .metrics import Metric as Metric, MetricContext as MetricContext
+from .metrics import (
+    Metric as Metric,
+    MetricContext as MetricContext,
+    Term as Term,
+)
 from .models import (
     FFN as FFN,
     Anatomy as Anatomy,

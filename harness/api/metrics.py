@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from harness.api.costs import CostContext
 from harness.api.plugin import OptionsT, Plugin
@@ -42,6 +42,19 @@ class MetricContext:
             self.report(done, max(done, min(limits, default=0)))
 
 
+class Term(NamedTuple):
+    """What one document or task example adds to an estimate.
+
+    The estimate is the sum of numerators over that of denominators; of an estimate in
+    the unit ``perplexity``, this is its logarithm.
+    """
+
+    unit: str
+    """The document or the task example, the same for every subject."""
+    numerator: float
+    denominator: float = 1.0
+
+
 class Metric(Plugin[OptionsT]):
     """Measures a frozen subject: rows first, estimates from the rows alone."""
 
@@ -59,6 +72,23 @@ class Metric(Plugin[OptionsT]):
     @abstractmethod
     def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
         """Compute the estimates from the rows, and from nothing else."""
+
+    def estimate_names(self) -> Sequence[str]:
+        """Return the names that `summarise` gives, as far as they are known beforehand.
+
+        A name that ends in a dot is the beginning of any number of names. By default
+        none: then no name in a suite's claims is checked before there are results.
+        """
+        return ()
+
+    def term(self, name: str, row: Mapping[str, Any]) -> Term | None:
+        """Return what a row adds to an estimate that is a ratio of sums, or its exp.
+
+        From terms come intervals of what two arms differ by, paired row by row. None
+        where the estimate is of another form, which is the default, and for rows that
+        add nothing to it.
+        """
+        return None
 
     def expected_cost(self, context: CostContext) -> Cost:
         """Return what `measure` costs on a model, without loading anything.

@@ -1,3 +1,9 @@
+from .claims import (
+    Claims as Claims,
+    Measure as Measure,
+    StatedClaim as StatedClaim,
+    claims_changes as claims_changes,
+)
 from .crossed import (
     TREATMENT_SEEDS as TREATMENT_SEEDS,
     Crossed as Crossed,

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import pydantic
 
 from harness.base import Strict
+from harness.records.claims import StatedClaim
 from harness.records.estimate import Amount, Count, Estimate, Sha256
 from harness.records.margin import Margin
 from harness.records.rules import GIVEN, Ruled, When
@@ -433,6 +434,9 @@ class Record(Ruled):
     margin: Margin | None = None
     """How small a difference between arms counts as none, as the suite stated it before
     the unit ran; no part of `id`."""
+    claims: dict[str, dict[str, StatedClaim]] = {}
+    """The suite's claims by group and label, as it stated them before the unit ran; no
+    part of `id`."""
     seed: int
     """The seed of training order, random starts and the attack."""
     attack: AttackRef | None = None

@@ -100,6 +100,7 @@ def assemble(
         model=model_ref(run.experiment, unit.variant, outcome.parameters),
         arm=arm_ref(run.experiment, unit.variant),
         margin=Margin.of(run.suite.verdicts.margin),
+        claims=run.suite.stated_claims(),
         seed=unit.variant.seed,
         attack=attack_ref(run.experiment, unit, **outcome.allowed),
         identity=unit.identity,

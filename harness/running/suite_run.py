@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.base import (
@@ -17,7 +17,13 @@ from harness.base import (
     sha256_file,
 )
 from harness.data import Corpora
-from harness.records import Estimate, Margin, Record, margin_change
+from harness.records import (
+    Estimate,
+    Margin,
+    Record,
+    claims_changes,
+    margin_change,
+)
 from harness.running.context import RunContext
 from harness.running.diagnostics.replay import PlainProcess, replay_run
 from harness.running.executing import Executor, held, run_here
@@ -97,9 +103,8 @@ def write_plan(
     plan: Plan, folder: RunFolder, say: Callable[[str], None] = lambda line: None
 ) -> None:
     """Write down in the run folder what will run."""
-    changed = margin_change_of(plan, folder)
-    if changed:
-        say(f"{changed}: its verdicts are exploratory")
+    for what, changed in stated_late(plan, folder):
+        say(f"{changed}: its {what} are exploratory")
     folder.root.mkdir(parents=True, exist_ok=True)
     folder.keep_suite(dump_suite(plan.experiment.suite))
 
@@ -208,11 +213,16 @@ def units_of(plan: Plan) -> list[Unit]:
     return units + _after_what_they_need([x for x in planned if x.id not in known])
 
 
-def margin_change_of(plan: Plan, folder: RunFolder) -> str | None:
-    """Say that a run folder holds records with another margin; None if it does not."""
-    known = [folder.record(unit.kind, unit.id) for unit in units_of(plan)]
-    margin = Margin.of(plan.experiment.suite.verdicts.margin)
-    return margin_change(margin, [record.margin for record in known if record])
+def stated_late(plan: Plan, folder: RunFolder) -> Iterator[tuple[str, str]]:
+    """Yield what is exploratory: records have another margin, or other claims."""
+    records = [folder.record(unit.kind, unit.id) for unit in units_of(plan)]
+    known = [record for record in records if record is not None]
+    suite = plan.experiment.suite
+    margin = margin_change(Margin.of(suite.verdicts.margin), [x.margin for x in known])
+    if margin:
+        yield "verdicts", margin
+    changes = claims_changes(suite.stated_claims(), [x.claims for x in known])
+    yield from (("claims", change) for change in changes.values())
 
 
 def _after_what_they_need(units: list[Unit]) -> list[Unit]:

@@ -18,10 +18,10 @@ from harness.base import UsageError
 from harness.suite.experiment import Experiment
 from harness.suite.model import (
     ASKED_EXAMPLES,
-    BASELINE,
     ArmSection,
     AttackSection,
 )
+from harness.suite.names import BASELINE
 from harness.suite.unloaded import Unloaded
 
 DECIDING_KINDS = ("token", "ffn")

@@ -16,13 +16,14 @@ from typing import Any, TypeVar, cast
 
 import pydantic
 
-from harness.api import ATTACK, CORPUS, Attack, CellKey, Constraint, Registry
+from harness.api import ATTACK, CORPUS, Attack, CellKey, Constraint, Metric, Registry
 from harness.base import shortened, unknown_name
 from harness.data import CorpusSection, shared_documents
 from harness.suite import complaints
 from harness.suite.experiment import Experiment
 from harness.suite.marks import Marked, marked
-from harness.suite.model import ARM, BASELINE, ArmSection, Suite
+from harness.suite.model import ArmSection, Suite
+from harness.suite.names import ARM, BASELINE
 from harness.suite.plugin_options import (
     Plugins,
     build_plugins,
@@ -122,11 +123,14 @@ class _Draft:
         return found
 
     def named(self, mark: str) -> Iterator[tuple[Keys, str]]:
-        """Yield what is named of one kind and is there, and where it is named."""
+        """Yield what is named of one kind and is there, and where it is named.
+
+        Claims name much, too: that is another matter.
+        """
         known = self.layer.mapping(_NAMED[mark][1])
-        for reference in self.references:
-            if reference.mark == mark and reference.text in known:
-                yield reference.keys, reference.text
+        for mark_, text, keys in self.references:
+            if mark_ == mark and text in known and keys[0] != "claims":
+                yield keys, text
 
 
 # --- references ---------------------------------------------------------------------
@@ -396,6 +400,81 @@ def _twice(seeds: list[Any], keys: Keys) -> Iterator[Fault]:
         known.add(seed)
 
 
+# --- claims -------------------------------------------------------------------------
+
+_NUMBERS = {"metric": ("change", "gap"), "attack": ("success", "dL")}
+"""What claims can be about, and which of its numbers."""
+
+
+def _claims(draft: _Draft) -> Iterator[Fault]:
+    """Find claims that could never be answered."""
+    for group in draft.layer.mapping("claims"):
+        for label, entry in draft.layer.mapping("claims", group).items():
+            if isinstance(entry, dict):
+                keys: Keys = ("claims", group, label)
+                yield from _number(entry, keys)
+                yield from _sides(draft, entry, keys)
+                if isinstance(entry.get("metric"), str):
+                    fault = _unknown_number(draft, entry["metric"])
+                    if fault:
+                        yield (*keys, "metric"), fault
+
+
+def _number(entry: Mapping[str, Any], keys: Keys) -> Iterator[Fault]:
+    """Say where a claim does not name exactly one number of one thing."""
+    about = [name for name in _NUMBERS if entry.get(name) is not None]
+    if len(about) != 1:
+        yield keys, "needs either `metric` or `attack`: what it is about"
+        return
+    own, others = _NUMBERS[about[0]], {x for y in _NUMBERS.values() for x in y}
+    stated = [name for name in entry if name in others and entry[name] is not None]
+    foreign = [name for name in stated if name not in own]
+    either = " or ".join(f"`{name}`" for name in own)
+    if foreign:
+        yield (
+            (*keys, foreign[0]),
+            f"is no number of a claim with `{about[0]}`: {either}",
+        )
+    elif len(stated) != 1:
+        yield keys, f"needs either {either}: the bound of the {about[0]}"
+
+
+def _sides(draft: _Draft, entry: Mapping[str, Any], keys: Keys) -> Iterator[Fault]:
+    """Say where the two arms of a claim cannot be compared."""
+    arm, layer = entry.get("arm"), draft.layer
+    stated = arm if isinstance(arm, str) else ""
+    own = layer.mapping("arms", stated)
+    against = entry.get("against") or own.get("against") or own.get("replicate")
+    against = against or BASELINE
+    if against == arm:
+        yield (*keys, "against"), f"{arm!r} would be compared with itself"
+    attack = entry.get("attack")
+    for side in (stated, against):
+        gets = layer.get("arms", str(side), "attacks")
+        known = attack in layer.mapping("attacks") and isinstance(gets, list)
+        if known and attack not in gets:
+            yield (*keys, "attack"), f"the arm {side!r} does not get {attack!r}"
+
+
+def _unknown_number(draft: _Draft, stated: str) -> str | None:
+    """Say that a metric's number is unknown, as far as that can be told beforehand."""
+    labels = draft.layer.mapping("metrics")
+    fitting = [x for x in labels if stated == x or stated.startswith(f"{x}.")]
+    if not fitting:
+        return unknown_name("metric", stated.partition(".")[0], labels)
+    label = max(fitting, key=len)
+    metric = cast("Metric[Any] | None", draft.plugins["metrics"].get(label))
+    names = metric.estimate_names() if metric else ()
+    name = stated.removeprefix(label).removeprefix(".")
+    if not name and not names:
+        return f"names no number of {label!r}: append one, as {label}.NAME"
+    parts = [name == x or (x.endswith(".") and name.startswith(x)) for x in names]
+    if any(parts) or not names:
+        return None
+    known = [f"{label}.{x}{'NAME' if x.endswith('.') else ''}" for x in names]
+    return unknown_name("number", stated, known)
+
+
 _RULES: tuple[Callable[[_Draft], Iterator[Fault]], ...] = (
     _unknown_names,
     _texts_apart,
@@ -408,4 +487,5 @@ _RULES: tuple[Callable[[_Draft], Iterator[Fault]], ...] = (
     _examples,
     _controls,
     _seeds,
+    _claims,
 )

@@ -24,6 +24,7 @@ LABELLED = {
     "corpora": "corpus",
     "metrics": "metric",
     "attacks": "attack",
+    "claims": "group of claims",
     "profiles": "profile",
 }
 """The sections whose keys are labels, and what one entry is called."""

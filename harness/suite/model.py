@@ -17,18 +17,20 @@ from harness.api import AttackLabel
 from harness.base import Positive, Strict
 from harness.data import CorpusSection, ExamplesSection
 from harness.models import ArmRecovery, RecoverySection
-from harness.records import ROUGE_DROP
+from harness.records import ROUGE_DROP, StatedClaim
 from harness.subject import TokenRules
-from harness.suite import cluster
+from harness.suite import claims, cluster
+from harness.suite.claims import ClaimSection
 from harness.suite.cluster import ClusterSection
+from harness.suite.names import BASELINE, LABEL, ArmLabel, Label
 
-LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 DURATION = r"^\d+(\.\d+)? ?(s|min|h|d)$"
 PERCENT = r"^([1-9]\d?(\.\d+)?|0\.\d*[1-9]\d*) ?%$"
-MEANINGS = (
+MEANINGS: dict[str, str] = (
     data.MEANINGS
     | cluster.MEANINGS
+    | claims.MEANINGS
     | {
         LABEL: "a name of letters, digits, '.', '_' and '-'",
         DEVICE: "auto, cpu, cuda or cuda:N",
@@ -38,17 +40,11 @@ MEANINGS = (
 )
 """What text that matches is, as a message says it."""
 
-Label = Annotated[str, pydantic.Field(pattern=LABEL)]
 Seed = Annotated[int, pydantic.Field(ge=0)]
 
-BASELINE = "baseline"
-"""The arm that all others are compared with."""
 ASKED_EXAMPLES = 32
 """How many of the test examples a question is asked on, at most, that takes attacks of
 its own: with every token free, and on planted weaknesses."""
-ARM = "arm-label"
-ArmLabel = Annotated[Label, ARM]
-"""The type of what names an arm of the suite, by its label."""
 
 
 class PluginSection(Strict):
@@ -263,6 +259,9 @@ class Suite(Strict):
     """When an attack counts as a success."""
     verdicts: VerdictsSection = VerdictsSection()
     """What verdicts are about."""
+    claims: dict[Label, dict[Label, ClaimSection]] = {}
+    """What the results are said to show, before they are there: groups of claims, each
+    with a label; reports answer each of them."""
     diagnostics: Literal["standard", "full", "none"] = "standard"
     """Which checks the results have to pass before they are believed; `full` also runs
     the attacks and arms that some of the checks need."""
@@ -351,6 +350,26 @@ class Suite(Strict):
         if arm == BASELINE or section.derive_from is not None:
             return None
         return section.against or section.replicate or BASELINE
+
+    def stated_claims(self) -> dict[str, dict[str, StatedClaim]]:
+        """Return the claims by group and label, what they leave out filled in."""
+        return {
+            group: {label: self._stated(section) for label, section in sections.items()}
+            for group, sections in self.claims.items()
+        }
+
+    def _stated(self, section: ClaimSection) -> StatedClaim:
+        ((measure, bound),) = section.bounds.items()
+        return StatedClaim(
+            arm=section.arm,
+            against=section.against or self.reference_of(section.arm) or BASELINE,
+            metric=section.metric,
+            attack=section.attack,
+            measure=measure,
+            bound=bound,
+            every_seed=section.seeds == "every",
+            threshold=self.success.threshold if measure == "success" else None,
+        )
 
 
 PLUGIN_SECTIONS: dict[str, type[PluginSection]] = {

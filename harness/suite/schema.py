@@ -11,7 +11,8 @@ import inspect
 from typing import Any
 
 from harness.api import PluginInfo, Registry
-from harness.suite.model import LABEL, PLUGIN_SECTIONS, PluginSection, Suite
+from harness.suite.model import PLUGIN_SECTIONS, PluginSection, Suite
+from harness.suite.names import LABEL
 
 Schema = dict[str, Any]
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -29,6 +30,8 @@ def suite_schema(registry: Registry) -> Schema:
         definitions |= _definitions(base, about, registry)
         sections[section] = _plugin_section(sections[section], about, registry)
     sections["corpora"] = _labelled(sections["corpora"], _ref("CorpusSection"))
+    groups = _labelled(sections["claims"], _ref("ClaimSection"))
+    sections["claims"] = _labelled(sections["claims"], groups)
     sections["profiles"] = _labelled(sections["profiles"], _ref("Profile"))
     definitions["Profile"] = {
         "type": _MAPPING_OR_NULL,

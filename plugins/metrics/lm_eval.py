@@ -16,7 +16,7 @@ import numpy as np
 import pydantic
 
 from harness import hookimpl, records
-from harness.api import CostContext, LocalPath, Metric, MetricContext, Options
+from harness.api import CostContext, LocalPath, Metric, MetricContext, Options, Term
 from harness.base import (
     CellError,
     MissingResource,
@@ -129,14 +129,25 @@ class LmEval(Metric[LmEvalOptions]):
         scores: dict[tuple[str, str], list[Any]] = defaultdict(list)
         for row in rows:
             for score, value in row["scores"].items():
-                key = f"{row['task']}.{score}"
-                if row["filter"] != "none":
-                    key += f".{row['filter']}"
-                scores[key, row["aggregations"][score]].append(value)
+                name = _name(row, score)
+                scores[name, row["aggregations"][score]].append(value)
         return {
             key: _estimate(values, aggregation)
             for (key, aggregation), values in scores.items()
         }
+
+    def estimate_names(self) -> list[str]:
+        """Return the beginnings of the tasks' scores; none where one may be a group."""
+        known = set(self.options.tasks) <= set(_SIZES)
+        return [f"{task}." for task in self.options.tasks] if known else []
+
+    def term(self, name: str, row: Mapping[str, Any]) -> Term | None:
+        """Return an example's score, or the negative log-likelihood of a perplexity."""
+        for score, value in row["scores"].items():
+            if _name(row, score) == name and not _incomplete(value):
+                unit = f"{row['task']} {row['doc_id']}"
+                return _term(unit, value, row["aggregations"][score])
+        return None
 
     def missing(self) -> list[str]:
         """Say which tasks are unknown, and whose datasets are not here."""
@@ -384,6 +395,24 @@ def _plain(value: Any) -> Any:
 
 
 # --- estimates ----------------------------------------------------------------------
+
+
+def _name(row: Mapping[str, Any], score: str) -> str:
+    """Return what the estimate of a row's score is called."""
+    name = f"{row['task']}.{score}"
+    return name if row["filter"] == "none" else f"{name}.{row['filter']}"
+
+
+def _term(unit: str, value: Any, aggregation: str) -> Term | None:
+    if aggregation == "mean" and isinstance(value, int | float):
+        return Term(unit, value)
+    if aggregation == "perplexity":
+        return Term(unit, -value)
+    if aggregation == "weighted_perplexity":
+        return Term(unit, -value[0], value[1])
+    if aggregation == "bits_per_byte":
+        return Term(unit, -value[0] / math.log(2), value[1])
+    return None
 
 
 def _estimate(values: Sequence[Any], aggregation: str) -> Estimate:

@@ -11,7 +11,7 @@ import numpy as np
 import pydantic
 
 from harness import hookimpl, records
-from harness.api import CorpusName, CostContext, Metric, MetricContext, Options
+from harness.api import CorpusName, CostContext, Metric, MetricContext, Options, Term
 from harness.base import CellError, Ids, Positive, UsageError
 from harness.data import Document, TextEncoder
 from harness.records import Cost, Estimate
@@ -19,6 +19,14 @@ from harness.subject import Subject
 
 _DOCUMENTS_AT_ONCE = 32
 _CONTEXT = 2048
+_DENOMINATORS = {
+    "loss": "tokens",
+    "token_perplexity": "tokens",
+    "word_perplexity": "words",
+    "byte_perplexity": "bytes",
+    "bits_per_byte": "bytes",
+}
+"""What the nats of an estimate are divided by."""
 
 
 class PerplexityOptions(Options):
@@ -105,6 +113,17 @@ class Perplexity(Metric[PerplexityOptions]):
                 rows, "bytes", lambda nats: nats / math.log(2), "bits/byte"
             ),
         }
+
+    def estimate_names(self) -> tuple[str, ...]:
+        """Return the names of losses and perplexities."""
+        return tuple(_DENOMINATORS)
+
+    def term(self, name: str, row: Mapping[str, Any]) -> Term | None:
+        """Return a document's nats and its tokens, words or bytes."""
+        if name not in _DENOMINATORS or row["nats"] is None:
+            return None
+        nats = row["nats"] / (math.log(2) if name == "bits_per_byte" else 1)
+        return Term(row["document_id"], nats, row[_DENOMINATORS[name]])
 
     def _score(
         self, subject: Subject, documents: Sequence[Document], left: float

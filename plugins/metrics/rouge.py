@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness import hookimpl, records
-from harness.api import CorpusName, CostContext, Metric, MetricContext, Options
+from harness.api import CorpusName, CostContext, Metric, MetricContext, Options, Term
 from harness.base import Positive, UsageError
 from harness.data import Document, TextEncoder
 from harness.records import Cost, Estimate
@@ -85,6 +85,17 @@ class Rouge(Metric[RougeOptions]):
                 sum(not row["finished"] for row in rows), len(rows)
             ),
         }
+
+    def estimate_names(self) -> tuple[str, ...]:
+        """Return the kinds of ROUGE, and what summaries are like."""
+        return (*records.KINDS, "tokens", "unfinished")
+
+    def term(self, name: str, row: Mapping[str, Any]) -> Term | None:
+        """Return a document's own number."""
+        if name == "unfinished":
+            return Term(row["document_id"], float(not row["finished"]))
+        known = (*records.KINDS, "tokens")
+        return Term(row["document_id"], row[name]) if name in known else None
 
     def _rows(
         self, subject: Subject, documents: Sequence[Document]

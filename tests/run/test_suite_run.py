@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 
 from harness.running import RunFolder
-from harness.running.suite_run import margin_change_of
+from harness.running.suite_run import stated_late
 from harness.suite import load_experiment, make_plan
 
 BROKEN = '''
@@ -344,5 +344,18 @@ def test_a_margin_that_is_changed_after_results_is_said(make_run):
     ):
         override = f"verdicts.margin={margin}"
         plan = make_plan(load_experiment(folder.suite_file, overrides=[override]))
-        found = margin_change_of(plan, folder)
-        assert found is None if told is None else str(found).startswith(told)
+        found = [change for what, change in stated_late(plan, folder)]
+        assert not found if told is None else found[0].startswith(told)
+
+
+def test_claims_that_come_after_results_are_said(make_run):
+    stated = "claims: {g: {a: {attack: hotflip, arm: monotone, dL: < 0}}}"
+    folder = RunFolder(make_run(more=stated))
+    for bound, told in (
+        ("< 0", []),
+        ("< 0.1", ["g.a was dL of hotflip, monotone against baseline: < 0"]),
+    ):
+        override = f"claims.g.a.dL='{bound}'"
+        plan = make_plan(load_experiment(folder.suite_file, overrides=[override]))
+        before = "claims changed after 12 records: "
+        assert list(stated_late(plan, folder)) == [("claims", before + x) for x in told]

@@ -60,6 +60,8 @@ def test_the_toy_suite_conforms(schema):
         ("profiles: {p: {extends: x}}", "$.profiles.p"),
         ("corpora: {'a b': {path: x}}", "$.corpora"),
         ("device: gpu", "$.device"),
+        ("claims: {g: {a: {attak: flip}}}", "$.claims.g.a"),
+        ("claims: {g: {a: {dL: below 0}}}", "$.claims.g.a.dL"),
     ],
 )
 def test_wrong_suites_do_not(schema, text, path):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from harness.base import HarnessError, Problem
-from harness.records import Margin, Record
+from harness.records import Claims, Margin, Record
 from harness.running.assembly import arm_ref, attack_ref, model_ref, plugins_used
 from harness.running.folder import RunFolder
 from harness.running.surveying import Survey
@@ -17,6 +18,7 @@ from harness.suite import (
     Layer,
     Place,
     Plan,
+    Suite,
     load_experiment,
     make_plan,
     parse,
@@ -77,8 +79,8 @@ class Suites:
             yield from self._stray(path, record)
 
     def _values(self, path: Path, record: Record, suite: Path) -> Iterator[Problem]:
-        """Compare what no id depends on: threshold and margin."""
-        threshold, margin = self._stated(suite)
+        """Compare what no id depends on: threshold, margin and claims."""
+        threshold, margin, claims = self._stated(suite)
         found = record.results.get("attack", {}).get("threshold")
         if found is not None and threshold not in (None, found.value):
             message = f"{found.value}, but its suite says {threshold}"
@@ -87,6 +89,9 @@ class Suites:
         if margin is not None and record.margin not in (None, margin):
             message = f"{record.margin}, but its suite says {margin}"
             yield Problem(str(path), ("margin",), message)
+        if claims is not None and record.claims != claims:
+            message = f"{_listed(record.claims)}, but its suite says {_listed(claims)}"
+            yield Problem(str(path), ("claims",), message)
 
     def _references(self, path: Path, record: Record) -> Iterator[Problem]:
         """Compare what a record says of model, arm, attack and plugins."""
@@ -161,7 +166,7 @@ def against(
         if unit.id not in here:
             message = f"the {unit.kind} {unit.id} is planned by {published}, not here"
             yield Problem(file, (), message)
-    for section in ("success", "verdicts", "diagnostics"):
+    for section in ("success", "verdicts", "claims", "diagnostics"):
         own, other = getattr(run, section), getattr(experiment.suite, section)
         if own != other:
             yield Problem(file, (section,), f"{own}, but {published} says {other}")
@@ -171,15 +176,30 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _stated(suite: Path) -> tuple[Any, Margin | None]:
-    """Return threshold and margin of a resolved suite, as far as it says so."""
+def _stated(suite: Path) -> tuple[Any, Margin | None, Claims | None]:
+    """Return threshold, margin and claims of a resolved suite, where it has them."""
     try:
         text = suite.read_text(encoding="utf-8")
         layer: Layer = parse(text, Place(str(suite), 1, suite.parent))
         threshold = layer.get("success", "threshold")
-        return threshold, Margin.of(layer.get("verdicts", "margin"))
+        margin = Margin.of(layer.get("verdicts", "margin"))
     except (HarnessError, ValueError, TypeError, AttributeError):
-        return None, None
+        return None, None, None
+    try:
+        known = Suite.model_validate_json(json.dumps(layer.value)).stated_claims()
+    except ValueError:
+        return threshold, margin, None
+    return threshold, margin, known
+
+
+def _listed(claims: Claims) -> str:
+    """Name claims in one line."""
+    found = [
+        f"{group}.{label} ({claim})"
+        for group, claims_ in claims.items()
+        for label, claim in claims_.items()
+    ]
+    return "; ".join(found) or "no claims"
 
 
 def _names(plugins: list[tuple[str, str]]) -> str:

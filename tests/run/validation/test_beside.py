@@ -60,3 +60,17 @@ def test_a_model_that_leads_nowhere_is_said(make_run):
     (problem,) = validate([run]).problems
     assert problem.file == str(model)
     assert "it leads to ../../gone/model, which is not there" in problem.message
+
+
+def test_claims_that_a_record_states_otherwise_than_its_suite_are_said(make_run):
+    run = make_run(
+        seeds=[1],
+        more="claims: {g: {a: {attack: hotflip, arm: monotone, dL: < 0}}}",
+    )
+    assert validate([run]).problems == ()
+    edit(RunFolder(run).records("cell")[0], "claims", "g", "a", "bound", value="< 9")
+    (problem,) = validate([run]).problems
+    assert problem.key == "claims"
+    said = "g.a (dL of hotflip, monotone against baseline: {})"
+    suite = f"but its suite says {said.format('< 0')}"
+    assert problem.message == f"{said.format('< 9')}, {suite}"
