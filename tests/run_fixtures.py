@@ -68,6 +68,7 @@ examples:
 attacks:
   hotflip: {{}}
   random: {{match: hotflip}}
+{attacks}
 controls: none
 {more}
 """
@@ -91,6 +92,8 @@ class Story:
     """Further models, as lines of the suite."""
     arms: str = ""
     """Further arms, a line each."""
+    attacks: str = ""
+    """Further attacks, a line each."""
     more: str = ""
     """Further lines of the suite."""
     clean_loss: dict[str, float] = field(
@@ -273,6 +276,7 @@ def write_run(story: Story, place: Path) -> Path:
             seeds=story.seeds,
             models=story.models,
             arms=story.arms,
+            attacks=story.attacks,
             more=story.more,
             zeros="0" * 64,
         )

@@ -217,7 +217,7 @@ def test_certificates_say_what_holds(run):
 
 def test_the_report_holds_an_attack_against_its_control(run, cli):
     out, _ = run
-    text = cli("report", out).out
+    text = cli("report", out, "--tables", "all").out
     assert "hotflip" in text
     assert "random" in text
     latex = cli("report", out, "--format", "latex").out

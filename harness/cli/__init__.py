@@ -35,7 +35,7 @@ __all__ = ["main"]
 BUG = 3
 COMMANDS = {
     "attack": "Attack one model on texts, and say what the attacks are worth.",
-    "run": "Run every variant and cell that is not done, and print the tables.",
+    "run": "Run every variant and cell that is not done, and print what came out.",
     "plan": "List the units of a suite, why each would run, and what all costs.",
     "power": "Say which differences a suite can find, and what more would bring.",
     "status": "Say what is done in a run folder, and what changed since.",

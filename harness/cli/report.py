@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from harness import report
-from harness.base import write_atomic
+from harness.base import UsageError, write_atomic
 from harness.cli import options
 from harness.cli.printing import answer, for_programs, say, warn_of
 from harness.running import RunFolder, survey
+
+
+def _listed(_: Any, __: Any, text: str | None) -> list[str]:
+    return [part.strip() for part in text.split(",")] if text else []
+
+
+def _named(_: Any, __: Any, texts: tuple[str, ...]) -> dict[str, str]:
+    parts = [text.partition("=") for text in texts]
+    for text, (label, _, name) in zip(texts, parts, strict=True):
+        if not (label and name):
+            raise click.BadParameter(f"expected LABEL=NAME, not {text!r}")
+    return {label: name for label, _, name in parts}
 
 
 @click.command()
@@ -53,6 +66,25 @@ from harness.running import RunFolder, survey
     metavar="FOLDER",
     help="Write the figures here as PDF and SVG, instead of a report.",
 )
+@click.option(
+    "--tables",
+    callback=_listed,
+    metavar="KEY,...",
+    help="Only these tables, or `all`, which is more than the text shows otherwise.",
+)
+@click.option(
+    "--columns",
+    callback=_listed,
+    metavar="NAME,...",
+    help="Of each table, only these columns besides those that name its rows.",
+)
+@click.option(
+    "--names",
+    callback=_named,
+    multiple=True,
+    metavar="LABEL=NAME",
+    help="What to call a model, an arm, an attack or a metric; may be given again.",
+)
 @options.plugins
 @options.trust
 def command(
@@ -62,11 +94,16 @@ def command(
     threshold: float | None,
     output: Path | None,
     figures: Path | None,
+    tables: list[str],
+    columns: list[str],
+    names: dict[str, str],
     plugins: tuple[Path, ...],
     trust: bool,
 ) -> None:
     """Make the tables of a run folder, its page, or its figures.
 
+    Text is one screen: verdicts, the main table, and what to look at next. Every table
+    is there by --tables all, in every other format, and in the run's folder report/.
     Units that are missing, failed or invalid are marked as such; success rates are
     derived from the recorded losses, so any threshold can be asked for. No code is run
     that the folder names, but for plugins with --trust: without them, what needs them
@@ -79,8 +116,17 @@ def command(
         for path in report.write_figures(made, figures):
             answer(path)
         return
-    text = report.render(made, "json" if as_json else style)
-    if output is None and style == "html" and not as_json:
+    style = "json" if as_json else style
+    chosen = tables or columns or names
+    if style == "html" and chosen:
+        raise UsageError(
+            "--tables, --columns and --names are not for html, which holds all there is"
+        )
+    made = report.choose(made, tables, columns, names)
+    if style == "text" and not tables:
+        style = "screen"
+    text = report.render(made, style)
+    if output is None and style == "html":
         output = RunFolder(run).report_dir / "report.html"
         say(f"written to {output}")
     if output is None:

@@ -1,8 +1,7 @@
-"""``harness run``: run what of a suite is not done yet, then print the tables."""
+"""``harness run``: run what of a suite is not done yet, then print what came out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Literal, cast
 
@@ -49,7 +48,7 @@ def _read_workers(_: Any, __: Any, text: str | None) -> int | Literal["auto"] | 
 @click.option(
     "--finish",
     is_flag=True,
-    help="Of a frozen run: run nothing, print the tables.",
+    help="Of a frozen run: run nothing, print what came out.",
 )
 @click.pass_context
 def command(
@@ -64,9 +63,10 @@ def command(
     units: str | None,
     finish: bool,
 ) -> Any:
-    """Run every variant and cell that is not done, and print the tables.
+    """Run every variant and cell that is not done, and print what came out.
 
-    What was finished before is kept: the same command goes on where it was stopped.
+    That is one screen, and `harness report RUN --tables all` prints the rest. What was
+    finished before is kept: the same command goes on where it was stopped.
     """
     if dry_run:
         names = {field.name for field in fields(SuiteChoice)}
@@ -95,11 +95,8 @@ def command(
 
 def _ended(folder: running.RunFolder, tally: running.Tally) -> int:
     """Print what came of a run; return the exit code."""
-    text, verdicts = _report(folder)
-    answer(text)
+    answer(_report(folder), end="")
     say(tally.sentence())
-    for line in verdicts:
-        say(line)
     return FAILED if tally.failed or tally.missing else 0
 
 
@@ -169,9 +166,8 @@ def _prepared(choice: SuiteChoice) -> tuple[suite.Plan, running.RunFolder, base.
     return running.prepare(experiment, choice.run_dir(experiment), choice.only)
 
 
-def _report(folder: running.RunFolder) -> tuple[str, Sequence[str]]:
-    """Write the reports; return the one for a terminal, and a line for each arm."""
+def _report(folder: running.RunFolder) -> str:
+    """Write the reports, and return what of them fits a terminal."""
     made = report.build(running.survey(folder.root, trust=True))
     report.write_reports(made, folder.report_dir)
-    verdicts = report.lines(made.verdicts) if made.verdicts else ()
-    return report.render(made, "text"), verdicts
+    return report.render(made, "screen")

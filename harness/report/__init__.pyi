@@ -1,5 +1,6 @@
 from .building import build as build
 from .checking import stale as stale
+from .choosing import choose as choose
 from .content import Report as Report
 from .examples import (
     ShownExample as ShownExample,

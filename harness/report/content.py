@@ -125,6 +125,14 @@ class Table:
     keys: int = 1
     """How many columns name the row."""
 
+    def only(self, chosen: Sequence[int]) -> Table:
+        """Return the table of these columns, by their places, in this order."""
+        return replace(
+            self,
+            columns=[self.columns[index] for index in chosen],
+            rows=[[row[index] for index in chosen] for row in self.rows],
+        )
+
     @property
     def alignment(self) -> list[str]:
         """For each column ``right`` if it holds numbers, else ``left``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from jsonschema import Draft202012Validator
@@ -18,16 +19,18 @@ from harness.report.formats.latex import render_latex
 from harness.report.formats.markdown import render_markdown
 from harness.report.formats.text import render_text
 from harness.report.html.page import render_html
+from harness.report.screen import render_screen
 
 _RENDERERS: dict[str, tuple[Callable[[Report], str], str]] = {
+    "screen": (render_screen, "txt"),
     "text": (render_text, "txt"),
     "markdown": (render_markdown, "md"),
     "json": (render_json, "json"),
     "latex": (render_latex, "tex"),
     "html": (render_html, "html"),
 }
-_ON_REQUEST = {"html"}
-"""What takes too long to be written after every run: figures are drawn for it."""
+_ON_REQUEST = {"screen", "html"}
+"""What is not written after every run: the first is shown, the second takes long."""
 VERDICTS = "verdicts.json"
 """The file with the answers to all questions."""
 CURVES = "success.csv"
@@ -35,8 +38,13 @@ CURVES = "success.csv"
 
 
 def render(report: Report, style: str) -> str:
-    """Return the report as text, markdown, json, latex or html, ending in a newline."""
+    """Return the report as screen, text, markdown, json, latex or html.
+
+    It ends in a newline. ``screen`` is what of ``text`` a terminal shows at once.
+    """
     renderer, _ = _RENDERERS[style]
+    if style == "screen":  # it spells out the words of verdicts itself
+        return renderer(replace(shown(report), verdicts=report.verdicts))
     # These spell what is hidden in their own way: as programs read it, or as browsers.
     return renderer(report if style in ("json", "html") else shown(report))
 

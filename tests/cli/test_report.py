@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import pytest
 
@@ -38,6 +39,42 @@ def test_report_takes_another_threshold(cli, make_run):
     run = make_run(seeds=[1])
     assert "exp(dL) > 2.5," in cli("report", run, "--threshold", "1.5").out
     assert cli("report", run, "--threshold", "-1").code == 2
+
+
+def test_report_prints_one_screen_and_all_tables_when_asked(cli, make_run):
+    run = make_run(seeds=[1])
+    screen, whole = cli("report", run).out, cli("report", run, "--tables", "all").out
+    assert screen.startswith("Report of")
+    assert "\nCosts\n=====" not in screen
+    assert "\nCosts\n=====" in whole
+    assert screen.count("\n") <= 50 < whole.count("\n")
+
+
+def test_report_takes_tables_columns_and_names(cli, make_run):
+    chosen = ["--tables", "main,costs", "--columns", "perplexity, FLOP"]
+    named = ["--names", "monotone=Ours (a=1)", "--names", "baseline=Plain"]
+    outcome = cli("report", make_run(seeds=[1]), *chosen, *named)
+    assert outcome.code == 0
+    headings = re.findall(r"^Ours \(a=1\) +\S+$|^arm +(.*)$", outcome.out, re.MULTILINE)
+    assert headings == ["perplexity", "", "FLOP", ""]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--tables", "mian"], "unknown table 'mian'; did you mean 'main'?"),
+        (["--columns", "perplexty"], "did you mean 'perplexity'?"),
+        (["--names", "monoton=x"], "did you mean 'monotone'?"),
+        (["--names", "monotone"], "expected LABEL=NAME, not 'monotone'"),
+        (["--names", "monotone="], "expected LABEL=NAME, not 'monotone='"),
+        (["--tables", "main", "--format", "html"], "are not for html"),
+    ],
+)
+def test_what_a_report_does_not_have_is_wrong_usage(cli, make_run, options, said):
+    outcome = cli("report", make_run(seeds=[1]), *options)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert said in outcome.err
+    assert outcome.err.count("\n") <= 4
 
 
 def test_report_of_no_run_is_wrong_usage(cli, tmp_path):

@@ -4,6 +4,7 @@ All kinds, over many seeds: `benchmarks/zoo.py`.
 """
 
 import json
+import re
 from typing import get_args
 
 import jsonschema
@@ -43,8 +44,8 @@ def run(cli, place):
         found = {each["arm"]: each for each in document["arms"]}
         for arm, each in found.items():  # the user is told at the end of the run
             against = f" against {each['reference']}" if each["reference"] else ""
-            line = f"verdict: small ({arm}){against}: {each['verdict']}"
-            assert line in done.err.splitlines()
+            line = rf"^{arm}{against} +{each['verdict']}(  |$)"
+            assert re.search(line, done.out, re.MULTILINE)
         for arm in arms:
             assert found[arm]["verdict"] == expected(suite)[arm], found[arm]
         assert cli("validate", folder).code == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby
 
 from tabulate import SEPARATING_LINE, tabulate
@@ -47,7 +46,7 @@ def _filled(text: str) -> str:
 
 def _table(table: Table) -> str:
     title = f"{table.title}\n{'=' * len(table.title)}"
-    parts = [_printed(part) for part in narrower(table)]
+    parts = [printed(part) for part in narrower(table)]
     notes = [_filled(note) for note in table.notes]
     words = "\n".join([*notes, textwrap.fill(table.caption, WIDTH)])
     return "\n\n".join([title, *parts, words])
@@ -63,35 +62,30 @@ def narrower(table: Table) -> Iterator[Table]:
     """
     keys = list(range(table.keys))
     chosen = keys
-    for group in _groups(table):
-        whole = _fits(table, [*keys, *group])
+    for group in groups(table):
+        whole = fits(table, [*keys, *group])
         for piece in [group] if whole else [[index] for index in group]:
-            if chosen != keys and not _fits(table, [*chosen, *piece]):
-                yield _only(table, chosen)
+            if chosen != keys and not fits(table, [*chosen, *piece]):
+                yield table.only(chosen)
                 chosen = keys
             chosen = [*chosen, *piece]
-    yield _only(table, chosen)
+    yield table.only(chosen)
 
 
-def _groups(table: Table) -> Iterator[list[int]]:
+def groups(table: Table) -> Iterator[list[int]]:
+    """Yield the places of each group of columns, but for those that name the row."""
     others = range(table.keys, len(table.columns))
     for _, found in groupby(others, key=lambda i: table.columns[i].group or i):
         yield list(found)
 
 
-def _fits(table: Table, chosen: Sequence[int]) -> bool:
-    return max(map(len, _printed(_only(table, chosen)).splitlines())) <= WIDTH
+def fits(table: Table, chosen: Sequence[int]) -> bool:
+    """Say whether these columns are no wider than a terminal, beside one another."""
+    return max(map(len, printed(table.only(chosen)).splitlines())) <= WIDTH
 
 
-def _only(table: Table, chosen: Sequence[int]) -> Table:
-    return replace(
-        table,
-        columns=[table.columns[index] for index in chosen],
-        rows=[[row[index] for index in chosen] for row in table.rows],
-    )
-
-
-def _printed(table: Table) -> str:
+def printed(table: Table) -> str:
+    """Return the lines of a table, and nothing around them."""
     columns = [_shown(table, index) for index in range(len(table.columns))]
     first, *rest = zip(*columns, strict=True)
     # As `headers`, the headings would make every column two characters wider.

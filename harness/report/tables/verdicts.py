@@ -156,6 +156,19 @@ def paragraphs(found: ArmVerdict) -> Iterator[str]:
         yield f"  - {_what_would_decide(found.difference)}"
 
 
+def brief(found: ArmVerdict) -> tuple[str, str]:
+    """Return the difference that a verdict is about, and the reason for it.
+
+    Each is a line, and empty where there is none; `paragraphs` has all that is known.
+    """
+    if found.difference is None:
+        return "", "; ".join(found.reasons[: found.verdict != "reference"])
+    difference = f"{number_text(_difference(found.difference))} nats/token"
+    if _only_unclear(found, found.difference):
+        return difference, _what_would_decide(found.difference)
+    return difference, "; ".join(found.reasons)
+
+
 def lines(verdicts: Verdicts) -> Sequence[str]:
     """Return what a terminal shows at the end of a run: a few lines for each arm."""
     shown = []
