@@ -16,6 +16,7 @@ from .document import (
 from .encoding import TextEncoder as TextEncoder, special_ids as special_ids
 from .examples import build_examples as build_examples, cut_examples as cut_examples
 from .overlap import shared_documents as shared_documents
+from .patterns import matching as matching
 from .sections import (
     CORPUS as CORPUS,
     MEANINGS as MEANINGS,

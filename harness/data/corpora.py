@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from harness.data.document import Document
 from harness.data.fields import Fields
 from harness.data.files import Row, read_rows
 from harness.data.hub import HubRows, HubSplit
+from harness.data.patterns import matching
 from harness.data.sections import CorpusSection
 
 
@@ -179,10 +179,8 @@ class _LocalFiles:
         return fingerprint_files(self._files(), self.store.root / "fingerprints.json")
 
     def _files(self) -> list[Path]:
-        path = Path(self.path).expanduser()
-        # A name that holds glob's own characters is taken literally where it exists.
-        found = [path] if path.exists() else map(Path, glob.glob(str(path)))  # noqa: PTH207
-        files = sorted(file for file in found if file.is_file())
+        found = map(Path, matching(str(Path(self.path).expanduser())))
+        files = [file for file in found if file.is_file()]
         if not files:
             raise MissingResource(f"{self.path} is not there")
         return files

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
-import glob
 import math
 import os
 
+from harness.data.patterns import matching
 from harness.data.sections import CorpusSection
 
 
@@ -51,8 +51,7 @@ def _files(dataset: CorpusSection) -> str:
 
 
 def _expand(pattern: str) -> set[str]:
-    found = [] if os.path.exists(pattern) else glob.glob(pattern)  # noqa: PTH110,PTH207
-    return {os.path.realpath(path) for path in found or [pattern]}
+    return {os.path.realpath(path) for path in matching(pattern) or [pattern]}
 
 
 _Bound = tuple[float, str]

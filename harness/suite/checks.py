@@ -17,8 +17,8 @@ from typing import Any, TypeVar, cast
 import pydantic
 
 from harness.api import ATTACK, CORPUS, Attack, CellKey, Constraint, Metric, Registry
-from harness.base import shortened, unknown_name
-from harness.data import CorpusSection, shared_documents
+from harness.base import UsageError, shortened, unknown_name
+from harness.data import CorpusSection, matching, shared_documents
 from harness.suite import complaints
 from harness.suite.experiment import Experiment
 from harness.suite.marks import Marked, marked
@@ -174,6 +174,12 @@ def _texts_apart(draft: _Draft) -> Iterator[Fault]:
     for label, entry in draft.layer.entries("corpora"):
         with contextlib.suppress(pydantic.ValidationError):  # said of the section
             corpora[label] = CorpusSection.model_validate(entry)
+    for label in [*corpora]:
+        try:
+            matching(corpora[label].path or "")
+        except UsageError as error:
+            yield ("corpora", label, "path"), str(error)
+            del corpora[label]
     uses = [use for use in draft.named(CORPUS) if use[1] in corpora]
     # What is measured need only be apart from training, and there may be much of it.
     named = [use for use in uses if use[0] in _ROLES]

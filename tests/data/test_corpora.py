@@ -1,5 +1,6 @@
 """Corpora: slices, fingerprints, what is missing, and packed token blocks."""
 
+import glob
 import hashlib
 import itertools
 import re
@@ -11,6 +12,7 @@ import pytest
 
 from harness.base.errors import MissingResource, UsageError
 from harness.base.store import Store
+from harness.data import patterns
 from harness.data.blocks import token_blocks
 from harness.data.corpora import Corpora
 from harness.data.sections import CorpusSection
@@ -82,6 +84,39 @@ def test_glob_reads_files_in_the_order_of_their_names(tmp_path):
 def test_file_name_with_globs_own_characters_is_taken_literally(tmp_path):
     path = write(tmp_path / "data[1]*?.jsonl", ["x"])
     assert ids(corpora_of(tmp_path, path=str(path))) == [0]
+
+
+PATTERNS = ["*", "d*/*", "d[01]/f?", "*/*", ".*/*", "d1/*", "*/f3", "d0/f9", "./*/f1"]
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Go to a folder of 5 folders with 4 files each, one of them hidden."""
+    for folder in ("d0", "d1", "d2", "e", ".hidden"):
+        (tmp_path / folder).mkdir()
+        for number in range(4):
+            (tmp_path / folder / f"f{number}").touch()
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.usefixtures("folders")
+def test_patterns_match_what_glob_does(pattern, tmp_path):
+    for each in (pattern, str(tmp_path / pattern)):
+        expected = sorted(glob.glob(each))  # noqa: PTH207
+        assert [*map(Path, patterns.matching(each))] == [*map(Path, expected)]
+
+
+@pytest.mark.usefixtures("folders")
+def test_a_pattern_is_compared_with_so_many_names_and_no_more(monkeypatch):
+    monkeypatch.setattr(patterns, "MOST_ENTRIES", 21)  # 5 folders, 4 x 4 files in sight
+    assert len(patterns.matching("*/*")) == 16
+    monkeypatch.setattr(patterns, "MOST_ENTRIES", 20)
+    with pytest.raises(
+        UsageError, match="through more than 20 files and folders: name"
+    ):
+        patterns.matching("*/*")
+    assert patterns.matching("*/none") == []  # which is looked for by its name
 
 
 def test_fingerprint_is_the_hash_of_the_file_or_of_the_text(tmp_path):

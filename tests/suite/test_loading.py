@@ -241,6 +241,16 @@ def test_validation_looks_into_every_profile(toy_suite):
     ]
 
 
+@pytest.mark.usefixtures("toy_suite")
+def test_a_pattern_through_the_whole_disk_is_refused(monkeypatch):
+    monkeypatch.setattr("harness.data.patterns.MOST_ENTRIES", 1)
+    (problem,) = problems("corpora:\n  train: {path: '*/*'}\n  test: {path: nowhere}")
+    assert problem.startswith("s.yaml:3: corpora.train.path: ")
+    assert problem.endswith(
+        "/*/* leads through more than 1 files and folders: name fewer"
+    )
+
+
 def test_disjoint_texts_raise_no_objection(toy_suite):
     Path("s.yaml").write_text(
         "extends: base.yaml\n"
