@@ -84,15 +84,13 @@ def test_nothing_calls_out_while_offline(monkeypatch, tmp_path, no_network):
 
 def test_time_that_is_over_is_an_exception_that_libraries_do_not_swallow():
     def library():
-        while True:
+        for _ in range(3):
             with contextlib.suppress(Exception):
-                sum(range(100))
+                time.sleep(2)
 
     before = signal.getsignal(signal.SIGALRM)
-    began = time.monotonic()
     with pytest.raises(TimeUp), time_limit(0.05):
         library()
-    assert time.monotonic() - began < 5
     with time_limit(0.05):
         pass
     time.sleep(0.1)  # nothing comes after the block

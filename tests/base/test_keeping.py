@@ -175,6 +175,6 @@ def test_a_process_ends_with_its_keeper(start, tmp_path):
     process = start(WAITS)
     child = int(wait_for(tmp_path / "pid"))
     process.kill()
-    process.communicate()  # its pipes close when the child has ended, too
+    process.communicate(timeout=30)  # its pipes close when the child has ended, too
     status = Path(f"/proc/{child}/stat")
     assert not status.exists() or " Z " in status.read_text()

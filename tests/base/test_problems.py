@@ -44,6 +44,16 @@ def test_annotations_are_escaped_as_workflow_commands_want_it():
     )
 
 
+def test_no_name_hides_anything_or_begins_a_line_of_its_own():
+    """Nor a workflow command, which GitHub would obey."""
+    hostile = "a\n::error::b\x1b[2J\u202e"
+    problem = Problem(hostile, (hostile,), hostile, 3)
+    for line in (str(problem), problem.as_annotation()):
+        assert "\n" not in line
+        assert line.isprintable()
+        assert r"\x1b[2J<U+202E>" in line
+
+
 def test_a_suite_error_says_each_problem_once_by_file_and_line():
     later, other = replace(SEEDS, line=10), replace(SEEDS, file="a.yaml", line=7)
     error = SuiteError([later, SEEDS, other, SEEDS])

@@ -7,6 +7,7 @@ nothing finds but doing the work again.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -505,6 +506,30 @@ def model_in_the_place_of_its_link(forger: Forger) -> None:
     link = forger.path(ARM).with_name("model")
     link.unlink()
     shutil.copytree(forger.made(forger.path(BASELINE)) / "model", link)
+
+
+@kind("plain", "made.json in ", into=MORE)
+def making_changed_after_it_was_recorded(forger: Forger) -> None:
+    path = forger.path(ARM)
+    stated = json.loads(path.read_text())["frozen"]
+    forger.remake(path, lambda x: x["recovery"].update(tokens=10**6))
+    forger.edit(path, lambda x: x.update(frozen=stated))
+
+
+@kind("plain", "it is not that of", into=MORE)
+def certificate_in_the_record_alone(forger: Forger) -> None:
+    def monotone(record: Row) -> None:
+        record["certificate"]["after"].update(ffn_monotone=True, reason=None)
+
+    forger.edit(forger.path(ARM), monotone)
+
+
+@kind("plain", "but training.jsonl says", into=MORE)
+def recovery_without_its_log(forger: Forger) -> None:
+    forged = {"value": 3.0, "interval": [2.9, 3.1]}
+    forger.remake(
+        forger.path(ARM), lambda x: x["recovery"]["loss_after"].update(forged)
+    )
 
 
 @kind("plain", "no suite with this hash", into=MORE)

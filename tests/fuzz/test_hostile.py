@@ -167,6 +167,22 @@ def test_a_record_that_is_no_file(cli, make_run):
     assert quickly(cli, "validate", run).out.count("is no regular file") == 2
 
 
+def test_a_record_larger_than_any_is_not_read(cli, make_run):
+    run = make_run(seeds=[1])
+    file = next(run.glob("cells/*/record.json"))
+    os.truncate(file, 2**26 + 1)
+    assert "is larger than any record: 64 MiB" in quickly(cli, "validate", file).out
+
+
+def test_files_that_extend_each_other_come_to_an_end(cli, tmp_path):
+    for number in range(21):
+        file = tmp_path / f"s{number}.yaml"
+        file.write_text(f"extends: s{number + 1}.yaml\n")
+    outcome = quickly(cli, "validate", tmp_path / "s0.yaml")
+    assert outcome.code == 2
+    assert "s19.yaml:1: extends: is the 20th file that is extended" in outcome.out
+
+
 def test_a_lone_record_and_a_lone_file(cli, tmp_path, make_run, monkeypatch):
     record = next(make_run(seeds=[1]).glob("cells/*/record.json"))
     monkeypatch.chdir("/")

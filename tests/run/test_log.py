@@ -42,6 +42,12 @@ def test_what_is_printed_is_printed_once(tmp_path, capsys, printing):
     assert capsys.readouterr().out == "said\n"
 
 
+def test_nothing_is_hidden_in_a_log(tmp_path):
+    with unit_log(tmp_path / "log.txt"):
+        logging.getLogger("somebody").warning("\x1b[2J\u202eevil")
+    assert r"somebody: \x1b[2J<U+202E>evil" in (tmp_path / "log.txt").read_text()
+
+
 def test_others_handlers_show_no_more_of_us_than_before(tmp_path, capsys, printing):
     printing(sys.stdout)
     ours = logging.getLogger("harness.somewhere")

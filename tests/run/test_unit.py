@@ -1,12 +1,18 @@
 """Units that fail, and what is left of them."""
 
+import contextlib
+import errno
 import gc
+import os
+import signal
 import weakref
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from harness.base import CellError, StopSignals, take
+from harness.base import CellError, LeaseLost, Stopped, StopSignals, take
+from harness.base.errors import DiskError
 from harness.running import unit
 from harness.running.folder import RunFolder
 from harness.suite import VariantPlan
@@ -48,6 +54,65 @@ def test_a_failure_does_not_keep_what_was_loaded(tmp_path, monkeypatch):
         assert alive[0]() is None
     finally:
         gc.enable()
+
+
+def raising(error):
+    """Return what raises an exception, as a plugin may or a disk."""
+
+    def fail(work):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("out of ideas"), "out of ideas"),
+        (SystemExit(0), "a plugin called sys.exit(0)"),
+        (KeyboardInterrupt(), "a plugin raised KeyboardInterrupt, and nobody had"),
+        (type("Unheard", (BaseException,), {})("nowhere"), "nowhere"),
+        (MemoryError(), "MemoryError()"),
+        (RecursionError("too deep"), "too deep"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_is_raised_is_the_failure_of_its_unit(
+    tmp_path, monkeypatch, error, message
+):
+    runner = stubbed(tmp_path, monkeypatch, raising(error))
+    found = runner.run(PLAN, take(tmp_path / "name"))
+    assert found.outcome.error.message.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OSError(errno.ENOSPC, "no room", "/x"), DiskError),
+        (ValueError(f"I/O error: {os.strerror(errno.EIO)}"), DiskError),
+        (Stopped("stopped by SIGTERM"), Stopped),
+        (LeaseLost(Path("name")), LeaseLost),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_no_unit_is_to_blame_for_leaves_no_record(
+    tmp_path, monkeypatch, error, raised
+):
+    """The same command then goes on from here."""
+    runner = stubbed(tmp_path, monkeypatch, raising(error))
+    with pytest.raises(raised):
+        runner.run(PLAN, take(tmp_path / "name"))
+    folder = tmp_path / "variants" / "v1"
+    assert not (folder / "record.json").exists()
+    assert (folder / "samples.partial.jsonl").exists()
+
+
+def test_a_signal_that_came_out_as_another_error_is_no_failure(tmp_path, monkeypatch):
+    runner = stubbed(tmp_path, monkeypatch, raising(ValueError("interrupted call")))
+    with contextlib.suppress(Stopped):
+        runner._run.stop.receive(signal.SIGTERM)
+    with pytest.raises(Stopped):
+        runner._outcome(PLAN, SimpleNamespace(restarts=0), None)
 
 
 class Found:

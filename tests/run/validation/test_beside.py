@@ -1,10 +1,13 @@
 """What lies beside a record: nothing that leads elsewhere is opened or believed."""
 
 import os
+import tracemalloc
 
 import pytest
 
+from harness.records import Samples
 from harness.running import RunFolder, validate
+from harness.running.folder import samples_fault
 from tests.run_fixtures import edit
 
 
@@ -43,6 +46,20 @@ def test_samples_are_a_file_of_their_own(cell, make, told):
     assert (
         RunFolder(cell.parents[2]).state("cell", cell.parent.name).status == "invalid"
     )
+
+
+def test_samples_are_hashed_in_pieces(tmp_path):
+    """However large they are said to be: here 64 MiB of nothing."""
+    path = tmp_path / "samples.jsonl"
+    path.touch()
+    os.truncate(path, 2**26)
+    stated = Samples(path=path.name, rows=0, sha256="0" * 64)
+    tracemalloc.start()
+    try:
+        assert "differs from its hash" in samples_fault(tmp_path / "x", stated)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_record_that_lies_alone_is_checked(cell, tmp_path):
