@@ -6,6 +6,8 @@ VENV := .venv
 VENV_T5 := .venv-transformers5
 VENV_TEXTATTACK := .venv-textattack
 PYTEST_WORKERS ?= 2
+# Most of what is installed is never imported: what is, gets compiled when it is.
+INSTALL := -m pip install --quiet --no-compile
 SETTINGS := setup.cfg pyproject.toml constraints.txt
 
 .PHONY: help quickstart test test-slurm mutants chaos fuzz lint format test-transformers5 \
@@ -71,11 +73,11 @@ clean:
 $(VENV)/.installed: $(SETTINGS)
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "needs Python 3.10"'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e .
+	$(VENV)/bin/python $(INSTALL) -c constraints.txt -e .
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[test]'
 	touch $@
 
 # The other environments stand on $(VENV): only what differs is installed in them.
@@ -89,7 +91,7 @@ $(VENV_T5)/.installed: $(VENV)/.installed-test
 	$(stand_on_venv)
 	grep -vE '^(transformers|tokenizers|huggingface_hub|datasets|fsspec)==' \
 		constraints.txt > $(@D)/constraints.txt
-	$(@D)/bin/python -m pip install --quiet -c $(@D)/constraints.txt \
+	$(@D)/bin/python $(INSTALL) -c $(@D)/constraints.txt \
 		-e '.[test]' 'transformers>=5,<6'
 	touch $@
 
@@ -97,6 +99,6 @@ WITHIN_S := import subprocess, sys; \
 	sys.exit(subprocess.run(sys.argv[2:], timeout=int(sys.argv[1])).returncode)
 $(VENV_TEXTATTACK)/.installed: $(VENV)/.installed-test
 	$(stand_on_venv)
-	PIP_RETRIES=1 $(PYTHON) -c '$(WITHIN_S)' 300 $(@D)/bin/python -m pip install \
-		--quiet -c constraints.txt -e '.[textattack,test]'
+	PIP_RETRIES=1 $(PYTHON) -c '$(WITHIN_S)' 300 $(@D)/bin/python $(INSTALL) \
+		-c constraints.txt -e '.[textattack,test]'
 	touch $@
