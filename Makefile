@@ -7,7 +7,7 @@ VENV_T5 := .venv-transformers5
 VENV_TEXTATTACK := .venv-textattack
 PYTEST_WORKERS ?= 2
 # Most of what is installed is never imported: what is, gets compiled when it is.
-INSTALL := -m pip install --quiet --no-compile
+INSTALL := -m pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 SETTINGS := setup.cfg pyproject.toml constraints.txt
 
 .PHONY: help quickstart test test-slurm mutants chaos fuzz lint format test-transformers5 \
