@@ -70,6 +70,7 @@ def finished(place: Path) -> Path:
         arms="".join(more.format(name) for name in names[2:]),
         clean_loss=dict.fromkeys(names, 2.5),
         delta_loss=dict.fromkeys(itertools.product(names, ("hotflip", "random")), 0.4),
+        full=True,
     )
     place.mkdir(parents=True, exist_ok=True)
     return write_run(story, place)

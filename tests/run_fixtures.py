@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,12 @@ from harness.records.record import (
     Record,
     RecoverySummary,
 )
-from harness.records.samples import SampleRow
+from harness.records.samples import Checkpoint, SampleRow
 from harness.records.statistics import bootstrap_mean
 from harness.records.summary import summarise_attack
 from harness.running.assembly import Outcome, assemble
 from harness.running.context import RunContext
+from harness.running.diagnostics.rows import examine_rows
 from harness.running.folder import RunFolder, write_samples
 from harness.running.scored import failed_row, scored_row
 from harness.suite import CellPlan, VariantPlan, dump_suite, load_experiment, make_plan
@@ -113,6 +114,9 @@ class Story:
     """Parts of the ids of units that fail."""
     absent: tuple[str, ...] = ()
     """Parts of the ids of units without a record."""
+    full: bool = False
+    """Whether cells have all that those of a run have: rows of 4 kB with traces,
+    checkpoints and losses of tokens, and what is asked of them."""
 
 
 @dataclass
@@ -191,8 +195,9 @@ class _Writer:
         mean = story.delta_loss[arm, plan.attack]
         deltas = np.maximum(0.0, mean + 0.3 * documents + 0.1 * rng.standard_normal(40))
         clean = story.clean_loss[arm] + 0.3 * documents
+        make = full_row if story.full else sample_row
         rows = [
-            sample_row(index, clean[index], deltas[index], error=index < story.errors)
+            make(index, clean[index], deltas[index], error=index < story.errors)
             for index in range(
                 min(
                     plan.identity["examples"]["test"]["count"],
@@ -210,6 +215,7 @@ class _Writer:
                 folder, [row.model_dump(mode="json") for row in rows]
             ),
             parameters=1_414_647_808,
+            diagnostics=examine_rows(rows) if story.full else [],
         )
 
 
@@ -238,6 +244,84 @@ def sample_row(
         adversarial_text="some text",
         trace=[step] if delta_loss else [],
     )
+
+
+def full_row(
+    index: int, clean_loss: float, delta_loss: float, *, error: bool = False
+) -> SampleRow:
+    """Return a row with all that a search leaves behind, as long as in real runs.
+
+    Twelve steps change the last five of 24 tokens, again and again; checkpoints have
+    the prompts after three, six and nine.
+    """
+    row = sample_row(index, clean_loss, delta_loss, error=error)
+    clean = [*range(index, index + 24)]
+    known = {
+        "clean_prompt_ids": clean,
+        "reference_ids": [*range(24)],
+        "clean_text": "some words " * 5,
+        "clean_token_losses": _around(clean_loss),
+    }
+    if row.status != "attacked":
+        prompt = None if error else clean
+        losses = None if error else _around(clean_loss)
+        return row.model_copy(
+            update={
+                **known,
+                "adversarial_prompt_ids": prompt,
+                "adversarial_token_losses": losses,
+                "checkpoints": [] if error else _kept([clean] * 3, clean_loss, [0] * 3),
+            }
+        )
+    prompts = [clean]
+    for n in range(1, 13):
+        at = 19 + n % 5
+        prompts.append([*prompts[-1][:at], 900 + n, *prompts[-1][at + 1 :]])
+    gains = [delta_loss * n / 12 for n in range(13)]
+    trace = [
+        {
+            "step": n,
+            "positions": [19 + n % 5],
+            "tokens": [900 + n],
+            "loss": clean_loss + gains[n],
+            "verified": 6,
+            "passes": 20 * n,
+            "gradients": n,
+        }
+        for n in range(1, 13)
+    ]
+    thirds = slice(3, 12, 3)
+    return row.model_copy(
+        update={
+            **known,
+            "adversarial_prompt_ids": prompts[-1],
+            "adversarial_text": "other words " * 5,
+            "adversarial_token_losses": _around(clean_loss + delta_loss),
+            "trace": trace,
+            "checkpoints": _kept(prompts[thirds], clean_loss, gains[thirds]),
+        }
+    )
+
+
+def _around(mean: float) -> list[float]:
+    """Return the losses of 24 tokens."""
+    return [mean + (i - 11.5) / 10 for i in range(24)]
+
+
+def _kept(
+    prompts: list[list[int]], clean: float, gains: Sequence[float]
+) -> list[Checkpoint]:
+    """Return checkpoints at shares of the budget that ascend to that of a row."""
+    shares = (0.25, 0.5, 0.75)
+    return [
+        Checkpoint(
+            share=share,
+            adversarial_prompt_ids=prompt,
+            adversarial_loss=clean + gain,
+            delta_loss=clean + gain - clean,
+        )
+        for share, prompt, gain in zip(shares, prompts, gains, strict=True)
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import pydantic
 
 from harness.base import Problem, RecordError, Strict
 from harness.records.rules import GIVEN, Ruled, When
-from harness.records.strict_json import parse_model, unreadable
+from harness.records.strict_json import parse_line, unreadable
 
 
 class ChoiceRow(Strict):
@@ -143,24 +143,38 @@ class SampleRow(Ruled):
 def read_samples(path: Path) -> list[SampleRow]:
     """Read a cell's rows; the first problem raises RecordError with file and line."""
     rows = []
-    for row, problems in parse_samples(path):
+    for row, problems in parse_samples(path, _lines(path)):
         if row is None:
             raise RecordError("; ".join(map(str, problems)))
         rows.append(row)
     return rows
 
 
-def parse_samples(path: Path) -> Iterator[tuple[SampleRow | None, list[Problem]]]:
-    """Yield the row of each line, or None and what is wrong with the line.
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file, which is opened with the first."""
+    with path.open("rb") as file:
+        yield from file
+
+
+def parse_samples(
+    path: Path, lines: Iterable[bytes]
+) -> Iterator[tuple[SampleRow | None, list[Problem]]]:
+    """Yield the row of each line of a file, or None and what is wrong with the line.
 
     Raises RecordError where the file cannot be read.
     """
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                yield parse_model(SampleRow, line, path, number)
+        for number, line in enumerate(lines, 1):
+            yield parse_line(SampleRow, line, path, number, _extent)
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(str(unreadable(path, error))) from error
+
+
+def _extent(row: SampleRow) -> tuple[int, int]:
+    """Return how many objects and keys a row has, if its steps hold no objects."""
+    parts = [row, *row.checkpoints, *row.replicates, *(row.choices or ())]
+    keys = sum(len(part.model_fields_set) for part in parts)
+    return len(parts) + len(row.trace), keys + sum(map(len, row.trace))
 
 
 ROUGE_DROP = 0.10

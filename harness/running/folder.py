@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -157,24 +157,58 @@ def samples_fault(record_path: Path, samples: Samples) -> str | None:
     leads to, nor a device or a pipe, which have no end.
     """
     path = record_path.parent / samples.path
+    fault = irregular(path)
+    if fault is not None:
+        return fault
+    read = ReadOnce(path)
+    for _ in read.chunks():
+        pass
+    return read.fault(samples)
+
+
+def irregular(path: Path) -> str | None:
+    """Say why a file of samples must not be opened; None if it is a regular one."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
-        return f"{samples.path} is missing"
+        return f"{path.name} is missing"
     except OSError as error:
-        return f"{samples.path} cannot be read: {error.strerror}"
-    if not stat.S_ISREG(mode):
-        return f"{samples.path} is {_KINDS.get(stat.S_IFMT(mode), 'no regular file')}"
-    digest, lines = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            lines += chunk.count(b"\n")
-    if digest.hexdigest() != samples.sha256:
-        return f"{samples.path} differs from its hash in the record"
-    if lines != samples.rows:
-        return f"{samples.path} has {lines} lines, the record says {samples.rows}"
-    return None
+        return f"{path.name} cannot be read: {error.strerror}"
+    if stat.S_ISREG(mode):
+        return None
+    return f"{path.name} is {_KINDS.get(stat.S_IFMT(mode), 'no regular file')}"
+
+
+class ReadOnce:
+    """A file of samples, hashed and its lines counted while it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._digest, self._ends = path, hashlib.sha256(), 0
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the file in pieces of a size of their own."""
+        with self._path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield self._seen(chunk)
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the file line by line."""
+        with self._path.open("rb") as file:
+            yield from map(self._seen, file)
+
+    def _seen(self, part: bytes) -> bytes:
+        self._digest.update(part)
+        self._ends += part.count(b"\n")
+        return part
+
+    def fault(self, samples: Samples) -> str | None:
+        """Say in what a file that was read to its end differs from its record."""
+        name = self._path.name
+        if self._digest.hexdigest() != samples.sha256:
+            return f"{name} differs from its hash in the record"
+        if self._ends != samples.rows:
+            return f"{name} has {self._ends} lines, the record says {samples.rows}"
+        return None
 
 
 def frozen_of(made: Path) -> Frozen:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,9 @@ from harness.suite import Plan, Unit, UnitKind, load_experiment, make_plan
 
 STATES: tuple[Status, ...] = ("complete", "failed", "missing", "invalid")
 """What a unit can be, as `UnitState.status` says."""
+KINDS: tuple[UnitKind, ...] = ("variant", "cell")
+StateOf = Callable[[UnitKind, str], UnitState]
+"""Says of a unit, by kind and id, what the folder holds of it."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,7 @@ class Survey:
     def strays(self) -> list[Path]:
         """The folders of units that are not, or no longer, part of the plan."""
         planned = {self.folder.unit_dir(unit.kind, unit.id) for unit in self.units}
-        kinds: tuple[UnitKind, ...] = ("variant", "cell")
-        found = [path.parent for kind in kinds for path in self.folder.records(kind)]
+        found = [path.parent for kind in KINDS for path in self.folder.records(kind)]
         return [path for path in found if path not in planned]
 
 
@@ -66,9 +68,27 @@ def survey(root: Path, plugins: Sequence[Path] = (), *, trust: bool = False) -> 
     if not folder.suite_file.is_file():
         raise UsageError(f"{root} is no run folder: it has no {folder.suite_file.name}")
     plan = make_plan(load_experiment(folder.suite_file, plugins=plugins, trust=trust))
-    return Survey(
-        folder, plan, tuple(_surveyed(folder, unit, plan) for unit in plan.units)
-    )
+    return surveyed(folder, plan, folder.state)
+
+
+def surveyed(folder: RunFolder, plan: Plan, state: StateOf) -> Survey:
+    """Return what a run folder holds, compared with its plan; `state` is of a unit."""
+    by_label = _ByLabel(folder) if plan.experiment.unjudged else None
+    units = []
+    for unit in plan.units:
+        unit_id = (by_label.id_of(unit) if by_label else None) or unit.id
+        units.append(
+            SurveyedUnit(
+                kind=unit.kind,
+                id=unit_id,
+                model=unit.variant.model,
+                arm=unit.variant.arm,
+                seed=unit.variant.seed,
+                attack=unit.attack,
+                state=state(unit.kind, unit_id),
+            )
+        )
+    return Survey(folder, plan, tuple(units))
 
 
 def changes(provenance: Provenance, registry: Registry) -> list[str]:
@@ -77,27 +97,20 @@ def changes(provenance: Provenance, registry: Registry) -> list[str]:
     return [change for change in (*plugins, _code_change(provenance)) if change]
 
 
-def _surveyed(folder: RunFolder, unit: Unit, plan: Plan) -> SurveyedUnit:
-    unit_id = unit.id
-    if plan.experiment.unjudged:
-        unit_id = _by_labels(folder, unit) or unit.id
-    return SurveyedUnit(
-        kind=unit.kind,
-        id=unit_id,
-        model=unit.variant.model,
-        arm=unit.variant.arm,
-        seed=unit.variant.seed,
-        attack=unit.attack,
-        state=folder.state(unit.kind, unit_id),
-    )
+class _ByLabel:
+    """The units of a folder, found by their labels where their ids are not known."""
 
+    def __init__(self, folder: RunFolder) -> None:
+        self._ids: defaultdict[tuple[UnitKind, str], list[str]] = defaultdict(list)
+        for kind in KINDS:
+            for path in folder.records(kind):
+                name = path.parent.name
+                self._ids[kind, name.rpartition("-")[0]].append(name)
 
-def _by_labels(folder: RunFolder, unit: Unit) -> str | None:
-    """Return the id of the one unit in the folder with the labels of a planned one."""
-    stem = unit.id.rpartition("-")[0]
-    names = [path.parent.name for path in folder.records(unit.kind)]
-    found = [name for name in names if name.rpartition("-")[0] == stem]
-    return found[0] if len(found) == 1 else None
+    def id_of(self, unit: Unit) -> str | None:
+        """Return the id of the one unit with the labels of a planned one."""
+        found = self._ids[unit.kind, unit.id.rpartition("-")[0]]
+        return found[0] if len(found) == 1 else None
 
 
 def _plugin_change(used: PluginRef, registry: Registry) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import ne
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ TRACE_TOLERANCE_NATS = {"float32": MARGIN_NATS, "bfloat16": 0.2}
 """How far the loss that a search noted may be from that of the same prompt alone in
 float32: by the batch that it was in and, in bfloat16, by the precision."""
 Prompt = tuple[int, ...]
+Writes = list[tuple[int, int]]
 
 
 class Limits:
@@ -59,10 +61,11 @@ class Limits:
 def _beyond(row: SampleRow, size: int | None) -> Iterator[str]:
     """Find ids that are no token's: below zero or, where it is known, beyond `size`."""
     for name, ids in _ids(row):
-        for token in ids:
-            if token < 0 or (size is not None and token >= size):
-                known = "" if size is None else f": the model has {size:,} tokens"
-                yield f"{name} has the id {token}{known}"
+        if not ids or (min(ids) >= 0 and (size is None or max(ids) < size)):
+            continue
+        token = next(x for x in ids if x < 0 or (size is not None and x >= size))
+        known = "" if size is None else f": the model has {size:,} tokens"
+        yield f"{name} has the id {token}{known}"
 
 
 def _ids(row: SampleRow) -> Iterator[tuple[str, Sequence[int]]]:
@@ -129,7 +132,7 @@ class _Bounds:
     def _changes(self, clean: Sequence[int], prompt: Sequence[int]) -> Iterator[str]:
         most, before = self.budget.flips, self.budget.prepended
         if len(clean) == len(prompt):
-            changed = sum(a != b for a, b in zip(clean, prompt, strict=True))
+            changed = sum(map(ne, clean, prompt))
             if most is not None and changed > most:
                 yield f"{changed} tokens differ, and the attack may change {most}"
         elif before and not self.control and not _inserted(clean, prompt, before):
@@ -148,27 +151,27 @@ class _Bounds:
         if triggers and triggers.isdisjoint(found):
             yield "its trigger is another than that of the rows before"
         triggers.intersection_update(found) if triggers else triggers.update(found)
-        written = dict(_writes(row.trace))
+        written = dict(pair for step in row.trace for pair in _writes(step))
         if written and not any(_has(trigger, written) for trigger in found):
             yield "the tokens that its trace wrote last are not those of its trigger"
 
     def _steps(self, row: SampleRow, prompt: Sequence[int]) -> Iterator[str]:
         """Follow the trace from the clean prompt to the adversarial one."""
-        steps = [step for step in row.trace if _changed(step)]
+        steps = [(step, pairs) for step in row.trace if (pairs := _writes(step))]
         if not steps:
             return
-        reached = followed(row.clean_prompt_ids, steps)
+        reached = _reached(row.clean_prompt_ids, steps)
         if reached is None:
             yield "its trace names a position that the prompt does not have"
             return
-        branches = any("from" in step for step in steps)
+        branches = any("from" in step for step, _ in steps)
         ends = reached if branches else reached[-1:]
         if prompt not in ends:
             yield "its trace does not lead to the adversarial prompt"
             return
         losses = [
             step.get("loss")
-            for step, ids in zip(steps, reached[1:], strict=True)
+            for (step, _), ids in zip(steps, reached[1:], strict=True)
             if ids == prompt
         ]
         yield from self._noted(row, losses[-1:])
@@ -199,13 +202,19 @@ def followed(
     A step goes on ``from`` an earlier one (0 is the clean prompt), or else from the
     last. None where a step cannot be made.
     """
+    return _reached(clean, [(step, _writes(step)) for step in steps])
+
+
+def _reached(
+    clean: Sequence[int], steps: Sequence[tuple[Mapping[str, Any], Writes]]
+) -> list[list[int]] | None:
     reached = [list(clean)]
-    for step in steps:
+    for step, writes in steps:
         start = step.get("from", len(reached) - 1)
         if not isinstance(start, int) or not 0 <= start < len(reached):
             return None
         ids = list(reached[start])
-        for position, token in _writes([step]):
+        for position, token in writes:
             if not 0 <= position < len(ids):
                 return None
             ids[position] = token
@@ -213,20 +222,17 @@ def followed(
     return reached
 
 
-def _changed(step: Mapping[str, Any]) -> bool:
-    return any(True for _ in _writes([step]))
-
-
-def _writes(trace: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, int]]:
-    """Yield the positions and tokens that steps name, one or several at a time."""
-    for step in trace:
-        positions = step.get("positions", [step.get("position")])
-        tokens = step.get("tokens", [step.get("token")])
-        if not isinstance(positions, list) or not isinstance(tokens, list):
-            continue
-        for position, token in zip(positions, tokens, strict=False):
-            if isinstance(position, int) and isinstance(token, int):
-                yield position, token
+def _writes(step: Mapping[str, Any]) -> Writes:
+    """Return the positions and tokens that a step names, one or several."""
+    positions = step.get("positions", [step.get("position")])
+    tokens = step.get("tokens", [step.get("token")])
+    if not isinstance(positions, list) or not isinstance(tokens, list):
+        return []
+    return [
+        (position, token)
+        for position, token in zip(positions, tokens, strict=False)
+        if isinstance(position, int) and isinstance(token, int)
+    ]
 
 
 def _inserted(clean: Sequence[int], prompt: Sequence[int], count: int) -> list[int]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +20,37 @@ ROUNDING = 1e-9
 """Relative, of sums that were added up in another order."""
 
 
-def check_record(
-    path: Path, metrics: Metrics
-) -> tuple[Record | None, list[SampleRow], list[Problem]]:
-    """Check one record and its samples; return it unless it cannot be read.
+@dataclass(frozen=True)
+class Checked:
+    """What was found of one record."""
+
+    problems: list[Problem]
+    record: Record | None = None
+    """Unless it cannot be read."""
+    rows: Sequence[SampleRow] = ()
+    """Those of a cell, if all of them are sound."""
+    intact: bool = False
+    """Whether the file of samples is what the record says, if it says something."""
+
+
+def check_record(path: Path, metrics: Metrics) -> Checked:
+    """Check one record and its samples.
 
     The results of a variant are recomputed with `metrics`, by label; those that are not
-    there stay unchecked. The rows are those of a cell, if all of them are sound.
+    there stay unchecked.
     """
-    rows: list[SampleRow] = []
-    record, problems = parse_record(path)
-    if record is not None:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if record.model_dump(mode="json") != document:  # of others, look closely
-            problems += violations("record", document, path)
-        problems += _id_problems(path, record)
-        problems += _identity_problems(record)
-        problems += _ledger_problems(record)
-        problems += _diagnostic_problems(record)
-        if record.samples is not None:
-            rows, found = check_samples(path, record, metrics)
-            problems += found
-    return record, rows, [replace(x, file=x.file or str(path)) for x in problems]
+    record, problems, values = parse_record(path)
+    if record is None:
+        return Checked(problems)
+    if record.model_dump(mode="json") != values:  # of others, look closely
+        problems += violations("record", values, path)
+    problems += _id_problems(path, record)
+    problems += _identity_problems(record)
+    problems += _ledger_problems(record)
+    problems += _diagnostic_problems(record)
+    rows, fault, found = check_samples(path, record, metrics)
+    located = [replace(x, file=x.file or str(path)) for x in (*problems, *found)]
+    return Checked(located, record, rows, fault is None)
 
 
 def _ledger_problems(record: Record) -> Iterator[Problem]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from harness.records import (
 )
 from harness.running.answers import chosen
 from harness.running.diagnostics.rows import OF_SUBJECTS, examine_rows
-from harness.running.folder import samples_fault
+from harness.running.folder import ReadOnce, irregular, samples_fault
 
 Metrics = Mapping[str, Metric[Any]]
 """Metrics by the labels that results are stored under."""
@@ -42,36 +40,46 @@ INTERVAL_TOLERANCE = 1e-6
 
 def check_samples(
     path: Path, record: Record, metrics: Metrics
-) -> tuple[list[SampleRow], list[Problem]]:
+) -> tuple[list[SampleRow], str | None, list[Problem]]:
     """Check the samples of the record at `path`, and recompute its results.
 
-    Returns the rows of a cell, none where one of them is no row, and the problems.
-    Those of the record itself name no file yet.
+    Returns the rows of a cell, none where one of them is no row; in what the file is
+    not what the record says; and the problems. Those of the record itself name no file
+    yet. The file is read once.
     """
-    assert record.samples is not None
-    fault = samples_fault(path, record.samples)
-    problems = [Problem("", ("samples",), fault)] if fault else []
+    if record.samples is None:
+        return [], None, []
     file = path.parent / record.samples.path
-    if not stat.S_ISREG(file.lstat().st_mode if os.path.lexists(file) else 0):
-        return [], problems
+    fault = irregular(file)
+    if fault is not None:
+        return [], fault, [Problem("", ("samples",), fault)]
+    read = ReadOnce(file)
+    rows: list[SampleRow] = []
     try:
         if record.kind == "cell":
-            rows, found = _check_cell(record, file)
-            return rows, problems + found
-        return [], problems + _check_variant(record, file, metrics)
+            rows, problems = _check_cell(record, file, read.lines())
+        else:
+            problems = _check_variant(record, file, read.lines(), metrics)
+        fault = read.fault(record.samples)
     except (RecordError, UnicodeDecodeError) as error:
         message = str(error).removeprefix(f"{file}: ")
-        return [], [*problems, Problem(str(file), (), message)]
+        problems = [Problem(str(file), (), message)]
+        fault = samples_fault(path, record.samples)
+    if fault is not None:
+        problems = [Problem("", ("samples",), fault), *problems]
+    return rows, fault, problems
 
 
 # --- cells --------------------------------------------------------------------------
 
 
-def _check_cell(record: Record, file: Path) -> tuple[list[SampleRow], list[Problem]]:
+def _check_cell(
+    record: Record, file: Path, lines: Iterable[bytes]
+) -> tuple[list[SampleRow], list[Problem]]:
     rows: list[SampleRow] = []
     problems: list[Problem] = []
     seen: set[str] = set()
-    for line, (row, unreadable) in enumerate(parse_samples(file), 1):
+    for line, (row, unreadable) in enumerate(parse_samples(file, lines), 1):
         problems += unreadable
         if row is not None:
             complaints = _row_complaints(row, seen)
@@ -214,12 +222,15 @@ def _cell_problems(record: Record, rows: Sequence[SampleRow]) -> Iterator[Proble
 # --- variants -----------------------------------------------------------------------
 
 
-def _check_variant(record: Record, file: Path, metrics: Metrics) -> list[Problem]:
+def _check_variant(
+    record: Record, file: Path, lines: Iterable[bytes], metrics: Metrics
+) -> list[Problem]:
     rows: dict[str, list[dict[str, Any]]] = {}
     problems = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
+        text = line.decode()
         try:
-            row = parse_json(line)
+            row = parse_json(text)
             if not (isinstance(row, dict) and isinstance(row.get("metric"), str)):
                 raise ValueError("it names no `metric`")
             rows.setdefault(row.pop("metric"), []).append(row)

@@ -17,8 +17,8 @@ from harness.base import (
 )
 from harness.records import Record, SampleRow
 from harness.running.diagnostics.replay import FILE, TOLERANCE_NATS, replays
-from harness.running.folder import RunFolder
-from harness.running.surveying import Survey, survey
+from harness.running.folder import RunFolder, UnitState, state_of
+from harness.running.surveying import KINDS, Survey, surveyed
 from harness.running.validation.cells import CleanRows, compare_budgets, subject_key
 from harness.running.validation.limits import Limits
 from harness.running.validation.records import check_record
@@ -33,8 +33,10 @@ from harness.suite import (
     Layer,
     Place,
     Plan,
+    UnitKind,
     Unloaded,
     load_experiment,
+    make_plan,
     parse,
     validate_suite,
 )
@@ -97,8 +99,8 @@ def validate(
         if not path.is_dir():
             problems += _check(path, plugins, trust)
             continue
-        found, own = _survey(RunFolder(path), plugins, trust)
-        problems += own + _check_run(RunFolder(path), found)
+        found, own = _check_run(RunFolder(path), plugins, trust)
+        problems += own
         if found is None:
             continue
         surveys.append(found)
@@ -122,7 +124,7 @@ def _check(path: Path, plugins: Sequence[Path], trust: bool) -> Iterable[Problem
         return validate_suite(path, plugins=plugins, trust=trust)
     if path.suffix == ".json":
         metrics = _metrics_beside(path, plugins, trust)
-        return check_record(path, metrics)[-1]
+        return check_record(path, metrics).problems
     raise UsageError(f"{path} is neither a suite (YAML), a record (JSON) nor a folder")
 
 
@@ -146,22 +148,38 @@ def _lines(file: str) -> Layer:
 # --- run folders --------------------------------------------------------------------
 
 
-def _check_run(folder: RunFolder, planned: Survey | None) -> list[Problem]:
-    problems: list[Problem] = []
-    metrics = _loaded(planned.plan.experiment) if planned else {}
-    plan = planned.plan if planned else None
+def _check_run(
+    folder: RunFolder, plugins: Sequence[Path], trust: bool
+) -> tuple[Survey | None, list[Problem]]:
+    """Check a run folder; return what it holds, if the plan of its suite can be made.
+
+    Raises UsageError where there is no suite.
+    """
+    plan, problems = _planned(folder, plugins, trust)
+    states: dict[tuple[UnitKind, str], UnitState] = {}
     together = _Together(folder, plan)
-    for path in (*folder.records("variant"), *folder.records("cell")):
-        record, rows, found = check_record(path, metrics)
-        problems += found
-        if record is not None:
-            problems += together.compare(path, record, rows)
+    metrics = _loaded(plan.experiment) if plan else {}
+    for kind in KINDS:
+        for path in folder.records(kind):
+            checked = check_record(path, metrics)
+            problems += checked.problems
+            if checked.record is None:
+                continue
+            problems += together.compare(path, checked.record, checked.rows)
+            if checked.intact:
+                states[kind, path.parent.name] = state_of(checked.record)
     problems += together.problems()
-    if planned is not None:
-        problems += base_models(planned.plan.experiment, folder.suite_file)
-        problems += _completeness_problems(planned)
-        problems += _replay_problems(planned)
-    return problems
+    if plan is None:
+        return None, problems
+
+    def state(kind: UnitKind, unit_id: str) -> UnitState:
+        return states.get((kind, unit_id)) or folder.state(kind, unit_id)
+
+    found = surveyed(folder, plan, state)
+    problems += base_models(plan.experiment, folder.suite_file)
+    problems += _completeness_problems(found)
+    problems += _replay_problems(found)
+    return found, problems
 
 
 class _Together:
@@ -199,22 +217,19 @@ class _Together:
         yield from compare_budgets(self._records)
 
 
-def _survey(
+def _planned(
     folder: RunFolder, plugins: Sequence[Path], trust: bool
-) -> tuple[Survey | None, list[Problem]]:
-    """Plan the run's own suite; without it, records are still checked.
-
-    Raises UsageError where there is none.
-    """
+) -> tuple[Plan | None, list[Problem]]:
+    """Plan the run's own suite; without it, records are still checked."""
     if not folder.suite_file.is_file():
         raise UsageError(
             f"{folder.root} is no run folder: it has no {folder.suite_file.name}"
         )
     try:
-        found = survey(folder.root, plugins, trust=trust)
-        return found, found.plan.experiment.warnings
+        suite = load_experiment(folder.suite_file, plugins=plugins, trust=trust)
+        return make_plan(suite), list(suite.warnings)
     except SuiteError as error:
-        return None, error.problems
+        return None, list(error.problems)
     except HarnessError as error:
         message = f"the plan cannot be made: {error}"
         return None, [Problem(str(folder.suite_file), (), message, exit_code=2)]
