@@ -45,6 +45,8 @@ _BEATS = 12
 """Signs of life in that time."""
 _PATIENCE_S = 2.0
 """After so long, a process that waits says for what."""
+_ABANDONED_S = 86_400.0
+"""No living owner shows no sign for so long, whatever clocks say."""
 _LONGEST_WAIT_S = 1.0
 """Between two looks at a name that another process holds."""
 
@@ -123,11 +125,7 @@ class Lease:
     def release(self) -> None:
         """Give the name back; nothing happens where it was lost."""
         _heart.forget(self)
-        gone = self.place.with_name(f".{self.owner}.gone")
-        if _renamed(self.folder, gone):
-            with contextlib.suppress(OSError):  # somebody holds it already
-                self.place.rmdir()
-            shutil.rmtree(gone, ignore_errors=True)
+        _discard(self.folder, self.owner)
 
 
 def take(place: Path) -> Lease | None:
@@ -160,6 +158,20 @@ def hold(place: Path, what: str) -> Iterator[Lease]:
         lease.release()
 
 
+def sweep(folder: Path) -> None:
+    """Remove what processes that ended have left in a folder of names.
+
+    Those of this machine that are gone, and others of which nothing was seen for a day.
+    Who takes such a name afterwards is not told whose it was.
+    """
+    for beat in folder.glob("*/beat.*"):  # it was about to be removed
+        if _is_abandoned(beat):
+            shutil.rmtree(beat.parent, ignore_errors=True)
+    for beat in folder.glob("*/*/beat.*"):
+        if _is_abandoned(beat):
+            _discard(beat.parent, secrets.token_hex(8))
+
+
 # --- how a name changes hands -------------------------------------------------------
 
 
@@ -185,7 +197,7 @@ def _created(lease: Lease) -> bool:
 
 def _inherited(place: Path, holder: str) -> Lease | None:
     """Take a name over if its owner is dead and nobody else was quicker."""
-    seen = _seen_of(place, holder)
+    seen = _seen(_beat(place / holder), holder)
     if not _is_dead(place, seen):
         return None
     lease = Lease(place, after=seen)
@@ -205,6 +217,15 @@ def _renamed(source: Path, target: Path) -> bool:
     except FileNotFoundError:
         return target.exists()  # as above: it may have been us
     return True
+
+
+def _discard(own: Path, token: str) -> None:
+    """Remove the folder of an owner, and the name if nobody else has it yet."""
+    gone = own.parent.with_name(f".{token}.gone")
+    if _renamed(own, gone):
+        with contextlib.suppress(OSError):
+            own.parent.rmdir()
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def _holder(place: Path) -> str | None:
@@ -234,9 +255,19 @@ def _is_dead(place: Path, seen: Seen) -> bool:
     return time.monotonic() - since >= LEASE_S
 
 
-def _seen_of(place: Path, holder: str) -> Seen:
+def _is_abandoned(beat: Path) -> bool:
+    seen = _seen(beat, "")
+    if seen.machine == _machine():
+        return _birth(seen.pid) != seen.born
     try:
-        text = _beat(place / holder).read_text()
+        return time.time() - beat.stat().st_mtime > _ABANDONED_S
+    except FileNotFoundError:  # somebody was quicker
+        return False
+
+
+def _seen(beat_file: Path, holder: str) -> Seen:
+    try:
+        text = beat_file.read_text()
         beat, machine, pid, born, run, host = text.split(maxsplit=5)
         return Seen(holder, beat, machine, int(pid), born, run, host.strip())
     except (OSError, ValueError):  # it is about to write it, or never was

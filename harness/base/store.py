@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import LeaseLost
-from harness.base.leases import Lease, hold
+from harness.base.leases import Lease, hold, sweep
 from harness.base.manifest import fault_of, seal, sha256_file
 from harness.base.writing import flush_folder, write_json
 
@@ -67,6 +67,7 @@ class Store:
         if place is not None:
             return place
         place = self._place(kind, key)
+        sweep(self.root / ".claims" / kind)
         while not place.is_dir():
             with self.lock(kind, key) as lease:
                 self._build(lease, place, build)

@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from contextlib import contextmanager
 
 import pytest
 
 from harness.base import LeaseLost, leases, write_atomic
-from harness.base.leases import Lease, hold, take
+from harness.base.leases import Lease, hold, sweep, take
 
 
 @contextmanager
@@ -231,6 +232,40 @@ def test_signs_of_life_come_without_being_asked_for(tmp_path, monkeypatch):
         pass
     assert path.read_text().split()[1:] == first.split()[1:]
     lease.release()
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "",
+        "os.rename(lease.place, lease.place.with_name('.x.new'))",
+        "os.rename(lease.folder, lease.place.with_name('.x.gone'))\n"
+        "lease.place.rmdir()",
+    ],
+)
+def test_what_the_dead_left_is_swept_and_nothing_of_the_living(tmp_path, left):
+    """Whether they died while they held a name, took it, or gave it back."""
+    own = take(tmp_path / "mine")
+    alive = another(tmp_path / "theirs", "sys.stdin.readline()")
+    with alive, another(tmp_path / "name", f"{left}\nos.kill(os.getpid(), 9)") as dead:
+        dead.wait()
+        assert len([*tmp_path.iterdir()]) == 3
+        sweep(tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == {"mine", "theirs"}
+        assert take(tmp_path / "theirs") is None
+    own.confirm()
+    own.release()
+
+
+@pytest.mark.parametrize(("hours", "left"), [(23, True), (25, False), (-99, True)])
+def test_what_other_machines_left_is_swept_a_day_later(tmp_path, hours, left):
+    beat = tmp_path / "name" / "owner.0" / "beat.owner"
+    beat.parent.mkdir(parents=True)
+    beat.write_text("1 elsewhere 1 7 - far\n")
+    then = time.time() - 3600 * hours
+    os.utime(beat, (then, then))
+    sweep(tmp_path)
+    assert (tmp_path / "name").exists() == left
 
 
 MANY = """

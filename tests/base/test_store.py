@@ -97,6 +97,22 @@ Store(Path(sys.argv[1])).folder("kind", "key", build)
     assert "half.txt" not in names_below(tmp_path)
 
 
+def test_what_a_killed_builder_left_is_removed_by_the_next_of_any_key(tmp_path):
+    program = """
+import os, sys
+from pathlib import Path
+from harness.base import Store
+
+Store(Path(sys.argv[1])).folder("kind", "other", lambda folder: os.abort())
+"""
+    died = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert died.returncode == -signal.SIGABRT
+    claims = tmp_path / ".claims" / "kind"
+    assert [path.name for path in claims.iterdir()] == ["other"]
+    Store(tmp_path).folder("kind", "key", write_text("whole"))
+    assert [*claims.iterdir()] == []
+
+
 def test_of_concurrent_processes_one_builds_and_all_see_it(tmp_path):
     program = """
 import os, sys, time
