@@ -1,4 +1,4 @@
-"""What an attack may take of the process that it runs in: time and memory."""
+"""What a plugin may take of the process that it runs in: time and memory."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from harness.base import (
 from harness.suite import GIB
 
 GRACE_SECONDS = 30.0
-"""How much longer than its timeout an attack may take, at most, before its process is
-ended: by then, an exception should have ended the attack alone."""
+"""How much longer than its timeout a plugin may take, at most, before its process is
+ended: by then, an exception should have ended the plugin alone."""
 LEAST_GRACE_SECONDS = 5.0
 
 
 @dataclass
 class Bounds:
-    """The bounds of one attempt at a cell, which begins when this is made."""
+    """The bounds of one attempt of a plugin, which begins when this is made."""
 
-    attack: str
+    plugin: str
     """What sentences call it, as "the attack 'hotflip'"."""
     seconds: float | None = None
     """How long it may take; None for as long as it likes."""
@@ -48,7 +48,7 @@ class Bounds:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Let the attack's code run in the block, within its bounds.
+        """Let the plugin's code run in the block, within its bounds.
 
         Raises CellError, with the traceback of where it was, when it leaves them.
         """
@@ -66,7 +66,7 @@ class Bounds:
 
     @contextmanager
     def watched(self, log: Path) -> Iterator[None]:
-        """End the process where the attack hangs and no exception reaches it.
+        """End the process where the plugin hangs and no exception reaches it.
 
         The log then says where that was; another process goes on after it.
         """
@@ -90,4 +90,4 @@ class Bounds:
 
     def _stopped(self, said: str, error: BaseException) -> BaseException:
         self.cut_off = True
-        return CellError(f"{self.attack} {said}").with_traceback(error.__traceback__)
+        return CellError(f"{self.plugin} {said}").with_traceback(error.__traceback__)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -120,7 +119,11 @@ def _attack(
     )
     own_flops: dict[bytes, float] = {}
     search = partial(placed.attack.run, rescorer.subject, examples, context)
-    with run.progress(plan.id, "examples") as progress, _bounded(work) as bounds:
+    limits = run.suite.bounds_of(plan.attack)
+    with (
+        run.progress(plan.id, "examples") as progress,
+        work.bounded(named(work), *limits) as bounds,
+    ):
         results = returned.results(search)
         for one, spent in _metered(work, rescorer.subject, results, bounds):
             found = returned.checked(one)
@@ -145,19 +148,6 @@ def _prepended(placed: Placed, examples: int) -> int | None:
     if placed.attack.replays:
         return None
     return stated_budget(placed.matched or placed.attack, examples).prepended
-
-
-@contextmanager
-def _bounded(work: Work[CellPlan]) -> Iterator[Bounds]:
-    """Give an attack the bounds that the suite states; drop what it broke off at."""
-    bounds = Bounds(named(work), *work.run.suite.bounds_of(work.plan.attack))
-    folder = work.run.folder.unit_dir(work.plan.kind, work.plan.id)
-    try:
-        with bounds.watched(folder / "log.txt"):
-            yield bounds
-    finally:
-        if bounds.cut_off:
-            work.bench.drop()
 
 
 def _metered(

@@ -392,10 +392,12 @@ def _measure(work: Work[VariantPlan], subject: Subject) -> list[dict[str, Any]]:
     run, plan = work.run, work.plan
     rows: list[dict[str, Any]] = []
     for label in plan.identity["metrics"]:
-        metric = run.experiment.metrics[label]
+        metric, section = run.experiment.metrics[label], run.suite.metrics[label]
+        name = f"the metric {metric.name!r}"
         with (
             work.journal.stage(f"metric {label}", "metrics", subject),
-            work.bench.lent(plan, f"the metric {metric.name!r}"),
+            work.bench.lent(plan, name),
+            work.bounded(name, section.timeout_s, section.memory_gib) as bounds,
             run.progress(f"{plan.id}: {label}", "units") as progress,
         ):
             context = MetricContext(
@@ -403,9 +405,10 @@ def _measure(work: Work[VariantPlan], subject: Subject) -> list[dict[str, Any]]:
                 limit=run.suite.limit,
                 report=progress.update,
             )
-            with fixed_random_state(plan.seed):
-                own = [dict(row) for row in metric.measure(subject, context)]
-        work.outcome.results[label] = metric.summarise(own)
+            with bounds.kept():
+                with fixed_random_state(plan.seed):
+                    own = [dict(row) for row in metric.measure(subject, context)]
+                work.outcome.results[label] = metric.summarise(own)
         rows += [{"metric": label, **row} for row in own]
     return rows
 

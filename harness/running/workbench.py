@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 from harness.base import CellError, Lease
 from harness.data import ExampleSets, build_examples
 from harness.running.assembly import Outcome
+from harness.running.bounds import Bounds
 from harness.running.context import RunContext
 from harness.running.journal import Journal
 from harness.subject import Subject
@@ -132,6 +133,20 @@ class Work(Generic[UnitT]):
     outcome: Outcome
     lease: Lease
     """Its folder is where files lie until the unit is finished."""
+
+    @contextmanager
+    def bounded(
+        self, plugin: str, seconds: float | None, memory_gib: float | None
+    ) -> Iterator[Bounds]:
+        """Give a plugin bounds; drop the subject where it was stopped at work on it."""
+        bounds = Bounds(plugin, seconds, memory_gib)
+        folder = self.run.folder.unit_dir(self.plan.kind, self.plan.id)
+        try:
+            with bounds.watched(folder / "log.txt"):
+                yield bounds
+        finally:
+            if bounds.cut_off:
+                self.bench.drop()
 
 
 def lock(sets: ExampleSets) -> ExampleSets:

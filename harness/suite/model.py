@@ -144,7 +144,31 @@ class ArmSection(PluginSection):
         return self.derive_from is None and self.replicate is None
 
 
-class MetricSection(PluginSection):
+class BoundedSection(PluginSection):
+    """A plugin that may be given bounds."""
+
+    timeout: (
+        Annotated[str, pydantic.Field(pattern=DURATION)]
+        | Annotated[float, pydantic.Field(gt=0)]
+        | None
+    ) = None
+    """How long one attempt may take before its cell or variant fails: seconds, or a
+    text such as ``10 min``. By default there is no limit; a control has that of its
+    attack."""
+    memory_gib: Annotated[float, pydantic.Field(gt=0)] | None = None
+    """How many GiB more it may address than the process does without it, on its machine
+    and on a GPU. By default there is no limit; a control has that of its attack."""
+
+    @property
+    def timeout_s(self) -> float | None:
+        """The timeout in seconds."""
+        if not isinstance(self.timeout, str):
+            return self.timeout
+        unit = self.timeout.lstrip("0123456789. ")
+        return float(self.timeout.removesuffix(unit)) * _SECONDS[unit]
+
+
+class MetricSection(BoundedSection):
     """A metric and its options."""
 
     kind, key = "metric", "metric"
@@ -152,7 +176,7 @@ class MetricSection(PluginSection):
     """The metric plugin; by default the one called like this entry."""
 
 
-class AttackSection(PluginSection):
+class AttackSection(BoundedSection):
     """An attack and its options."""
 
     kind, key = "attack", "attack"
@@ -166,24 +190,6 @@ class AttackSection(PluginSection):
     role: Literal["unbounded", "token-level"] | None = None
     """For a cell that is shown beside the attack: without a limit on positions, or over
     all token sequences in place of texts."""
-    timeout: (
-        Annotated[str, pydantic.Field(pattern=DURATION)]
-        | Annotated[float, pydantic.Field(gt=0)]
-        | None
-    ) = None
-    """How long an attempt at a cell may take before it fails: seconds, or a text such
-    as ``10 min``. By default there is no limit, or for a control that of its attack."""
-    memory_gib: Annotated[float, pydantic.Field(gt=0)] | None = None
-    """How many GiB more the attack may address than the process does without it, on
-    its machine and on a GPU. By default there is no limit, or that of its attack."""
-
-    @property
-    def timeout_s(self) -> float | None:
-        """The timeout in seconds."""
-        if not isinstance(self.timeout, str):
-            return self.timeout
-        unit = self.timeout.lstrip("0123456789. ")
-        return float(self.timeout.removesuffix(unit)) * _SECONDS[unit]
 
     @property
     def is_main(self) -> bool:

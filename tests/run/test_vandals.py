@@ -33,6 +33,7 @@ PLUGIN = '''
 
 import logging
 import sys
+import threading
 import warnings
 
 from harness import hookimpl
@@ -170,6 +171,19 @@ class QuitsToo(Metric):
         return {}
 
 
+class Waits(Metric):
+    """Wait for what never comes."""
+
+    name = "waits"
+
+    def measure(self, subject, context):
+        threading.Event().wait()
+        yield {}
+
+    def summarise(self, rows):
+        return {}
+
+
 @hookimpl
 def register_attacks():
     return [Weights, Raises, Examples, Sly, Quits, QuitsEarly, Talks, Warns,
@@ -178,7 +192,7 @@ def register_attacks():
 
 @hookimpl
 def register_metrics():
-    return [Scale, QuitsToo]
+    return [Scale, QuitsToo, Waits]
 '''
 HONEST = "hotflip: {flips: 1, candidates: 4}"
 VANDALS = ("weights", "raises", "examples", "sly", "quits", "talks")
@@ -382,14 +396,15 @@ def test_the_ledger_of_a_cell_has_its_search_and_its_scoring(done):
 
 
 @pytest.mark.parametrize(
-    ("metric", "sentence"),
+    ("metric", "bounds", "sentence"),
     [
-        ("scale", "the metric 'scale' changed the weights of the subject"),
-        ("quits_too", "a plugin called sys.exit(0)"),
+        ("scale", "", "the metric 'scale' changed the weights of the subject"),
+        ("quits_too", "", "a plugin called sys.exit(0)"),
+        ("waits", "timeout: 0.3", "the metric 'waits' took longer than its timeout of"),
     ],
 )
-def test_a_metric_fails_its_variant(place, metric, sentence):
-    options = ("--set", f"metrics={{{metric}: {{}}}}")
+def test_a_metric_fails_its_variant(place, metric, bounds, sentence):
+    options = ("--set", f"metrics={{{metric}: {{{bounds}}}}}")
     code, out = run(place, metric, "none: {}", options=options)
     assert code == 1
     (path,) = out.glob("variants/*/record.json")

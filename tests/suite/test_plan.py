@@ -98,6 +98,10 @@ COSMETIC = {
     "where it is trained": ["recovery.devices=4", "recovery.sharding=full"],
     "a null option": ["attacks.flip.stop=null"],
     "rules that forbid nothing": ["tokens={words_only: false, max_changed: null}"],
+    "bounds": [
+        "attacks.flip={timeout: 2 h, memory_gib: 8}",
+        "metrics.toy_metric={timeout: 90, memory_gib: 0.5}",
+    ],
     "a corpus that nothing reads": ["corpora.spare={builtin: python-topics}"],
     "search examples of attacks without search": [
         "examples.search={corpus: held, count: 2}",
