@@ -58,6 +58,7 @@ from .signals import (
     StopSignals as StopSignals,
     stop_on_signals as stop_on_signals,
 )
+from .spreading import spread as spread
 from .store import (
     Store as Store,
     content_hash as content_hash,

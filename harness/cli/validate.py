@@ -62,6 +62,13 @@ from harness.cli.printing import answer, for_programs, say
     metavar="FILE",
     help="The suite that was published for the run, which must be what ran.",
 )
+@click.option(
+    "--jobs",
+    "processes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Check the records of a run in N processes; by default one for each core.",
+)
 def command(
     paths: tuple[Path, ...],
     style: str,
@@ -69,6 +76,7 @@ def command(
     plugins: tuple[Path, ...],
     trust: bool,
     published: Path | None,
+    processes: int | None,
     **how: Any,
 ) -> int:
     """Check suites, records and whole run folders.
@@ -93,6 +101,7 @@ def command(
         trust=trust,
         replaying=_replaying(**how),
         published=published,
+        processes=processes,
     )
     stale = [x for each in validation.surveys for x in report.stale(each)]
     validation = replace(validation, problems=(*validation.problems, *stale))

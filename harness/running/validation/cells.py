@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,24 +24,30 @@ def subject_key(record: Record) -> str:
     return content_hash(made)
 
 
-class _Clean(NamedTuple):
-    """An example before the attack, and the cell that says so."""
+class CleanRow(NamedTuple):
+    """What a row says of its example before the attack; ids by their hash."""
 
-    cell: str
-    clean_prompt_ids: Sequence[int]
-    reference_ids: Sequence[int]
+    example_id: str
+    clean_prompt_ids: bytes
+    reference_ids: bytes
     clean_loss: float | None
 
-    def difference(self, row: SampleRow) -> str | None:
-        """Say in what a row differs, beyond what rounding does to a loss."""
+    @classmethod
+    def of(cls, row: SampleRow) -> CleanRow:
+        """Return what a row says."""
+        prompt, reference = map(ids_hash, (row.clean_prompt_ids, row.reference_ids))
+        return cls(row.example_id, prompt, reference, row.clean_loss)
+
+    def difference(self, other: CleanRow) -> str | None:
+        """Say in what another row differs, beyond what rounding does to a loss."""
         for name in ("clean_prompt_ids", "reference_ids"):
-            if getattr(row, name) != getattr(self, name):
+            if getattr(other, name) != getattr(self, name):
                 return f"{name} differ from those"
-        if row.clean_loss is None or self.clean_loss is None:
+        if other.clean_loss is None or self.clean_loss is None:
             return None
-        if abs(row.clean_loss - self.clean_loss) <= MARGIN_NATS:
+        if abs(other.clean_loss - self.clean_loss) <= MARGIN_NATS:
             return None
-        return f"clean_loss is {row.clean_loss}, and not {self.clean_loss} as"
+        return f"clean_loss is {other.clean_loss}, and not {self.clean_loss} as"
 
 
 class CleanRows:
@@ -50,29 +58,31 @@ class CleanRows:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str, str], _Clean] = {}
+        self._known: dict[tuple[str, str, str], tuple[str, CleanRow]] = {}
 
     def compare(
-        self, file: Path, record: Record, rows: Iterable[SampleRow]
+        self, file: Path, record: Record, rows: Iterable[CleanRow]
     ) -> Iterator[Problem]:
         """Yield the first row of a cell that differs from an earlier cell's."""
         subject, examples = subject_key(record), _examples_key(record)
         found: list[tuple[int, str]] = []
         for line, row in enumerate(rows, 1):
             key = subject, examples, row.example_id
-            own = _Clean(
-                record.id, row.clean_prompt_ids, row.reference_ids, row.clean_loss
-            )
-            first = self._known.setdefault(key, own)
+            cell, first = self._known.setdefault(key, (record.id, row))
             difference = first.difference(row)
             if difference:
-                found.append((line, f"{difference} in the cell {first.cell}"))
+                found.append((line, f"{difference} in the cell {cell}"))
             elif first.clean_loss is None:
-                self._known[key] = own
+                self._known[key] = record.id, row
         if found:
             line, message = found[0]
             more = f" (and {len(found) - 1} more rows)" if len(found) > 1 else ""
             yield Problem(str(file), (), f"{message}{more}", line)
+
+
+def ids_hash(ids: Sequence[int]) -> bytes:
+    """Return a hash that tells lists of whole numbers of 64 bits apart."""
+    return hashlib.blake2b(array("q", ids).tobytes(), digest_size=16).digest()
 
 
 def compare_budgets(records: Sequence[tuple[Path, Record]]) -> Iterator[Problem]:

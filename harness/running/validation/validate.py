@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,17 +14,23 @@ from harness.base import (
     RecordError,
     SuiteError,
     UsageError,
+    spread,
 )
-from harness.records import Record, SampleRow
+from harness.records import Record
 from harness.running.diagnostics.replay import FILE, TOLERANCE_NATS, replays
 from harness.running.folder import RunFolder, UnitState, state_of
 from harness.running.surveying import KINDS, Survey, surveyed
-from harness.running.validation.cells import CleanRows, compare_budgets, subject_key
+from harness.running.validation.cells import (
+    CleanRow,
+    CleanRows,
+    compare_budgets,
+    subject_key,
+)
 from harness.running.validation.limits import Limits
 from harness.running.validation.records import check_record
 from harness.running.validation.samples import Metrics
-from harness.running.validation.seeds import Twins
-from harness.running.validation.sources import Sources
+from harness.running.validation.seeds import Sign, Twins, signs
+from harness.running.validation.sources import Prompts, Sources
 from harness.running.validation.spending import Spending
 from harness.running.validation.subjects import Subjects, base_models
 from harness.running.validation.suites import Suites, against
@@ -82,14 +88,16 @@ def validate(
     trust: bool = False,
     replaying: Replaying | None = None,
     published: Path | None = None,
+    processes: int | None = None,
 ) -> Validation:
     """Check suites (YAML), records (JSON) and run folders.
 
     `plugins` are files or folders that are loaded; those that a suite or a run names
     itself are not, unless there is `trust`: what needs them is left unjudged, with a
     warning. Runs are replayed where `replaying` says so, and compared with the suite
-    that was `published` for them. Raises UsageError for a path that is none of these,
-    and where there is no run to do that with.
+    that was `published` for them. The records of a run are spread over `processes`, by
+    default over all cores. Raises UsageError for a path that is none of these, and
+    where there is no run to do that with.
     """
     if (replaying or published) and not any(path.is_dir() for path in paths):
         raise UsageError("--replay and --suite are about run folders: name one")
@@ -99,7 +107,7 @@ def validate(
         if not path.is_dir():
             problems += _check(path, plugins, trust)
             continue
-        found, own = _check_run(RunFolder(path), plugins, trust)
+        found, own = _check_run(RunFolder(path), plugins, trust, processes)
         problems += own
         if found is None:
             continue
@@ -149,7 +157,7 @@ def _lines(file: str) -> Layer:
 
 
 def _check_run(
-    folder: RunFolder, plugins: Sequence[Path], trust: bool
+    folder: RunFolder, plugins: Sequence[Path], trust: bool, processes: int | None
 ) -> tuple[Survey | None, list[Problem]]:
     """Check a run folder; return what it holds, if the plan of its suite can be made.
 
@@ -158,16 +166,14 @@ def _check_run(
     plan, problems = _planned(folder, plugins, trust)
     states: dict[tuple[UnitKind, str], UnitState] = {}
     together = _Together(folder, plan)
-    metrics = _loaded(plan.experiment) if plan else {}
-    for kind in KINDS:
-        for path in folder.records(kind):
-            checked = check_record(path, metrics)
-            problems += checked.problems
-            if checked.record is None:
-                continue
-            problems += together.compare(path, checked.record, checked.rows)
-            if checked.intact:
-                states[kind, path.parent.name] = state_of(checked.record)
+    files = [(kind, path) for kind in KINDS for path in folder.records(kind)]
+    alone = spread(_Alone(folder, plan), [path for _, path in files], processes)
+    for (kind, path), found in zip(files, alone, strict=True):
+        problems += found.problems
+        if found.record is not None:
+            problems += together.compare(path, found.record, found)
+            if found.intact:
+                states[kind, path.parent.name] = state_of(found.record)
     problems += together.problems()
     if plan is None:
         return None, problems
@@ -175,39 +181,75 @@ def _check_run(
     def state(kind: UnitKind, unit_id: str) -> UnitState:
         return states.get((kind, unit_id)) or folder.state(kind, unit_id)
 
-    found = surveyed(folder, plan, state)
+    survey = surveyed(folder, plan, state)
     problems += base_models(plan.experiment, folder.suite_file)
-    problems += _completeness_problems(found)
-    problems += _replay_problems(found)
-    return found, problems
+    problems += _completeness_problems(survey)
+    problems += _replay_problems(survey)
+    return survey, problems
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is found of a record alone, and what the others are to be compared with."""
+
+    problems: list[Problem]
+    record: Record | None = None
+    intact: bool = False
+    """Whether the file of samples is what the record says, if it says something."""
+    clean: Sequence[CleanRow] = ()
+    signs: Sequence[Sign] = ()
+    prompts: Prompts = field(default_factory=list)
+
+
+class _Alone:
+    """Checks records against their suite and what lies beside them, one by one."""
+
+    def __init__(self, folder: RunFolder, plan: Plan | None) -> None:
+        self._metrics = _loaded(plan.experiment) if plan else {}
+        self._of_record = (Suites(folder, plan).compare, Subjects().compare)
+        self._spending, self._limits = Spending(plan), Limits(folder, plan)
+        self._sources = Sources(plan)
+
+    def __call__(self, path: Path) -> _Found:
+        """Check the record at a path, and its rows."""
+        checked = check_record(path, self._metrics)
+        record, rows = checked.record, checked.rows
+        if record is None:
+            return _Found(checked.problems)
+        problems = checked.problems
+        for of_record in self._of_record:
+            problems += of_record(path, record)
+        problems += self._spending.compare(path, record, rows)
+        problems += self._limits.compare(_rows_file(path, record), record, rows)
+        return _Found(
+            problems,
+            record,
+            checked.intact,
+            [CleanRow.of(row) for row in rows],
+            [*signs(record, rows)],
+            self._sources.prompts(record, rows),
+        )
+
+
+def _rows_file(path: Path, record: Record) -> Path:
+    return path.parent / record.samples.path if record.samples else path
 
 
 class _Together:
-    """What records say of each other, of their suite and of what lies beside them."""
+    """What records say of each other."""
 
     def __init__(self, folder: RunFolder, plan: Plan | None) -> None:
         self._records: list[tuple[Path, Record]] = []
         self._suites, self._sources = Suites(folder, plan), Sources(plan)
-        self._of_records = (self._suites.compare, Subjects().compare)
-        self._of_rows = (
-            CleanRows().compare,
-            Limits(folder, plan).compare,
-            Twins().compare,
-            self._sources.note,
-        )
-        self._spending = Spending(plan)
+        self._clean, self._twins = CleanRows(), Twins()
 
-    def compare(
-        self, path: Path, record: Record, rows: Sequence[SampleRow]
-    ) -> Iterator[Problem]:
-        """Take in a record and the rows of a cell; yield what contradicts."""
+    def compare(self, path: Path, record: Record, found: _Found) -> Iterator[Problem]:
+        """Take in a record and what its rows show; yield what contradicts."""
         self._records.append((path, record))
-        for of_record in self._of_records:
-            yield from of_record(path, record)
-        yield from self._spending.compare(path, record, rows)
-        file = path.parent / record.samples.path if record.samples else path
-        for of_rows in self._of_rows:
-            yield from of_rows(file, record, rows)
+        file = _rows_file(path, record)
+        yield from self._clean.compare(file, record, found.clean)
+        yield from self._twins.compare(file, record, found.signs)
+        self._sources.note(file, record, found.prompts)
 
     def problems(self) -> Iterator[Problem]:
         """Yield what only all records together show."""
