@@ -210,6 +210,13 @@ class Attack(Plugin[OptionsT]):
         """
         return None
 
+    def beside_prompt(self) -> int:
+        """Return how many tokens it puts before or after each prompt.
+
+        Where there are any, it is those that it may change.
+        """
+        return 0
+
     def unfit(self, matched: Attack[Any] | None) -> str | None:
         """Say why it cannot be the control of `matched` (or, of None, no control)."""
         if matched is not None and (self.replays or self.needs_peers):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
-from harness.api.costs import CostContext
+from harness.api.costs import CostContext, ModelShape
 from harness.api.plugin import OptionsT, Plugin
 from harness.data import Document
 from harness.records import Cost, Estimate
@@ -99,6 +99,10 @@ class Metric(Plugin[OptionsT]):
             f"the metric {self.name} does not say what it costs: it counts as nothing"
         )
         return Cost()
+
+    def faults(self, shape: ModelShape) -> Iterable[tuple[str, str]]:
+        """Yield options that a model of such sizes cannot meet: option, sentence."""
+        return ()
 
     def missing(self) -> list[str]:
         """Return a sentence for each thing that `measure` needs and is not here."""

@@ -17,6 +17,7 @@ from .errors import (
     SuiteError as SuiteError,
     TrainingDiverged as TrainingDiverged,
     UsageError as UsageError,
+    near_path as near_path,
     nearest as nearest,
     shortened as shortened,
     unknown_name as unknown_name,

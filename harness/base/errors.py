@@ -113,6 +113,21 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, names, n=1)), None)
 
 
+def near_path(path: Path) -> str:
+    """Return the end of a sentence on a path that leads nowhere: the nearest that does.
+
+    Of the first part of the path that is not there, in the folder that is; empty where
+    nothing there is called like it.
+    """
+    try:
+        missing = next(x for x in (path, *path.parents) if x.parent.is_dir())
+        names = sorted(other.name for other in missing.parent.iterdir())
+    except (OSError, ValueError, StopIteration):  # what no file can be called
+        return ""
+    near = nearest(missing.name, names)
+    return f"; did you mean {missing.parent / near}?" if near else ""
+
+
 def shortened(text: str) -> str:
     """Return a name as far as a message can hold it."""
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -36,8 +36,8 @@ class Finding:
     """One thing that was looked at."""
 
     name: str
-    status: Literal["ok", "warn", "fail"]
-    """`fail` where a run would not start."""
+    status: Literal["ok", "note", "warn", "fail"]
+    """`fail` where a run would not start, `note` of what it would do otherwise."""
     detail: str
 
 
@@ -92,12 +92,16 @@ def _machine(store_root: Path) -> Iterator[Finding]:
 
 
 def _suite(experiment: suites.Experiment, store_root: Path) -> Iterator[Finding]:
-    """Say whether what the suite names can be loaded on this machine."""
+    """Say whether what the suite names and asks for can be had on this machine."""
     lacking = suites.missing(experiment, store_root)
-    for sentence in lacking:
-        yield Finding("suite", "fail", sentence)
+    lacking += suites.missing_device(experiment)
     if not lacking:
         yield Finding("suite", "ok", f"all that {experiment.source} names is here")
+    for problem in [*lacking, *suites.misfits(experiment, store_root)]:
+        graded: Literal["note", "fail"] = (
+            "fail" if problem.severity == "error" else "note"
+        )
+        yield Finding("suite", graded, str(problem))
 
 
 def _libraries() -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +13,15 @@ import click
 from tabulate import tabulate
 
 from harness import running, suite
-from harness.base import default_store_root, spell_seconds
+from harness.base import Problem, SuiteError, default_store_root, spell_seconds
 from harness.cli import options
 from harness.cli.costs import costs_document, flops_text, memory_text
 from harness.cli.options import SuiteChoice
 from harness.cli.printing import answer, say
 from harness.records import Cost
 from harness.suite import PricedPlan, find_device
+
+MISSING = 2
 
 
 @click.command()
@@ -55,40 +57,61 @@ def command(
     within: float | None,
     calibrate: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """List the units of a suite, why each would run, and what all costs.
 
     A unit is new, complete, failed before, or has an invalid record; all but the
     complete ones would run. Where a model or a corpus is not on this machine, all are
     blocked, and their ids lack the hash that depends on it; what they would cost is
-    said as far as sizes are known.
+    said as far as sizes are known. What is missing comes first, and exits with 2, as
+    does a suite whose texts or models are too short for what it asks.
 
     Here, --device also takes the names of devices that are elsewhere: A100-40GB, H100,
     H200, and those of --devices.
     """
     if calibrate:
         suite.keep_device(running.calibrate(say))
+    elsewhere = choice.device is not None
+    if elsewhere and str(choice.device).startswith("cuda"):
+        suite.choose_device(str(choice.device))
     device = find_device(choice.device or "auto", devices)
     if rate is not None:
         device = device.model_copy(update={"dollars_per_hour": rate})
     experiment = replace(choice, device=None).experiment()
     folder = running.RunFolder(choice.run_dir(experiment))
     store_root = default_store_root(folder.root)
-    absent = suite.missing_sources(experiment, store_root)
-    if not absent:
+    absent = suite.missing(experiment, store_root)
+    notes = _fitting(experiment, store_root, absent)
+    if not elsewhere:
+        absent += suite.missing_device(experiment)
+    for problem in absent:
+        say(f"not on this machine: {problem}")
+    if not suite.missing_sources(experiment, store_root):
         experiment = suite.identify(experiment, store_root)
     plan = suite.make_plan(experiment, choice.only)
     priced = PricedPlan(plan, suite.plan_costs(plan, store_root), device)
     found = _Found(running.preview(plan, folder), priced, within)
     if as_json:
-        document = {**found.document(), "missing": absent}
-        answer(json.dumps(document, indent=1))
-        return
-    answer("\n".join(found.lines()))
-    for sentence in absent:
-        say(f"not on this machine: {sentence}")
-    if experiment.suite.limit is not None:
-        say("a limit is set: not for real numbers")
+        said = {"missing": [*map(str, absent)], "notes": [*map(str, notes)]}
+        answer(json.dumps({**found.document(), **said}, indent=1))
+    else:
+        answer("\n".join(found.lines()))
+        for problem in notes:
+            say(f"note: {problem}")
+        if experiment.suite.limit is not None:
+            say("a limit is set: not for real numbers")
+    return MISSING if absent else 0
+
+
+def _fitting(
+    experiment: suite.Experiment, store_root: Path, absent: Sequence[Problem]
+) -> list[Problem]:
+    """Return what will be otherwise than a suite says; raise what cannot be had."""
+    found = suite.misfits(experiment, store_root)
+    errors = [problem for problem in found if problem.severity == "error"]
+    if errors:
+        raise SuiteError([*absent, *errors])
+    return found
 
 
 @dataclass(frozen=True)

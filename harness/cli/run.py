@@ -95,8 +95,12 @@ def command(
 
 def _ended(folder: running.RunFolder, tally: running.Tally) -> int:
     """Print what came of a run; return the exit code."""
-    answer(_report(folder), end="")
+    found = running.survey(folder.root, trust=True)
+    answer(_report(found), end="")
     say(tally.sentence())
+    warning = running.error_warning(found)
+    if warning is not None:
+        say(warning)
     return FAILED if tally.failed or tally.missing else 0
 
 
@@ -163,11 +167,12 @@ def _run_in_workers(
 
 def _prepared(choice: SuiteChoice) -> tuple[suite.Plan, running.RunFolder, base.Store]:
     experiment = choice.experiment()
-    return running.prepare(experiment, choice.run_dir(experiment), choice.only)
+    run_dir = choice.run_dir(experiment)
+    return running.prepare(experiment, run_dir, choice.only, say=say)
 
 
-def _report(folder: running.RunFolder) -> str:
+def _report(found: running.Survey) -> str:
     """Write the reports, and return what of them fits a terminal."""
-    made = report.build(running.survey(folder.root, trust=True))
-    report.write_reports(made, folder.report_dir)
+    made = report.build(found)
+    report.write_reports(made, found.folder.report_dir)
     return report.render(made, "screen")

@@ -60,7 +60,7 @@ def submit(choice: SuiteChoice, *, rerun: bool) -> None:
     store_root = base.default_store_root(run_dir)
     if suite.missing(experiment, store_root):
         suite.prefetch(experiment, store_root, say)
-    planned, folder, store = running.prepare(experiment, run_dir, choice.only)
+    planned, folder, store = running.prepare(experiment, run_dir, choice.only, say=say)
     submission = cluster.submit_run(planned, folder, store, say, rerun=rerun)
     answer("\n".join(_lines(submission, folder)))
 

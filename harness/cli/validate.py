@@ -81,6 +81,10 @@ def command(
 ) -> int:
     """Check suites, records and whole run folders.
 
+    Of suites: whether all that they name is known, and what they ask for can be had, as
+    far as that is known in seconds: enough texts, prompts that the model can read,
+    paths that lead somewhere.
+
     Of records: the schema, ids recomputed, hash and number of the samples, results
     recomputed from the samples. Of run folders besides: references between records,
     the same clean rows in all cells of a variant, budgets of controls (a warning),
@@ -148,7 +152,8 @@ def _github(validation: running.Validation) -> str:
 
 
 def _summary(validation: running.Validation) -> str:
-    checked, count = ", ".join(validation.checked), len(validation.problems)
+    graded = [x for x in validation.problems if x.severity != "notice"]
+    checked, count = ", ".join(validation.checked), len(graded)
     several = "s" if count > 1 else ""
     if validation.errors:
         return f"{count} finding{several} in {checked}"

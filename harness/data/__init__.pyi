@@ -14,7 +14,12 @@ from .document import (
     content_of as content_of,
 )
 from .encoding import TextEncoder as TextEncoder, special_ids as special_ids
-from .examples import build_examples as build_examples, cut_examples as cut_examples
+from .examples import (
+    Documents as Documents,
+    build_examples as build_examples,
+    cut_examples as cut_examples,
+    example_faults as example_faults,
+)
 from .overlap import shared_documents as shared_documents
 from .patterns import matching as matching
 from .sections import (

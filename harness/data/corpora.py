@@ -69,8 +69,16 @@ class Corpora:
             for row, where in islice(self._source(name).rows(), 1):
                 fields.document("0", row, where)
         except HarnessError as error:
-            return [f"corpus {name}: {error}"]
+            return [str(error)]
         return []
+
+    def files(self, name: str) -> list[Path]:
+        """Return the local files of a corpus; none of one that has no path.
+
+        Raises MissingResource where its path leads to none.
+        """
+        source = self._source(name)
+        return source.files() if isinstance(source, _LocalFiles) else []
 
     def fingerprint(self, name: str) -> str:
         """Identify the source: ``sha256:...`` of contents, or ``hub:ID@COMMIT``."""
@@ -172,13 +180,14 @@ class _LocalFiles:
     first = 0
 
     def rows(self) -> Iterator[Row]:
-        for file in self._files():
+        for file in self.files():
             yield from read_rows(file, self.fields, self.separator)
 
     def fingerprint(self) -> str:
-        return fingerprint_files(self._files(), self.store.root / "fingerprints.json")
+        return fingerprint_files(self.files(), self.store.root / "fingerprints.json")
 
-    def _files(self) -> list[Path]:
+    def files(self) -> list[Path]:
+        """Return the files that the path leads to; raise MissingResource for none."""
         found = map(Path, matching(str(Path(self.path).expanduser())))
         files = [file for file in found if file.is_file()]
         if not files:

@@ -7,17 +7,24 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from harness.base import UsageError
+from harness.base import MissingResource, UsageError
 from harness.data.corpora import Corpora
 from harness.data.cutting import Cutter, Unfit
-from harness.data.document import Example, ExampleSets
+from harness.data.document import Document, Example, ExampleSets
 from harness.data.encoding import TextEncoder
 from harness.data.sections import ExampleSet, ExamplesSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+class Documents(Protocol):
+    """Where documents come from, by the name of the corpus."""
+
+    def all_documents(self, name: str) -> Iterator[Document]:
+        """Yield the documents of a corpus, in order."""
 
 
 def build_examples(
@@ -41,14 +48,35 @@ def build_examples(
     cutter = Cutter(section, encoder)
     owners: dict[str, str] = {}
     built = {}
-    for role in ("test", "search", "validation"):
-        wanted: ExampleSet | None = getattr(section, role)
-        if wanted is None:
-            continue
+    for role, wanted in section.sets.items():
         found = _take(role, wanted, corpora, cutter, limit)
         _check_disjoint(role, found, owners)
         built[role] = [example for _, example in found]
     return ExampleSets(**built)
+
+
+def example_faults(
+    section: ExamplesSection,
+    corpora: Documents,
+    tokenizer: PreTrainedTokenizerBase,
+    limit: int | None,
+    *,
+    encoder_decoder: bool = False,
+) -> Iterator[tuple[str, str]]:
+    """Yield what `build_examples` would raise: for which set, and a sentence.
+
+    That is all of it, but for what `corpora` raises itself.
+    """
+    cutter = Cutter(section, TextEncoder(tokenizer, encoder_decoder=encoder_decoder))
+    owners: dict[str, str] = {}
+    for role, wanted in section.sets.items():
+        try:
+            found = _take(role, wanted, corpora, cutter, limit)
+            _check_disjoint(role, found, owners)
+        except MissingResource:
+            raise
+        except UsageError as error:
+            yield role, str(error).removeprefix(f"examples.{role}: ")
 
 
 def cut_examples(
@@ -70,7 +98,7 @@ def cut_examples(
 def _take(
     role: str,
     wanted: ExampleSet,
-    corpora: Corpora,
+    corpora: Documents,
     cutter: Cutter,
     limit: int | None,
 ) -> list[tuple[str, Example]]:

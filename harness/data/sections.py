@@ -136,6 +136,12 @@ class ExamplesSection(Strict):
     compared with the pair's reference by ROUGE-L, before the attack and after it."""
 
     @property
+    def sets(self) -> dict[str, ExampleSet]:
+        """The sets that are stated, by what they serve for."""
+        sets = {"test": self.test, "search": self.search, "validation": self.validation}
+        return {role: part for role, part in sets.items() if part is not None}
+
+    @property
     def beyond_loss(self) -> dict[str, Any]:
         """What is asked of examples besides a loss, as JSON values; {} by default."""
         answers = {"objective": self.objective} if self.objective != "loss" else {}

@@ -24,6 +24,7 @@ from .surveying import (
     Survey as Survey,
     SurveyedUnit as SurveyedUnit,
     changes as changes,
+    error_warning as error_warning,
     survey as survey,
 )
 from .time_left import Remaining as Remaining, remaining as remaining

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from harness.base import Store, default_store_root
 from harness.running.folder import RunFolder
-from harness.suite import Experiment, Plan, make_plan, resolve
+from harness.suite import Experiment, Plan, make_plan, refuse_misfits, resolve
 
 
 def prepare(
     experiment: Experiment,
     run_dir: Path,
     only: Mapping[str, Sequence[str]] | None = None,
+    *,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Plan, RunFolder, Store]:
     """Find models and corpora on this machine, and plan the run in a folder.
 
     `only` selects cells by model, arm, seed and attack, as `make_plan` takes it.
 
-    Raises HarnessError with all that is not on this machine.
+    `say` gets what will be otherwise than the suite reads, as tokens rounded up.
+
+    Raises HarnessError with all that is not on this machine, and with all that the
+    suite asks for and cannot have.
     """
     folder = RunFolder(run_dir)
     store = Store(default_store_root(folder.root))
-    return make_plan(resolve(experiment, store.root), only), folder, store
+    experiment = resolve(experiment, store.root)
+    refuse_misfits(experiment, store.root, say)
+    return make_plan(experiment, only), folder, store

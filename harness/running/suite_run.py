@@ -13,7 +13,6 @@ from harness.base import (
     LeaseLost,
     StopSignals,
     Store,
-    UsageError,
     sha256_file,
 )
 from harness.data import Corpora
@@ -30,7 +29,7 @@ from harness.running.executing import Executor, held, run_here
 from harness.running.folder import RunFolder
 from harness.running.unit import JOURNAL, Runner
 from harness.subject import keep_compiled
-from harness.suite import Plan, Unit, dump_suite
+from harness.suite import Plan, Unit, choose_device, dump_suite
 
 
 @dataclass
@@ -253,26 +252,6 @@ def _within_reach(
         known[unit.id] = all(known[x.id] for x in unit.needs)
         (reached if known[unit.id] else left).append(unit)
     return reached, left
-
-
-def choose_device(device: str) -> str:
-    """Return the device to use: for ``auto``, the GPU if there is one.
-
-    Raises UsageError for a GPU that is not here.
-    """
-    if device == "cpu":
-        return device
-    import torch
-
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "auto":
-        return "cuda" if found else "cpu"
-    if not found:
-        raise UsageError(f"device {device}: torch finds no GPU here; use cpu or auto")
-    if int(device.partition(":")[2] or 0) >= found:
-        last = "only cuda:0 is" if found == 1 else f"cuda:0 to cuda:{found - 1} are"
-        raise UsageError(f"device {device}: {last} here")
-    return device
 
 
 class _UnitRunner:

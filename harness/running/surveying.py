@@ -19,6 +19,9 @@ STATES: tuple[Status, ...] = ("complete", "failed", "missing", "invalid")
 KINDS: tuple[UnitKind, ...] = ("variant", "cell")
 StateOf = Callable[[UnitKind, str], UnitState]
 """Says of a unit, by kind and id, what the folder holds of it."""
+MANY = 0.01
+"""The share of a cell's examples without a result that a run warns of."""
+_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,29 @@ def surveyed(folder: RunFolder, plan: Plan, state: StateOf) -> Survey:
             )
         )
     return Survey(folder, plan, tuple(units))
+
+
+def error_warning(found: Survey) -> str | None:
+    """Say in which cells over 1 % of the examples have no result; None if in none.
+
+    An example has none where the attack, or scoring what it made, ended in an error.
+    """
+    lost: dict[str, tuple[int, int]] = {}
+    for unit in found.units:
+        record = unit.state.valid
+        errors = record.results.get("attack", {}).get("errors") if record else None
+        if errors is not None and errors.value and errors.value > MANY * errors.n:
+            lost[unit.id] = int(errors.value), errors.n
+    if not lost:
+        return None
+    worst = sorted(lost, key=lambda x: lost[x][0] / lost[x][1], reverse=True)
+    named = [f"{lost[x][0]} of {lost[x][1]} in {x}" for x in worst[:_NAMED]]
+    more = f", and in {len(lost) - _NAMED} more cells" if len(lost) > _NAMED else ""
+    where = found.folder.unit_dir("cell", worst[0])
+    return (
+        f"WARNING: over 1 % of examples ended in an error: {', '.join(named)}{more}; "
+        f"`error` in {where / 'samples.jsonl'} says why"
+    )
 
 
 def changes(provenance: Provenance, registry: Registry) -> list[str]:

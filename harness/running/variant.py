@@ -146,6 +146,7 @@ class _Making:
 
     def into(self, folder: Path) -> None:
         """Make the subject: its model, how it was trained, what is known of it."""
+        self._say_if_again()
         work = self.run.store.work("subjects", self.plan.subject_key)
         journal = Journal(work / _JOURNAL, self.plan.subject_key, self.run.device)
         stage = journal.stage
@@ -175,6 +176,15 @@ class _Making:
             ),
         )
         write_json(folder / MADE, made.model_dump(mode="json"))
+
+    def _say_if_again(self) -> None:
+        """Tell the user where a subject is made that was there when it was measured."""
+        record = self.run.folder.state(self.plan.kind, self.plan.id).valid
+        if record is not None and not record.error:
+            self.run.say(
+                f"  the subject of {self.plan.id} is not in the store as it was: "
+                "it is made again, training included"
+            )
 
     def _load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load what the arm begins with: the model, or another arm's subject.

@@ -21,7 +21,7 @@ from contextlib import suppress
 from harness.base import HarnessError, Stopped, available_cores
 from harness.base.leases import RUN
 from harness.running.frozen import Frozen
-from harness.running.suite_run import choose_device
+from harness.suite import choose_device
 
 CORES_OF_ONE = 4
 """Of a CPU, for each worker, where their number is not stated."""

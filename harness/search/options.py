@@ -66,5 +66,8 @@ class BlockAttack(GuidedAttack[BlockOptionsT]):
         free = self.options.model_copy(update={"positions": "prompt", "flips": None})
         return None if free == self.options else free
 
+    def beside_prompt(self) -> int:
+        return 0 if self.options.positions == "prompt" else self.options.tokens
+
     def doubled(self) -> BlockOptionsT | None:
         return self.options.model_copy(update={"steps": 2 * self.options.steps})

@@ -6,6 +6,7 @@ from .devices import (
     Device as Device,
     Terms as Terms,
     Work as Work,
+    choose_device as choose_device,
     cpu_device as cpu_device,
     find_device as find_device,
     gpu_device as gpu_device,
@@ -18,6 +19,7 @@ from .experiment import (
     Experiment as Experiment,
     Placed as Placed,
 )
+from .fitting import misfits as misfits, refuse_misfits as refuse_misfits
 from .identity import EXAMINED as EXAMINED
 from .loading import (
     dump_suite as dump_suite,
@@ -39,6 +41,7 @@ from .pricing import PricedPlan as PricedPlan
 from .resources import (
     identify as identify,
     missing as missing,
+    missing_device as missing_device,
     missing_sources as missing_sources,
     prefetch as prefetch,
     resolve as resolve,

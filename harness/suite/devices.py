@@ -190,6 +190,26 @@ def find_device(name: str = "auto", file: Path | None = None) -> Device:
     return _uncalibrated() if name == "cpu" else _detected()
 
 
+def choose_device(device: str) -> str:
+    """Return the device to use: for ``auto``, the GPU if there is one.
+
+    Raises UsageError for a GPU that is not here.
+    """
+    if device == "cpu":
+        return device
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return "cuda" if found else "cpu"
+    if not found:
+        raise UsageError(f"device {device}: torch finds no GPU here; use cpu or auto")
+    if int(device.partition(":")[2] or 0) >= found:
+        last = "only cuda:0 is" if found == 1 else f"cuda:0 to cuda:{found - 1} are"
+        raise UsageError(f"device {device}: {last} here")
+    return device
+
+
 def read_devices(file: Path) -> dict[str, Device]:
     """Read a JSON file of devices: a list of objects as `Device` describes them.
 

@@ -6,6 +6,7 @@ import copy
 import io
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,13 +14,15 @@ import pydantic
 from ruamel.yaml import YAML
 
 from harness.api import load_registry
-from harness.base import Problem, SuiteError
+from harness.base import Problem, SuiteError, default_store_root
 from harness.suite.additions import expand
 from harness.suite.checks import check, check_placement
 from harness.suite.experiment import Experiment
+from harness.suite.fitting import lost_paths, misfits
 from harness.suite.layers import profile_names, read_layers
 from harness.suite.model import Suite
 from harness.suite.plugin_options import build_adversaries, make_absolute
+from harness.suite.resources import missing_device
 from harness.suite.unloaded import ReadersRegistry, split, unjudged
 from harness.suite.yaml import Layer
 
@@ -104,11 +107,18 @@ def validate_suite(
         known = {(problem.file, problem.line, problem.path) for problem in found}
         try:
             read = load_experiment(path, profile=profile, plugins=plugins, trust=trust)
-            problems = read.warnings
+            problems = [*read.warnings, *_unmet(read, trust)]
         except SuiteError as error:
             problems = error.problems
         found += [x for x in problems if (x.file, x.line, x.path) not in known]
     return SuiteError(found).problems
+
+
+def _unmet(experiment: Experiment, trust: bool) -> list[Problem]:
+    """Return what a suite cannot have; as a warning, what only is not here."""
+    found = misfits(experiment, default_store_root(Path("runs", "any")), trust=trust)
+    here = [replace(x, severity="warning") for x in missing_device(experiment)]
+    return [*found, *lost_paths(experiment), *here]
 
 
 def dump_suite(suite: Suite) -> str:

@@ -12,8 +12,18 @@ import pydantic
 
 from harness import data
 from harness.api import Plugin
-from harness.base import HarnessError, MissingResource, Store, SuiteError
+from harness.base import (
+    HarnessError,
+    MissingResource,
+    Problem,
+    Store,
+    SuiteError,
+    UsageError,
+    near_path,
+)
+from harness.suite.devices import choose_device
 from harness.suite.experiment import Experiment
+from harness.suite.yaml import Keys
 
 
 def resolve(experiment: Experiment, store_root: Path) -> Experiment:
@@ -26,7 +36,7 @@ def resolve(experiment: Experiment, store_root: Path) -> Experiment:
     if absent:
         raise MissingResource(
             "not on this machine:\n"
-            + "\n".join(f"  {sentence}" for sentence in absent)
+            + "\n".join(f"  {problem}" for problem in absent)
             + f"\n`harness prefetch {experiment.source}` downloads what can be"
         )
     return identify(experiment, store_root)
@@ -44,10 +54,10 @@ def identify(experiment: Experiment, store_root: Path) -> Experiment:
     return with_fingerprints(with_defaults(experiment), models, texts)
 
 
-def missing(experiment: Experiment, store_root: Path) -> list[str]:
-    """Say what the suite needs and this machine lacks, a sentence for each."""
+def missing(experiment: Experiment, store_root: Path) -> list[Problem]:
+    """Return what the suite needs and this machine lacks, where the suite names it."""
     absent = [
-        f"{section}.{label}: {sentence}"
+        _problem(experiment, (section, label), sentence)
         for section, plugins in (
             ("metrics", experiment.metrics),
             ("attacks", experiment.attacks),
@@ -58,16 +68,46 @@ def missing(experiment: Experiment, store_root: Path) -> list[str]:
     return [*missing_sources(experiment, store_root), *absent]
 
 
-def missing_sources(experiment: Experiment, store_root: Path) -> list[str]:
-    """Say which models and texts are missing: what ids depend on, quick to find out."""
+def missing_sources(experiment: Experiment, store_root: Path) -> list[Problem]:
+    """Return the models and texts that are missing: what ids depend on; it is quick."""
     corpora = _corpora(experiment, store_root)
     models = [
-        f"models.{label}: {sentence}"
+        _problem(experiment, ("models", label, "path"), sentence)
         for label, adapter in experiment.models.items()
         for sentence in adapter.missing()
     ]
-    texts = [s for label in experiment.used_corpora for s in corpora.missing(label)]
+    texts = [
+        _problem(experiment, ("corpora", label, _source(experiment, label)), sentence)
+        for label in experiment.used_corpora
+        for sentence in corpora.missing(label)
+    ]
     return [*models, *texts]
+
+
+def missing_device(experiment: Experiment) -> list[Problem]:
+    """Return that the device of the suite is not here; nothing where it is."""
+    try:
+        choose_device(experiment.suite.device)
+    except UsageError as error:
+        return [_problem(experiment, ("device",), str(error))]
+    return []
+
+
+def _problem(experiment: Experiment, keys: Keys, sentence: str) -> Problem:
+    """Say what is missing where it is named; of a path, what is called like it."""
+    place, text = experiment.layer.place(keys), experiment.layer.get(*keys)
+    if keys[-1] == "path" and isinstance(text, str):
+        path = place.base / Path(text).expanduser()
+        if not path.exists():
+            sentence += near_path(path)
+    return place.problem(experiment.layer.follow(keys), sentence)
+
+
+def _source(experiment: Experiment, corpus: str) -> str:
+    """Return the key of a corpus that says where it comes from."""
+    section = experiment.suite.corpora[corpus]
+    stated = ("path", "dataset", "builtin")
+    return next(key for key in stated if getattr(section, key) is not None)
 
 
 def prefetch(
@@ -84,7 +124,7 @@ def prefetch(
             fetch()
         except HarnessError as error:
             failures.append(f"{name}: {error}")
-    lacking = failures or missing(experiment, store_root)
+    lacking = failures or [*map(str, missing(experiment, store_root))]
     if lacking:
         raise MissingResource("still not on this machine:\n  " + "\n  ".join(lacking))
 

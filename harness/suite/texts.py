@@ -15,7 +15,7 @@ from statistics import fmean
 
 from harness.api import CorpusSize, ModelShape
 from harness.base import HarnessError
-from harness.data import Corpora
+from harness.data import Documents
 from harness.suite.model import Suite
 
 SAMPLED = 256
@@ -33,7 +33,7 @@ class Texts:
     """The corpora of a suite, as one model reads them."""
 
     suite: Suite
-    corpora: Corpora
+    corpora: Documents
     shape: ModelShape
     assumptions: list[str] = field(default_factory=list)
     """Gets a sentence for each thing that is assumed."""
@@ -53,6 +53,21 @@ class Texts:
             fmean(sample.prompts),
             fmean(references) if references else None,
         )
+
+    def tokens(self, name: str) -> Tokens | None:
+        """Return how many tokens of plain text there are in a corpus.
+
+        Each document has one more, its end. None where that cannot be known quickly.
+        """
+        sample = self._sample(name)
+        if sample is None or sample.documents >= COUNTED:
+            return None
+        lengths = sample.prompts
+        if sample.references:
+            lengths = [n + m for n, m in zip(lengths, sample.references, strict=True)]
+        each = fmean(lengths) + 1
+        counted = sample.documents == len(lengths) and self._tokenizer is not None
+        return Tokens(round(sample.documents * each), counted)
 
     def pair(self, name: str, prompt: int, reference: int) -> tuple[float, float]:
         """Return the mean tokens of examples of a corpus, no longer than stated."""
@@ -121,7 +136,16 @@ class Texts:
                 f"a token is taken for {self.shape.characters_per_token:g} characters"
             )
             return None
-        return _load(self.shape.tokenizer)
+        return load_tokenizer(self.shape.tokenizer)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How much a corpus holds."""
+
+    tokens: int
+    counted: bool
+    """Whether they were counted; or else it is what some of its documents say."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +158,8 @@ class _Sample:
     references: list[int]
 
 
-def _load(path: Path):  # type: ignore[no-untyped-def]
+def load_tokenizer(path: Path):  # type: ignore[no-untyped-def]
+    """Return the tokenizer of a ``tokenizer.json``, without transformers."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(path))

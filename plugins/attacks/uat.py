@@ -114,6 +114,9 @@ class UAT(Attack[UATOptions]):
             prepended=places,
         )
 
+    def beside_prompt(self) -> int:
+        return self.options.trigger_tokens
+
     def doubled(self) -> UATOptions | None:
         return self.options.model_copy(update={"restarts": 2 * self.options.restarts})
 

@@ -11,7 +11,15 @@ import numpy as np
 import pydantic
 
 from harness import hookimpl, records
-from harness.api import CorpusName, CostContext, Metric, MetricContext, Options, Term
+from harness.api import (
+    CorpusName,
+    CostContext,
+    Metric,
+    MetricContext,
+    ModelShape,
+    Options,
+    Term,
+)
 from harness.base import CellError, Ids, Positive, UsageError
 from harness.data import Document, TextEncoder
 from harness.records import Cost, Estimate
@@ -102,6 +110,10 @@ class Perplexity(Metric[PerplexityOptions]):
         scored = size.tokens / windows
         return shape.forward(documents * windows, 1 + read - scored, scored)
 
+    def faults(self, shape: ModelShape) -> Iterator[tuple[str, str]]:
+        """Yield a context that is longer than the model reads, or than its windows."""
+        yield from self._faults(shape.positions)
+
     def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
         """Compute perplexities and losses from sums over documents."""
         return {
@@ -184,19 +196,19 @@ class Perplexity(Metric[PerplexityOptions]):
                 yield _row(document.id, document.text, len(ids) - 1, loss)
 
     def _window(self, subject: Subject) -> tuple[int, int]:
-        longest = subject.max_positions or _CONTEXT
-        context = self.options.context or longest
+        for option, message in self._faults(subject.max_positions):
+            raise UsageError(f"{option}: {message}")
+        context = self.options.context or subject.max_positions or _CONTEXT
+        return context, self.options.stride or context
+
+    def _faults(self, positions: int | None) -> Iterator[tuple[str, str]]:
+        context = self.options.context or positions or _CONTEXT
         stride = self.options.stride or context
-        if subject.max_positions and context > subject.max_positions:
-            raise UsageError(
-                f"context: {context} tokens are more than the model's "
-                f"{subject.max_positions} positions"
-            )
+        if positions and context > positions:
+            what = f"{context} tokens are more than the model's {positions} positions"
+            yield "context", what
         if stride > context:
-            raise UsageError(
-                f"stride: {stride} tokens exceed the context of {context} tokens"
-            )
-        return context, stride
+            yield "stride", f"{stride} tokens exceed the context of {context} tokens"
 
 
 @hookimpl

@@ -15,7 +15,7 @@ arms:
 seeds: [1]
 corpora:
   topics: {builtin: python-topics}
-recovery: {corpus: topics, tokens: 1000}
+recovery: {corpus: topics, tokens: 1000, context: 100, batch_tokens: 1000}
 """
 
 

@@ -72,3 +72,17 @@ def test_an_invalid_suite_says_what_is_wrong(cli, suite):
     outcome = cli("doctor", suite)
     assert outcome.code == 2
     assert "seeds" in outcome.err
+
+
+def test_what_a_suite_cannot_have_fails_and_what_it_gets_is_noted(
+    cli, suite, save_model
+):
+    save_model()
+    text = suite.read_text().replace("context: 100", "context: 400")
+    suite.write_text(text.replace("batch_tokens: 1000", "batch_tokens: 800"))
+    outcome = cli("doctor", suite)
+    assert outcome.code == 2
+    said = [line for line in outcome.out.splitlines() if f"{suite}:" in line]
+    assert [line.split()[0] for line in said] == ["fail", "note"]
+    assert "recovery.context: 400 tokens are a block" in said[0]
+    assert "1,000 are rounded up to whole steps: 2 of 800" in said[1]

@@ -1,6 +1,7 @@
 """``harness plan``, and the options that all commands on suites share."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_costs_are_said_for_a_device_and_at_a_rate(cli, tmp_path):
 def test_what_would_fit_is_said(cli, tmp_path):
     full = SUITES / "pythia_1p4b.yaml", "--out", tmp_path, "--device", "A100-40GB"
     outcome = cli("plan", *full, "--set", "recovery.micro_batch=8", "--within", "9")
-    assert outcome.code == 0
+    assert outcome.code == 2  # the model is not on this machine
     assert "DOES NOT FIT: pythia-1.4b: train needs" in outcome.out
     assert "DOES NOT FIT into 9 hours" in outcome.out
     assert cli("plan", *full, "--within", "9000").out.count("fits into 9000 hours") == 1
@@ -93,9 +94,13 @@ def test_a_limit_is_marked(cli, toy_suite):
 
 def test_what_is_not_here_blocks_and_is_named(cli, toy_suite):
     outcome = cli("plan", toy_suite, "--set", "models.toy-1.5b.path=./gone")
-    assert outcome.code == 0
+    assert outcome.code == 2
     assert "12 blocked" in outcome.out
-    assert "not on this machine: models.toy-1.5b: no weights in" in outcome.err
+    said = outcome.err.splitlines()[0]
+    assert said.startswith(
+        "not on this machine: --set models.toy-1.5b.path: no weights in"
+    )
+    assert outcome.err.count("no weights in") == 1
     first = outcome.out.splitlines()[1].split()
     assert first == ["toy-1.5b.baseline.s1", "blocked"]
 
@@ -117,3 +122,26 @@ def test_mistakes_exit_with_2_and_say_what_is_known(cli, toy_suite, arguments, m
     assert outcome.code == 2
     assert message in outcome.err
     assert outcome.out == ""
+
+
+def test_what_a_suite_cannot_have_is_refused_before_anything_is_listed(cli, toy_suite):
+    outcome = cli("plan", toy_suite, "--set", "examples.test.count=100000")
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert outcome.err.startswith("--set examples.test.count: corpus test gives ")
+    again = cli("run", toy_suite, "--set", "examples.test.count=100000", "--out", "r")
+    assert (again.code, again.err) == (2, outcome.err)
+    assert not Path("r").exists()
+
+
+def test_a_gpu_that_is_not_here_is_said_first(cli, toy_suite):
+    with Path("base.yaml").open("a") as file:
+        file.write("device: cuda:99\n")
+    outcome = cli("plan", toy_suite)
+    assert outcome.code == 2
+    assert re.match(r"not on this machine: base.yaml:\d+: device: ", outcome.err)
+    assert "12 new" in outcome.out
+    assert cli("plan", toy_suite, "--device", "H200").code == 0  # planned for another
+    named = cli("plan", toy_suite, "--device", "cuda:99")
+    assert (named.code, named.out) == (2, "")
+    assert "device cuda:99" in named.err

@@ -22,7 +22,7 @@ models: {m: {adapter: ADAPTER, path: ./model}}
 arms: {baseline: {}, softplus: {constraint: softplus, start: abs}}
 seeds: [1]
 corpora: {train: {builtin: python-topics, slice: ":50%"}}
-recovery: {corpus: train, tokens: 1000}
+recovery: {corpus: train, tokens: 1000, context: 64}
 """
 
 

@@ -46,10 +46,11 @@ def test_all_that_is_missing_is_said_at_once(toy_suite, tmp_path):
             "attacks.flip.words=gone.txt",
         ],
     )
-    sentences = missing(experiment, tmp_path)
+    sentences = [str(problem) for problem in missing(experiment, tmp_path)]
     assert len(sentences) == 3
-    assert sentences[2] == "attacks.flip: no file gone.txt"
-    assert sentences[0] == f"models.toy-1.5b: no weights in {Path.cwd() / 'gone'}"
+    folder, path = Path.cwd() / "gone", "--set models.toy-1.5b.path"
+    assert sentences[0] == f"{path}: no weights in {folder}"
+    assert sentences[2] == "--set attacks.flip.words: attacks.flip: no file gone.txt"
     with pytest.raises(MissingResource) as raised:
         resolve(experiment, tmp_path)
     assert all(sentence in str(raised.value) for sentence in sentences)
