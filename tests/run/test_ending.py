@@ -37,10 +37,10 @@ def test_the_last_line_names_errors_and_a_lost_subject_is_made_again(
 ):
     (tmp_path / "half.py").write_text(HALF)
     command = ["run", suite, "--out", tmp_path / "runs" / "tiny"]
-    command += ["--plugins", tmp_path / "half.py", "--set", "attacks={half: {}}"]
-    command += ["--only", "arm=baseline"]
+    command += ["--plugins", tmp_path / "half.py", "--set", "attacks.half={}"]
+    command += ["--only", "arm=baseline,attack=half"]
     first = cli(*command)
-    (cell,) = tmp_path.glob("runs/tiny/cells/*")
+    (cell,) = tmp_path.glob("runs/tiny/cells/tiny*")
     assert first.err.splitlines()[-1] == (
         f"WARNING: over 1 % of examples ended in an error: 2 of 5 in {cell.name}; "
         f"`error` in {cell}/samples.jsonl says why"
@@ -49,7 +49,7 @@ def test_the_last_line_names_errors_and_a_lost_subject_is_made_again(
     shutil.rmtree(cell)
     for made in tmp_path.glob("runs/.store/subjects/*"):
         shutil.rmtree(made)
-    variant = next(tmp_path.glob("runs/tiny/variants/*")).name
+    variant = next(tmp_path.glob("runs/tiny/variants/tiny*")).name
     again = cli(*command)
     assert again.code == 0
     assert f"  the subject of {variant} is not in the store as it was: " in again.err
