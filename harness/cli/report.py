@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -36,7 +36,7 @@ def _named(_: Any, __: Any, texts: tuple[str, ...]) -> dict[str, str]:
     show_default=True,
     callback=for_programs,
     help=(
-        "LaTeX needs the package booktabs; JSON holds every number in full; HTML is "
+        "LaTeX needs booktabs and siunitx; JSON holds every number in full; HTML is "
         "one file for a browser, with figures and samples."
     ),
 )
@@ -79,6 +79,13 @@ def _named(_: Any, __: Any, texts: tuple[str, ...]) -> dict[str, str]:
     help="Of each table, only these columns besides those that name its rows.",
 )
 @click.option(
+    "--width",
+    type=click.Choice(["column", "page"]),
+    default="page",
+    show_default=True,
+    help="How wide LaTeX's tables may be.",
+)
+@click.option(
     "--names",
     callback=_named,
     multiple=True,
@@ -97,6 +104,7 @@ def command(
     tables: list[str],
     columns: list[str],
     names: dict[str, str],
+    width: Literal["column", "page"],
     plugins: tuple[Path, ...],
     trust: bool,
 ) -> None:
@@ -125,7 +133,7 @@ def command(
     made = report.choose(made, tables, columns, names)
     if style == "text" and not tables:
         style = "screen"
-    text = report.render(made, style)
+    text = report.render(made, style, width)
     if output is None and style == "html":
         output = RunFolder(run).report_dir / "report.html"
         say(f"written to {output}")

@@ -124,6 +124,8 @@ class Table:
     """What the marks mean."""
     keys: int = 1
     """How many columns name the row."""
+    summary: str = ""
+    """What it shows, in a sentence or two: its caption in a paper, after the title."""
 
     def only(self, chosen: Sequence[int]) -> Table:
         """Return the table of these columns, by their places, in this order."""
@@ -155,12 +157,13 @@ def filled(
     rows: Iterable[RowT],
     *,
     caption: str,
+    summary: str = "",
     notes: Sequence[str] = (),
     keys: int = 1,
 ) -> Table:
     """Return the table in which each column has filled its cell of each row."""
     cells = [[column.fill(row) for column in columns] for row in rows]
-    return Table(key, title, columns, cells, caption, notes, keys)
+    return Table(key, title, columns, cells, caption, notes, keys, summary)
 
 
 class Point(NamedTuple):

@@ -15,7 +15,7 @@ from harness.report.figures import drawing
 from harness.report.figures.making import figures
 from harness.report.formats.csv import written
 from harness.report.formats.json import render_json
-from harness.report.formats.latex import render_latex
+from harness.report.formats.latex import Width, render_latex
 from harness.report.formats.markdown import render_markdown
 from harness.report.formats.text import render_text
 from harness.report.html.page import render_html
@@ -37,11 +37,14 @@ CURVES = "success.csv"
 """The file with curves of success over thresholds, to plot."""
 
 
-def render(report: Report, style: str) -> str:
+def render(report: Report, style: str, width: Width = "page") -> str:
     """Return the report as screen, text, markdown, json, latex or html.
 
-    It ends in a newline. ``screen`` is what of ``text`` a terminal shows at once.
+    It ends in a newline. ``screen`` is what of ``text`` a terminal shows at once;
+    `width` is that of tables in LaTeX.
     """
+    if style == "latex":
+        return render_latex(shown(report), width)
     renderer, _ = _RENDERERS[style]
     if style == "screen":  # it spells out the words of verdicts itself
         return renderer(replace(shown(report), verdicts=report.verdicts))

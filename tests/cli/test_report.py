@@ -24,6 +24,13 @@ def test_report_writes_a_file(cli, make_run, tmp_path):
     assert r"\toprule" in file.read_text()
 
 
+@pytest.mark.parametrize(("width", "name"), [("column", "table"), ("page", "table*")])
+def test_latex_is_as_wide_as_asked(cli, make_run, width, name):
+    wanted = ["--format", "latex", "--tables", "main", "--width", width]
+    outcome = cli("report", make_run(seeds=[1]), *wanted)
+    assert outcome.out.count(rf"\begin{{{name}}}") == 1
+
+
 def test_report_writes_into_a_pipe_and_does_not_replace_it(cli, make_run, tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

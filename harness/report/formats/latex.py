@@ -1,109 +1,193 @@
-"""Reports as LaTeX: tables for a paper, with booktabs."""
+"""Reports as LaTeX: tables for a paper, as wide as a column or a page of it."""
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Literal
 
-from tabulate import LATEX_ESCAPE_RULES, DataRow, Line, TableFormat, tabulate
-
-from harness.report.content import Cell, Column, Label, Missing, Report, Table
-from harness.report.formats.numbers import number_text
+from harness.report.content import Report, Table
+from harness.report.formats.latex_columns import (
+    SetColumn,
+    natural_points,
+    set_column,
+)
+from harness.report.formats.latex_words import FONT_PT, points, words
 from harness.report.formats.text import narrower
 
-_SPECIAL = {
-    **LATEX_ESCAPE_RULES,
-    "±": r"$\pm$",
-    "†": r"$\dagger$",
-    "‡": r"$\ddagger$",
-    "§": r"\S{}",
-}
-_NUMBER = re.compile(r"[-+]?\d+(,\d{3})*(\.\d+)?(e-?\d+)?")
-_POWER = r" \\times 10^{\1}"
+Width = Literal["column", "page"]
+WIDTH_PT: dict[Width, float] = {"column": 219.0, "page": 345.0}
+"""How wide a table may be: as a column of ACL's style, the narrowest in use, and as the
+text of the class article."""
+GAP_PT = 8.0
+"""Between two columns."""
+KEYS_SHARE, WORDS_SHARE = 0.55, 0.36
+"""Which share of the width the columns that name a row may take, all together, and one
+other column of words; what is longer is broken."""
+LINE_PT, HEADING_PT, HIGHEST_PT = 9.6, 45.0, 440.0
+"""How high a line is, what stands above and below the rows of a tabular, and all
+tabulars of one table at most."""
+PACKAGES = ("booktabs", "siunitx", "array", "graphicx")
+NOTE_MARKS = "†‡§"
+"""What notes begin with that are about marks in a table."""
 
 
-def render_latex(report: Report) -> str:
-    """Return the tables, and all else as comments; needs the package booktabs.
+def render_latex(report: Report, width: Width = "page") -> str:
+    """Return the tables, and all else as comments; `PACKAGES` are needed.
 
     The same records give the same text, so that a rerun leaves no difference.
     """
     facts = [f"{name}: {value}" for name, value in (*report.provenance, *report.facts)]
     comments = [report.title, *facts, *report.warnings]
-    header = "\n".join(f"% {' '.join(text.split())}" for text in comments)
-    needs = "% \\usepackage{booktabs}"
-    tables = [table_latex(table) for table in report.tables]
-    return "\n\n".join([f"{header}\n{needs}", *tables]) + "\n"
+    needs = f"% \\usepackage{{{','.join(PACKAGES)}}}"
+    tables = [table_latex(table, width) for table in report.tables]
+    return "\n\n".join(["\n".join([*map(_comment, comments), needs]), *tables]) + "\n"
 
 
-def table_latex(table: Table) -> str:
-    """Return a table for a paper; needs the package booktabs."""
-    words = " ".join(escape(text) for text in (*table.notes, table.caption))
+def table_latex(table: Table, width: Width = "page") -> str:
+    """Return a table for a paper, no wider than asked.
+
+    What is too wide becomes several tabulars, and what is then too high several
+    tables. A caption has a sentence or two; below stands what each mark means, of
+    notes that are alike the first. All notes are there as comments.
+    """
+    floats = enumerate(_floats(table, WIDTH_PT[width]))
+    made = [_float(table, parts, width, number) for number, parts in floats]
+    return "\n".join([*map(_comment, table.notes), "\n\n".join(made)])
+
+
+def _float(table: Table, parts: Sequence[Table], width: Width, number: int) -> str:
+    name = "table" if width == "column" else "table*"
+    caption = (
+        f"{table.title}, continued." if number else f"{table.title}. {table.summary}"
+    )
+    label = f"tab:{table.key}{f'-{number + 1}' if number else ''}"
     lines = [
-        r"\begin{table}",
+        rf"\begin{{{name}}}",
         r"\centering",
-        f"\\caption{{{escape(table.title)}. {words}}}",
-        f"\\label{{tab:{table.key}}}",
-        "\n\\par\\medskip\n".join(map(_tabular, narrower(table))),
-        r"\end{table}",
+        rf"\caption{{{words(caption.strip())}}}",
+        rf"\label{{{label}}}",
+        rf"\par\smallskip\fontsize{{{FONT_PT:g}}}{{{LINE_PT:g}}}\selectfont",
+        rf"\setlength{{\tabcolsep}}{{{GAP_PT / 2:g}pt}}",
+        r"\sisetup{retain-explicit-plus, group-separator={,}, group-minimum-digits=4}",
+        "\n\\par\\medskip\n".join(_fitted(part, WIDTH_PT[width]) for part in parts),
+        *(rf"\par\smallskip {words(note)}" for note in _marks(table)),
+        rf"\end{{{name}}}",
     ]
     return "\n".join(lines)
 
 
-def _tabular(table: Table) -> str:
-    """Return a tabular; tabulate's own booktabs would escape the formulas in it."""
-    letters = "".join(word[0] for word in table.alignment)
-    begin = [f"\\begin{{tabular}}{{{letters}}}", r"\toprule", *_groups(table.columns)]
-    row = DataRow("", " & ", r" \\")
-    return tabulate(
-        [[_cell(cell) for cell in row] for row in table.printed_rows],
-        headers=[escape(column.title) for column in table.columns],
-        tablefmt=TableFormat(
-            lineabove=Line("\n".join(begin), "", "", ""),
-            linebelowheader=Line(r"\midrule", "", "", ""),
-            linebetweenrows=None,
-            linebelow=Line("\\bottomrule\n\\end{tabular}", "", "", ""),
-            headerrow=row,
-            datarow=row,
-            padding=0,
-            with_header_hide=None,
-        ),
-        disable_numparse=True,
-        colalign=table.alignment if table.rows else None,
-    )
+def _marks(table: Table) -> Iterator[str]:
+    for mark in NOTE_MARKS:
+        alike = [note for note in table.notes if note.startswith(mark)]
+        if alike:
+            more = f" (and {len(alike) - 1} more)" if len(alike) > 1 else ""
+            yield alike[0] + more
 
 
-def _groups(columns: Sequence[Column[Any]]) -> Iterator[str]:
+def _comment(text: str) -> str:
+    return f"% {' '.join(text.split())}"
+
+
+# --- tables that fit ----------------------------------------------------------------
+
+
+def _fits(table: Table, chosen: Sequence[int], room: float) -> bool:
+    return _points(table.only(chosen), room) <= room
+
+
+def _points(table: Table, room: float) -> float:
+    spans = [
+        max(sum(x.points for x in found) + GAP_PT * (len(found) - 1), points(group))
+        for group, found in _groups(table, _columns(table, room))
+    ]
+    return sum(spans) + GAP_PT * (len(spans) - 1)
+
+
+def _columns(table: Table, room: float) -> list[SetColumn]:
+    keys = range(table.keys)
+    key = _cap([natural_points(table, i) for i in keys], KEYS_SHARE * room)
+    return [
+        set_column(table, i, key if i in keys else WORDS_SHARE * room)
+        for i in range(len(table.columns))
+    ]
+
+
+def _cap(wide: Sequence[float], room: float) -> float:
+    """Return the width that columns are cut to so that all fit, the widest first."""
+    for i, least in enumerate(sorted(wide)):
+        share = room / (len(wide) - i)
+        if least > share:
+            return share
+        room -= least
+    return math.inf
+
+
+def _floats(table: Table, room: float) -> list[list[Table]]:
+    """Return the parts of a table that fit, as many together as a page is high."""
+    floats: list[list[Table]] = [[]]
+    high = 0.0
+    for part in narrower(table, partial(_fits, room=room)):
+        rows = zip(*(column.lines for column in _columns(part, room)), strict=True)
+        own = HEADING_PT + LINE_PT * sum(map(max, rows))
+        if floats[-1] and high + own > HIGHEST_PT:
+            floats.append([])
+            high = 0.0
+        floats[-1].append(part)
+        high += own
+    return floats
+
+
+def _fitted(table: Table, room: float) -> str:
+    """Return a tabular; the rare one that is too wide for any arrangement shrinks."""
+    text = _tabular(table, _columns(table, room))
+    if _points(table, room) <= room:
+        return text
+    return f"\\resizebox{{\\linewidth}}{{!}}{{%\n{text}}}"
+
+
+# --- one tabular --------------------------------------------------------------------
+
+
+def _tabular(table: Table, columns: Sequence[SetColumn]) -> str:
+    rows = zip(*(column.cells for column in columns), strict=True)
+    lines = [
+        rf"\begin{{tabular}}{{@{{}}{''.join(column.spec for column in columns)}@{{}}}}",
+        r"\toprule",
+        *_group_lines(table, columns),
+        _row([column.heading for column in columns]),
+        r"\midrule",
+        *map(_row, rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"{' & '.join(cells)} \\\\"
+
+
+def _groups(
+    table: Table, columns: Sequence[SetColumn]
+) -> Iterator[tuple[str, list[SetColumn]]]:
+    """Yield neighbouring columns of one group, with its name."""
+    both = zip(table.columns, columns, strict=True)
+    for name, found in groupby(both, key=lambda one: one[0].group):
+        yield name, [column for _, column in found]
+
+
+def _group_lines(table: Table, columns: Sequence[SetColumn]) -> Iterator[str]:
     """Yield the line above the headings and its rules, if there are groups."""
-    if not any(column.group for column in columns):
+    if not any(column.group for column in table.columns):
         return
     cells, rules, start = [], [], 1
-    for name, found in groupby(columns, key=lambda column: column.group):
-        n = len(list(found))
-        cells.append(f"\\multicolumn{{{n}}}{{c}}{{{escape(name)}}}")
+    for name, found in _groups(table, columns):
+        cells.append(rf"\multicolumn{{{len(found)}}}{{c}}{{{words(name)}}}")
         if name:
-            rules.append(f"\\cmidrule(lr){{{start}-{start + n - 1}}}")
-        start += n
-    yield f"{' & '.join(cells)} \\\\"
+            rules.append(rf"\cmidrule(lr){{{start}-{start + len(found) - 1}}}")
+        start += len(found)
+    yield _row(cells)
     yield "".join(rules)
-
-
-def _cell(cell: Cell) -> str:
-    if isinstance(cell, Label):
-        text = escape(cell.text)
-        return f"\\textbf{{{text}}}" if cell.alarm else text
-    if isinstance(cell, Missing):
-        return "--" if cell.brief else f"\\emph{{{escape(cell.reason)}}}"
-    return _NUMBER.sub(_formula, escape(number_text(cell)))
-
-
-def _formula(number: re.Match[str]) -> str:
-    """Set a number as a formula, without a space after the comma of thousands."""
-    digits = number[0].replace(",", "{,}")
-    return f"${re.sub(r'e(.+)', _POWER, digits)}$"
-
-
-def escape(text: str) -> str:
-    """Escape what LaTeX would read as markup."""
-    return "".join(_SPECIAL.get(character, character) for character in text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 from tabulate import SEPARATING_LINE, tabulate
@@ -55,7 +55,14 @@ def _table(table: Table) -> str:
 # --- tables that fit ----------------------------------------------------------------
 
 
-def narrower(table: Table) -> Iterator[Table]:
+def fits(table: Table, chosen: Sequence[int]) -> bool:
+    """Say whether these columns are no wider than a terminal, beside one another."""
+    return max(map(len, printed(table.only(chosen)).splitlines())) <= WIDTH
+
+
+def narrower(
+    table: Table, fits: Callable[[Table, Sequence[int]], bool] = fits
+) -> Iterator[Table]:
     """Spread the columns over tables that fit; those that name the row start each.
 
     The columns of a group stay together, unless even alone they do not fit.
@@ -77,11 +84,6 @@ def groups(table: Table) -> Iterator[list[int]]:
     others = range(table.keys, len(table.columns))
     for _, found in groupby(others, key=lambda i: table.columns[i].group or i):
         yield list(found)
-
-
-def fits(table: Table, chosen: Sequence[int]) -> bool:
-    """Say whether these columns are no wider than a terminal, beside one another."""
-    return max(map(len, printed(table.only(chosen)).splitlines())) <= WIDTH
 
 
 def printed(table: Table) -> str:

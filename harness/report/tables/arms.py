@@ -53,6 +53,10 @@ def arms_table(results: Results) -> Table:
         "Arms against their reference arms",
         columns,
         rows,
+        summary=(
+            "Each arm beside its reference arm: mean losses before and under attack in "
+            "nats/token, and the paired difference of dL with its 95 % interval."
+        ),
         caption=(
             "Nats/token on the attacked examples, mean losses before and under attack. "
             "A difference below 0: this attack does less to the arm than to its "

@@ -47,6 +47,10 @@ def planted_tables(results: Results, verdicts: Verdicts) -> Iterator[Table]:
         "Planted weaknesses",
         columns,
         rows,
+        summary=(
+            "On how many documents a weakness is, and on how many all attacks together "
+            "find it, with the 95 % interval of the share."
+        ),
         caption=(
             "strength: by how much a weakness raises dL above the arm's own under "
             "attack, in the mean, nats/token. has it on: the documents on which its "
@@ -75,6 +79,10 @@ def token_level_tables(results: Results) -> Iterator[Table]:
         "Beyond texts",
         columns,
         [(arm, x) for arm in results.treatments for x in labels if x in arm.planned],
+        summary=(
+            "dL in nats/token, with 95 % intervals, of attacks that keep to prompts "
+            "that some text encodes to, and of the same ones on all token sequences."
+        ),
         caption=(
             "dL in nats/token of attacks that keep to prompts that some text encodes "
             f"to, and of the same ones without that rule; {INTERVAL}. No verdict "

@@ -57,6 +57,10 @@ def budgets_table(results: Results, verdicts: Verdicts) -> Table:
         "Budget curve",
         columns,
         [*_of_attacks(results), *_of_contrasts(results, verdicts)],
+        summary=(
+            "dL in nats/token, with 95 % intervals, at multiples of the attacks' "
+            "stated budget."
+        ),
         caption=(
             "dL in nats/token of the prompt that an attack would have returned at a "
             f"multiple of its stated budget, each scored anew; {INTERVAL}. worst, "

@@ -128,6 +128,11 @@ def controls_table(results: Results, opponents: Sequence[Opponents]) -> Table:
         "Attacks against their controls",
         columns,
         opponents,
+        summary=(
+            "Each attack and a control with its budget on the same examples: dL in "
+            "nats/token, the paired difference with its 95 % interval, and one-sided p "
+            "after Holm."
+        ),
         caption=(
             "A control gets the attack's budget on the same examples. The difference "
             f"is paired by example and seed; {INTERVAL}. p: of the claim that the "

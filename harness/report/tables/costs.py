@@ -31,6 +31,10 @@ def costs_table(results: Results) -> Table:
         "Costs",
         columns,
         results.arms,
+        summary=(
+            "Wall-clock time by phase, operations and peak memory of all variants and "
+            "cells of an arm, over seeds."
+        ),
         caption=(
             "Of all variants and cells of an arm, over seeds. Failed ones count, as do "
             "work that interruptions lost and the making of a subject that another "

@@ -67,6 +67,7 @@ def main_table(results: Results, verdicts: Verdicts) -> Table:
         "Clean perplexity and attacks",
         with_seeds(columns, lambda arm: arm),
         results.arms,
+        summary=_summary(results),
         caption=_caption(results),
         notes=[*_broken(broken), *_errors(results)],
     )
@@ -187,4 +188,14 @@ def _caption(results: Results) -> str:
         f"{1 + results.threshold:g}, {PROPORTION}. dL: rise of the loss on the "
         f"reference, nats/token; {INTERVAL}.{worst}{beyond_loss.caption(results.suite)}"
         f" {conditions(results)}"
+    )
+
+
+def _summary(results: Results) -> str:
+    several = len(results.suite.seeds) > 1
+    spread = " (mean and standard deviation over seeds)" if several else ""
+    return (
+        f"Loss in nats/token and perplexity without an attack{spread}; of each attack, "
+        f"the share of documents on which exp(dL) > {1 + results.threshold:g} under "
+        "every seed, and dL, with 95 % intervals."
     )

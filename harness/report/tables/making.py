@@ -39,6 +39,10 @@ def certificates_table(results: Results) -> Table:
         "Certificates of the feed-forward networks",
         columns,
         results.treatments,
+        summary=(
+            "What is proved of the weights before and after recovery training, the "
+            "worst over seeds."
+        ),
         caption=(
             "Before and after recovery, the worst over seeds. Nothing follows for the "
             "whole model (end to end: none): residuals, norms and attention are not "
@@ -82,6 +86,10 @@ def recovery_table(results: Results) -> Table:
         "Recovery training",
         with_seeds(columns, lambda arm: arm),
         results.treatments,
+        summary=(
+            "Perplexity on held-out text before and after recovery training, mean and "
+            "standard deviation over seeds."
+        ),
         caption=(
             "Mean over seeds, ± the sample standard deviation (ddof 1) where there are "
             "several. Arms compare only where they saw the same tokens in the same "

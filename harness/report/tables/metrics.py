@@ -45,6 +45,11 @@ def _table(results: Results, model: str) -> Table:
         f"Metrics of {model}",
         columns,
         dict.fromkeys(name for arm in arms for name in _names(arm)),
+        summary=(
+            "Mean and sample standard deviation over seeds."
+            if len(results.suite.seeds) > 1
+            else "With 95 % intervals within the run."
+        ),
         caption=(
             "± is the sample standard deviation (ddof 1) over seeds."
             if len(results.suite.seeds) > 1

@@ -63,6 +63,10 @@ def success_table(results: Results) -> Table:
         "Success over thresholds",
         columns,
         _rows(results),
+        summary=(
+            "The share of documents on which the attack raises the perplexity of the "
+            "reference by more than x % under every seed, with 95 % intervals."
+        ),
         caption=(
             "success at x %: the attack raises the perplexity of the reference by more "
             f"than x %; {PROPORTION}. A relative threshold says nothing of how much is "

@@ -60,6 +60,10 @@ def transfer_table(results: Results) -> Table:
             if transfer in arm.planned
             for row in carried(arm, transfer)
         ],
+        summary=(
+            "Prompts that an attack found on one arm, scored on another: dL in "
+            "nats/token with 95 % intervals, and the share of examples that succeed."
+        ),
         caption=(
             f"Prompts that an attack found on one arm, scored on another; {INTERVAL}. "
             "Where prompts from elsewhere raise the loss more than those that the "

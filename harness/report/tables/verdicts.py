@@ -52,6 +52,11 @@ def verdicts_table(results: Results, verdicts: Verdicts) -> Table:
         "Verdicts",
         columns,
         verdicts.arms,
+        summary=(
+            "Each arm beside the arm that it is held against: mean losses in "
+            "nats/token, dL under the worst attack on each example, and the paired "
+            "difference with its 95 % interval."
+        ),
         caption=(
             "By the rule in docs/rigour.md, on the attacked examples; nats/token. dL: "
             "under the worst attack or control on each example, of those that both "
@@ -104,6 +109,11 @@ def _contrasts_table(results: Results, found: Sequence[ArmVerdict]) -> Table:
         "What the verdicts rest on",
         columns,
         found,
+        summary=(
+            "One-sided p of each claim, the margin, the smallest difference that is "
+            "found in 80 % of cases, and the standard deviations behind it, in "
+            "nats/token."
+        ),
         caption=(
             "p: one-sided, of each claim; the first two are shown at 1 % after Holm "
             "over the contrasts, the third at 2.5 %. detectable: the smallest true "
@@ -133,6 +143,10 @@ def diagnostics_table(results: Results, verdicts: Verdicts) -> Table:
         "Diagnostics",
         columns,
         [x for x in get_args(DiagnosticId) if x in asked],
+        summary=(
+            "The worst answer to each question over attacks and seeds, with the attack "
+            "that it is about."
+        ),
         caption=(
             "The worst answer over attacks and seeds, with the attack that it is "
             "about; -- where a question could not be asked. report/verdicts.json has "

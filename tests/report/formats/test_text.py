@@ -3,7 +3,6 @@
 import pytest
 
 from harness.report.content import Column, Label, Missing, Number, Report, Table
-from harness.report.formats.latex import render_latex
 from harness.report.formats.text import WIDTH, narrower, render_text
 
 
@@ -71,12 +70,3 @@ def test_columns_of_a_group_stay_together():
     row = [Label("baseline"), *[Number(0.5, "nats", interval=(0.41, 0.59))] * 12]
     parts = [[c.group for c in x.columns[1:]] for x in narrower(table(columns, [row]))]
     assert [len(groups) for groups in parts] == [4, 4, 4]
-
-
-def test_a_wide_table_is_several_tabulars_in_latex():
-    columns = [heading("arm"), *(heading(f"c{i}", f"g{i // 2}") for i in range(12))]
-    row = [Label("baseline"), *[Number(0.5, "nats", interval=(0.41, 0.59))] * 12]
-    made = render_latex(Report("r", [], [], [table(columns, [row])]))
-    assert made.count(r"\begin{table}") == 1
-    assert made.count(r"\begin{tabular}{lrrrr}") == 3
-    assert made.count(r"\cmidrule(lr){2-3}\cmidrule(lr){4-5}") == 3
