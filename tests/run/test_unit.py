@@ -81,7 +81,10 @@ def test_whatever_is_raised_is_the_failure_of_its_unit(
     tmp_path, monkeypatch, error, message
 ):
     runner = stubbed(tmp_path, monkeypatch, raising(error))
-    found = runner.run(PLAN, take(tmp_path / "name"))
+    try:
+        found = runner.run(PLAN, take(tmp_path / "name"))
+    except BaseException as escaped:  # noqa: BLE001 - or else it ends the tests
+        pytest.fail(f"{escaped!r} escaped")
     assert found.outcome.error.message.startswith(message)
 
 

@@ -1,5 +1,6 @@
 """What is lent to plugins: once made, looked after however they end."""
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 
 from harness.base import CellError, Stopped
 from harness.running import workbench
+from harness.running.folder import RunFolder
 from harness.running.journal import Journal
-from harness.running.workbench import Workbench, lock
+from harness.running.workbench import Work, Workbench, lock
 from harness.suite import VariantPlan
 from harness.testing import tiny_examples, tiny_subject
 
@@ -83,6 +85,25 @@ def test_an_exception_is_the_cause_of_what_is_said(bench, journal):
         damage(subject)
         raise SystemExit(0)
     assert isinstance(told.value.__context__, SystemExit)
+
+
+def test_what_a_plugin_was_stopped_at_is_loaded_again(bench, journal, made, tmp_path):
+    """Its weights may be as before, and a hook of it half way in."""
+    bench.subject(plan(1), journal)
+    (tmp_path / "variants" / "v1").mkdir(parents=True)
+    run = SimpleNamespace(folder=RunFolder(tmp_path))
+    work = Work(run, bench, plan(1), journal, outcome=None, lease=None)
+    told = "the attack 'x' took longer than its timeout of 0 s"
+    with (
+        pytest.raises(CellError, match=told),
+        work.bounded("the attack 'x'", 0.05, None) as bounds,
+        bounds.kept(),
+    ):
+        time.sleep(9)
+    bench.subject(plan(1), journal)
+    with work.bounded("the attack 'x'", 60, 4) as bounds, bounds.kept():
+        bench.subject(plan(1), journal)
+    assert made == ["v1", "v1"]
 
 
 def test_writing_into_locked_examples_is_an_error():

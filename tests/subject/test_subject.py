@@ -131,6 +131,18 @@ def test_a_sequence_beyond_the_model_s_positions_is_refused(subject):
         subject.losses(random_ids(1, 120), random_ids(10))
 
 
+@pytest.mark.parametrize("token", [-1, 320, 10**7])
+@pytest.mark.parametrize("ask", ["losses", "exact_losses", "gradients"])
+def test_ids_that_the_model_does_not_have_are_refused(subject, ask, token):
+    """On a GPU they would end the process; on a CPU, in words that name nobody."""
+    prompt, reference = random_ids(N), random_ids(M)
+    told = f"the token id {token} is none of this model's, which has ids from 0 to 319"
+    written = np.array([*prompt[1:], token])
+    for pair in (([prompt, written], reference), ([prompt], np.array([token]))):
+        with pytest.raises(CellError, match=told):
+            getattr(subject, ask)(*pair)
+
+
 # --- losses off the embeddings ------------------------------------------------------
 
 
