@@ -38,6 +38,8 @@ TRAINING = "training.jsonl"
 _TEXT_PARTS = ("text_config", "decoder", "generator", "text_encoder")
 """Where a nested configuration of transformers describes what reads and writes text."""
 _CHUNK = 1 << 20
+_LONGEST = 1 << 26
+"""Of a line of samples, in bytes."""
 _KINDS = {
     stat.S_IFLNK: "a link, and no file of its own",
     stat.S_IFDIR: "a folder",
@@ -192,9 +194,10 @@ class ReadOnce:
                 yield self._seen(chunk)
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the file line by line."""
+        """Yield the file line by line; one that is longer than any row, in pieces."""
         with self._path.open("rb") as file:
-            yield from map(self._seen, file)
+            while line := file.readline(_LONGEST):
+                yield self._seen(line)
 
     def _seen(self, part: bytes) -> bytes:
         self._digest.update(part)

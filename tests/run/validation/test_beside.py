@@ -1,5 +1,6 @@
 """What lies beside a record: nothing that leads elsewhere is opened or believed."""
 
+import hashlib
 import os
 import tracemalloc
 
@@ -7,7 +8,7 @@ import pytest
 
 from harness.records import Samples
 from harness.running import RunFolder, validate
-from harness.running.folder import samples_fault
+from harness.running.folder import ReadOnce, samples_fault
 from tests.run_fixtures import edit
 
 
@@ -60,6 +61,16 @@ def test_samples_are_hashed_in_pieces(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 2**23
     finally:
         tracemalloc.stop()
+
+
+def test_a_line_longer_than_any_row_is_read_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.running.folder._LONGEST", 8)
+    path = tmp_path / "samples.jsonl"
+    path.write_bytes(b"short\n" + b"x" * 20 + b"\nend")
+    read = ReadOnce(path)
+    assert [len(line) for line in read.lines()] == [6, 8, 8, 5, 3]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert read.fault(Samples(path=path.name, rows=2, sha256=digest)) is None
 
 
 def test_a_record_that_lies_alone_is_checked(cell, tmp_path):
