@@ -15,11 +15,11 @@ from harness.records import schemas
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["suite", "record", "sample", "verdicts"]))
+@click.argument("kind", type=click.Choice(["suite", *schemas.MODELS]))
 @options.plugins
 @click.pass_context
 def command(ctx: click.Context, kind: str, plugins: tuple[Path, ...]) -> None:
-    """Print the JSON Schema of suites, records, samples or verdicts.
+    """Print the JSON Schema of suites, records, samples, verdicts or reports.
 
     That of suites holds the options of the plugins that are installed or named with
     --plugins, for editors to complete from.

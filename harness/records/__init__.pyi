@@ -43,6 +43,7 @@ from .record import (
     SuiteRef as SuiteRef,
     TokensRef as TokensRef,
 )
+from .report import REPORT_VERSION as REPORT_VERSION
 from .rouge_scores import KINDS as KINDS, rouge as rouge
 from .samples import (
     ROUGE_DROP as ROUGE_DROP,

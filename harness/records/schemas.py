@@ -16,6 +16,7 @@ import pydantic
 
 from harness.base import Problem, write_json
 from harness.records.record import SCHEMA_VERSION, Record
+from harness.records.report import REPORT_VERSION, ReportDocument
 from harness.records.samples import SampleRow
 from harness.records.verdicts import VERDICTS_VERSION, Verdicts
 
@@ -29,13 +30,16 @@ MODELS: dict[str, type[pydantic.BaseModel]] = {
     "record": Record,
     "sample": SampleRow,
     "verdicts": Verdicts,
+    "report": ReportDocument,
 }
 """What has a schema, by the name that `harness schema` knows it by."""
+_VERSIONS = {"verdicts": VERDICTS_VERSION, "report": REPORT_VERSION}
+"""Of schemas that have one of their own."""
 
 
 def file_of(kind: str) -> Path:
     """Return the file of the published schema of one of `MODELS`."""
-    version = VERDICTS_VERSION if kind == "verdicts" else SCHEMA_VERSION
+    version = _VERSIONS.get(kind, SCHEMA_VERSION)
     return Path(__file__).parent / "published" / f"{kind}.v{version}.json"
 
 

@@ -27,6 +27,12 @@ Kind = Literal[
 """What a number is; it decides how it is rounded and what stands behind it."""
 
 
+Names = tuple[tuple[str, str], ...]
+"""What something is about, by field: as ``(("model", "small"), ("arm", "baseline"))``.
+Fields are model, arm, against (the arm that it is held against), made_on (the arm that
+prompts come from), attack, control, metric and estimate."""
+
+
 @dataclass(frozen=True)
 class Label:
     """A cell of words."""
@@ -36,6 +42,8 @@ class Label:
     """True for what must not be overlooked."""
     short: str = ""
     """What a terminal shows instead, where it is enough."""
+    names: Names = ()
+    """What the row is about, where this cell says so."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,8 @@ class Column(Generic[RowT]):
     """The group of neighbouring columns that it belongs to."""
     short: str = ""
     """The heading where labels are shown short."""
+    names: Names = ()
+    """What the column is about, where that is an attack or an arm."""
 
     @property
     def name(self) -> str:
@@ -104,7 +114,7 @@ def about(
         return fill
 
     return [
-        Column(column.title, filled(column), column.group, column.short)
+        Column(column.title, filled(column), column.group, column.short, column.names)
         for column in columns
     ]
 

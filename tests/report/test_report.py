@@ -10,11 +10,13 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from harness import report
+from harness.records import schemas
 from harness.records.record import Record
 from harness.records.samples import read_samples
 from harness.report.content import Label, Missing, Number, Report, Table
@@ -528,6 +530,28 @@ def test_json_holds_numbers_in_full_and_reasons_for_nulls(make_run):
     (value,) = _perplexities(run, "baseline")
     assert rows[BASELINE]["perplexity"]["value"] == value
     assert rows[MONOTONE]["hotflip: dL"] == {"value": None, "reason": "missing"}
+
+
+def test_json_names_what_rows_and_columns_are_about(make_run):
+    """In fields, which together name what the joined name of the row does."""
+    text = report.render(_build(make_run()), "json")
+    made = json.loads(text)
+    jsonschema.validate(made, schemas.load("report"))
+    for key, table in made["tables"].items():
+        by_arm = key == "diagnostics" or key.startswith("metrics.")
+        for part in table["columns"][1:] if by_arm else table["rows"]:
+            named = f"{part['model']} ({part['arm']})"
+            assert part.get("model (arm)", named) == named
+    tables = made["tables"]
+    assert all(
+        f"{row['attack']} : {row['control']}" == row["attack : control"]
+        for row in tables["controls"]["rows"]
+    )
+    about = {x["name"]: x.get("attack") for x in tables["main"]["columns"]}
+    assert about["hotflip: dL"] == "hotflip"
+    assert about["perplexity"] is None
+    names = [x["name"] for x in tables["main"]["columns"]]
+    assert set(names) | {"model", "arm"} == set(tables["main"]["rows"][0])
 
 
 def test_markdown_tables_are_rectangular(make_run):

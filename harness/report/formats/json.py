@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from harness.base import visible_json
+from harness.records import REPORT_VERSION
 from harness.report.content import Cell, Label, Missing, Report, Table
 
 
 def render_json(report: Report) -> str:
     """Return the report as JSON; a missing number is null with its reason."""
     document = {
+        "schema_version": REPORT_VERSION,
         "title": report.title,
         "verdicts": report.verdicts and report.verdicts.model_dump(mode="json"),
         "facts": dict(report.facts),
@@ -25,14 +28,34 @@ def render_json(report: Report) -> str:
 
 
 def table_document(table: Table) -> dict[str, Any]:
-    """Return a table as what JSON can hold."""
+    """Return a table as what JSON can hold.
+
+    Rows and columns name what they are about, as `model` and `arm`, in fields.
+    """
     names = [column.name for column in table.columns]
     return {
         "title": table.title,
         "caption": table.caption,
         "notes": list(table.notes),
-        "rows": [dict(zip(names, map(_cell, row), strict=True)) for row in table.rows],
+        "columns": [
+            {
+                "name": column.name,
+                "title": column.title,
+                "group": column.group or None,
+                **dict(column.names),
+            }
+            for column in table.columns
+        ],
+        "rows": [
+            _names(row) | dict(zip(names, map(_cell, row), strict=True)) | _names(row)
+            for row in table.rows
+        ],
     }
+
+
+def _names(row: Sequence[Cell]) -> dict[str, str]:
+    labels = (cell for cell in row if isinstance(cell, Label))
+    return {field: name for label in labels for field, name in label.names}
 
 
 def _cell(cell: Cell) -> Any:

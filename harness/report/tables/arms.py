@@ -10,7 +10,6 @@ from harness.records import SampleRow
 from harness.report.content import (
     Cell,
     Column,
-    Label,
     Missing,
     Number,
     Table,
@@ -18,7 +17,13 @@ from harness.report.content import (
     filled,
     from_estimate,
 )
-from harness.report.tables.rows import INTERVAL, arm_column, conditions
+from harness.report.tables.rows import (
+    INTERVAL,
+    against_column,
+    arm_column,
+    attack_column,
+    conditions,
+)
 from harness.verdicts import Arm, Pairing, Results, paired
 
 
@@ -44,8 +49,8 @@ def arms_table(results: Results) -> Table:
     ]
     columns: list[Column[_Row]] = [
         arm_column(results, lambda row: row.arm),
-        Column("against", lambda row: Label(_reference(results, row.arm))),
-        Column("attack", lambda row: Label(row.attack)),
+        against_column(lambda row: results.suite.reference_of(row.arm.label)),
+        attack_column(lambda row: row.attack),
         *about(lambda row: row.pairing, _PAIRED),
     ]
     return filled(
@@ -67,10 +72,6 @@ def arms_table(results: Results) -> Table:
         ),
         keys=3,
     )
-
-
-def _reference(results: Results, arm: Arm) -> str:
-    return results.suite.reference_of(arm.label) or "--"
 
 
 def _mean(losses: Iterable[float | None]) -> Cell:

@@ -16,7 +16,7 @@ from harness.report.content import (
     filled,
     from_estimate,
 )
-from harness.report.tables.rows import INTERVAL, arm_column
+from harness.report.tables.rows import INTERVAL, arm_column, attack_column
 from harness.verdicts import Arm, Results, mean_over
 
 
@@ -70,7 +70,7 @@ def token_level_tables(results: Results) -> Iterator[Table]:
         return
     columns: list[Column[tuple[Arm, str]]] = [
         arm_column(results, lambda row: row[0]),
-        Column("attack", lambda row: Label(_text_form(row[1]))),
+        attack_column(lambda row: _text_form(row[1])),
         Column("texts", lambda row: _delta(row[0], _text_form(row[1])), "dL"),
         Column("any tokens", lambda row: _delta(*row), "dL"),
     ]

@@ -20,7 +20,7 @@ from harness.report.content import (
     filled,
     from_estimate,
 )
-from harness.report.tables.rows import INTERVAL, arm_column
+from harness.report.tables.rows import INTERVAL, arm_column, named
 from harness.verdicts import SHARES, Arm, CellsBySeed, Results, mean_over
 
 Curve = Mapping[float, Cell]
@@ -29,7 +29,7 @@ Curve = Mapping[float, Cell]
 
 class _Row(NamedTuple):
     arm: Arm
-    what: str
+    what: Label
     curve: Curve | str
     """Or why there is none."""
 
@@ -49,7 +49,7 @@ def budgets_table(results: Results, verdicts: Verdicts) -> Table:
     ]
     columns: list[Column[_Row]] = [
         arm_column(results, lambda row: row.arm),
-        Column("attack", lambda row: Label(row.what)),
+        Column("attack", lambda row: row.what),
         *about(lambda row: row.curve, at),
     ]
     return filled(
@@ -75,7 +75,8 @@ def _of_attacks(results: Results) -> Iterator[_Row]:
         for attack in results.attacks:
             cells = arm.cells(attack)
             curve = {share: _at(cells, share) for share in SHARES}
-            yield _Row(arm, attack, curve if cells else arm.absence(attack))
+            curve_or_not = curve if cells else arm.absence(attack)
+            yield _Row(arm, named("attack", attack), curve_or_not)
 
 
 def _of_contrasts(results: Results, verdicts: Verdicts) -> Iterator[_Row]:
@@ -92,7 +93,9 @@ def _of_contrasts(results: Results, verdicts: Verdicts) -> Iterator[_Row]:
                 for share in SHARES
             }
             arm = results.arm(found.model, found.arm)
-            yield _Row(arm, f"worst, minus {found.reference}", curve)
+            names = (("against", str(found.reference)),)
+            what = Label(f"worst, minus {found.reference}", names=names)
+            yield _Row(arm, what, curve)
 
 
 def _at(cells: CellsBySeed, share: float) -> Cell:

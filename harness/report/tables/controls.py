@@ -74,6 +74,11 @@ class Opponents(NamedTuple):
         return self.judged == "fail" and self.arm.is_baseline
 
 
+def _opponents(row: Opponents) -> Label:
+    names = ("attack", row.attack), ("control", row.control)
+    return Label(f"{row.attack} : {row.control}", names=names)
+
+
 def compare_controls(results: Results, verdicts: Verdicts) -> list[Opponents]:
     """Compare every attack with its controls, under every model and arm."""
     judged = {
@@ -119,7 +124,7 @@ def controls_table(results: Results, opponents: Sequence[Opponents]) -> Table:
 
     columns: list[Column[Opponents]] = [
         arm_column(results, lambda row: row.arm),
-        Column("attack : control", lambda row: Label(f"{row.attack} : {row.control}")),
+        Column("attack : control", _opponents),
         Column("verdict", verdict),
         *about(lambda row: row.found, _COMPARED),
     ]

@@ -123,7 +123,8 @@ def _attack_columns(results: Results, attack: str) -> list[Column[Arm]]:
         Column("dL", _delta, attack),
         *beyond_loss.attack_columns(results, attack),
     ]
-    return about(lambda arm: cells_of(arm, attack), columns)
+    named = [replace(column, names=(("attack", attack),)) for column in columns]
+    return about(lambda arm: cells_of(arm, attack), named)
 
 
 def _success(results: Results, cells: CellsBySeed) -> Cell:

@@ -17,6 +17,7 @@ from harness.report.content import (
     from_seeds,
     of_planned,
 )
+from harness.report.tables.rows import names_of
 from harness.verdicts import Arm, Results
 
 KINDS: dict[str, Kind] = {
@@ -37,8 +38,8 @@ def metrics_tables(results: Results) -> list[Table]:
 def _table(results: Results, model: str) -> Table:
     arms = [arm for arm in results.treatments if arm.model == model]
     columns: list[Column[Name]] = [
-        Column("metric", lambda name: Label(".".join(name))),
-        *(Column(arm.label, partial(_cell, arm)) for arm in arms),
+        Column("metric", _named),
+        *(Column(x.label, partial(_cell, x), names=names_of(x)) for x in arms),
     ]
     return filled(
         f"metrics.{model}",
@@ -55,6 +56,13 @@ def _table(results: Results, model: str) -> Table:
             if len(results.suite.seeds) > 1
             else "[a, b] is the record's 95 % interval, within the run."
         ),
+    )
+
+
+def _named(name: Name) -> Label:
+    metric, estimate = name
+    return Label(
+        f"{metric}.{estimate}", names=(("metric", metric), ("estimate", estimate))
     )
 
 

@@ -11,6 +11,7 @@ from harness.report.content import (
     Column,
     Label,
     Missing,
+    Names,
     RowT,
     from_seeds,
     of_planned,
@@ -42,7 +43,32 @@ def label(arm: Arm) -> Label:
     """Name an arm; where there is one model only, its own label says enough."""
     made = "" if arm.source is None else f" (from {arm.source})"
     short = "" if len(arm.results.suite.models) > 1 else arm.label + made
-    return Label(arm.name + made, short=short)
+    return Label(arm.name + made, short=short, names=names_of(arm))
+
+
+def names_of(arm: Arm) -> Names:
+    """Return an arm's model and label, as fields."""
+    return ("model", arm.model), ("arm", arm.label)
+
+
+def against_column(reference: Callable[[RowT], str | None]) -> Column[RowT]:
+    """Return the column that names the arm which a row's is held against."""
+
+    def fill(row: RowT) -> Label:
+        name = reference(row)
+        return Label("--") if name is None else named("against", name)
+
+    return Column("against", fill)
+
+
+def attack_column(attack: Callable[[RowT], str]) -> Column[RowT]:
+    """Return the column that names the attack which a row is about."""
+    return Column("attack", lambda row: named("attack", attack(row)))
+
+
+def named(field: str, name: str) -> Label:
+    """Return a label that is the name of something, of a field of `Names`."""
+    return Label(name, names=((field, name),))
 
 
 def shown_attacks(results: Results) -> list[str]:

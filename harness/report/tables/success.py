@@ -11,7 +11,6 @@ import numpy as np
 from harness.records import SampleRow, clopper_pearson, successes
 from harness.report.content import (
     Column,
-    Label,
     Number,
     Point,
     Table,
@@ -20,6 +19,7 @@ from harness.report.content import (
 )
 from harness.report.tables.rows import (
     arm_column,
+    attack_column,
     cells_of,
     conditions,
     shown_attacks,
@@ -55,7 +55,7 @@ def success_table(results: Results) -> Table:
     ]
     columns: list[Column[_Row]] = [
         arm_column(results, lambda row: row.arm),
-        Column("attack", lambda row: Label(row.attack)),
+        attack_column(lambda row: row.attack),
         *with_seeds(about(lambda row: row.cells, at), lambda row: row.arm),
     ]
     return filled(

@@ -10,7 +10,6 @@ from harness.records import exceeds
 from harness.report.content import (
     Cell,
     Column,
-    Label,
     Missing,
     Number,
     Table,
@@ -18,7 +17,13 @@ from harness.report.content import (
     filled,
     from_estimate,
 )
-from harness.report.tables.rows import INTERVAL, arm_column, conditions
+from harness.report.tables.rows import (
+    INTERVAL,
+    arm_column,
+    attack_column,
+    conditions,
+    named,
+)
 from harness.verdicts import Arm, Results, by_unit, crossed_mean, mean_over
 
 
@@ -45,8 +50,8 @@ def transfer_table(results: Results) -> Table:
     """Return a row for each arm, arm that prompts come from, and attack."""
     columns: list[Column[Carried]] = [
         arm_column(results, lambda row: row.arm),
-        Column("made on", lambda row: Label(row.source)),
-        Column("attack", lambda row: Label(row.attack)),
+        Column("made on", lambda row: named("made_on", row.source)),
+        attack_column(lambda row: row.attack),
         *about(_scored, _SCORED),
     ]
     return filled(

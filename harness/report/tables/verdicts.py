@@ -19,7 +19,13 @@ from harness.report.content import (
     from_estimate,
 )
 from harness.report.formats.numbers import number_text
-from harness.report.tables.rows import arm_column, conditions, label
+from harness.report.tables.rows import (
+    against_column,
+    arm_column,
+    conditions,
+    label,
+    names_of,
+)
 from harness.verdicts import Results
 
 ALARMING = ("attack invalid", "not applied", "broken", "gradient-masked")
@@ -35,7 +41,7 @@ def verdicts_table(results: Results, verdicts: Verdicts) -> Table:
     """Return a row for each arm that is judged."""
     columns: list[Column[ArmVerdict]] = [
         arm_column(results, lambda row: results.arm(row.model, row.arm)),
-        Column("against", lambda x: Label(x.reference or "--")),
+        against_column(lambda row: row.reference),
         Column("verdict", lambda x: Label(x.verdict, alarm=x.verdict in ALARMING)),
         Column("clean", _clean, "loss"),
         Column("attacked", _attacked, "loss"),
@@ -136,7 +142,14 @@ def diagnostics_table(results: Results, verdicts: Verdicts) -> Table:
     asked = {answer.id for found in verdicts.arms for answer in found.diagnostics}
     columns: list[Column[DiagnosticId]] = [
         Column("diagnostic", Label),
-        *(Column(heading(found), partial(_answer, found)) for found in verdicts.arms),
+        *(
+            Column(
+                heading(found),
+                partial(_answer, found),
+                names=names_of(results.arm(found.model, found.arm)),
+            )
+            for found in verdicts.arms
+        ),
     ]
     return filled(
         "diagnostics",
