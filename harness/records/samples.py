@@ -10,7 +10,7 @@ import pydantic
 
 from harness.base import Problem, RecordError, Strict
 from harness.records.rules import GIVEN, Ruled, When
-from harness.records.strict_json import parse_line, unreadable
+from harness.records.strict_json import are_plain, parse_line, unreadable
 
 
 class ChoiceRow(Strict):
@@ -165,16 +165,25 @@ def parse_samples(
     """
     try:
         for number, line in enumerate(lines, 1):
-            yield parse_line(SampleRow, line, path, number, _extent)
+            yield parse_line(SampleRow, line, path, number, _keys)
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(str(unreadable(path, error))) from error
 
 
-def _extent(row: SampleRow) -> tuple[int, int]:
-    """Return how many objects and keys a row has, if its steps hold no objects."""
+def _keys(row: SampleRow) -> int | None:
+    """Return how many keys the JSON of a row has; None if values must be looked at."""
     parts = [row, *row.checkpoints, *row.replicates, *(row.choices or ())]
-    keys = sum(len(part.model_fields_set) for part in parts)
-    return len(parts) + len(row.trace), keys + sum(map(len, row.trace))
+    ids = [*row.clean_prompt_ids, *row.reference_ids, row.gold or 0]
+    for part in parts:
+        if isinstance(part, ChoiceRow):
+            ids += [*part.tail_ids, *part.answer_ids, part.characters]
+        else:
+            ids += part.adversarial_prompt_ids or ()
+    if not are_plain((min(ids), max(ids))):
+        return None
+    if not all(are_plain(step.values()) for step in row.trace):
+        return None
+    return sum(len(x.model_fields_set) for x in parts) + sum(map(len, row.trace))
 
 
 ROUGE_DROP = 0.10

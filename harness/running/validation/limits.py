@@ -169,12 +169,9 @@ class _Bounds:
         if prompt not in ends:
             yield "its trace does not lead to the adversarial prompt"
             return
-        losses = [
-            step.get("loss")
-            for (step, _), ids in zip(steps, reached[1:], strict=True)
-            if ids == prompt
-        ]
-        yield from self._noted(row, losses[-1:])
+        last = len(reached) - 1 - reached[::-1].index(prompt)
+        if last:
+            yield from self._noted(row, [steps[last - 1][0].get("loss")])
 
     def _replayed(self, row: SampleRow) -> Iterator[str]:
         """Hold the losses of the sources of a replay against the worst of them."""
@@ -224,8 +221,8 @@ def _reached(
 
 def _writes(step: Mapping[str, Any]) -> Writes:
     """Return the positions and tokens that a step names, one or several."""
-    positions = step.get("positions", [step.get("position")])
-    tokens = step.get("tokens", [step.get("token")])
+    positions = step["positions"] if "positions" in step else [step.get("position")]
+    tokens = step["tokens"] if "tokens" in step else [step.get("token")]
     if not isinstance(positions, list) or not isinstance(tokens, list):
         return []
     return [
