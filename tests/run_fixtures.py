@@ -108,6 +108,8 @@ class Story:
     """How many examples of every cell end in an error."""
     tokens: dict[str, int] = field(default_factory=dict)
     """Training tokens, where an arm gets others."""
+    documents: int = 12
+    """How many documents perplexity is measured on."""
     control_flops: float = 1.0
     """What the control spends, relative to the attack."""
     failed: tuple[str, ...] = ()
@@ -159,7 +161,8 @@ class _Writer:
     def _variant_outcome(self, plan: VariantPlan, folder: Path) -> Outcome:
         rng = _rng(plan.model, plan.arm, plan.seed)
         loss = self.story.clean_loss[plan.arm] + 0.02 * rng.standard_normal()
-        rows = [_document(index, loss, rng) for index in range(12)]
+        count = self.story.documents
+        rows = [_document(index, loss, rng) for index in range(count)]
         metric = self.run.experiment.metrics["perplexity"]
         return Outcome(
             results={"perplexity": metric.summarise(rows)},

@@ -81,14 +81,13 @@ class Metric(Plugin[OptionsT]):
         """
         return ()
 
-    def term(self, name: str, row: Mapping[str, Any]) -> Term | None:
-        """Return what a row adds to an estimate that is a ratio of sums, or its exp.
+    def terms(self, row: Mapping[str, Any]) -> Mapping[str, Term]:
+        """Return what a row adds to estimates that are ratios of sums, by their names.
 
-        From terms come intervals of what two arms differ by, paired row by row. None
-        where the estimate is of another form, which is the default, and for rows that
-        add nothing to it.
+        From terms come intervals of what two arms differ by, paired row by row. By
+        default none: then such intervals are over seeds alone.
         """
-        return None
+        return {}
 
     def expected_cost(self, context: CostContext) -> Cost:
         """Return what `measure` costs on a model, without loading anything.

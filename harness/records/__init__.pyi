@@ -1,5 +1,7 @@
 from .claims import (
+    Bound as Bound,
     Claims as Claims,
+    ClaimsChange as ClaimsChange,
     Measure as Measure,
     StatedClaim as StatedClaim,
     claims_changes as claims_changes,
@@ -72,9 +74,11 @@ from .summary import (
     summarise_attack as summarise_attack,
 )
 from .verdicts import (
+    Answer as Answer,
     ArmVerdict as ArmVerdict,
     AtShare as AtShare,
     Calibration as Calibration,
+    ClaimAnswer as ClaimAnswer,
     Components as Components,
     Detected as Detected,
     Difference as Difference,

@@ -18,12 +18,13 @@ _BOUND = re.compile(r"(<=|<|>=|>|within|reduced by) ?([-+.\d]+) ?(%?)")
 
 @dataclass(frozen=True)
 class Bound:
-    """Where a claim says that a number lies: between `low` and `high`."""
+    """Where a claim says that a number lies: between `low` and `high`.
+
+    Whether an end belongs to it is beyond what any sample tells.
+    """
 
     low: float = -math.inf
     high: float = math.inf
-    closed: bool = True
-    """Whether the ends belong to it."""
 
     @classmethod
     def of(cls, stated: str) -> Bound:
@@ -35,9 +36,7 @@ class Bound:
         value = float(number) / (100 if percent else 1)
         if sign == "within":
             return cls(-abs(value), abs(value))
-        if sign[0] == "<":
-            return cls(high=value, closed=sign == "<=")
-        return cls(low=value, closed=sign != ">")
+        return cls(high=value) if sign[0] == "<" else cls(low=value)
 
 
 class StatedClaim(Strict):
@@ -76,29 +75,40 @@ Claims = Mapping[str, Mapping[str, StatedClaim]]
 """Claims by their label, in groups."""
 
 
+@dataclass(frozen=True)
+class ClaimsChange:
+    """That results were there before a group of claims was as it is."""
+
+    records: int
+    """How many records state it otherwise, or not at all."""
+    details: str
+    """What is otherwise, in words."""
+
+    def __str__(self) -> str:
+        """Say after how many records it was changed."""
+        count = "1 record" if self.records == 1 else f"{self.records} records"
+        return f"claims changed after {count}"
+
+
 def claims_changes(
-    claims: Claims, stated: Iterable[Claims | None]
-) -> Mapping[str, str]:
+    claims: Claims, stated: Iterable[Claims]
+) -> Mapping[str, ClaimsChange]:
     """Say of each group of claims that was changed after results were there.
 
     `stated` are the claims of a run's records, each written before its results. A group
     is one: a claim that is added or taken out changes what the others have to show.
     """
-    known = [other or {} for other in stated]
+    known = list(stated)
     names = dict.fromkeys([*claims, *(group for other in known for group in other)])
     counts = {
         group: sum(other.get(group) != claims.get(group) for other in known)
         for group in names
     }
     return {
-        group: f"claims changed after {_records(count)}: {_how(group, claims, known)}"
+        group: ClaimsChange(count, _how(group, claims, known))
         for group, count in counts.items()
         if count
     }
-
-
-def _records(count: int) -> str:
-    return "1 record" if count == 1 else f"{count} records"
 
 
 def _how(group: str, claims: Claims, known: Iterable[Claims]) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 import pydantic
 
 from harness.base import Strict
+from harness.records.claims import StatedClaim
 from harness.records.estimate import Amount, Count, Estimate
 from harness.records.record import Diagnostic, DiagnosticId
 
@@ -234,6 +235,50 @@ class ArmVerdict(Strict):
         return clean is not None and attacked is not None and clean > attacked
 
 
+Answer = Literal["supported", "refuted", "undecided", "refused"]
+"""What became of a claim. ``refused``: nothing in the run could answer it."""
+
+
+class ClaimAnswer(Strict):
+    """The answer to a claim of the suite, about one of its models."""
+
+    group: str
+    """The group of claims, which is corrected for its number together."""
+    label: str
+    """The claim's label in the group."""
+    model: str
+    """The model's label."""
+    claim: StatedClaim
+    """The claim, as every record states it."""
+    words: str
+    """The claim in words, its bound included."""
+    answer: Answer
+    """The answer, by docs/rigour.md."""
+    scope: Literal["treatment", "weights"] | None
+    """What it is about: from three training seeds on the treatment, else, and under
+    every seed alone, these weights; null where nothing was compared."""
+    exploratory: bool
+    """Whether claims of the group were changed after records were made."""
+    reasons: list[str]
+    """Why, in sentences; empty where interval and bound say all."""
+    estimate: Estimate | None
+    """The number that has the bound, with its interval at 95 %, which is not corrected;
+    null where nothing was compared, and where the claim is refused."""
+    sides: tuple[float, float] | None
+    """The number of the arm, and that of the other one; null where the estimate is."""
+    seeds: Count
+    """How many training seeds."""
+    p_supported: Probability | None
+    """One-sided p of the claim, by Holm over its group; null where none may decide."""
+    p_refuted: Probability | None
+    """The same of its opposite."""
+    level: Probability
+    """Either is shown where its p is no larger."""
+    needed: Needed | None
+    """What would decide an undecided claim in 80 % of cases if the number is as found;
+    null for others, and where nothing within reach would."""
+
+
 class Verdicts(Strict):
     """The verdicts of a run."""
 
@@ -250,5 +295,7 @@ class Verdicts(Strict):
     threshold: float
     """An attack succeeds on an example where exp(dL) > 1 + threshold; no verdict
     depends on it."""
+    claims: list[ClaimAnswer] = []
+    """The answers to the suite's claims, group by group."""
     arms: list[ArmVerdict]
     """The verdicts in the order of the report; arms derived from others have none."""

@@ -11,6 +11,7 @@ from harness.report.tables.arms import arms_table
 from harness.report.tables.beside import planted_tables, token_level_tables
 from harness.report.tables.budgets import budgets_table, kept_checkpoints
 from harness.report.tables.cautions import cautions, made_by
+from harness.report.tables.claims import claims_tables
 from harness.report.tables.controls import Opponents, compare_controls, controls_table
 from harness.report.tables.costs import costs_table
 from harness.report.tables.main import main_table
@@ -24,7 +25,13 @@ from harness.report.tables.verdicts import (
     verdicts_table,
 )
 from harness.running import STATES, Survey
-from harness.verdicts import Results, calibrate, findings_of, judge
+from harness.verdicts import (
+    Results,
+    answer_claims,
+    calibrate,
+    findings_of,
+    judge,
+)
 
 
 def build(survey: Survey, threshold: float | None = None) -> Report:
@@ -36,6 +43,8 @@ def build(survey: Survey, threshold: float | None = None) -> Report:
     results = Results(survey, threshold or suite.success.threshold)
     findings = findings_of(results)
     verdicts = judge(findings, calibrate(findings))
+    answers = answer_claims(results, findings, verdicts)
+    verdicts = verdicts.model_copy(update={"claims": answers})
     opponents = compare_controls(results, verdicts)
     return Report(
         title=f"Report of {survey.folder.root}",
@@ -46,6 +55,7 @@ def build(survey: Survey, threshold: float | None = None) -> Report:
         ],
         tables=[
             verdicts_table(results, verdicts),
+            *claims_tables(results, verdicts),
             *contrasts_tables(results, verdicts),
             diagnostics_table(results, verdicts),
             *planted_tables(results, verdicts),

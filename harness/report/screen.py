@@ -11,6 +11,7 @@ from harness.base import visible
 from harness.records import ArmVerdict, Verdicts
 from harness.report.content import Report, Table
 from harness.report.formats.text import WIDTH, fits, groups, printed
+from harness.report.tables.claims import claim_line
 from harness.report.tables.rows import WORST_CASE
 from harness.report.tables.verdicts import brief
 
@@ -18,6 +19,8 @@ MAIN = "main"
 """The key of the table that is shown."""
 WARNINGS, NOTES = 4, 3
 """How many are shown at most; each takes two lines at most."""
+CLAIMS = 12
+"""How many are shown at most, a line each."""
 FEW_ROWS = 8
 """Up to how many rows the table goes on in a second part."""
 INDENT = " " * 4
@@ -40,6 +43,7 @@ def render_screen(report: Report) -> str:
         [report.title, _counted(report)],
         list(_warnings(report)),
         list(_verdicts(report.verdicts)) if report.verdicts else [],
+        list(_claims(report.verdicts)) if report.verdicts else [],
         *([*_main(x, report)] for x in report.tables if x.key == MAIN),
         list(_next(report)),
     ]
@@ -91,6 +95,17 @@ def _verdicts(verdicts: Verdicts) -> Iterator[str]:
 def _arm(found: ArmVerdict, *, several: bool) -> str:
     name = f"{found.model} ({found.arm})" if several else found.arm
     return f"{name} against {found.reference}" if found.reference else name
+
+
+def _claims(verdicts: Verdicts) -> Iterator[str]:
+    """Yield a line for each of the suite's claims."""
+    lines = [claim_line(found) for found in verdicts.claims]
+    name, word = (max((len(x[i]) for x in lines), default=0) for i in (0, 1))
+    for line in lines[:CLAIMS]:
+        text = f"{line[0]:{name}}  {line[1]:{word}}  {line[2]}"
+        yield from _wrapped(text, 1)
+    if lines[CLAIMS:]:
+        yield f"and {len(lines) - CLAIMS} claims more; see --tables claims"
 
 
 # --- the main table -----------------------------------------------------------------

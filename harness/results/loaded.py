@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import report
-from harness.records import ArmVerdict, Cost, Estimate, Record, read_samples
+from harness.records import (
+    ArmVerdict,
+    ClaimAnswer,
+    Cost,
+    Estimate,
+    Record,
+    read_samples,
+)
 from harness.report import Report
 from harness.running import Survey, SurveyedUnit, survey
 
@@ -87,6 +94,13 @@ class Run:
         arms = found.arms if found else []
         rows = [row for arm in arms for row in _contrast(arm)]
         return _frame(rows, ["model", "arm", "reference", "difference"])
+
+    @cached_property
+    def claims(self) -> DataFrame:
+        """A row for each of the suite's claims and each model: the answer, and why."""
+        found = self.report.verdicts
+        rows = [_claim(claim) for claim in (found.claims if found else [])]
+        return _frame(rows, ["group", "claim", "model", "answer"])
 
     def is_main(self, cell: SurveyedUnit) -> bool:
         """Say whether a cell is of an attack that results are about, of no control."""
@@ -195,6 +209,23 @@ def _verdict(arm: ArmVerdict) -> Row:
     row |= {"difference": known.value if known else None}
     row |= _interval("difference", known.interval if known else None)
     return row | {"detection_limit": arm.detection_limit, "reasons": arm.reasons}
+
+
+def _claim(found: ClaimAnswer) -> Row:
+    about, estimate = found.claim, found.estimate
+    row: Row = {"group": found.group, "claim": found.label, "model": found.model}
+    row |= {"answer": found.answer, "scope": found.scope}
+    row |= {"exploratory": found.exploratory, "words": found.words}
+    named = {"arm", "against", "metric", "attack", "measure", "bound", "every_seed"}
+    row |= about.model_dump(include=named)
+    row |= {"estimate": estimate.value if estimate else None}
+    row |= _interval("estimate", estimate.interval if estimate else None)
+    row |= {"n": estimate.n if estimate else None, "seeds": found.seeds}
+    row |= found.model_dump(include={"p_supported", "p_refuted", "level"})
+    needed = found.needed
+    row |= {"needed_seeds": needed.seeds if needed else None}
+    row |= {"needed_documents": needed.documents if needed else None}
+    return row | {"reasons": found.reasons}
 
 
 def _contrast(arm: ArmVerdict) -> Iterator[Row]:

@@ -221,7 +221,7 @@ def stated_late(plan: Plan, folder: RunFolder) -> Iterator[tuple[str, str]]:
     if margin:
         yield "verdicts", margin
     changes = claims_changes(suite.stated_claims(), [x.claims for x in known])
-    yield from (("claims", change) for change in changes.values())
+    yield from (("claims", f"{x} ({x.details})") for x in changes.values())
 
 
 def _after_what_they_need(units: list[Unit]) -> list[Unit]:

@@ -1,3 +1,4 @@
+from .answering import answer_claims as answer_claims
 from .calibration import calibrate as calibrate
 from .findings import SHARES as SHARES
 from .judging import judge as judge

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import product
 
-from harness.records import TREATMENT_SEEDS, Needed
+import numpy as np
+
+from harness.records import TREATMENT_SEEDS, Crossed, Needed
 from harness.verdicts.claims import of_run
 from harness.verdicts.contrast import Contrast
+from harness.verdicts.findings import Floats
 from harness.verdicts.levels import DIRECTION, EQUIVALENCE, POWER, UNITS
 
 SEEDS = (4, 5, 6, 8, 10, 15, 20)
@@ -21,7 +25,8 @@ def detectable(contrast: Contrast, contrasts: int) -> float | None:
 
     At the level that is left to each of so many contrasts by Holm's first step.
     """
-    return _known(contrast, 1 - DIRECTION / contrasts)
+    found = of_run(contrast.shown.detectable(1 - DIRECTION / contrasts, POWER))
+    return found if math.isfinite(found) else None
 
 
 def needed(contrast: Contrast, contrasts: int) -> Needed | None:
@@ -34,14 +39,27 @@ def needed(contrast: Contrast, contrasts: int) -> Needed | None:
     level, goal = 1 - EQUIVALENCE, margin - off
     if off >= margin:
         level, goal = 1 - DIRECTION / contrasts, off
-    fewest = max(contrast.seeds, TREATMENT_SEEDS)
-    seeds = [fewest, *(x for x in SEEDS if x > fewest)]
-    documents_at_least = (max(UNITS, times * contrast.shown.n) for times in TIMES)
-    designs = product(seeds, documents_at_least)
-    for own, documents in sorted(designs, key=math.prod):
-        found = _known(contrast, level, own, documents)
-        if found is not None and found <= goal:
-            return Needed(seeds=own, documents=documents)
+    return cheapest(contrast.shown, goal, level)
+
+
+def cheapest(
+    found: Crossed[Floats] | Crossed[float],
+    goal: float,
+    level: float,
+    seeds: Sequence[int] | None = None,
+) -> Needed | None:
+    """Return the cheapest design that finds a true difference of `goal` at a level.
+
+    With the components of a table; with any number of seeds that is thought of, or with
+    one of `seeds`. None where no design that is thought of does.
+    """
+    fewest = max(found.S, TREATMENT_SEEDS)
+    own = seeds or [fewest, *(x for x in SEEDS if x > fewest)]
+    documents = [max(UNITS, times * found.n) for times in TIMES]
+    for design in sorted(product(own, documents), key=math.prod):
+        seen = np.ravel(found.detectable(level, POWER, *design))[0]
+        if seen <= goal:  # NaN, where it is not known, is not
+            return Needed(seeds=design[0], documents=design[1])
     return None
 
 
@@ -49,13 +67,3 @@ def margin_nats(contrast: Contrast) -> float:
     """Return the margin in nats/token, of the reference arm's mean dL if relative."""
     share, nats = contrast.losses.findings.margin.parts
     return share * of_run(contrast.worst_case(contrast.reference).mean) + nats
-
-
-def _known(
-    contrast: Contrast,
-    level: float,
-    seeds: int | None = None,
-    documents: int | None = None,
-) -> float | None:
-    found = of_run(contrast.shown.detectable(level, POWER, seeds, documents))
-    return found if math.isfinite(found) else None

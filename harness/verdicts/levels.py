@@ -9,6 +9,10 @@ DIRECTION: Final = 0.01
 the contrasts of a suite."""
 EQUIVALENCE: Final = 0.025
 """Of each one-sided test that a difference is within a margin."""
+CLAIM: Final = 0.025
+"""Of a suite's claim, and of its opposite: one-sided, after Holm over its group."""
+SATURATED: Final = 0.95
+"""Success of so many documents on both arms leaves nothing to compare."""
 QUESTION: Final = 0.01
 """Of the claims that questions rest on, and of those of masking, one-sided."""
 UNITS: Final = 20

@@ -33,6 +33,8 @@ class Part:
     """Whether errors stand for full harm; else for none."""
     share: int = FULL
     """A column of `SHARES`."""
+    threshold: float | None = None
+    """Read, in place of dL, 1 for a success at this threshold and 0 for none."""
     source: str | None = None
     """Of a transfer: the arm that the prompts were found on."""
 
@@ -90,8 +92,10 @@ class Losses:
 
     # --- some attacks ---------------------------------------------------------------
 
-    def read(self, *parts: Part) -> Reading | str:
+    def read(self, *parts: Part, among: Sequence[int] | None = None) -> Reading | str:
         """Return the parts over the seeds that all of them have, or say why not.
+
+        `among` limits them to some of the seeds.
 
         Where a part has the first examples alone, so have all. A universal attack's
         searches are averaged within a seed; where fewer seeds than speak of a treatment
@@ -101,6 +105,7 @@ class Losses:
             if part.attack not in part.arm.cells:
                 return f"{part.attack} is not complete on {part.arm.label}"
         seeds = [x for x in parts[0].arm.seeds if all(_has(part, x) for part in parts)]
+        seeds = [x for x in seeds if among is None or x in among]
         if not seeds:
             return "no seed has all that is compared"
         searches, apart = self._searches(parts), len(seeds) < TREATMENT_SEEDS
@@ -140,9 +145,11 @@ class Losses:
             others = cell.replicates[..., at, :, :]
             found = np.concatenate([found, others], axis=-2)
         failed = np.isnan(found)
+        if part.threshold is not None:
+            found = np.where(failed, np.nan, found > np.log1p(part.threshold))
         if failed.any():
-            harm: Floats | float = 0.0
-            if part.full:
+            harm: Floats | float = 0.0 if part.threshold is None else float(part.full)
+            if part.full and part.threshold is None:
                 harm = self.full_harm(part.arm)[..., at, None, : found.shape[-1]]
             found = np.where(failed, harm, found)
         if apart == 1:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.api import Attack, Budget
-from harness.records import AttackRef, Record, read_samples
+from harness.records import AttackRef, Record, RecoverySummary, read_samples
 from harness.running import Survey
 from harness.verdicts.pairing import (
     Attacked,
@@ -42,6 +46,23 @@ class AttackedCell(Attacked):
         return cost.compared_flops / max(1, len(self.rows)) / searches
 
 
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Numerators and denominators of an estimate, unit by unit."""
+
+    units: tuple[str, ...]
+    """Sorted."""
+    numerators: NDArray[np.float64]
+    denominators: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, by_unit: Mapping[str, Sequence[float]]) -> Sums:
+        """Return the sums of each unit in the order of their names."""
+        units = tuple(sorted(by_unit))
+        above, below = np.array([by_unit[unit] for unit in units], np.float64).T
+        return cls(units, above, below)
+
+
 class Results:
     """What a run found: complete units, and why the others are not there."""
 
@@ -51,6 +72,7 @@ class Results:
         self.suite = self.experiment.suite
         self.threshold = threshold
         self._cells: dict[str, AttackedCell] = {}
+        self._terms: dict[str, Mapping[tuple[str, str], Sums]] = {}
 
     @cached_property
     def arms(self) -> list[Arm]:
@@ -111,6 +133,29 @@ class Results:
                 assert unit.state.record is not None  # that is what it means
                 found[unit.model, unit.arm, unit.attack][unit.seed] = unit.state.record
         return found
+
+    def terms(self, record: Record) -> Mapping[tuple[str, str], Sums]:
+        """Return what the rows of a variant add up to, by metric and estimate."""
+        if record.id not in self._terms:
+            self._terms[record.id] = dict(self._summed(record))
+        return self._terms[record.id]
+
+    def _summed(self, record: Record) -> Iterator[tuple[tuple[str, str], Sums]]:
+        assert record.samples is not None  # it is complete
+        folder = self.survey.folder.unit_dir("variant", record.id)
+        found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(dict)
+        with (folder / record.samples.path).open(encoding="utf-8") as file:
+            for line in file:
+                row = json.loads(line)
+                label = row.pop("metric")
+                metric = self.experiment.metrics.get(label)
+                # Of a plugin that is not loaded, nothing is known.
+                for name, term in (metric.terms(row) if metric else {}).items():
+                    sums = found[label, name].setdefault(term.unit, [0.0, 0.0])
+                    sums[0] += term.numerator
+                    sums[1] += term.denominator
+        for key, by_unit in found.items():
+            yield key, Sums.of(by_unit)
 
     def cell(self, record: Record) -> AttackedCell:
         """Return a complete cell with its rows, which are read once."""
@@ -187,6 +232,26 @@ class Arm:
         }
         return ", ".join(sorted(states - {"complete"})) or "missing"
 
+    # --- training -------------------------------------------------------------------
+
+    @property
+    def trainings(self) -> dict[int, RecoverySummary]:
+        """What recovery training did, by seed, where there was any to do."""
+        return {seed: x.recovery for seed, x in self.variants.items() if x.recovery}
+
+    def same_training(self, other: Arm) -> bool | None:
+        """Compare tokens and order with another arm's; None without a seed in common.
+
+        Of a replica, the order is another one.
+        """
+        own, base = self.trainings, other.trainings
+        shared = [seed for seed in own if seed in base]
+        if not shared:
+            return None
+        reordered = "replica" in (self.role, other.role)
+        hashes = "blocks_sha256" if reordered else "data_sha256"
+        return all(_budget(own[x], hashes) == _budget(base[x], hashes) for x in shared)
+
     # --- attacks --------------------------------------------------------------------
 
     @cached_property
@@ -243,6 +308,12 @@ def paired(sides: Mapping[str, tuple[Arm, str]]) -> Pairing | str:
         same = same_examples([*first.values(), *second.values()])
         why = "every pair has an error" if same else "examples differ"
     return pair(first, second) or why
+
+
+def _budget(summary: RecoverySummary, hashes: str) -> tuple[object, ...]:
+    """Return what equal training has in common."""
+    stated = summary.status, summary.steps, summary.tokens
+    return *stated, getattr(summary, hashes)
 
 
 def mean_flops(cells: Mapping[int, AttackedCell], *, spent: bool = False) -> float:

@@ -141,13 +141,14 @@ class LmEval(Metric[LmEvalOptions]):
         known = set(self.options.tasks) <= set(_SIZES)
         return [f"{task}." for task in self.options.tasks] if known else []
 
-    def term(self, name: str, row: Mapping[str, Any]) -> Term | None:
-        """Return an example's score, or the negative log-likelihood of a perplexity."""
-        for score, value in row["scores"].items():
-            if _name(row, score) == name and not _incomplete(value):
-                unit = f"{row['task']} {row['doc_id']}"
-                return _term(unit, value, row["aggregations"][score])
-        return None
+    def terms(self, row: Mapping[str, Any]) -> dict[str, Term]:
+        """Return an example's scores; of a perplexity, negative log-likelihoods."""
+        found = {
+            _name(row, score): _term(row, value, row["aggregations"][score])
+            for score, value in row["scores"].items()
+            if not _incomplete(value)
+        }
+        return {name: term for name, term in found.items() if term is not None}
 
     def missing(self) -> list[str]:
         """Say which tasks are unknown, and whose datasets are not here."""
@@ -403,7 +404,8 @@ def _name(row: Mapping[str, Any], score: str) -> str:
     return name if row["filter"] == "none" else f"{name}.{row['filter']}"
 
 
-def _term(unit: str, value: Any, aggregation: str) -> Term | None:
+def _term(row: Mapping[str, Any], value: Any, aggregation: str) -> Term | None:
+    unit = f"{row['task']} {row['doc_id']}"
     if aggregation == "mean" and isinstance(value, int | float):
         return Term(unit, value)
     if aggregation == "perplexity":

@@ -130,12 +130,15 @@ class Perplexity(Metric[PerplexityOptions]):
         """Return the names of losses and perplexities."""
         return tuple(_DENOMINATORS)
 
-    def term(self, name: str, row: Mapping[str, Any]) -> Term | None:
+    def terms(self, row: Mapping[str, Any]) -> dict[str, Term]:
         """Return a document's nats and its tokens, words or bytes."""
-        if name not in _DENOMINATORS or row["nats"] is None:
-            return None
-        nats = row["nats"] / (math.log(2) if name == "bits_per_byte" else 1)
-        return Term(row["document_id"], nats, row[_DENOMINATORS[name]])
+        if row["nats"] is None:
+            return {}
+        units = {"bits_per_byte": math.log(2)}
+        return {
+            name: Term(row["document_id"], row["nats"] / units.get(name, 1), row[of])
+            for name, of in _DENOMINATORS.items()
+        }
 
     def _score(
         self, subject: Subject, documents: Sequence[Document], left: float

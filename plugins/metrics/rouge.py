@@ -90,12 +90,11 @@ class Rouge(Metric[RougeOptions]):
         """Return the kinds of ROUGE, and what summaries are like."""
         return (*records.KINDS, "tokens", "unfinished")
 
-    def term(self, name: str, row: Mapping[str, Any]) -> Term | None:
-        """Return a document's own number."""
-        if name == "unfinished":
-            return Term(row["document_id"], float(not row["finished"]))
-        known = (*records.KINDS, "tokens")
-        return Term(row["document_id"], row[name]) if name in known else None
+    def terms(self, row: Mapping[str, Any]) -> dict[str, Term]:
+        """Return a document's own numbers."""
+        numbers = {name: row[name] for name in (*records.KINDS, "tokens")}
+        numbers["unfinished"] = not row["finished"]
+        return {name: Term(row["document_id"], float(x)) for name, x in numbers.items()}
 
     def _rows(
         self, subject: Subject, documents: Sequence[Document]

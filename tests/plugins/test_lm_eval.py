@@ -21,6 +21,7 @@ from harness.subject import Subject
 from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.metrics.lm_eval import LmEval, LmEvalOptions
 from harness_plugins.metrics.perplexity import Perplexity, PerplexityOptions
+from tests.plugins.terms import assert_terms_make
 
 ROWS = [
     {
@@ -159,6 +160,12 @@ def test_estimates_equal_lm_evals_own_results(tasks, subject):
     assert "a function of its own" in own.reason
     assert values(found) == pytest.approx(expected, rel=1e-5)
     assert len(rows) == 4 * len(ROWS)
+    summed = assert_terms_make(lm_eval, rows, found)
+    assert {"last_word.acc", "last_word.perplexity", "rolling.bits_per_byte"} <= summed
+    assert "graded.own" not in summed
+    assert lm_eval.estimate_names() == []  # it may be a group
+    known = metric(tasks, "hellaswag", "piqa")
+    assert known.estimate_names() == ["hellaswag.", "piqa."]
 
 
 @pytest.mark.filterwarnings("default")

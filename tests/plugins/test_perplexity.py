@@ -18,6 +18,7 @@ from harness.data import Document
 from harness.subject import Subject
 from harness.testing import tiny_model, tiny_tokenizer
 from harness_plugins.metrics.perplexity import Perplexity, PerplexityOptions
+from tests.plugins.terms import assert_terms_make
 
 TEXTS = [
     " ".join(f"the cat sat on mat {i};" for i in range(14)),
@@ -141,6 +142,9 @@ def test_estimates_follow_from_the_sums_of_the_rows(subject):
         low, high = estimate.interval
         assert low <= estimate.value <= high
         assert estimate.n == len(TEXTS)
+    assert assert_terms_make(metric(), rows, found) == {*found}
+    assert {*metric().estimate_names()} == {*found}
+    assert metric().terms({"nats": None}) == {}
 
 
 def test_interval_covers_the_spread_of_documents():

@@ -15,6 +15,7 @@ from harness.records import rouge
 from harness.subject import Subject
 from harness.testing import tiny_subject
 from harness_plugins.metrics.rouge import Rouge, RougeOptions
+from tests.plugins.terms import assert_terms_make
 
 pytestmark = pytest.mark.transformers5
 PAIRS = [
@@ -74,6 +75,8 @@ def test_estimates_are_means_over_documents_with_an_interval():
     assert low < 0.45 < high
     assert found["tokens"].value == 9.5
     assert found["unfinished"].value == 0.3
+    assert assert_terms_make(metric, rows, found) == {*found}
+    assert {*metric.estimate_names()} == {*found}
 
 
 def test_prompts_are_cut_to_their_limit():

@@ -13,8 +13,8 @@ from harness.records.claims import Bound
     [
         ("<= 10 %", Bound(-math.inf, 0.1)),
         ("<=10%", Bound(-math.inf, 0.1)),
-        ("> -.5", Bound(-0.5, math.inf, closed=False)),
-        ("< 0", Bound(-math.inf, 0.0, closed=False)),
+        ("> -.5", Bound(-0.5, math.inf)),
+        ("< 0", Bound(-math.inf, 0.0)),
         (">= -0.03", Bound(-0.03, math.inf)),
         ("within 0.03", Bound(-0.03, 0.03)),
         ("reduced by 50 %", Bound(0.5, math.inf)),
@@ -45,23 +45,23 @@ OTHER = {"g": {"c": claim("< 1")}, "h": {"d": claim("> 1")}}
         ([STATED, STATED], {}),
         (
             [STATED, OTHER, OTHER],
-            {"g": "2 records: g.c was dL of x, a against b: < 1"},
+            {"g": (2, "g.c was dL of x, a against b: < 1")},
         ),
-        ([{}], {"g": "1 record: g.c is new", "h": "1 record: h.d is new"}),
+        ([{}], {"g": (1, "g.c is new"), "h": (1, "h.d is new")}),
         (
             [STATED | {"g": {**STATED["g"], "e": claim()}}],
-            {"g": "1 record: g.e is no longer stated"},
+            {"g": (1, "g.e is no longer stated")},
         ),
         (
             [STATED | {"i": {"e": claim()}}],
-            {"i": "1 record: i.e is no longer stated"},
+            {"i": (1, "i.e is no longer stated")},
         ),
     ],
 )
 def test_claims_that_came_after_results_are_told_by_group(claims, told):
-    before = "claims changed after "
     changes = claims_changes(STATED, claims)
-    assert changes == {group: before + text for group, text in told.items()}
+    assert {x: (y.records, y.details) for x, y in changes.items()} == told
+    assert all(str(y).startswith("claims changed after ") for y in changes.values())
 
 
 def test_another_threshold_is_another_claim():

@@ -351,11 +351,11 @@ def test_a_margin_that_is_changed_after_results_is_said(make_run):
 def test_claims_that_come_after_results_are_said(make_run):
     stated = "claims: {g: {a: {attack: hotflip, arm: monotone, dL: < 0}}}"
     folder = RunFolder(make_run(more=stated))
+    was = "g.a was dL of hotflip, monotone against baseline: < 0"
     for bound, told in (
         ("< 0", []),
-        ("< 0.1", ["g.a was dL of hotflip, monotone against baseline: < 0"]),
+        ("< 0.1", [("claims", f"claims changed after 12 records ({was})")]),
     ):
         override = f"claims.g.a.dL='{bound}'"
         plan = make_plan(load_experiment(folder.suite_file, overrides=[override]))
-        before = "claims changed after 12 records: "
-        assert list(stated_late(plan, folder)) == [("claims", before + x) for x in told]
+        assert list(stated_late(plan, folder)) == told

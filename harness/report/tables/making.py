@@ -100,7 +100,9 @@ def recovery_table(results: Results) -> Table:
 
 def unequal_training(results: Results) -> list[Arm]:
     """Return the arms that were not trained as their baseline arm was."""
-    return [arm for arm in results.treatments if _same_training(arm) is False]
+    return [
+        arm for arm in results.treatments if arm.same_training(arm.baseline) is False
+    ]
 
 
 def failed_certificates(results: Results) -> list[Arm]:
@@ -167,12 +169,8 @@ _CERTIFIED: list[Column[list[Certificates]]] = [
 # --- recovery -----------------------------------------------------------------------
 
 
-def _summaries(arm: Arm) -> dict[int, RecoverySummary]:
-    return {seed: x.recovery for seed, x in arm.variants.items() if x.recovery}
-
-
 def _trained(arm: Arm) -> dict[int, RecoverySummary] | str:
-    found = _summaries(arm)
+    found = arm.trainings
     if found and all(summary.status == "none" for summary in found.values()):
         return "not trained"
     return found or arm.absence()
@@ -183,29 +181,13 @@ def _tokens(tokens: Collection[int]) -> Cell:
 
 
 def _data(arm: Arm) -> Cell:
-    if not _summaries(arm):
+    if not arm.trainings:
         return Missing(arm.absence())
     if arm.is_baseline:
         return Label("reference")
-    same = _same_training(arm)
+    same = arm.same_training(arm.baseline)
     if same is None:
         return Label("no baseline to compare", alarm=True)
     if not same:
         return Label("NOT EQUAL", alarm=True)
     return Label("as baseline, reordered" if arm.role == "replica" else "as baseline")
-
-
-def _same_training(arm: Arm) -> bool | None:
-    """Compare tokens and order with the baseline arm's; None where it is not there."""
-    own, base = _summaries(arm), _summaries(arm.baseline)
-    shared = [seed for seed in own if seed in base]
-    if not shared:
-        return None
-    hashes = "blocks_sha256" if arm.role == "replica" else "data_sha256"
-    return all(_budget(own[x], hashes) == _budget(base[x], hashes) for x in shared)
-
-
-def _budget(summary: RecoverySummary, hashes: str) -> tuple[object, ...]:
-    """Return what equal training has in common; a replica's order is another one."""
-    stated = summary.status, summary.steps, summary.tokens
-    return *stated, getattr(summary, hashes)
