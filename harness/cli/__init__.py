@@ -104,6 +104,7 @@ def main(args: list[str] | None = None) -> NoReturn:
 
 
 def _exit_code(args: list[str] | None) -> int:
+    stdout = sys.stdout
     try:
         return int(group.main(args, prog_name="harness", standalone_mode=False) or 0)
     except click.Abort:  # click's word for KeyboardInterrupt
@@ -123,11 +124,11 @@ def _exit_code(args: list[str] | None) -> int:
     except HarnessError as error:
         say(f"error: {error}")
         return error.exit_code
-    except BrokenPipeError:  # who read the answer has left, as `head` does
-        # Else Python complains as it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return HarnessError.exit_code
     except SystemExit as left:  # a 0 would say that all is complete
+        # Who read the answer has left, as `head` does: so click ends, and leaves a
+        # stream that does not complain.
+        if sys.stdout is not stdout:
+            return HarnessError.exit_code
         say(traceback.format_exc().rstrip())
         say(f"error: a plugin called sys.exit({left.code!r})")
         return PluginError.exit_code

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.base import UsageError, unknown_name
+from harness.base import UsageError, nearest, unknown_name
 from harness.records import parse_json
+from harness.running.validation import validate
 from harness.suite import choose_device
 
 QUICKSTART = (Path(__file__).parents[2] / "suites" / "quickstart.yaml").read_text()
@@ -120,6 +121,8 @@ def test_hints_are_capped():
     told = unknown_name("key", "x" * 10**6, [f"known{i}" for i in range(10**5)])
     assert len(told) < 2000
     assert "and 99,940 more" in told
+    # To find the nearest of very many would take minutes.
+    assert nearest("known99999", [f"known{i:05}" for i in range(10**5)]) == "known00299"
 
 
 RECORDS = {
@@ -194,6 +197,8 @@ def test_a_lone_record_and_a_lone_file(cli, tmp_path, make_run, monkeypatch):
     outcome = quickly(cli, "validate", "/dev/null")
     assert outcome.code == 2
     assert "neither a suite" in outcome.err
+    # One at the root of the disk lies in no run either.
+    assert validate._metrics_beside(Path("/record.json"), (), trust=False) == {}
 
 
 @pytest.mark.parametrize(

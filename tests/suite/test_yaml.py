@@ -109,6 +109,13 @@ def test_duplicates_are_all_found_and_the_first_one_counts():
     assert document.value == {"a": 1, "b": 3}
 
 
+def test_of_very_many_faults_the_first_are_said():
+    """Each takes time to say, and nobody reads them."""
+    _, problems = read("a: 1\n" * 2000)
+    assert len(problems) == 200
+    assert problems[0] == "s.yaml:2: a: is stated twice (first: s.yaml:1)"
+
+
 def test_mappings_merge_and_all_else_replaces():
     flag = Place("--set a", None, Path())
     below = Layer.at(START, {"a": {"x": 1, "y": [1, 2]}, "b": {"z": 1}})
