@@ -63,6 +63,7 @@ from .statistics import (
     holm as holm,
     paired_difference as paired_difference,
     paired_p as paired_p,
+    spread_interval as spread_interval,
     wilson as wilson,
 )
 from .strict_json import parse_json as parse_json

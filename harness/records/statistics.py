@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from harness.records.estimate import Estimate
 
 Floats = NDArray[np.float64]
+Interval = tuple[float, float]
 Transform = Callable[[Floats], Floats]
 
 LEVEL = 0.95
@@ -166,6 +167,14 @@ def across_seeds(values: Sequence[float]) -> Spread:
     mean = float(np.mean(values)) if n else None
     std = float(np.std(values, ddof=1)) if n > 1 else None
     return Spread(mean, std, n)
+
+
+def spread_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """Bound the standard deviation of normal values by chi^2; needs two of them."""
+    squares = float(np.var(values, ddof=1)) * (len(values) - 1)
+    tails = ((1 + level) / 2, (1 - level) / 2)
+    low, high = (squares / scipy.special.chdtri(len(values) - 1, 1 - x) for x in tails)
+    return float(np.sqrt(low)), float(np.sqrt(high))
 
 
 def _positions(labels: Sequence[Hashable] | None, n: int) -> NDArray[np.intp]:

@@ -16,7 +16,8 @@ from harness.report.tables.controls import Opponents, compare_controls, controls
 from harness.report.tables.costs import costs_table
 from harness.report.tables.main import main_table
 from harness.report.tables.making import certificates_table, recovery_table
-from harness.report.tables.metrics import metrics_tables
+from harness.report.tables.metrics import gaps_tables, metrics_tables
+from harness.report.tables.spread import spread_table
 from harness.report.tables.success import curves, success_table
 from harness.report.tables.transfer import transfer_table, transfers
 from harness.report.tables.verdicts import (
@@ -26,6 +27,7 @@ from harness.report.tables.verdicts import (
 )
 from harness.running import STATES, Survey
 from harness.verdicts import (
+    Findings,
     Results,
     answer_claims,
     calibrate,
@@ -59,7 +61,7 @@ def build(survey: Survey, threshold: float | None = None) -> Report:
             *contrasts_tables(results, verdicts),
             diagnostics_table(results, verdicts),
             *planted_tables(results, verdicts),
-            *_tables(results, opponents, verdicts),
+            *_tables(results, opponents, verdicts, findings),
         ],
         provenance=list(_provenance(results)),
         verdicts=verdicts,
@@ -69,7 +71,10 @@ def build(survey: Survey, threshold: float | None = None) -> Report:
 
 
 def _tables(
-    results: Results, opponents: Sequence[Opponents], verdicts: Verdicts
+    results: Results,
+    opponents: Sequence[Opponents],
+    verdicts: Verdicts,
+    findings: Findings,
 ) -> Iterator[Table]:
     yield main_table(results, verdicts)
     if results.attacks:
@@ -80,7 +85,8 @@ def _tables(
     if opponents:
         yield controls_table(results, opponents)
     if results.suite.attacks and len(results.suite.arms) > 1:
-        yield arms_table(results)
+        yield arms_table(results, findings)
+        yield spread_table(results, findings)
     if transfers(results):
         yield transfer_table(results)
     yield certificates_table(results)
@@ -88,6 +94,7 @@ def _tables(
         yield recovery_table(results)
     if results.suite.metrics:
         yield from metrics_tables(results)
+        yield from gaps_tables(results)
     yield costs_table(results)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from harness.base import visible
 from harness.records import Estimate, Verdicts, across_seeds
-from harness.verdicts import Results
+from harness.verdicts import Comparison, Results
 
 Kind = Literal[
     "number",
@@ -215,6 +215,13 @@ def from_estimate(estimate: Estimate, kind: Kind, *, signed: bool = False) -> Ce
     if estimate.value is None:
         return Missing(estimate.reason or "null")
     return Number(estimate.value, kind, signed, interval=estimate.interval)
+
+
+def from_comparison(found: Comparison | str, kind: Kind) -> Cell:
+    """Return the cell of a number about two arms, with its interval; or why not."""
+    if isinstance(found, str):
+        return Missing(found)
+    return Number(found.value, kind, signed=True, interval=found.interval())
 
 
 def from_seeds(values: Sequence[float], kind: Kind) -> Cell:

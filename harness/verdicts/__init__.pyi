@@ -1,7 +1,14 @@
 from .answering import answer_claims as answer_claims
 from .calibration import calibrate as calibrate
-from .findings import SHARES as SHARES
+from .compared import Comparison as Comparison
+from .findings import SHARES as SHARES, Findings as Findings
 from .judging import judge as judge
+from .losses import Losses as Losses
+from .measured import (
+    of_attack as of_attack,
+    of_metric as of_metric,
+    perplexity_change as perplexity_change,
+)
 from .pairing import (
     Attacked as Attacked,
     CellsBySeed as CellsBySeed,

@@ -10,11 +10,19 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from harness.records import Difference, Judged, Record, Verdicts, Word
+from harness.records import (
+    Answer as Answers,
+    ClaimAnswer,
+    Difference,
+    Judged,
+    Record,
+    Verdicts,
+    Word,
+)
 from harness.report.content import Cell, Label, Missing, Number, Report, Table
 from harness.report.figures.drawing import panel_svg, shared_limits
 from harness.report.figures.parts import Figure
-from harness.report.formats.numbers import Parts, number_parts
+from harness.report.formats.numbers import Parts, number_parts, number_text
 from harness.report.html.sparks import (
     Scale,
     forest,
@@ -24,6 +32,7 @@ from harness.report.html.sparks import (
     spark_scale,
 )
 from harness.report.html.svg import inlined
+from harness.report.tables.claims import answer_text, found_cell
 from harness.report.tables.verdicts import ALARMING, paragraphs
 
 _TONES: dict[Word, str] = {
@@ -31,6 +40,12 @@ _TONES: dict[Word, str] = {
     "easier to attack": "bad",
     "equivalent": "same",
     "reference": "plain",
+}
+_CLAIM_TONES: dict[Answers, str] = {
+    "supported": "good",
+    "refuted": "bad",
+    "undecided": "open",
+    "refused": "alarming",
 }
 _STATUS = {"pass": "pass", "warn": "warning", "fail": "fails", "not_applicable": "--"}
 _FIRST = ("fail", "warn", "pass", "not_applicable")
@@ -134,6 +149,35 @@ def _value(answer: Judged) -> str:
     return f"{_signed(f'{answer.value:.3g}{between}')} {answer.unit}"
 
 
+# --- claims -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The answer to a claim of the suite."""
+
+    name: str
+    words: str
+    answer: str
+    tone: str
+    found: str
+    reasons: Sequence[str]
+
+
+def claim(found: ClaimAnswer) -> Claim:
+    """Return the answer to a claim, in words."""
+    shown = found_cell(found)
+    model = f" ({found.model})"
+    return Claim(
+        name=f"{found.group}.{found.label}",
+        words=f"{found.words}{model}",
+        answer=answer_text(found),
+        tone=_CLAIM_TONES[found.answer],
+        found=number_text(shown) if isinstance(shown, Number) else "",
+        reasons=found.reasons,
+    )
+
+
 # --- tables -------------------------------------------------------------------------
 
 
@@ -199,7 +243,7 @@ def table_view(table: Table) -> TableView:
             for column, aligned in zip(table.columns, right, strict=True)
         ],
         rows=rows,
-        notes=table.notes if table.key != "verdicts" else (),
+        notes=table.notes if table.key not in ("verdicts", "claims") else (),
         caption=table.caption,
     )
 

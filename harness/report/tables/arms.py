@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from statistics import fmean
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from harness.report.content import (
     Table,
     about,
     filled,
+    from_comparison,
     from_estimate,
 )
 from harness.report.tables.rows import (
@@ -24,7 +26,15 @@ from harness.report.tables.rows import (
     attack_column,
     conditions,
 )
-from harness.verdicts import Arm, Pairing, Results, paired
+from harness.verdicts import (
+    Arm,
+    Findings,
+    Losses,
+    Pairing,
+    Results,
+    of_attack,
+    paired,
+)
 
 
 class _Row(NamedTuple):
@@ -34,7 +44,7 @@ class _Row(NamedTuple):
     """The arm first; or why it cannot be paired with its reference arm."""
 
 
-def arms_table(results: Results) -> Table:
+def arms_table(results: Results, findings: Findings) -> Table:
     """Return a row for each model, arm that is held against another, and attack."""
     sides = [
         (arm, results.arm(arm.model, reference))
@@ -52,6 +62,7 @@ def arms_table(results: Results) -> Table:
         against_column(lambda row: results.suite.reference_of(row.arm.label)),
         attack_column(lambda row: row.attack),
         *about(lambda row: row.pairing, _PAIRED),
+        Column("reduced by", partial(_reduction, Losses(findings)), "success"),
     ]
     return filled(
         "arms",
@@ -66,12 +77,24 @@ def arms_table(results: Results) -> Table:
             "Nats/token on the attacked examples, mean losses before and under attack. "
             "A difference below 0: this attack does less to the arm than to its "
             "reference arm; verdicts are about the worst of all attacks. Differences "
-            f"are paired by example; {INTERVAL}. Success at a relative threshold falls "
-            "when the clean loss rises, without any gain in robustness: compare the "
-            f"losses first. {conditions(results)}"
+            f"are paired by example; {INTERVAL}. Success is reduced by 1 - rate on the "
+            "arm / rate on the reference arm, over seeds and documents. Success at a "
+            "relative threshold falls when the clean loss rises, without any gain in "
+            f"robustness: compare the losses first. {conditions(results)}"
         ),
         keys=3,
     )
+
+
+def _reduction(losses: Losses, row: _Row) -> Cell:
+    if isinstance(row.pairing, str):
+        return Missing(row.pairing)
+    results = row.arm.results
+    other = results.arm(row.arm.model, str(results.suite.reference_of(row.arm.label)))
+    found = of_attack(losses, row.arm, other, row.attack, threshold=results.threshold)
+    if not isinstance(found, str) and found.interval() is None:
+        return Missing("too rare for an interval")
+    return from_comparison(found, "fraction")
 
 
 def _mean(losses: Iterable[float | None]) -> Cell:

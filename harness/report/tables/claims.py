@@ -11,6 +11,7 @@ from harness.report.content import (
     Kind,
     Label,
     Missing,
+    Names,
     Number,
     Table,
     filled,
@@ -37,10 +38,10 @@ def claims_tables(results: Results, verdicts: Verdicts) -> Iterator[Table]:
     columns: list[Column[ClaimAnswer]] = [
         Column("group", lambda x: Label(x.group)),
         *(models if len(results.suite.models) > 1 else []),
-        Column("claim", lambda x: Label(x.claim.quantity, short=x.label)),
+        Column("claim", _claim),
         Column("bound", lambda x: Label(_bound(x))),
         Column("answer", _answer),
-        Column("found", _found),
+        Column("found", found_cell),
     ]
     yield filled(
         "claims",
@@ -67,7 +68,7 @@ def claims_tables(results: Results, verdicts: Verdicts) -> Iterator[Table]:
 
 def claim_line(found: ClaimAnswer) -> tuple[str, str, str]:
     """Return a claim's name, its answer, and in one line what was found and why."""
-    shown = _found(found)
+    shown = found_cell(found)
     number = number_text(shown) if isinstance(shown, Number) else ""
     said = [f"{number} ({_bound(found)})".strip(), *found.reasons]
     return f"{found.group}.{found.label}", answer_text(found), "; ".join(said)
@@ -77,6 +78,15 @@ def answer_text(found: ClaimAnswer) -> str:
     """Return the answer, with its scope where that is less than the treatment."""
     narrow = found.scope == "weights" and found.answer in ON_THESE_WEIGHTS
     return f"{found.answer} on these weights" if narrow else found.answer
+
+
+def _claim(found: ClaimAnswer) -> Label:
+    about = found.claim
+    names: Names = (("model", found.model), ("arm", about.arm))
+    names = (*names, ("against", about.against))
+    if about.attack is not None:
+        names = (*names, ("attack", about.attack))
+    return Label(about.quantity, short=found.label, names=names)
 
 
 def _bound(found: ClaimAnswer) -> str:
@@ -89,7 +99,8 @@ def _answer(found: ClaimAnswer) -> Label:
     return Label(f"{answer_text(found)}{mark}", alarm=alarm)
 
 
-def _found(found: ClaimAnswer) -> Cell:
+def found_cell(found: ClaimAnswer) -> Cell:
+    """Return the cell of the number that a claim is about."""
     if found.estimate is None:
         return Missing("nothing to compare", brief=True)
     return from_estimate(found.estimate, _KINDS[found.claim.measure], signed=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
-from statistics import fmean
 
 from harness.records import Verdicts, successes
 from harness.report.content import (
@@ -17,6 +16,7 @@ from harness.report.content import (
     Table,
     about,
     filled,
+    from_comparison,
     from_estimate,
     from_seeds,
     marked,
@@ -28,13 +28,12 @@ from harness.report.tables.rows import (
     arm_column,
     cells_of,
     conditions,
-    perplexities,
     perplexity,
     shown_attacks,
     with_seeds,
 )
 from harness.report.tables.success import PROPORTION, proportion
-from harness.verdicts import Arm, CellsBySeed, Results, mean_over
+from harness.verdicts import Arm, CellsBySeed, Results, mean_over, perplexity_change
 
 ERROR_MARK = "†"
 BROKEN_MARK = "§"
@@ -95,17 +94,20 @@ def _losses(arm: Arm) -> dict[int, float] | str:
 
 
 def _change(arm: Arm) -> Cell:
-    """Return the mean over seeds of perplexity / baseline's perplexity - 1."""
+    """Return the change of perplexity against the baseline arm's: a paired ratio."""
     if arm.is_baseline:
         return Label("reference")
     own, base = _losses(arm), _losses(arm.baseline)
     if isinstance(own, str) or isinstance(base, str):
         return Missing(own if isinstance(own, str) else "no baseline to compare")
-    own, base = perplexities(own), perplexities(base)
-    ratios = [own[seed] / base[seed] - 1 for seed in own if seed in base]
-    if not ratios:
-        return Missing("no seed in common")
-    return Number(fmean(ratios), "fraction", signed=True)
+    offering = [label for label in arm.results.suite.metrics if _offers(arm, label)]
+    return from_comparison(
+        perplexity_change(arm, arm.baseline, offering[0], LOSS), "fraction"
+    )
+
+
+def _offers(arm: Arm, metric: str) -> bool:
+    return any(LOSS in x.results.get(metric, {}) for x in arm.variants.values())
 
 
 def _first_cells(arm: Arm) -> CellsBySeed | str:
@@ -185,7 +187,8 @@ def _caption(results: Results) -> str:
     )
     return (
         f"{spread} corpus loss: of the metric's corpus, nats/token, and perplexity; "
-        "change: of that perplexity against the baseline arm's. success: exp(dL) > "
+        "change: of that perplexity against the baseline arm's, by the mean log ratio, "
+        "with its 95 % interval over documents and seeds. success: exp(dL) > "
         f"{1 + results.threshold:g}, {PROPORTION}. dL: rise of the loss on the "
         f"reference, nats/token; {INTERVAL}.{worst}{beyond_loss.caption(results.suite)}"
         f" {conditions(results)}"

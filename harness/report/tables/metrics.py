@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from harness.records import Estimate
@@ -13,12 +14,13 @@ from harness.report.content import (
     Missing,
     Table,
     filled,
+    from_comparison,
     from_estimate,
     from_seeds,
     of_planned,
 )
 from harness.report.tables.rows import names_of
-from harness.verdicts import Arm, Results
+from harness.verdicts import Arm, Results, of_metric
 
 KINDS: dict[str, Kind] = {
     "perplexity": "perplexity",
@@ -57,6 +59,58 @@ def _table(results: Results, model: str) -> Table:
             else "[a, b] is the record's 95 % interval, within the run."
         ),
     )
+
+
+def gaps_tables(results: Results) -> Iterator[Table]:
+    """Yield a table for each model with an arm that is held against another."""
+    for model in results.suite.models:
+        arms = [
+            arm
+            for arm in results.treatments
+            if arm.model == model and results.suite.reference_of(arm.label) is not None
+        ]
+        if arms:
+            yield _gaps(results, model, arms)
+
+
+def _gaps(results: Results, model: str, arms: Sequence[Arm]) -> Table:
+    columns: list[Column[Name]] = [
+        Column("metric", _named),
+        *(
+            Column(
+                x.label,
+                partial(_gap, x, results.arm(model, _reference(x))),
+                names=(*names_of(x), ("against", _reference(x))),
+            )
+            for x in arms
+        ),
+    ]
+    against = ", ".join(f"{x.label} against {_reference(x)}" for x in arms)
+    return filled(
+        f"gaps.{model}",
+        f"Metrics of {model} against reference arms",
+        columns,
+        dict.fromkeys(name for arm in arms for name in _names(arm)),
+        summary=f"Differences, with 95 % intervals: {against}.",
+        caption=(
+            f"Arm minus its reference arm, in the metric's own unit: {against}. [a, b] "
+            "is the 95 % interval: paired over documents or task examples, where the "
+            "metric's rows allow it, and from three training seeds on over seeds."
+        ),
+    )
+
+
+def _reference(arm: Arm) -> str:
+    return str(arm.results.suite.reference_of(arm.label))
+
+
+def _gap(arm: Arm, reference: Arm, name: Name) -> Cell:
+    if not arm.variants or not reference.variants:
+        return Missing((reference if arm.variants else arm).absence())
+    found = of_metric(arm, reference, name)
+    records = [x.results.get(name[0], {}).get(name[1]) for x in arm.variants.values()]
+    kinds = [KINDS.get(x.unit, "number") for x in records if x is not None]
+    return from_comparison(found, kinds[0] if kinds else "number")
 
 
 def _named(name: Name) -> Label:
