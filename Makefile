@@ -10,7 +10,7 @@ PYTEST_WORKERS ?= 2
 INSTALL := -m pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 SETTINGS := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: help quickstart test test-slurm mutants chaos fuzz lint format test-transformers5 \
+.PHONY: help quickstart test test-slurm mutants chaos fuzz docs lint format test-transformers5 \
 	test-textattack clean
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make mutants             change the rule bit by bit; some test must notice"
 	@echo "make chaos               kill runs 50 times; what they write must not differ"
 	@echo "make fuzz                20,000 hostile inputs; each must end in a sentence"
+	@echo "make docs                write docs/plugins from the code"
 	@echo "make lint                format, lint, types, imports between modules"
 	@echo "make format              format the code"
 	@echo "make test-transformers5  a part of the tests, on transformers 5"
@@ -49,6 +50,9 @@ chaos: $(VENV)/.installed-test
 
 fuzz: $(VENV)/.installed-test
 	$(VENV)/bin/python -m tests.fuzz --inputs 20000 --seed 11 --jobs $(PYTEST_WORKERS)
+
+docs: $(VENV)/.installed-test
+	$(VENV)/bin/python -m harness.cli.pages docs/plugins
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check

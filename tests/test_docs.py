@@ -15,7 +15,7 @@ from harness.cli import BUG, COMMANDS, INTERRUPTED
 from harness.testing import tiny_examples, tiny_subject
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PLUGINS = (ROOT / "docs" / "plugins.md").read_text()
 HOOKS = {
     name: function

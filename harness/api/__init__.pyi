@@ -44,6 +44,7 @@ from .plugin import (
     CorpusName as CorpusName,
     LocalPath as LocalPath,
     Options as Options,
+    Paper as Paper,
     Plugin as Plugin,
 )
 from .registry import (

@@ -7,8 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
-from harness.api.plugin import CORPUS, LOCAL_PATH
+from harness.api.attacks import Attack, Budget
+from harness.api.constraints import Constraint
+from harness.api.metrics import Metric
+from harness.api.models import ModelAdapter
+from harness.api.plugin import CORPUS, LOCAL_PATH, Paper, Plugin
 from harness.api.registry import PluginInfo
+from harness.base import HarnessError
 
 BOUNDS = {
     "exclusiveMinimum": ">",
@@ -16,6 +21,23 @@ BOUNDS = {
     "exclusiveMaximum": "<",
     "maximum": "<=",
 }
+SHARED_BY = 100
+"""How many examples share an attack whose cost is said."""
+_COSTS: tuple[tuple[str, type[Plugin[Any]], str], ...] = (
+    ("budget", Attack, ""),
+    ("expected_cost", Constraint, "Nothing: it is put on in a moment."),
+    ("expected_cost", Metric, ""),
+    ("preparation", ModelAdapter, "Nothing but reading its weights."),
+)
+"""The methods whose docstrings say what a plugin costs, and what is so without one."""
+_ENTRIES = {
+    "model": ("models", "adapter", "mine"),
+    "constraint": ("arms", "constraint", "treated"),
+    "attack": ("attacks", "attack", ""),
+    "metric": ("metrics", "metric", ""),
+}
+"""By kind: the section of a suite, the key that names a plugin, and a label where the
+entry is not called like its plugin."""
 NAMES = {CORPUS: "name of a corpus", LOCAL_PATH: "local path or hub id"}
 """What annotated strings are called."""
 
@@ -47,10 +69,16 @@ class Description:
     source: str
     sha256: str
     options: list[OptionDescription]
+    cost: str
+    """What it costs, in a sentence or more; empty where it does not say."""
+    papers: list[Paper]
+    """What it is from."""
+    example: dict[str, Any]
+    """An entry of a suite that names it, by section and label."""
 
     def as_json(self) -> dict[str, Any]:
         """Return a JSON object."""
-        return asdict(self)
+        return {**asdict(self), "papers": [paper._asdict() for paper in self.papers]}
 
 
 def describe(info: PluginInfo) -> Description:
@@ -65,7 +93,49 @@ def describe(info: PluginInfo) -> Description:
         source=info.source,
         sha256=info.sha256,
         options=list(_options(info)),
+        cost=" ".join(filter(None, _cost(info.plugin))),
+        papers=list(info.plugin.papers),
+        example=_example(info),
     )
+
+
+def _cost(plugin: type[Plugin[Any]]) -> Iterator[str]:
+    """Say what a plugin costs: an attack's budget, and what its code says of it."""
+    budget = _budget(plugin)
+    if budget is not None:
+        yield (
+            f"With its defaults, at most {budget.forward:,} forward and "
+            f"{budget.backward:,} backward passes for each of {SHARED_BY} examples."
+        )
+    for method, base, otherwise in _COSTS:
+        if not issubclass(plugin, base):
+            continue
+        own = getattr(plugin, method)
+        if own is getattr(base, method):
+            yield otherwise
+            continue
+        said = " ".join(inspect.cleandoc(own.__doc__ or "").split())
+        said = said.replace("``", "`").removeprefix("Return ")
+        if budget is not None:  # what comes first is that it is a budget
+            said = said.partition(". ")[-1]
+        yield said[:1].upper() + said[1:]
+
+
+def _budget(plugin: type[Plugin[Any]]) -> Budget | None:
+    """Return what an attack costs with its defaults, where that says something."""
+    if not issubclass(plugin, Attack):
+        return None
+    try:
+        budget = plugin().budget(SHARED_BY)
+    except (HarnessError, ValueError):  # it needs options, or what stands around it
+        return None
+    return budget if budget.forward or budget.backward else None
+
+
+def _example(info: PluginInfo) -> dict[str, Any]:
+    section, key, label = _ENTRIES[info.kind]
+    named = {key: info.name} if label else {}
+    return {section: {label or info.name: {**named, **info.plugin.example}}}
 
 
 def _options(info: PluginInfo) -> Iterator[OptionDescription]:

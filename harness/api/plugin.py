@@ -9,7 +9,8 @@ them, so that listing plugins stays fast.
 from __future__ import annotations
 
 from abc import ABC
-from typing import Annotated, ClassVar, Generic, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from harness.base import Strict
 from harness.data import CORPUS as CORPUS, CorpusName as CorpusName
@@ -30,11 +31,25 @@ class Options(Strict):
 OptionsT = TypeVar("OptionsT", bound=Options)
 
 
+class Paper(NamedTuple):
+    """What a plugin is from, or an argument that it follows."""
+
+    who: str
+    """As ``Wallace et al. 2019``."""
+    title: str
+    url: str | None = None
+    """Where it can be read; None of what is in no archive."""
+
+
 class Plugin(ABC, Generic[OptionsT]):
     """What all kinds of plugin share."""
 
     name: ClassVar[str]
     """What suites call it."""
+    papers: ClassVar[tuple[Paper, ...]] = ()
+    """What it is from; none of what is the author's own."""
+    example: ClassVar[Mapping[str, Any]] = {}
+    """Options as a suite might state them, those that are required among them."""
     Options: ClassVar[type[Options]] = Options
     """Its options, with types, defaults and meaning."""
 

@@ -20,24 +20,36 @@ from harness.api import (
 )
 from harness.base import UsageError, unknown_name
 from harness.cli import options
-from harness.cli.printing import answer
+from harness.cli.pages import page
+from harness.cli.printing import answer, for_programs
 
 
 @click.command()
 @click.argument("name")
 @click.option("--kind", type=click.Choice([*KINDS]), help="Where names coincide.")
 @options.plugins
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json", "markdown"]),
+    default="text",
+    show_default=True,
+    callback=for_programs,
+    help="How it is printed; `markdown` is a page of documentation.",
+)
 @options.json_output
 def command(
-    name: str, kind: str | None, plugins: tuple[Path, ...], as_json: bool
+    name: str, kind: str | None, plugins: tuple[Path, ...], style: str, as_json: bool
 ) -> None:
-    """Describe a plugin and its options.
+    """Describe a plugin: what it does, its options, cost and source.
 
     NAME is the plugin's name, as `harness list` prints it.
     """
     found = describe(_find(load_registry(plugins), name, kind))
-    if as_json:
+    if as_json or style == "json":
         answer(json.dumps(found.as_json(), indent=1))
+    elif style == "markdown":
+        answer(page(found), end="")
     else:
         answer("\n".join(_lines(found)))
 
@@ -61,6 +73,12 @@ def _lines(found: Description) -> Iterator[str]:
     yield "\noptions:" if found.options else "\nno options"
     for option in found.options:
         yield from _option_lines(option)
+    if found.cost:
+        yield f"\ncost: {found.cost}"
+    for paper in found.papers:
+        yield f"\nfrom: {paper.who}, {paper.title}" + f" ({paper.url})" * bool(
+            paper.url
+        )
     yield f"\nversion {found.version}, from {found.source}"
 
 

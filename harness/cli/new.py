@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import re
+import shlex
+import shutil
+import sys
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -55,8 +59,36 @@ def command(kind: str, name: str, texts: Path | None, folder: Path) -> None:
         write_atomic(path, text)
         answer(f"wrote {path}")
     plugin, test = files
-    answer(f"try it:  pytest {test}")
-    answer(f"         harness describe {name} --plugins {plugin}")
+    described = "describe", name, "--plugins", str(plugin)
+    answer(f"try it:  {_pytest(test)}")
+    answer(f"         {shlex.join([*_program('harness'), *described])}")
+
+
+def _pytest(test: Path) -> str:
+    """Return a command that runs a test here, and that installs pytest if need be."""
+    run = shlex.join([*_program("pytest"), str(test)])
+    if importlib.util.find_spec("pytest") is not None:
+        return run
+    return f"{shlex.join([_python(), '-m', 'pip', 'install', 'pytest'])} && {run}"
+
+
+def _program(name: str) -> list[str]:
+    """Return how a program of this environment is called from the current folder.
+
+    By its name alone only where that is found first, and is this environment's.
+    """
+    own = Path(sys.executable).with_name(name)
+    found = shutil.which(name)
+    if found is not None and own.exists() and Path(found).samefile(own):
+        return [name]
+    return [_python(), "-m", name]
+
+
+def _python() -> str:
+    """Return the path of this Python, relative where it is below the current folder."""
+    python = Path(sys.executable)
+    here = Path.cwd()
+    return str(python.relative_to(here) if python.is_relative_to(here) else python)
 
 
 def _write_suite(model: str, texts: Path | None, folder: Path) -> None:
@@ -72,8 +104,9 @@ def _write_suite(model: str, texts: Path | None, folder: Path) -> None:
         raise UsageError(f"{path} is already there; choose another --dir")
     write_atomic(path, draft.text("compare", file=path))
     answer(f"wrote {path}")
-    answer(f"try it:  harness validate {path}")
-    answer(f"         harness plan {path}")
+    harness = _program("harness")
+    answer(f"try it:  {shlex.join([*harness, 'validate', str(path)])}")
+    answer(f"         {shlex.join([*harness, 'plan', str(path)])}")
 
 
 def _check_name(kind: str, name: str) -> None:

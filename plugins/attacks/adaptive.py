@@ -15,6 +15,7 @@ from harness.api import (
     Blind,
     Budget,
     Options,
+    Paper,
     Peers,
     Scene,
 )
@@ -49,6 +50,19 @@ class Adaptive(Attack[AdaptiveOptions]):
     """
 
     name = "adaptive"
+    papers = (
+        Paper(
+            "Athalye et al. 2018",
+            "Obfuscated Gradients Give a False Sense of Security",
+            "https://arxiv.org/abs/1802.00420",
+        ),
+        Paper(
+            "Tramer et al. 2020",
+            "On Adaptive Attacks to Adversarial Example Defenses",
+            "https://arxiv.org/abs/2002.08347",
+        ),
+    )
+    example = {"of": "hotflip"}
     Options = AdaptiveOptions
     needs_peers = True
 

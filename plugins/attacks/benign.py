@@ -23,6 +23,7 @@ class Benign(Attack[Options]):
     """
 
     name = "benign"
+    example = {"match": "uat"}
     uses_search_examples = True
     controls = ()
     shows = "text"

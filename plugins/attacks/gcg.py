@@ -8,7 +8,7 @@ from typing import Annotated
 import pydantic
 
 from harness import hookimpl, search
-from harness.api import Adversarial, AttackContext, Budget
+from harness.api import Adversarial, AttackContext, Budget, Paper
 from harness.base import Positive
 from harness.data import Example
 from harness.subject import Search, Subject
@@ -38,6 +38,14 @@ class GCG(search.BlockAttack[GCGOptions]):
     """
 
     name = "gcg"
+    papers = (
+        Paper(
+            "Zou et al. 2023",
+            "Universal and Transferable Adversarial Attacks on Aligned Language Models",
+            "https://arxiv.org/abs/2307.15043",
+        ),
+    )
+    example = {"positions": "suffix", "tokens": 20}
     Options = GCGOptions
     controls = ("random", "permuted")
 

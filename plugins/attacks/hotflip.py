@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from harness import hookimpl, search
-from harness.api import Adversarial, AttackContext, Budget, Options
+from harness.api import Adversarial, AttackContext, Budget, Options, Paper
 from harness.base import Positive
 from harness.data import Example
 from harness.subject import Search, Subject
@@ -62,6 +62,14 @@ class HotFlip(search.GuidedAttack[HotFlipOptions]):
     """
 
     name = "hotflip"
+    papers = (
+        Paper(
+            "Ebrahimi et al. 2018",
+            "HotFlip: White-Box Adversarial Examples for Text Classification",
+            "https://arxiv.org/abs/1712.06751",
+        ),
+    )
+    example = {"flips": 5, "candidates": 64}
     Options = HotFlipOptions
     controls = ("random", "permuted")
     in_training = {"flips": 4, "candidates": 1}

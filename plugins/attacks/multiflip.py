@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness import hookimpl, search
-from harness.api import Adversarial, AttackContext, Budget
+from harness.api import Adversarial, AttackContext, Budget, Paper
 from harness.base import Positive
 from harness.data import Example
 from harness.subject import Search, Subject
@@ -36,6 +36,19 @@ class MultiFlip(search.BlockAttack[MultiFlipOptions]):
     """
 
     name = "multiflip"
+    papers = (
+        Paper(
+            "Rechenberg 1973",
+            "Evolutionsstrategie: Optimierung technischer Systeme nach Prinzipien "
+            "der biologischen Evolution",
+        ),
+        Paper(
+            "Jia et al. 2024",
+            "Improved Techniques for Optimization-Based Jailbreaking on Large "
+            "Language Models",
+            "https://arxiv.org/abs/2405.21018",
+        ),
+    )
     Options = MultiFlipOptions
     controls = ("random", "permuted")
 

@@ -24,6 +24,7 @@ class Permuted(Attack[Options]):
     """
 
     name = "permuted"
+    example = {"match": "hotflip"}
     controls = ()
     shows = "gradient"
 

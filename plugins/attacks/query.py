@@ -41,6 +41,7 @@ class Query(Attack[QueryOptions]):
     """
 
     name = "query"
+    example = {"flips": 5}
     Options = QueryOptions
     uses_search_examples = True
     blinds = ("uniform",)

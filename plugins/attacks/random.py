@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness import hookimpl, search
-from harness.api import Adversarial, Attack, AttackContext, Budget, Options
+from harness.api import Adversarial, Attack, AttackContext, Budget, Options, Paper
 from harness.base import Positive
 from harness.data import Example, ExampleSets
 from harness.subject import Search, Subject, lockstep
@@ -36,6 +36,14 @@ class Random(Attack[RandomOptions]):
     """
 
     name = "random"
+    papers = (
+        Paper(
+            "Carlini et al. 2019",
+            "On Evaluating Adversarial Robustness",
+            "https://arxiv.org/abs/1902.06705",
+        ),
+    )
+    example = {"match": "hotflip"}
     Options = RandomOptions
     controls = ()
     shows = "search"

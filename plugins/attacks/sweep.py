@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness import hookimpl, search
-from harness.api import Adversarial, Attack, AttackContext, Budget, Options
+from harness.api import Adversarial, Attack, AttackContext, Budget, Options, Paper
 from harness.base import CellError, Ids, Positive
 from harness.data import Example, ExampleSets
 from harness.subject import MARGIN_NATS, Search, Subject, lockstep
@@ -54,6 +54,19 @@ class Sweep(Attack[SweepOptions]):
     """
 
     name = "sweep"
+    papers = (
+        Paper(
+            "Wallace et al. 2019",
+            "Universal Adversarial Triggers for Attacking and Analyzing NLP",
+            "https://arxiv.org/abs/1908.07125",
+        ),
+        Paper(
+            "Ebrahimi et al. 2018",
+            "HotFlip: White-Box Adversarial Examples for Text Classification",
+            "https://arxiv.org/abs/1712.06751",
+        ),
+    )
+    example = {"flips": 5}
     Options = SweepOptions
     uses_search_examples = True
     blinds = ("uniform",)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness import hookimpl
-from harness.api import CellKey, Scene
+from harness.api import CellKey, Paper, Scene
 from harness.search import Replay, as_labels, label_faults
 
 
@@ -17,6 +17,14 @@ class Transfer(Replay):
     """
 
     name = "transfer"
+    papers = (
+        Paper(
+            "Papernot et al. 2016",
+            "Transferability in Machine Learning: from Phenomena to Black-Box "
+            "Attacks using Adversarial Samples",
+            "https://arxiv.org/abs/1605.07277",
+        ),
+    )
     shows = "transferability"
 
     def faults(self, scene: Scene) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from harness import hookimpl, search
-from harness.api import Adversarial, Attack, AttackContext, Budget, Options
+from harness.api import Adversarial, Attack, AttackContext, Budget, Options, Paper
 from harness.base import Positive
 from harness.data import ExampleSets
 from harness.subject import Subject
@@ -52,6 +52,14 @@ class UAT(Attack[UATOptions]):
     """
 
     name = "uat"
+    papers = (
+        Paper(
+            "Wallace et al. 2019",
+            "Universal Adversarial Triggers for Attacking and Analyzing NLP",
+            "https://arxiv.org/abs/1908.07125",
+        ),
+    )
+    example = {"trigger_tokens": 4, "replicates": 3}
     Options = UATOptions
     uses_search_examples = True
     universal = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness import hookimpl
-from harness.api import CellKey, Scene
+from harness.api import CellKey, Paper, Scene
 from harness.base import unknown_name
 from harness.search import Replay, as_labels
 
@@ -18,6 +18,14 @@ class WorstCase(Replay):
     """
 
     name = "worst_case"
+    papers = (
+        Paper(
+            "Croce and Hein 2020",
+            "Reliable Evaluation of Adversarial Robustness with an Ensemble of "
+            "Diverse Parameter-free Attacks",
+            "https://arxiv.org/abs/2003.01690",
+        ),
+    )
     shows = "worst"
 
     def faults(self, scene: Scene) -> Iterator[tuple[str, str]]:

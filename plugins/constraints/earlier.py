@@ -46,6 +46,7 @@ class Earlier(Constraint[EarlierOptions]):
     """
 
     name = "earlier"
+    example = {"match_loss_of": "monotone", "derive_from": "baseline"}
     role = "match"
     retraces: ClassVar[bool] = True
     matches_loss = True

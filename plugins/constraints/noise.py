@@ -58,6 +58,7 @@ class Noise(Constraint[NoiseOptions]):
     """
 
     name = "noise"
+    example = {"match_loss_of": "monotone", "derive_from": "baseline"}
     role = "match"
     Options = NoiseOptions
 

@@ -23,6 +23,7 @@ class Unconstrained(Constraint[NoneOptions]):
     """Leaves training free: the baseline, or the control of a start's own damage."""
 
     name = "none"
+    example = {"start": "abs"}
     Options = NoneOptions
 
     def apply(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness import hookimpl
-from harness.api import Anatomy, Constraint, ModelAdapter, Projection
+from harness.api import Anatomy, Constraint, ModelAdapter, Paper, Projection
 from harness.models import Start, StartOptions, install_start, select
 
 if TYPE_CHECKING:
@@ -25,6 +25,15 @@ class ProjectedWeights(Constraint[ProjectionOptions]):
     """Clamps feed-forward weights at zero after each step: the cheap baseline."""
 
     name = "projection"
+    papers = (
+        Paper(
+            "Chorowski and Zurada 2015",
+            "Learning Understandable Neural Networks With Nonnegative Weight "
+            "Constraints",
+            "https://doi.org/10.1109/TNNLS.2014.2310059",
+        ),
+    )
+    example = {"start": "abs"}
     Options = ProjectionOptions
 
     def apply(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness import hookimpl, models
-from harness.api import Anatomy, Constraint, ModelAdapter, Projection
+from harness.api import Anatomy, Constraint, ModelAdapter, Paper, Projection
 from harness.models import ParametrizedConstraint, ParametrizedOptions, Start
 
 if TYPE_CHECKING:
@@ -28,6 +28,14 @@ class Softplus(ParametrizedConstraint[SoftplusOptions]):
     """Keeps feed-forward weights positive by training V, where W = softplus(V)."""
 
     name = "softplus"
+    papers = (
+        Paper(
+            "Runje and Shankaranarayana 2023",
+            "Constrained Monotonic Neural Networks",
+            "https://arxiv.org/abs/2205.11775",
+        ),
+    )
+    example = {"start": "gauge"}
     Options = SoftplusOptions
 
     def apply(

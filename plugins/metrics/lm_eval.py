@@ -16,7 +16,15 @@ import numpy as np
 import pydantic
 
 from harness import hookimpl, records
-from harness.api import CostContext, LocalPath, Metric, MetricContext, Options, Term
+from harness.api import (
+    CostContext,
+    LocalPath,
+    Metric,
+    MetricContext,
+    Options,
+    Paper,
+    Term,
+)
 from harness.base import (
     CellError,
     MissingResource,
@@ -87,6 +95,14 @@ class LmEval(Metric[LmEvalOptions]):
     """
 
     name = "lm_eval"
+    papers = (
+        Paper(
+            "Biderman et al. 2024",
+            "Lessons from the Trenches on Reproducible Evaluation of Language Models",
+            "https://arxiv.org/abs/2405.14782",
+        ),
+    )
+    example = {"tasks": ["lambada_openai"]}
     Options = LmEvalOptions
 
     def measure(

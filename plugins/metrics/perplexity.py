@@ -18,6 +18,7 @@ from harness.api import (
     MetricContext,
     ModelShape,
     Options,
+    Paper,
     Term,
 )
 from harness.base import CellError, Ids, Positive, UsageError
@@ -74,6 +75,14 @@ class Perplexity(Metric[PerplexityOptions]):
     """
 
     name = "perplexity"
+    papers = (
+        Paper(
+            "Jelinek et al. 1977",
+            "Perplexity: a measure of the difficulty of speech recognition tasks",
+            "https://doi.org/10.1121/1.2016299",
+        ),
+    )
+    example = {"corpus": "test"}
     Options = PerplexityOptions
     rolling = True
 

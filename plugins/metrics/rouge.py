@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from harness import hookimpl, records
-from harness.api import CorpusName, CostContext, Metric, MetricContext, Options, Term
+from harness.api import (
+    CorpusName,
+    CostContext,
+    Metric,
+    MetricContext,
+    Options,
+    Paper,
+    Term,
+)
 from harness.base import Positive, UsageError
 from harness.data import Document, TextEncoder
 from harness.records import Cost, Estimate
@@ -43,6 +51,14 @@ class Rouge(Metric[RougeOptions]):
     """
 
     name = "rouge"
+    papers = (
+        Paper(
+            "Lin 2004",
+            "ROUGE: A Package for Automatic Evaluation of Summaries",
+            "https://aclanthology.org/W04-1013",
+        ),
+    )
+    example = {"corpus": "test"}
     Options = RougeOptions
 
     def measure(

@@ -1,5 +1,7 @@
 """``harness new``: what it writes works as it stands."""
 
+import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_test_that_it_writes_passes(cli, tmp_path, kind):
+def test_the_commands_that_it_prints_work(cli, tmp_path, kind):
+    """Taken literally, in a shell without any environment that is activated."""
     folder = tmp_path / "a new folder"
     outcome = cli("new", kind, "my_thing", "--dir", folder)
     assert outcome.code == 0
@@ -21,11 +24,19 @@ def test_the_test_that_it_writes_passes(cli, tmp_path, kind):
         "my_thing.py",
         "test_my_thing.py",
     ]
-    options = ["-q", "-W", "error", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", *options, folder]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert " passed" in result.stdout
+    lines = outcome.out.splitlines()[-2:]
+    test, describe = (line.removeprefix("try it:").strip() for line in lines)
+    bare = {
+        **os.environ,
+        "PATH": "/usr/bin:/bin",
+        "PYTEST_ADDOPTS": "-q -W error -p no:cacheprovider",
+    }
+    for command, says in ((test, " passed"), (describe, "my_thing: ")):
+        result = subprocess.run(
+            command, shell=True, capture_output=True, text=True, env=bare
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert says in result.stdout
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,3 +81,37 @@ def test_a_name_that_is_taken_is_refused(cli, tmp_path):
     outcome = cli("new", "model", "pythia", "--dir", tmp_path)
     assert outcome.code == 2
     assert "there is a model 'pythia' already: " in outcome.err
+
+
+def test_the_command_is_that_of_the_environment(cli, tmp_path, monkeypatch):
+    """Found on the path, not found there, found there and another's; no pytest."""
+    environment = tmp_path / "env" / "bin"
+    environment.mkdir(parents=True)
+    for name in ("python", "pytest", "harness"):
+        (environment / name).touch(0o755)
+    monkeypatch.setattr(sys, "executable", str(environment / "python"))
+    monkeypatch.chdir(tmp_path)
+
+    def printed(name, path):
+        monkeypatch.setenv("PATH", str(path))
+        out = cli("new", "attack", name).out.splitlines()
+        return out[-2].removeprefix("try it:  "), out[-1].strip()
+
+    describe = "describe one --plugins one.py"
+    assert printed("one", environment) == ("pytest test_one.py", f"harness {describe}")
+    test, described = printed("two", "/usr/bin")
+    assert test == "env/bin/python -m pytest test_two.py"
+    assert described.startswith("env/bin/python -m harness describe two")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "pytest").touch(0o755)
+    assert printed("three", other)[0] == "env/bin/python -m pytest test_three.py"
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda x, *a: None if x == "pytest" else find(x, *a),
+    )
+    assert printed("four", other)[0] == (
+        "env/bin/python -m pip install pytest && env/bin/python -m pytest test_four.py"
+    )

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from harness import hookimpl, search
-from harness.api import Adversarial, Attack, AttackContext, Budget
+from harness.api import Adversarial, Attack, AttackContext, Budget, Paper
 from harness.base import CellError, HarnessError, Ids, MissingResource
 from harness.data import Example, ExampleSets
 from harness_plugins.attacks.textattack.library import (
@@ -52,6 +52,15 @@ class TextAttack(Attack[TextAttackOptions]):
     """
 
     name = "textattack"
+    papers = (
+        Paper(
+            "Morris et al. 2020",
+            "TextAttack: A Framework for Adversarial Attacks, Data Augmentation, "
+            "and Adversarial Training in NLP",
+            "https://arxiv.org/abs/2005.05909",
+        ),
+    )
+    example = {"recipe": "deepwordbug-gao-2018"}
     Options = TextAttackOptions
 
     def run(

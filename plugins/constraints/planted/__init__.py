@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from harness import hookimpl, models, records
-from harness.api import ArmContext, Constraint, CostContext, ModelAdapter, Options
+from harness.api import (
+    ArmContext,
+    Constraint,
+    CostContext,
+    ModelAdapter,
+    Options,
+    Paper,
+)
 from harness.base import CellError
 from harness.data import Example, content_of
 from harness.records import Cost
@@ -79,6 +86,14 @@ class Planted(Constraint[PlantedOptions]):
     """
 
     name = "planted"
+    papers = (
+        Paper(
+            "Zimmermann et al. 2022",
+            "Increasing Confidence in Adversarial Robustness Evaluations",
+            "https://arxiv.org/abs/2206.13991",
+        ),
+    )
+    example = {"derive_from": "baseline", "kind": "token"}
     role = "plant"
     Options = PlantedOptions
 
