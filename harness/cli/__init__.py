@@ -47,11 +47,11 @@ COMMANDS = {
     "export": "Write a run folder into one archive, or unpack one.",
     "validate": "Check suites, records and whole run folders.",
     "list": "List the plugins.",
-    "describe": "Describe a plugin and its options.",
+    "describe": "Describe a plugin: what it does, its options, cost and source.",
     "new": "Write a working plugin and its test, or a suite, to start from.",
     "prefetch": "Download all that a suite needs, to run without network later.",
     "doctor": "Check this machine, and whether it has what a suite names.",
-    "schema": "Print the JSON Schema of suites, records, samples or verdicts.",
+    "schema": "Print the JSON Schema of suites, records, samples, verdicts or reports.",
 }
 """The commands and what they do, in the order of ``harness --help``."""
 

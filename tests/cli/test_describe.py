@@ -17,6 +17,8 @@ def test_it_prints_options_with_type_default_and_meaning(cli, example_plugin):
         '  direction = "left"  (left | right)\n'
         "      Which way.\n"
         "\n"
+        "cost: What one example costs: nothing.\n"
+        "\n"
         f"version unversioned, from {example_plugin}\n"
     )
 
