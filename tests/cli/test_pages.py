@@ -50,7 +50,7 @@ corpora:
   search: {builtin: python-topics, slice: "50%:60%"}
   validation: {builtin: python-topics, slice: "60%:70%"}
   test: {builtin: python-topics, slice: "70%:"}
-recovery: {corpus: train, tokens: 1e5}
+recovery: {corpus: train, tokens: 100000}
 examples:
   test: {corpus: test, count: 4}
   search: {corpus: search, count: 4}
