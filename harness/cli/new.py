@@ -97,7 +97,7 @@ def _write_suite(model: str, texts: Path | None, folder: Path) -> None:
         raise UsageError("a suite takes a file of texts: harness new suite MODEL TEXTS")
     store = Store(default_store_root(folder / "run"))
     draft = suite.draft_suite(
-        load_registry(), model, texts, examples=EXAMPLES, store=store
+        load_registry(), model, texts, examples=EXAMPLES, store=store, spare=True
     )
     path = folder / f"{draft.label}.yaml"
     if path.exists():

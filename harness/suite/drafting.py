@@ -57,17 +57,24 @@ class Draft:
     """How many tokens to train on: those of the documents behind, of what was read."""
     context: int
     batch_tokens: int
+    trains: bool
+    """Whether the texts are such that the model can train on them."""
 
     def text(self, template: str, **more: object) -> str:
         """Return a suite file: ``compare`` arms, or ``attack`` the model as it is.
 
         `more` is what that template asks for besides; values that are paths are quoted.
         """
-        file = resources.files("harness.suite") / "templates" / f"{template}.yaml"
         corpus = ", ".join(f"{key}: {_quoted(x)}" for key, x in self.corpus.items())
         stated = {**asdict(self), "model": _quoted(self.model), "corpus": corpus}
-        filled = Template(file.read_text(encoding="utf-8"))
-        return filled.substitute(stated, **more)
+        training = "recovery" if self.trains else "untrained"
+        recovery = _template(training).substitute(stated)
+        return _template(template).substitute(stated, **more, recovery=recovery)
+
+
+def _template(name: str) -> Template:
+    file = resources.files("harness.suite") / "templates" / f"{name}.yaml"
+    return Template(file.read_text(encoding="utf-8"))
 
 
 def draft_suite(
@@ -78,13 +85,15 @@ def draft_suite(
     examples: int,
     store: Store,
     fields: Mapping[str, str] | None = None,
+    spare: bool = False,
 ) -> Draft:
     """Return sizes that suit a model folder and a file of texts.
 
     `examples` is how many documents are to be attacked; fewer are where the file has no
     more. `fields` names the fields of a row (``text``, or ``prompt`` and
-    ``reference``). Raises UsageError where no plugin loads such a model, or where the
-    file has too few documents, or all are too short.
+    ``reference``). With `spare`, some are left to train on. Raises UsageError where no
+    plugin loads such a model, or where the file has too few documents, or all are too
+    short.
     """
     config = _config(model)
     section = CorpusSection(path=str(texts.absolute()), **(fields or {}))
@@ -103,6 +112,10 @@ def draft_suite(
             f"{texts}: {len(fitting)} of {len(documents)} documents have the "
             f"{LENGTHS[-1]} tokens of a prompt and what follows it; it takes {FEWEST}"
         )
+    if spare:
+        fitting = fitting[: max(FEWEST, len(fitting) // 2)]
+        if fitting[-1] == int(documents[-1].id):
+            raise UsageError(f"{texts}: beside {FEWEST} documents, some to train on")
     test = min(examples, max(FEWEST // 2, len(fitting) * 2 // 3))
     others = min(2 * test, len(fitting) - test)
     search = others - others // 3
@@ -121,6 +134,7 @@ def draft_suite(
         test_end=test_end,
         search_end=search_end,
         validation_end=validation_end,
+        trains=section.prompt is not None or not encoder.encoder_decoder,
         **_recovery(
             sum(
                 len(encoder.encode(one.whole))
@@ -173,7 +187,13 @@ def _recovery(tokens: int) -> dict[str, int]:
     """Return how to train on so many tokens: with 50 steps at least, if it can be."""
     tokens = max(LENGTHS[0], min(MOST_TOKENS, tokens))
     batch = max(LENGTHS[0], min(16_384, tokens // 50))
-    return {"tokens": tokens, "context": min(1024, batch), "batch_tokens": batch}
+    context = min(1024, batch)
+    batch -= batch % context
+    return {
+        "tokens": tokens - tokens % batch,
+        "context": context,
+        "batch_tokens": batch,
+    }
 
 
 def _cut_texts(

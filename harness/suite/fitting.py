@@ -17,9 +17,10 @@ from typing import Any, Literal
 from harness.api import LOCAL_PATH, Attack, ModelShape
 from harness.base import HarnessError, Problem, Store, SuiteError, near_path
 from harness.data import Corpora, Document, example_faults
+from harness.models import RecoverySection
 from harness.suite.experiment import Experiment
 from harness.suite.marks import marked
-from harness.suite.texts import Texts, load_tokenizer
+from harness.suite.texts import Texts, Tokens, load_tokenizer
 from harness.suite.unloaded import Unloaded
 from harness.suite.yaml import Keys
 
@@ -232,7 +233,22 @@ def _examples(fit: _Fit) -> Iterator[Fault]:
 
 
 def _tokens(fit: _Fit) -> Iterator[Fault]:
-    """Say what will be trained on, and find corpora that give nothing of it."""
+    """Say how many tokens are trained on, where they are more than are stated."""
+    section, shape = fit.experiment.suite.recovery, fit.shape
+    if section is None or shape is None or shape.encoder_decoder or not _trains(fit):
+        return
+    trained = _trained(section)
+    if trained > ROUNDED * section.tokens:
+        steps = section.steps()
+        message = (
+            f"{section.tokens:,} are rounded up to whole steps: "
+            f"{steps:,} of {trained // steps:,}, which are {trained:,}"
+        )
+        yield ("recovery", "tokens"), "notice", message
+
+
+def _training_texts(fit: _Fit) -> Iterator[Fault]:
+    """Find corpora that give nothing to train on, and say how often one is read."""
     section, shape = fit.experiment.suite.recovery, fit.shape
     if section is None or shape is None or not _trains(fit):
         return
@@ -241,20 +257,15 @@ def _tokens(fit: _Fit) -> Iterator[Fault]:
             message = "models.{} is trained on pairs: state `prompt` and `reference`"
             yield ("corpora", section.corpus), "error", message.format(fit.label)
         return
-    steps = section.steps()
-    a_step = section.blocks_per_step() * section.context
-    trained = steps * a_step
-    keys: Keys = ("recovery", "tokens")
-    if trained > ROUNDED * section.tokens:
-        message = (
-            f"{section.tokens:,} are rounded up to whole steps: "
-            f"{steps:,} of {a_step:,}, which are {trained:,}"
-        )
-        yield keys, "notice", message
     texts = Texts(fit.experiment.suite, fit.corpora, shape)
     for key in ("corpus", "validation"):
         name = getattr(section, key)
-        there = None if name is None else texts.tokens(name)
+        if name is None:
+            continue
+        if _is_empty(fit, name):
+            yield ("recovery", key), "error", f"the corpus {name} has no documents"
+            continue
+        there = texts.tokens(name)
         if there is None:
             continue
         if there.counted and there.tokens < section.context:
@@ -263,13 +274,22 @@ def _tokens(fit: _Fit) -> Iterator[Fault]:
                 f"`recovery.context` has {section.context:,}"
             )
             yield ("recovery", key), "error", message
-        elif key == "corpus" and trained > A_PASS * there.tokens:
-            message = (
-                f"the corpus {name} has {'' if there.counted else 'about '}"
-                f"{there.tokens:,} tokens: {trained:,} are "
-                f"{trained / there.tokens:,.1f} passes over it"
-            )
-            yield keys, "notice", message
+        elif key == "corpus":
+            yield from _passes(name, _trained(section), there)
+
+
+def _passes(corpus: str, trained: int, there: Tokens) -> Iterator[Fault]:
+    if trained > A_PASS * there.tokens:
+        message = (
+            f"the corpus {corpus} has {'' if there.counted else 'about '}"
+            f"{there.tokens:,} tokens: {trained:,} are "
+            f"{trained / there.tokens:,.1f} passes over it"
+        )
+        yield ("recovery", "tokens"), "notice", message
+
+
+def _trained(section: RecoverySection) -> int:
+    return section.steps() * section.blocks_per_step() * section.context
 
 
 _RULES: tuple[Callable[[_Fit], Iterator[Fault]], ...] = (
@@ -278,7 +298,15 @@ _RULES: tuple[Callable[[_Fit], Iterator[Fault]], ...] = (
     _metrics,
     _examples,
     _tokens,
+    _training_texts,
 )
+
+
+def _is_empty(fit: _Fit, corpus: str) -> bool:
+    try:
+        return next(fit.corpora.all_documents(corpus), None) is None
+    except HarnessError:  # it is not here, or would take long to look at
+        return False
 
 
 def _trains(fit: _Fit) -> bool:
