@@ -14,6 +14,12 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
+function drawn(tag, attributes) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  return node;
+}
+
 /** Return the JSON that a script element holds: deflated, in base64. */
 async function unpacked(id) {
   const packed = atob($("#" + id).textContent.trim());
@@ -273,10 +279,37 @@ class Viewer {
       this.reference(row),
     );
     if (row.first && row.then) parts.push(this.table(row));
+    if (row.course) parts.push(...this.course(row));
     for (const [name, text] of Object.entries(row.further ?? {})) {
       parts.push(make("h4", {}, name), make("p", { class: "tokens", dir: "auto" }, text));
     }
     return parts;
+  }
+
+  /** Draw the loss of the prompts that the search went through, over what it spent. */
+  course(row) {
+    const { by, points } = row.course;
+    const clean = by === "passes" ? [row.loss] : []; // else it may be of other prompts
+    const losses = points.map(([, loss]) => loss).concat(clean);
+    const [low, high] = [Math.min(...losses), Math.max(...losses)];
+    const [first, last] = [points[0][0], points.at(-1)[0]];
+    const x = (spent) => 2 + (316 * (spent - first)) / (last - first || 1);
+    const y = (loss) => 74 - (70 * (loss - low)) / (high - low || 1);
+    const line = points.map(([spent, loss]) => `${x(spent).toFixed(1)},${y(loss).toFixed(1)}`);
+    const unit = by === "passes" ? "forward passes" : "steps";
+    const told =
+      `From ${nats(points[0][1])} to ${nats(points.at(-1)[1])} nats/token, after ` +
+      `${first} to ${last} ${unit}` +
+      (clean.length ? `; dashed: the clean prompt, ${nats(row.loss)}` : "");
+    const svg = drawn("svg", { class: "course", viewBox: "0 0 320 78", role: "img", "aria-label": told });
+    for (const loss of clean) svg.append(drawn("path", { class: "clean", d: `M0 ${y(loss).toFixed(1)}H320` }));
+    svg.append(drawn("polyline", { points: line.join(" ") }));
+    for (const point of line) {
+      const [cx, cy] = point.split(",");
+      svg.append(drawn("circle", { cx, cy, r: 2 }));
+    }
+    const name = make("h4", {}, "Loss in the search", make("small", {}, ` by ${unit}`));
+    return [name, svg, make("p", { class: "note" }, told)];
   }
 
   tokens(row, ids, changed, tag) {

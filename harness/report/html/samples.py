@@ -19,6 +19,8 @@ MOST = 5000
 """How many samples are embedded."""
 MOST_NUMBERS = 8_000_000
 """How many token ids and losses they have at most: a browser has to hold them."""
+MOST_STEPS = 64
+"""Of a search's course, how many points are embedded."""
 FURTHER = {
     "Summary to compare with": "reference_text",
     "Summary after the clean prompt": "clean_summary",
@@ -63,7 +65,7 @@ def embedded(results: Results, found: Worst) -> dict[str, Any]:
 
 def _numbers(row: SampleRow) -> int:
     prompts = len(row.clean_prompt_ids) + len(row.adversarial_prompt_ids or ())
-    return prompts + 3 * len(row.reference_ids)
+    return prompts + 3 * len(row.reference_ids) + 2 * min(MOST_STEPS, len(row.trace))
 
 
 def _rise(row: SampleRow) -> float:
@@ -94,6 +96,7 @@ def _row(cell: int, row: SampleRow) -> dict[str, Any]:
         "then": _millis(row.adversarial_token_losses),
         "texts": [visible(x) for x in (row.clean_text, row.adversarial_text) if x],
         "error": row.error and visible(row.error),
+        "course": _course(row),
         "further": {
             name: visible(text)
             for name, field in FURTHER.items()
@@ -101,6 +104,30 @@ def _row(cell: int, row: SampleRow) -> dict[str, Any]:
         },
     }
     return {name: value for name, value in told.items() if value not in ([], {})}
+
+
+def _course(row: SampleRow) -> dict[str, Any]:
+    """Return the loss at each step of the search, by what had been spent until then.
+
+    That is in forward passes where all steps say so, and else in steps. Nothing where
+    fewer than two steps have a loss.
+    """
+    by = "passes" if all(_is_number(x.get("passes")) for x in row.trace) else "step"
+    points = [
+        [step[by], _milli(step["loss"])]
+        for step in row.trace
+        if _is_number(step.get("loss")) and _is_number(step.get(by))
+    ]
+    if len(points) < 2:
+        return {}
+    every = -(-len(points) // MOST_STEPS)
+    kept = [*points[:-1:every], points[-1]]
+    return {"by": by, "points": kept}
+
+
+def _is_number(value: Any) -> bool:
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return plain and math.isfinite(value)
 
 
 def _milli(nats: float | None) -> int | None:

@@ -33,14 +33,16 @@ class Subjects:
 
     def compare(self, path: Path, record: Record) -> Iterator[Problem]:
         """Yield where subject, making and training are not what a variant says."""
-        if record.kind != "variant" or record.status != "complete":
+        if record.kind != "variant":
             return
         model = path.parent / "model"
         if model.is_symlink() and not model.exists():
             leads = f"it leads to {model.readlink()}, which is not there"
             message = f"{leads}: nothing can be scored again on this subject"
             yield Problem(str(model), (), message)
-        elif model.exists():
+        if record.status != "complete":
+            return
+        if model.exists():
             yield from self._linked(model, path, record)
         yield from _training(path, record)
 

@@ -19,6 +19,7 @@ HOSTILE = (
 WORD = "<b>w\u202e</b>"
 """What token number N stands for, N behind it."""
 MOST = 5000
+COURSE = [{"step": n, "loss": 2 + n**0.5, "passes": 5 * n} for n in range(1, 9)]
 LONG, SCORED = 128, 64
 """Tokens of a prompt and of a reference, in samples that fill the page."""
 
@@ -64,6 +65,7 @@ def many(results):
             "clean_token_losses": losses[i][0],
             "adversarial_token_losses": losses[i][1],
             "adversarial_text": HOSTILE,
+            "trace": COURSE,
         }
         rows.append((record, row.model_copy(update=told)))
     return samples.Worst(rows, 12345)

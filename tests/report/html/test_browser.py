@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import re
 import shutil
@@ -12,7 +13,15 @@ import pytest
 from harness import report
 from harness.report.formats.json import render_json
 from harness.report.html import samples
-from tests.report.html.hostile import HOSTILE, LONG, MOST, SCORED, hostile_report, many
+from tests.report.html.hostile import (
+    COURSE,
+    HOSTILE,
+    LONG,
+    MOST,
+    SCORED,
+    hostile_report,
+    many,
+)
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="no browser to drive: playwright is not installed"
@@ -317,3 +326,20 @@ def test_it_prints_with_reasons_and_without_what_is_to_be_clicked(visit):
     for selector in ("nav", ".tools", ".exports", ".find"):
         assert not page.locator(selector).first.is_visible()
     assert page.pdf().startswith(b"%PDF")
+
+
+def test_a_sample_shows_the_course_of_its_search(visit):
+    page = visit()
+    go_to_samples(page)
+    drawn = page.locator(".sample .course polyline").get_attribute("points")
+    places = [tuple(map(float, point.split(","))) for point in drawn.split()]
+    assert len(places) == len(COURSE)
+    across, down = zip(*places, strict=True)
+    assert list(across) == sorted(across)
+    assert list(down) == sorted(down, reverse=True)  # the loss rises at each step
+    # Passes are evenly apart here, and so are their places.
+    steps = {round(b - a, 1) for a, b in itertools.pairwise(across)}
+    assert max(steps) - min(steps) < 0.2
+    told = page.locator(".sample .course").get_attribute("aria-label")
+    assert told.startswith("From 3.000 to 4.828 nats/token, after 5 to 40 forward pas")
+    assert page.noted == []

@@ -17,12 +17,13 @@ from harness.report.figures import drawing
 from harness.report.figures.parts import At, Axis, Panel, Series
 from harness.report.formats.csv import table_csv
 from harness.report.formats.json import render_json
-from harness.report.html.samples import pieces, worst
+from harness.report.html.samples import _row, pieces, worst
 from harness.report.html.svg import inlined
 from harness.report.html.views import table_view
 from harness.running.surveying import survey
 from harness.testing import tiny_tokenizer
 from tests.report.html.hostile import HOSTILE, hostile_report
+from tests.run_fixtures import full_row
 
 
 class Reader(html.parser.HTMLParser):
@@ -230,3 +231,37 @@ def test_the_page_is_written_into_the_run_folder(cli, made, monkeypatch, tmp_pat
 def test_hostile_texts_are_in_the_report_at_all(made):
     built = made[0]
     assert HOSTILE in built.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("steps", "by"),
+    [
+        ([{"step": 1, "passes": 9, "loss": 2.5}] * 2, "passes"),
+        ([{"step": 1, "loss": 2.5}, {"step": 2, "passes": 9, "loss": 2.5}], "step"),
+        (
+            [
+                {"step": HOSTILE, "loss": 1.0},
+                *({"step": n, "loss": 2.5} for n in (1, 2)),
+            ],
+            "step",
+        ),
+        ([{"step": 1, "loss": HOSTILE}, {"step": 2, "loss": True}, {"step": 3}], None),
+        ([{"step": 1, "loss": 2.5}], None),
+    ],
+)
+def test_the_course_of_a_search_is_its_losses_by_what_was_spent(steps, by):
+    row = full_row(1, 2.0, 0.6).model_copy(update={"trace": steps})
+    course = _row(0, row).get("course")
+    assert (course and course["by"]) == by
+    key = by or "step"
+    assert course is None or course["points"] == [
+        [step[key], 2500] for step in steps if step["loss"] == 2.5
+    ]
+
+
+def test_a_long_course_keeps_its_ends():
+    steps = [{"step": n, "loss": n / 1000} for n in range(1000)]
+    row = full_row(1, 2.0, 0.6).model_copy(update={"trace": steps})
+    points = _row(0, row)["course"]["points"]
+    assert len(points) <= 65
+    assert (points[0], points[-1]) == ([0, 0], [999, 999])

@@ -90,6 +90,16 @@ def test_a_model_that_leads_nowhere_is_said(make_run):
     assert "it leads to ../../gone/model, which is not there" in problem.message
 
 
+def test_the_model_of_a_variant_that_failed_leads_somewhere_too(make_run):
+    run = make_run(seeds=[1], failed=("baseline.s1-",))
+    (record,) = run.glob("variants/*baseline*/record.json")
+    model = record.with_name("model")
+    model.symlink_to("gone")
+    said = [x.message for x in validate([run]).problems if x.file == str(model)]
+    assert len(said) == 1
+    assert said[0].startswith("it leads to gone, which is not there")
+
+
 def test_claims_that_a_record_states_otherwise_than_its_suite_are_said(make_run):
     run = make_run(
         seeds=[1],
