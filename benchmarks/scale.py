@@ -18,6 +18,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from tests.run_fixtures import Story, write_run
+from tests.tiny_inputs import write_inputs
 
 PLANS = ((10, 100, 10), (20, 500, 10))
 """Arms, attacks and seeds of what is planned."""
@@ -27,22 +28,22 @@ SUITE = """
 name: large
 seeds: {seeds}
 models:
-  large:
-    adapter: pythia
-    path: EleutherAI/pythia-1.4b
-    fingerprint: sha256:{zeros}
+  large: {{adapter: pythia, path: model}}
 arms:
   baseline: {{}}
 {arms}
 corpora:
-  train: {{builtin: python-topics, slice: ":70%", fingerprint: sha256:{zeros}}}
-  spare: {{builtin: python-topics, slice: "70%:80%", fingerprint: sha256:{zeros}}}
-  test: {{builtin: python-topics, slice: "80%:", fingerprint: sha256:{zeros}}}
-recovery: {{corpus: train, validation: spare, tokens: 1e6}}
+  train: {{builtin: python-topics, slice: ":70%"}}
+  spare: {{builtin: python-topics, slice: "70%:80%"}}
+  test: {{builtin: python-topics, slice: "80%:"}}
+recovery:
+  {{corpus: train, validation: spare, tokens: 512, context: 32, batch_tokens: 128}}
 metrics:
-  perplexity: {{corpus: test}}
+  perplexity: {{corpus: test, context: 32}}
 examples:
   test: {{corpus: test, count: 40}}
+  prompt_tokens: 10
+  reference_tokens: 6
 attacks:
 {attacks}
 controls: none
@@ -53,10 +54,10 @@ def suite_of(arms: int, attacks: int, seeds: int) -> str:
     """Return a suite with so many of each."""
     return SUITE.format(
         seeds=[*range(1, seeds + 1)],
-        zeros="0" * 64,
         arms="\n".join(f"  arm{i}: {{constraint: softplus}}" for i in range(1, arms)),
         attacks="\n".join(
-            f"  flip{i}: {{attack: hotflip, flips: {i + 1}}}" for i in range(attacks)
+            f"  flip{i}: {{attack: hotflip, flips: {1 + i % 10}, candidates: {8 + i}}}"
+            for i in range(attacks)
         ),
     )
 
@@ -81,7 +82,9 @@ def timed(*arguments: str) -> list[str]:
     began = time.monotonic()
     command = [sys.executable, "-m", "harness", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, _, used = os.wait4(process.pid, 0)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"harness {arguments[0]} failed")
     wall, cpu = time.monotonic() - began, used.ru_utime + used.ru_stime
     return [f"{cpu:.1f}", f"{wall:.1f}", f"{used.ru_maxrss / 1024:.0f}"]
 
@@ -92,6 +95,7 @@ def main() -> None:
     parser.add_argument("place", type=Path)
     place = parser.parse_args().place
     place.mkdir(parents=True, exist_ok=True)
+    write_inputs(place, 240)
     rows = []
     for arms, attacks, seeds in PLANS:
         path = place / "large.yaml"

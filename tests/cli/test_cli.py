@@ -82,12 +82,13 @@ def test_no_command_imports_a_heavy_library_before_it_works(imported):
 
 
 def test_a_plan_loads_no_heavy_library(imported):
-    """Not even to say what it costs."""
+    """Not even to say what it costs, here or elsewhere."""
     quickstart = str(Path(__file__).parents[2] / "suites" / "quickstart.yaml")
     modules = imported(
         "from harness.cli import main",
-        f"try: main(['plan', {quickstart!r}, '--device', 'H100'])",
-        "except SystemExit: pass",
+        "for where in [], ['--device', 'H100']:",
+        f"  try: main(['plan', {quickstart!r}, *where])",
+        "  except SystemExit: pass",
     )
     assert not HEAVY & modules
 
