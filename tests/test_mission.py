@@ -10,7 +10,7 @@ import pytest
 from harness.cli import main
 from harness.models import load_frozen
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("mission")]
 
 HERE = Path(__file__).parent
 SUITE = HERE.parent / "suites" / "pythia_1p4b.yaml"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("returned")
 ZOO = Path(__file__).with_name("zoo.py")
 
 WRONG = "returned a wrong `{}` for the example 'test/0': expected {}; came {}"

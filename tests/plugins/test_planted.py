@@ -13,6 +13,7 @@ from harness_plugins.constraints.planted import Planted, PlantedOptions
 from harness_plugins.constraints.planted.scoring import Scorer
 from harness_plugins.models.pythia import Pythia
 
+pytestmark = pytest.mark.xdist_group("planted")
 ADAPTER = Pythia(CheckpointOptions(path="unused"))
 
 

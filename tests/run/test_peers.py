@@ -17,6 +17,7 @@ from harness.running.suite_run import units_of
 from harness.suite import load_experiment, make_plan
 from tests.tiny_inputs import write_inputs
 
+pytestmark = pytest.mark.xdist_group("peers")
 SUITE = """
 name: peers
 models:

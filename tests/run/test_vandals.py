@@ -8,7 +8,10 @@ from harness.cli import main
 from tests.tiny_inputs import write_inputs
 
 # Elsewhere in the tests a warning is an error; here it is to be logged.
-pytestmark = pytest.mark.filterwarnings("default:warned by a plugin")
+pytestmark = [
+    pytest.mark.filterwarnings("default:warned by a plugin"),
+    pytest.mark.xdist_group("vandals"),
+]
 
 SUITE = """
 name: vandals

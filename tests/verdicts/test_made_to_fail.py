@@ -13,7 +13,7 @@ import pytest
 from benchmarks.zoo import SUITES, expected, kinds
 from harness.records import Word, schemas
 
-pytestmark = [pytest.mark.slow, pytest.mark.transformers5, pytest.mark.replays]
+pytestmark = [pytest.mark.slow, pytest.mark.replays]
 
 SMALL = ["models.small.steps=150", "examples.test.count=24"]
 ONE_SEED = "seeds=[1]"  # no treatment is judged
@@ -94,6 +94,7 @@ def test_what_a_start_destroys_is_broken_and_a_broken_promise_not_applied(run):
     run("damage", ["abs-start", "claimed"], ONE_SEED)
 
 
+@pytest.mark.transformers5
 def test_an_attack_down_its_gradient_is_invalid_on_every_arm(run):
     found = run("inverted", ["twin"], ONE_SEED)
     assert {each["verdict"] for each in found.values()} == {"attack invalid"}

@@ -27,7 +27,10 @@ playwright = pytest.importorskip(
     "playwright.sync_api", reason="no browser to drive: playwright is not installed"
 )
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH"),
+    pytest.mark.xdist_group("browser"),
+]
 
 FIRST_PAINT_MS = 2000
 """Until something is seen, with 5,000 samples in the page."""
