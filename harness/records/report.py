@@ -112,5 +112,7 @@ class ReportDocument(Strict):
     """What pins down the numbers."""
     warnings: tuple[str, ...]
     """What a reader has to know first."""
+    methods: str
+    """What was done, in a paragraph for a paper; empty where nothing was."""
     tables: dict[str, ReportTable]
     """All tables by key."""

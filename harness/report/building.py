@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from harness.records import Record, Verdicts
+from harness.records import Verdicts
 from harness.report.content import Report, Table
 from harness.report.tables.arms import arms_table
 from harness.report.tables.beside import planted_tables, token_level_tables
@@ -16,6 +15,7 @@ from harness.report.tables.controls import Opponents, compare_controls, controls
 from harness.report.tables.costs import costs_table
 from harness.report.tables.main import main_table
 from harness.report.tables.making import certificates_table, recovery_table
+from harness.report.tables.methods import appendix_table, methods, values
 from harness.report.tables.metrics import gaps_tables, metrics_tables
 from harness.report.tables.spread import spread_table
 from harness.report.tables.success import curves, success_table
@@ -64,6 +64,7 @@ def build(survey: Survey, threshold: float | None = None) -> Report:
             *_tables(results, opponents, verdicts, findings),
         ],
         provenance=list(_provenance(results)),
+        methods=methods(results, verdicts),
         verdicts=verdicts,
         curves=list(curves(results)),
         results=results,
@@ -96,6 +97,7 @@ def _tables(
         yield from metrics_tables(results)
         yield from gaps_tables(results)
     yield costs_table(results)
+    yield appendix_table(results)
 
 
 def _facts(results: Results) -> Iterator[tuple[str, str]]:
@@ -114,15 +116,7 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
 
 def _provenance(results: Results) -> Iterator[tuple[str, str]]:
     """Return what pins the numbers down: nothing here depends on when it is asked."""
-    yield "suite sha256", _values(results, lambda r: r.suite.sha256[:12])
-    yield "code commit", _values(results, made_by)
+    yield "suite sha256", values(results.records, lambda r: r.suite.sha256[:12])
+    yield "code commit", values(results.records, made_by)
     finished = [record.provenance.finished for record in results.records]
     yield "newest record", max(finished, default="none")
-
-
-def _values(results: Results, of: Callable[[Record], str]) -> str:
-    """Name the values that records have, with their numbers if they differ."""
-    found = Counter(of(record) for record in results.records)
-    if len(found) < 2:
-        return next(iter(found), "none")
-    return ", ".join(f"{value} ({n} records)" for value, n in sorted(found.items()))

@@ -14,6 +14,8 @@ from harness.report.tables.rows import WORST_CASE
 
 ALL = "all"
 """Stands for all tables."""
+METHODS = "methods"
+"""Stands for the paragraph."""
 
 
 def choose(
@@ -25,7 +27,8 @@ def choose(
     """Return the report with some of its tables and columns, and with other names.
 
     `tables` are keys, in the order in which they are to stand; ``metrics`` stands for
-    the tables of all models, and ``all``, or nothing, for every table. `columns` are
+    the tables of all models, ``methods`` for the paragraph about what was done, and
+    ``all``, or nothing, for everything. `columns` are
     headings, or groups of them; a table has those of them that it knows, besides the
     columns that name its rows, and one that knows none stays as it is. `names` says
     how models, arms, attacks and metrics are called.
@@ -34,7 +37,11 @@ def choose(
     """
     found = [*_tables(report.tables, tables)]
     _check(columns, found)
-    made = replace(report, tables=[_narrowed(table, columns) for table in found])
+    made = replace(
+        report,
+        tables=[_narrowed(table, columns) for table in found],
+        methods=report.methods if not tables or {ALL, METHODS} & {*tables} else "",
+    )
     return _renamed(made, names) if names else made
 
 
@@ -47,10 +54,9 @@ def _tables(known: Sequence[Table], wanted: Sequence[str]) -> Iterator[Table]:
         return
     for name in dict.fromkeys(wanted):
         found = [x for x in known if name in (x.key, x.key.partition(".")[0])]
-        if not found:
-            raise UsageError(
-                unknown_name("table", name, [ALL, *(x.key for x in known)])
-            )
+        if not found and name != METHODS:
+            keys = [ALL, METHODS, *(x.key for x in known)]
+            raise UsageError(unknown_name("table", name, keys))
         yield from found
 
 
@@ -87,6 +93,7 @@ def _renamed(report: Report, names: Mapping[str, str]) -> Report:
     return replace(
         report,
         warnings=[*map(say, report.warnings)],
+        methods=say(report.methods),
         tables=[_table(table, say) for table in report.tables],
         verdicts=report.verdicts and _verdicts(report.verdicts, say),
     )

@@ -202,6 +202,8 @@ class Report:
     tables: Sequence[Table]
     provenance: Sequence[tuple[str, str]] = field(default_factory=tuple)
     """What pins down the numbers: hash of the suite, commit, newest record."""
+    methods: str = ""
+    """What was done, in a paragraph for a paper; empty where nothing was."""
     verdicts: Verdicts | None = None
     """The verdict of each arm; None where nothing was judged."""
     curves: Sequence[Point] = ()

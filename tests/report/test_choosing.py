@@ -7,7 +7,6 @@ import pytest
 
 from harness import report
 from harness.base import UsageError
-from harness.report.content import Label
 from harness.running.surveying import survey
 
 
@@ -96,7 +95,9 @@ def test_names_stand_wherever_labels_do(made):
     tables = {table.key: table for table in found.tables}
     assert tables["main"].rows[1][0].text == "P (Monotone (ours))"
     assert "HotFlip: dL" in headings(tables["main"])
-    assert tables["controls"].rows[0][1] == Label("HotFlip : random")
+    control = tables["controls"].rows[0][1]
+    assert control.text == "HotFlip : random"
+    assert control.names == (("attack", "hotflip"), ("control", "random"))
     metrics = tables["metrics.Pythia_1.4B"]
     assert metrics.title == "Metrics of P"
     assert headings(metrics) == ["metric", "baseline", "Monotone (ours)"]

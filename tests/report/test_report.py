@@ -540,6 +540,14 @@ def test_json_names_what_rows_and_columns_are_about(make_run):
     text = report.render(_build(make_run()), "json")
     made = json.loads(text)
     jsonschema.validate(made, schemas.load("report"))
+    settings = made["tables"].pop("appendix")["rows"]
+    assert {x.get(x["about"]) for x in settings} - {None} == {
+        "Pythia_1.4B",
+        "baseline",
+        "monotone",
+        "hotflip",
+        "random",
+    }
     for key, table in made["tables"].items():
         by_arm = key == "diagnostics" or key.startswith(("metrics.", "gaps."))
         for part in table["columns"][1:] if by_arm else table["rows"]:

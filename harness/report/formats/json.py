@@ -21,6 +21,7 @@ def render_json(report: Report) -> str:
         "facts": dict(report.facts),
         "provenance": dict(report.provenance),
         "warnings": list(report.warnings),
+        "methods": report.methods,
         "tables": {table.key: table_document(table) for table in report.tables},
     }
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Literal
 
-from harness.report.content import Report, Table
+from harness.report.content import Cell, Report, Table
 from harness.report.formats.latex_columns import (
     SetColumn,
     natural_points,
     set_column,
 )
-from harness.report.formats.latex_words import FONT_PT, points, words
+from harness.report.formats.latex_words import FONT_PT, breakable, points, words
 from harness.report.formats.text import narrower
 
 Width = Literal["column", "page"]
@@ -43,6 +44,9 @@ def render_latex(report: Report, width: Width = "page") -> str:
     comments = [report.title, *facts, *report.warnings]
     needs = f"% \\usepackage{{{','.join(PACKAGES)}}}"
     tables = [table_latex(table, width) for table in report.tables]
+    if report.methods:
+        text = breakable(report.methods, words)
+        tables.append(f"\\paragraph{{Methods.}} {{\\sloppy {text}\\par}}")
     return "\n\n".join(["\n".join([*map(_comment, comments), needs]), *tables]) + "\n"
 
 
@@ -108,9 +112,13 @@ def _points(table: Table, room: float) -> float:
 
 def _columns(table: Table, room: float) -> list[SetColumn]:
     keys = range(table.keys)
-    key = _cap([natural_points(table, i) for i in keys], KEYS_SHARE * room)
+    natural = [natural_points(table, i) for i in keys]
+    cap = _cap(natural, KEYS_SHARE * room)
+    other = WORDS_SHARE * room
+    if len(table.columns) == table.keys + 1:  # a single one has all that is left
+        other = room - sum(min(cap, x) for x in natural) - GAP_PT * table.keys
     return [
-        set_column(table, i, key if i in keys else WORDS_SHARE * room)
+        set_column(table, i, cap if i in keys else other)
         for i in range(len(table.columns))
     ]
 
@@ -129,15 +137,28 @@ def _floats(table: Table, room: float) -> list[list[Table]]:
     """Return the parts of a table that fit, as many together as a page is high."""
     floats: list[list[Table]] = [[]]
     high = 0.0
-    for part in narrower(table, partial(_fits, room=room)):
-        rows = zip(*(column.lines for column in _columns(part, room)), strict=True)
-        own = HEADING_PT + LINE_PT * sum(map(max, rows))
-        if floats[-1] and high + own > HIGHEST_PT:
-            floats.append([])
-            high = 0.0
-        floats[-1].append(part)
-        high += own
+    for wide in narrower(table, partial(_fits, room=room)):
+        for own, part in _lower(wide, room):
+            if floats[-1] and high + own > HIGHEST_PT:
+                floats.append([])
+                high = 0.0
+            floats[-1].append(part)
+            high += own
     return floats
+
+
+def _lower(table: Table, room: float) -> Iterator[tuple[float, Table]]:
+    """Spread the rows over tables that a page can hold; yield each with its height."""
+    cells = zip(*(column.lines for column in _columns(table, room)), strict=True)
+    rows: list[Sequence[Cell]] = []
+    high = HEADING_PT
+    for row, lines in zip(table.rows, map(max, cells), strict=True):
+        if rows and high + LINE_PT * lines > HIGHEST_PT:
+            yield high, replace(table, rows=rows)
+            rows, high = [], HEADING_PT
+        rows.append(row)
+        high += LINE_PT * lines
+    yield high, replace(table, rows=rows)
 
 
 def _fitted(table: Table, room: float) -> str:

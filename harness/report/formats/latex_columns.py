@@ -8,14 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.report.content import Cell, Label, Missing, Number, Table
-from harness.report.formats.latex_words import escape, points, words
+from harness.report.formats.latex_words import ENDS, breakable, escape, points, words
 from harness.report.formats.numbers import number_parts
 
 _NUMBER = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?")
 _PARTS = re.compile(r"([-+]?)(\d+)(?:\.(\d+))?(?:e(-?\d+))?")
-_BREAKS = re.compile(r"(?<=[_./:(])(?=\w)")
-"""Where a line may end, besides at the spaces and hyphens that TeX knows."""
-_UNBROKEN = re.compile(r"[^-_./:( ]+[-_./:( ]*")
 _BOLD = 1.2
 """How much wider bold letters are."""
 
@@ -67,7 +64,7 @@ def set_column(table: Table, index: int, room: float) -> SetColumn:
         _heading(lines, spec),
         printed,
         points=max(wide, *map(points, lines)),
-        lines=[math.ceil(_points(*x) / wide) for x in zip(cells, texts, strict=True)],
+        lines=[_count(*x, wide) for x in zip(cells, texts, strict=True)],
     )
 
 
@@ -98,7 +95,7 @@ def _text(cell: Cell, unit: str) -> str:
 
 def _cell(cell: Cell, text: str) -> str:
     if isinstance(cell, Label):
-        broken = r"\allowbreak{}".join(escape(x) for x in _BREAKS.split(text))
+        broken = breakable(text, escape)
         return rf"\textbf{{{broken}}}" if cell.alarm else broken
     if isinstance(cell, Missing):
         return "--" if cell.brief else rf"\emph{{{escape(text)}}}"
@@ -111,7 +108,18 @@ def _num(found: re.Match[str]) -> str:
 
 
 def _unbroken_points(cell: Cell, text: str) -> float:
-    return max(_points(cell, part) for part in _UNBROKEN.findall(text) or [text])
+    return max(_points(cell, part) for part in ENDS.split(text))
+
+
+def _count(cell: Cell, text: str, wide: float) -> int:
+    """Return how many lines a cell takes that is as wide."""
+    lines, line = 1, 0.0
+    for part in ENDS.split(text):
+        own = _points(cell, part)
+        if line and line + own > wide:
+            lines, line = lines + 1, 0.0
+        line += own
+    return lines
 
 
 def _points(cell: Cell, text: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 from tabulate import LATEX_ESCAPE_RULES
 
@@ -25,6 +26,11 @@ _SPECIAL = {
 _GREEK = re.compile("GREEK (SMALL|CAPITAL) LETTER ([A-Z]+)")
 _CAPITALS = "gamma delta theta lambda xi pi sigma upsilon phi psi omega"
 _PERCENT = re.compile(r"(\d) (?=\\%)")
+_BREAKS = re.compile(r"(?<=[_./:])(?=[^\W\d])")
+"""Where a line may end, besides at the spaces and hyphens that TeX knows."""
+ENDS = re.compile(rf"(?<=[- ])|{_BREAKS.pattern}")
+"""All places where a line may end."""
+_POWER = re.compile(r"(?<![\w.])\d+\.\d+e-?\d+(?!\w)")
 _DELTA = re.compile(r"(?<![\w-])dL(?![\w-])")
 
 
@@ -37,9 +43,14 @@ def escape(text: str) -> str:
 
 
 def words(text: str) -> str:
-    """Return words of the report itself: dL as a formula, and each % at its number."""
+    """Return words of the report itself: dL and powers set, each % at its number."""
     made = r"$\Delta L$".join(escape(part) for part in _DELTA.split(text))
-    return _PERCENT.sub(r"\1\\,", made)
+    return _POWER.sub(r"\\num{\g<0>}", _PERCENT.sub(r"\1\\,", made))
+
+
+def breakable(text: str, spell: Callable[[str], str]) -> str:
+    """Return a text, each part as `spell` spells it, whose names may be broken."""
+    return r"\allowbreak{}".join(map(spell, _BREAKS.split(text)))
 
 
 def _greek(character: str) -> str | None:

@@ -15,6 +15,8 @@ def render_markdown(report: Report) -> str:
     parts.append("\n".join(f"- {name}: {_escape(value)}" for name, value in facts))
     parts += [f"> **{_escape(warning)}**" for warning in report.warnings]
     parts += [_table(table) for table in report.tables]
+    if report.methods:
+        parts += ["## Methods", _escape(report.methods)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -23,6 +23,8 @@ def render_text(report: Report) -> str:
     parts = [report.title, _facts(report)]
     parts += [_filled(f"! {warning}") for warning in report.warnings]
     parts += [_table(table) for table in report.tables]
+    if report.methods:
+        parts.append(f"Methods\n=======\n\n{textwrap.fill(report.methods, WIDTH)}")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -53,6 +53,7 @@ def render_html(report: Report) -> str:
         tables=[views.table_view(table) for table in report.tables],
         samples=_samples(report),
         provenance=list(views.provenance(report)),
+        methods=report.methods,
         packed_exports=_packed(dict(_exports(report, drawn))),
         kinds=_kinds,
     )

@@ -167,6 +167,7 @@ def test_captions_have_a_sentence_or_two_and_name_no_file(make_run):
 
 def test_words_are_typeset():
     assert words("dL at 95 % of odL-dL") == r"$\Delta L$ at 95\,\% of odL-dL"
+    assert words("1.04e13 FLOP, a1.5e3") == r"\num{1.04e13} FLOP, a1.5e3"
     assert escape("é β Ω λ") == r"é $\beta$ $\Omega$ $\lambda$"
 
 
@@ -205,6 +206,16 @@ def test_what_is_too_high_for_a_page_goes_on_in_another_table():
         ("A title. So.", "tab:key"),
         ("A title, continued.", "tab:key-2"),
         ("A title, continued.", "tab:key-3"),
+    ]
+
+
+def test_a_table_with_many_rows_goes_on_in_another_one():
+    rows = [[Label(f"arm {i}"), Number(i, "count")] for i in range(120)]
+    columns = [Column("arm", Label), Column("n", Label)]
+    made = render_latex(Report("r", [], [], [Table("key", "T", columns, rows, "")]))
+    assert made.count(r"\begin{table*}") == 3
+    assert re.findall(r"^arm (\d+) & (\d+) ", made, re.MULTILINE) == [
+        (str(i), str(i)) for i in range(120)
     ]
 
 
