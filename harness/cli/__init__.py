@@ -44,7 +44,7 @@ COMMANDS = {
     "show": "Show adversarial examples of a run folder.",
     "compare": "Compare what two runs have in common, by their labels.",
     "replay": "Run cells of a run folder again, and compare what they find.",
-    "export": "Write a run folder into one archive, or unpack one.",
+    "export": "Write a run folder into one archive or for other tools, or unpack one.",
     "validate": "Check suites, records and whole run folders.",
     "list": "List the plugins.",
     "describe": "Describe a plugin: what it does, its options, cost and source.",

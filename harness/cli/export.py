@@ -1,4 +1,4 @@
-"""``harness export``: a run folder as one file for an appendix, and back."""
+"""``harness export``: a run folder as one file, and in the formats of other tools."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from harness import results
+from harness.base import UsageError
+from harness.cli import options
 from harness.cli.printing import answer
 
 
@@ -16,20 +18,65 @@ from harness.cli.printing import answer
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The archive; by default NAME.tar.gz in the current folder.",
+    metavar="PATH",
+    help=(
+        "By default in the current folder: NAME.tar.gz, the folder NAME-lm-eval, or "
+        "NAME.parquet."
+    ),
+)
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["archive", "lm-eval", "parquet"]),
+    default="archive",
+    show_default=True,
+    help=(
+        "lm-eval: clean metrics as it writes them, a file for each variant; parquet: "
+        "all samples, typed."
+    ),
 )
 @click.option("--models", is_flag=True, help="The frozen subjects, too.")
-def command(run: Path, output: Path | None, models: bool) -> None:
-    """Write a run folder into one archive, or unpack one.
+@options.plugins
+@options.trust
+def command(
+    run: Path,
+    output: Path | None,
+    style: str,
+    models: bool,
+    plugins: tuple[Path, ...],
+    trust: bool,
+) -> None:
+    """Write a run folder into one archive or for other tools, or unpack an archive.
 
     The archive has suites, records, samples, reports and checksums; paths are names of
     files, and no host or user is named. Where RUN is such a file, it is checked and
     unpacked, into NAME or the folder that -o names; `harness validate` reads that.
     """
-    if run.is_dir():
+    if style != "archive":
+        for file in _for_others(run, output, style, models, plugins, trust):
+            answer(f"wrote {file}")
+    elif run.is_dir():
         file = output or Path(f"{run.resolve().name}.tar.gz")
         answer(f"wrote {results.export_run(run, file, models=models)}")
-        return
-    folder = results.import_run(run, output or Path(run.name.split(".")[0]))
-    answer(f"unpacked {folder}; try it:  harness validate {folder}")
+    else:
+        folder = results.import_run(run, output or Path(run.name.split(".")[0]))
+        answer(f"unpacked {folder}; try it:  harness validate {folder}")
+
+
+def _for_others(
+    root: Path,
+    output: Path | None,
+    style: str,
+    models: bool,
+    plugins: tuple[Path, ...],
+    trust: bool,
+) -> list[Path]:
+    if models:
+        raise UsageError("--models is for the archive: no other format holds models")
+    run, name = (
+        results.load_run(root, plugins=plugins, trust=trust),
+        root.resolve().name,
+    )
+    if style == "lm-eval":
+        return results.export_lm_eval(run, output or Path(f"{name}-lm-eval"))
+    return [results.export_parquet(run, output or Path(f"{name}.parquet"))]

@@ -1,4 +1,6 @@
 from .archive import export_run as export_run, import_run as import_run
+from .as_lm_eval import export_lm_eval as export_lm_eval
+from .as_parquet import export_parquet as export_parquet
 from .comparing import Key as Key, compare_runs as compare_runs
 from .finding import (
     Found as Found,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -162,16 +161,8 @@ def _losses(side: Side) -> dict[str, Losses]:
     run, units = side
     found: dict[str, Losses] = {}
     for seed, unit in units.items():
-        for row in _metric_rows(run, unit):
+        for row in run.metric_rows(unit):
             if row.get("tokens") and row.get("nats") is not None:
                 losses = found.setdefault(row["metric"], {})
                 losses[seed, row["document_id"]] = row["nats"] / row["tokens"]
     return found
-
-
-def _metric_rows(run: Run, unit: SurveyedUnit) -> Iterator[dict[str, Any]]:
-    record = _record(unit)
-    if record.samples is not None:
-        folder = run.survey.folder.unit_dir("variant", unit.id)
-        with (folder / record.samples.path).open(encoding="utf-8") as file:
-            yield from map(json.loads, file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -114,6 +115,15 @@ class Run:
         assert record.samples is not None  # it is complete
         folder = self.survey.folder.unit_dir("cell", unit.id)
         return read_samples(folder / record.samples.path)
+
+    def metric_rows(self, unit: SurveyedUnit) -> list[Row]:
+        """Return the rows of a variant's metrics, as they stand in its samples."""
+        record = unit.state.record
+        if record is None or record.samples is None:
+            return []
+        folder = self.survey.folder.unit_dir("variant", unit.id)
+        with (folder / record.samples.path).open(encoding="utf-8") as file:
+            return [*map(json.loads, file)]
 
     def __repr__(self) -> str:
         counts = ", ".join(
