@@ -46,7 +46,7 @@ def command(
     plugins: tuple[Path, ...],
     trust: bool,
 ) -> None:
-    """Write a run folder into one archive or for other tools, or unpack an archive.
+    """Write a run folder into one archive or for other tools, or unpack one.
 
     The archive has suites, records, samples, reports and checksums; paths are names of
     files, and no host or user is named. Where RUN is such a file, it is checked and
