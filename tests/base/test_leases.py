@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from harness.base import LeaseLost, leases, write_atomic
+from harness.base import LeaseLost, leases, time_limit, write_atomic
 from harness.base.leases import Lease, hold, sweep, take
 
 
@@ -228,8 +228,9 @@ def test_signs_of_life_come_without_being_asked_for(tmp_path, monkeypatch):
     leases._heart.keep(lease)
     path = lease.beat
     first = path.read_text()
-    while path.read_text() == first:
-        pass
+    with time_limit(60):
+        while path.read_text() == first:
+            pass
     assert path.read_text().split()[1:] == first.split()[1:]
     lease.release()
 

@@ -137,6 +137,28 @@ def test_a_signal_outside_of_units_ends_with_one_line(number, moment):
     assert (ended.stderr, ended.returncode) == (f"{said}\n", code)
 
 
+LATE = """
+import atexit, os, sys
+from harness.base.signals import ended_by_signals
+
+atexit.register(lambda: os.kill(os.getpid(), int(sys.argv[1])))
+with ended_by_signals():
+    sys.exit(4)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
+def test_a_signal_after_the_end_changes_nothing_of_it(number):
+    ended = subprocess.run(
+        [sys.executable, "-c", LATE, str(int(number))],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (ended.stderr, ended.returncode) == ("", 4)
+
+
 def test_ctrl_c_is_told_from_a_keyboard_interrupt_that_somebody_raised():
     with stop_on_signals() as stop:
         with pytest.raises(KeyboardInterrupt):
