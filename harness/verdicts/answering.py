@@ -275,8 +275,8 @@ def _no_interval(claim: StatedClaim, found: Comparison) -> str:
         return "success on the other arm is too rare for a ratio to have an interval"
     if found.units == 0:
         return (
-            f"{found.seeds} seeds without rows, or an interval of the metric's own, "
-            f"give no interval: {TREATMENT_SEEDS} seeds do"
+            "without rows to pair, there is no interval from fewer than "
+            f"{TREATMENT_SEEDS} seeds, or from values that do not vary"
         )
     return "there is no interval from one document"
 
@@ -387,10 +387,10 @@ def _why_open(
     outside = interval[0] > bound.high or interval[1] < bound.low
     if within or outside:
         side = "within" if within else "outside"
-        yield (
-            f"its interval is {side} the bound, but not after Holm's correction for "
-            f"the {family} claims of the group"
-        )
+        why = f"Holm's correction for the {family} claims of the group"
+        if family == 1:
+            why = "the correction for both ends of the bound"
+        yield f"its interval is {side} the bound, but not after {why}"
     yield _what_would_decide(found, needed)
 
 

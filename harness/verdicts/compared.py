@@ -109,6 +109,8 @@ class Difference:
     """The larger share of rows in error, of both arms."""
     relative: bool = False
     """Whether tables hold logarithms, and the number is exp(mean) - 1."""
+    grouped: int = 0
+    """How many units there are, where columns are groups of them."""
     over: str = "documents"
 
     @property
@@ -120,7 +122,7 @@ class Difference:
     @property
     def units(self) -> int:
         """See `Comparison.units`."""
-        return int(self.most.shape[-1])
+        return self.grouped or int(self.most.shape[-1])
 
     def interval(self, level: float = 0.95) -> Interval | None:
         """See `Comparison.interval`."""
@@ -253,8 +255,6 @@ class OverSeeds:
             return 1.0
         at = _scaled(bound, self.relative)
         off = at - self._mean if side == "below" else self._mean - at
-        if self._spread == 0:
-            return 0.0 if off > 0 else 1.0
         t = off / self._spread
         if self._many:
             return float(scipy.special.stdtr(self.seeds - 1, -t))
@@ -276,8 +276,8 @@ class OverSeeds:
         """The standard error; None where nothing tells it."""
         own = (self.error or 0.0) ** 2
         if self._many:
-            return math.sqrt(self.differences.var(ddof=1) / self.seeds + own)
-        return None if self.error is None else math.sqrt(own)
+            own += self.differences.var(ddof=1) / self.seeds
+        return math.sqrt(own) or None  # without any spread, there is none to judge by
 
     def _quantile(self, level: float) -> float:
         if self._many:

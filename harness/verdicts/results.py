@@ -149,7 +149,6 @@ class Results:
                 row = json.loads(line)
                 label = row.pop("metric")
                 metric = self.experiment.metrics.get(label)
-                # Of a plugin that is not loaded, nothing is known.
                 for name, term in (metric.terms(row) if metric else {}).items():
                     sums = found[label, name].setdefault(term.unit, [0.0, 0.0])
                     sums[0] += term.numerator

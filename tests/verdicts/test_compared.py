@@ -156,6 +156,12 @@ def test_two_seeds_without_rows_have_the_metrics_own_error_alone(error, wide):
     assert (found.p("above", -10) == 1) is (error is None)
 
 
+def test_seeds_that_do_not_vary_give_no_interval():
+    apart = np.full(3, 0.25)
+    found = OverSeeds(value=0.25, sides=(1, 0.75), differences=apart, error=None)
+    assert (found.interval(), found.p("above", 0.0)) == (None, 1.0)
+
+
 def test_under_every_seed_the_least_sure_one_counts():
     each = [difference(TABLE[i : i + 1]) for i in range(3)]
     found = EverySeed(each, worst=1)

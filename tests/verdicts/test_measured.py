@@ -96,6 +96,18 @@ def test_shares_that_agree_everywhere_are_not_certain(run, monkeypatch):
     assert high > 0.05
 
 
+def test_many_rows_of_few_seeds_are_grouped(make_run):
+    run = make_run(seeds=[1], documents=1203)
+    found = of_metric(*arms(run), ("perplexity", "loss"))
+    known = values(run, "loss")
+    assert found.value == pytest.approx(known["monotone"][0] - known["baseline"][0])
+    assert (found.units, found.most.shape) == (1203, (1, 500))
+    assert found.most.mean() == pytest.approx(found.value)
+    one = found.most.std(ddof=1) / math.sqrt(500)
+    low, high = found.interval()
+    assert high - low == pytest.approx(2 * 1.96 * one, rel=0.05)
+
+
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_without_rows_that_pair_values_are_paired_by_seed(make_run, seeds):
     run = make_run(seeds=[*range(seeds)], documents=25)
@@ -144,18 +156,25 @@ def test_success_is_that_of_rows(run):
     assert apart.value == pytest.approx(deltas[0] - deltas[1])
 
 
-def test_rows_in_error_are_left_out_of_the_number_and_widen_the_interval(make_run):
-    sides = {}
+def test_rows_in_error_are_left_out_of_numbers_and_widen_intervals(make_run):
+    found = {}
     for errors in (0, 3):
         run = make_run(str(errors), seeds=[1, 2, 3], errors=errors)
         arm, other = arms(run)
         losses = Losses(findings_of(arm.results))
-        sides[errors] = of_attack(losses, arm, other, "hotflip", threshold=0.15)
+        for threshold in (None, 0.15):
+            found[errors, threshold] = of_attack(
+                losses, arm, other, "hotflip", threshold=threshold
+            )
     rows = [
-        [row.delta_loss > math.log(1.15) for row in cell.rows if not row.error]
+        [row.delta_loss for row in cell.rows if not row.error]
         for cell in arm.cells("hotflip").values()
     ]
-    assert sides[3].sides[0] == pytest.approx(np.mean(rows))
-    assert sides[3].errors == pytest.approx(3 / 40)
-    narrow, wide = (np.ptp(sides[errors].interval()) for errors in (0, 3))
-    assert wide > narrow + 0.05
+    success = np.mean(np.array(rows) > math.log(1.15))
+    assert found[3, None].sides[0] == pytest.approx(np.mean(rows))
+    assert found[3, 0.15].sides[0] == pytest.approx(success)
+    for threshold in (None, 0.15):
+        narrow, wide = (found[errors, threshold] for errors in (0, 3))
+        assert wide.errors == pytest.approx(3 / 40)
+        assert wide.interval()[0] < narrow.interval()[0] - 0.03
+        assert wide.interval()[1] > narrow.interval()[1] + 0.03
