@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from itertools import chain
 
 _SHORTEST = 1000
@@ -11,6 +12,7 @@ _LONGEST_PART = 1000
 _REMEMBERED = 80
 
 
+@cache
 def python_topics() -> list[str]:
     """Return the help topics of this Python as documents of 1,000-3,000 characters.
 

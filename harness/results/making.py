@@ -58,6 +58,9 @@ def run(
         running.run_plan(plan, folder, store, stop, say=say)
     made = Run(folder.root, trust=True)  # it has just been run
     report.write_reports(made.report, folder.report_dir)
+    warning = running.error_warning(made.survey)
+    if warning is not None:
+        say(warning)
     return made
 
 
