@@ -156,6 +156,8 @@ class _Asker:
         known = self._verdicts.get((arm.model, arm.label))
         if known is not None and known.verdict in _VOID[1:]:
             yield f"{arm.label} is called {known.verdict}: {'; '.join(known.reasons)}"
+        if arm.role == "plant":
+            return  # with a planted weakness, it is no arm to compare
         own = self._findings.arm(arm.model, arm.label)
         case = Case(self._cases, replace(own, reference=other.label))
         for question in case.unsound:

@@ -25,6 +25,8 @@ Interval = tuple[float, float]
 _LARGEST_RATIO = 64.0
 """Up to which a ratio of success is bounded."""
 _PRECISION = 1e-6
+_FAR = 1e6
+"""What stands for a bound that is infinite."""
 _LARGEST_LOGARITHM = 700.0
 _NOTHING = -1e3
 """The logarithm of next to nothing."""
@@ -204,9 +206,13 @@ class Reduction:
     @staticmethod
     def _root(bound: Callable[[float], float]) -> float | None:
         """Return the ratio at which a bound crosses 0: None where it does not."""
-        if not bound(0.0) > 0 > bound(_LARGEST_RATIO):
+
+        def finite(ratio: float) -> float:
+            return max(-_FAR, min(_FAR, bound(ratio)))
+
+        if not finite(0.0) > 0 > finite(_LARGEST_RATIO):
             return None
-        return float(scipy.optimize.brentq(bound, 0, _LARGEST_RATIO, xtol=_PRECISION))
+        return float(scipy.optimize.brentq(finite, 0, _LARGEST_RATIO, xtol=_PRECISION))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,6 +100,8 @@ def test_where_all_documents_agree_nothing_is_certain(arm):
     assert low <= 1 - arm <= high
     assert high - low > 0.1  # exact bounds of either share, of 20: 17 points wide
     assert reduction(np.zeros((3, 2)), np.ones((3, 2))).p("above", 0.5) > 0.025
+    single = reduction(np.full((1, 20), arm), np.ones((1, 20))).interval()
+    assert single is None or (single[1] - single[0] > 0.1 and single[0] <= 1 - arm)
 
 
 def test_a_reduction_of_rare_successes_has_no_interval():

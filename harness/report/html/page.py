@@ -11,7 +11,6 @@ from importlib import resources
 from typing import Any
 
 from harness.base import visible, visible_json
-from harness.records import ClaimAnswer
 from harness.report.content import Report, shown
 from harness.report.figures.making import figures
 from harness.report.figures.parts import Figure
@@ -48,7 +47,7 @@ def render_html(report: Report) -> str:
         facts=[fact for fact in report.facts if fact[0] != "suite"],
         warnings=[views.warned(warning) for warning in report.warnings],
         cards=list(views.cards(report.verdicts)) if report.verdicts else [],
-        claims=[views.claim(found) for found in _claims(report)],
+        claims=list(views.claims(report.verdicts)) if report.verdicts else [],
         figures=[views.figure_view(figure) for figure in drawn],
         tables=[views.table_view(table) for table in report.tables],
         samples=_samples(report),
@@ -57,10 +56,6 @@ def render_html(report: Report) -> str:
         packed_exports=_packed(dict(_exports(report, drawn))),
         kinds=_kinds,
     )
-
-
-def _claims(report: Report) -> Sequence[ClaimAnswer]:
-    return report.verdicts.claims if report.verdicts else ()
 
 
 def _readable(value: Any) -> Any:

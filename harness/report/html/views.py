@@ -164,13 +164,17 @@ class Claim:
     reasons: Sequence[str]
 
 
-def claim(found: ClaimAnswer) -> Claim:
-    """Return the answer to a claim, in words."""
+def claims(verdicts: Verdicts) -> Iterator[Claim]:
+    """Yield the answer to each of the suite's claims."""
+    several = len({found.model for found in verdicts.claims}) > 1
+    return (_claim(found, several=several) for found in verdicts.claims)
+
+
+def _claim(found: ClaimAnswer, *, several: bool) -> Claim:
     shown = found_cell(found)
-    model = f" ({found.model})"
     return Claim(
         name=f"{found.group}.{found.label}",
-        words=f"{found.words}{model}",
+        words=f"{found.words} ({found.model})" if several else found.words,
         answer=answer_text(found),
         tone=_CLAIM_TONES[found.answer],
         found=number_text(shown) if isinstance(shown, Number) else "",
