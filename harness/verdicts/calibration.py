@@ -70,16 +70,23 @@ def calibrate(findings: Findings, runs: int = RUNS) -> Calibrations:
     if not known:
         return {}
     rng = np.random.default_rng(_SEED)
-    parts = [
-        [_drawn(contrast, min(TRIED, runs - start), rng) for contrast in known]
-        for start in range(0, runs, TRIED)
-    ]
-    words = [_words(findings, known, drawn, beside=0) for drawn in parts]
+    words: list[list[Word]] = [[] for _ in known]
+    harder_from: list[float | None] = []
+    for start in range(0, runs, TRIED):
+        # One part at a time: of many seeds and contrasts, all take gigabytes.
+        drawn = [_drawn(x, min(TRIED, runs - start), rng) for x in known]
+        if not harder_from:
+            harder_from = [
+                _harder_from(findings, contrast, own, len(known))
+                for contrast, own in zip(known, drawn, strict=True)
+            ]
+        for own_words, part in zip(
+            words, _words(findings, known, drawn, beside=0), strict=True
+        ):
+            own_words += part
     return {
         (contrast.arm.model, contrast.arm.label): Calibration(
-            runs=runs,
-            words=_shares([word for part in words for word in part[index]]),
-            harder_from=_harder_from(findings, contrast, parts[0][index], len(known)),
+            runs=runs, words=_shares(words[index]), harder_from=harder_from[index]
         )
         for index, contrast in enumerate(known)
     }

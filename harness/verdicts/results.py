@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.api import Attack, Budget
-from harness.records import AttackRef, Record, RecoverySummary, read_samples
+from harness.records import (
+    AttackRef,
+    Record,
+    RecoverySummary,
+    SampleRow,
+    read_samples,
+)
 from harness.running import Survey
 from harness.verdicts.pairing import (
     Attacked,
@@ -157,13 +163,40 @@ class Results:
             yield key, Sums.of(by_unit)
 
     def cell(self, record: Record) -> AttackedCell:
-        """Return a complete cell with its rows, which are read once."""
+        """Return a complete cell with its rows, which are read once.
+
+        They are kept without what is only shown: see `_SHOWN`.
+        """
         if record.id not in self._cells:
-            folder = self.survey.folder.unit_dir("cell", record.id)
-            assert record.samples is not None  # it is complete
-            rows = read_samples(folder / record.samples.path)
+            rows = [*map(_bare, self.samples(record))]
             self._cells[record.id] = AttackedCell(rows, record)
         return self._cells[record.id]
+
+    def samples(self, record: Record) -> list[SampleRow]:
+        """Read all that the rows of a complete cell say."""
+        folder = self.survey.folder.unit_dir("cell", record.id)
+        assert record.samples is not None  # it is complete
+        return read_samples(folder / record.samples.path)
+
+
+_SHOWN = dict.fromkeys(
+    (
+        "adversarial_text",
+        "clean_text",
+        "clean_token_losses",
+        "adversarial_token_losses",
+        "reference_text",
+        "clean_summary",
+        "adversarial_summary",
+    )
+)
+"""What no result is computed from: half of what a row takes, with the steps."""
+
+
+def _bare(row: SampleRow) -> SampleRow:
+    """Return a row without what is only shown; of its steps, those of replays stay."""
+    steps = [step for step in row.trace if "source" in step]
+    return row.model_copy(update={**_SHOWN, "trace": steps})
 
 
 @dataclass(frozen=True, eq=False)

@@ -44,8 +44,14 @@ def worst(results: Results, most: int = MOST) -> Worst:
     rows = [(record, row) for record in cells for row in results.cell(record).rows]
     found = heapq.nlargest(most, rows, key=lambda x: _rise(x[1]))
     sizes = accumulate(_numbers(row) for _, row in found)
-    fitting = sum(size <= MOST_NUMBERS for size in sizes)
-    return Worst(found[:fitting], len(rows))
+    fitting = found[: sum(size <= MOST_NUMBERS for size in sizes)]
+    full = {
+        (record.id, row.example_id): row
+        for record in {record.id: record for record, _ in fitting}.values()
+        for row in results.samples(record)
+    }
+    chosen = [(record, full[record.id, row.example_id]) for record, row in fitting]
+    return Worst(chosen, len(rows))
 
 
 def embedded(results: Results, found: Worst) -> dict[str, Any]:
