@@ -1,5 +1,6 @@
 """What chance alone does, by the rule itself on simulated runs."""
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -203,3 +204,26 @@ def test_the_words_of_many_runs_at_once_are_those_of_each_judged_alone(monkeypat
     for at_once in (3 * drawn[0][0].size, 1):
         monkeypatch.setattr(calibration, "AT_ONCE", at_once)
         assert calibration._words(findings, known, drawn, 0) == expected
+
+
+def test_simulated_runs_are_not_all_in_memory_at_once(monkeypatch):
+    """Of hundreds of seeds, they would take gigabytes."""
+    draw, drawn = calibration._drawn, []
+
+    def noted(*arguments):
+        found = draw(*arguments)
+        drawn.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(calibration, "_drawn", noted)
+    monkeypatch.setattr(calibration, "TRIED", 20)
+    alive, say = [], calibration._words
+
+    def counted(*arguments, **options):
+        alive.append(sum(one() is not None for one in drawn))
+        return say(*arguments, **options)
+
+    monkeypatch.setattr(calibration, "_words", counted)
+    calibrate(flawless(0.8, noise=0.2, n=12), runs=100)
+    assert len(drawn) == 5
+    assert max(alive) <= 2

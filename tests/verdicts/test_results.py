@@ -150,3 +150,13 @@ def test_flops_are_those_of_one_search_on_an_example(searches, divided):
     assert cell.flops_per_example(spent=True) == pytest.approx(180 / divided)
     assert mean_flops({1: cell, 2: cell}) == pytest.approx(90 / divided)
     assert mean_flops({1: cell}, spent=True) == pytest.approx(180 / divided)
+
+
+def test_rows_are_kept_without_what_is_only_shown(make_run):
+    results = Results(survey(make_run(full=True, seeds=[1])), 0.15)
+    record = next(x for x in results.records if x.kind == "cell")
+    bare, full = results.cell(record).rows[-1], results.samples(record)[-1]
+    assert (bare.trace, bare.clean_text, bare.clean_token_losses) == ([], None, None)
+    assert all((full.trace, full.clean_text, full.clean_token_losses))
+    kept = ("example_id", "clean_loss", "delta_loss", "checkpoints", "clean_prompt_ids")
+    assert all(getattr(bare, name) == getattr(full, name) for name in kept)
