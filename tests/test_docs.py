@@ -43,6 +43,18 @@ def test_the_smallest_attack_is_on_the_first_screen_and_works(tmp_path):
         assert np.array_equal(result.prompt_ids, example.prompt_ids[::-1])
 
 
+def test_what_broke_once_has_its_tests():
+    page = (ROOT / "docs" / "security.md").read_text().split("## What broke once")[1]
+    rows = re.findall(r"^\| .* \| (`.*`) \|$", page.split("\n## ")[0], re.MULTILINE)
+    assert len(rows) > 50
+    for row in rows:
+        place, *others = row.split("`")[1::2]
+        file, _, first = place.partition("::")
+        written = (ROOT / "tests" / file).read_text()
+        for name in (first, *others):
+            assert f"\ndef {name}(" in written, (file, name)
+
+
 def test_every_hook_is_documented_with_its_signature():
     documented = set(
         re.findall(r"^def .*$", PLUGINS.split("## Hooks")[1], re.MULTILINE)
