@@ -170,6 +170,10 @@ def _verdicts(verdicts: Verdicts, say: Say) -> Verdicts:
                     }
                 )
                 for found in verdicts.arms
-            ]
+            ],
+            "claims": [
+                found.model_copy(update={"reasons": [*map(say, found.reasons)]})
+                for found in verdicts.claims
+            ],
         }
     )

@@ -31,6 +31,11 @@ LINE_PT, HEADING_PT, HIGHEST_PT = 9.6, 45.0, 440.0
 """How high a line is, what stands above and below the rows of a tabular, and all
 tabulars of one table at most."""
 PACKAGES = ("booktabs", "siunitx", "array", "graphicx")
+SETUP = (
+    "retain-explicit-plus, group-digits=integer, group-separator={,}, "
+    "group-minimum-digits=4"
+)
+"""How siunitx sets numbers: as the text does, thousands with commas."""
 NOTE_MARKS = "†‡§"
 """What notes begin with that are about marks in a table."""
 
@@ -75,7 +80,7 @@ def _float(table: Table, parts: Sequence[Table], width: Width, number: int) -> s
         rf"\label{{{label}}}",
         rf"\par\smallskip\fontsize{{{FONT_PT:g}}}{{{LINE_PT:g}}}\selectfont",
         rf"\setlength{{\tabcolsep}}{{{GAP_PT / 2:g}pt}}",
-        r"\sisetup{retain-explicit-plus, group-separator={,}, group-minimum-digits=4}",
+        rf"\sisetup{{{SETUP}}}",
         "\n\\par\\medskip\n".join(_fitted(part, WIDTH_PT[width]) for part in parts),
         *(rf"\par\smallskip {words(note)}" for note in _marks(table)),
         rf"\end{{{name}}}",

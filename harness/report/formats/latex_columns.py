@@ -13,6 +13,8 @@ from harness.report.formats.numbers import number_parts
 
 _NUMBER = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?")
 _PARTS = re.compile(r"([-+]?)(\d+)(?:\.(\d+))?(?:e(-?\d+))?")
+_REASON_PT = 60.0
+"""How wide a reason may be in place of a number, if numbers are no wider."""
 _BOLD = 1.2
 """How much wider bold letters are."""
 
@@ -41,9 +43,22 @@ def set_column(table: Table, index: int, room: float) -> SetColumn:
     cells = [row[index] for row in table.printed_rows]
     unit = _common_unit(cells)
     texts = [_text(cell, unit) for cell in cells]
-    wide = max(map(_points, cells, texts), default=1.0)
-    lines = _lines(f"{column.short or column.title}{unit and f' ({unit})'}", wide)
+    numeric = any(isinstance(cell, Number) for cell in cells)
     printed = [*map(_cell, cells, texts)]
+    wide: float
+    if numeric:  # a reason in place of a number makes no column wide
+        both = [*zip(cells, texts, strict=True)]
+        own = (_points(*x) for x in both if isinstance(x[0], Number))
+        broken = (_unbroken_points(*x) for x in both if not isinstance(x[0], Number))
+        wide = math.ceil(max(_REASON_PT, *own, *broken))
+        printed = [
+            _box(x, wide) if _points(*y) > wide else x
+            for x, y in zip(printed, both, strict=True)
+        ]
+        wide = min(wide, max(_points(*x) for x in both))
+    else:
+        wide = max(map(_points, cells, texts), default=1.0)
+    lines = _lines(f"{column.short or column.title}{unit and f' ({unit})'}", wide)
     bare = [text.replace(",", "") for text in texts]
     numbers = [x for x, cell in zip(bare, cells, strict=True) if _plain(cell)]
     if numbers and all(_plain(x) for x in cells if isinstance(x, Number)):
@@ -52,7 +67,7 @@ def set_column(table: Table, index: int, room: float) -> SetColumn:
             x if _PARTS.fullmatch(x) else f"{{{y}}}"
             for x, y in zip(bare, printed, strict=True)
         ]
-    elif any(isinstance(cell, Number) for cell in cells):
+    elif numeric:
         spec = "r"
     elif wide > room:
         wide = math.ceil(max(room, *map(_unbroken_points, cells, texts)))
@@ -66,6 +81,10 @@ def set_column(table: Table, index: int, room: float) -> SetColumn:
         points=max(wide, *map(points, lines)),
         lines=[_count(*x, wide) for x in zip(cells, texts, strict=True)],
     )
+
+
+def _box(text: str, wide: float) -> str:
+    return rf"\parbox[t]{{{wide:g}pt}}{{\raggedleft {text}}}"
 
 
 def natural_points(table: Table, index: int) -> float:
@@ -138,7 +157,7 @@ def _plain(cell: Cell) -> bool:
     if not isinstance(cell, Number) or cell.mark:
         return False
     value, spread, _, seeds = number_parts(cell)
-    special = value[-1:] in "kMB"
+    special = value[-1:] in "kMB" or cell.kind == "weight"
     return not (spread or seeds or special)
 
 

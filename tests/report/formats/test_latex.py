@@ -146,6 +146,26 @@ def test_plain_numbers_are_aligned_at_their_points(values, spec):
     assert "arm & {value} \\\\" in made
 
 
+def test_a_long_reason_makes_no_column_of_numbers_wide():
+    number, reason = Number(0.5, "nats", interval=(0.4, 0.6)), Missing("why " * 20)
+    columns = [Column("arm", Label), Column("dL", Label)]
+    rows = [[Label("a"), number], [Label("b"), reason]]
+    made = render_latex(Report("r", [], [], [Table("key", "T", columns, rows, "")]))
+    (wide,) = re.findall(r"\\parbox\[t\]\{(\d+)pt\}\{\\raggedleft \\emph", made)
+    assert 60 <= int(wide) < points("0.50 [0.40, 0.60]") + 10
+    assert "resizebox" not in made
+
+
+@needs_tex
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="no pdftotext")
+def test_thousands_have_commas_and_decimals_none(tmp_path):
+    number = Number(65536.0, "count"), Number(53.721137, "nats", std=1e-6)
+    compiled(tmp_path, render_latex(one_table(*number)), "")
+    command = ["pdftotext", "-layout", "paper.pdf", "-"]
+    text = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    assert re.search(rb"65,536 +53\.721137 \xc2\xb1 0\.000001", text.stdout)
+
+
 def test_a_unit_that_all_numbers_have_is_in_the_heading():
     made = render_latex(one_table(Number(0.5, "fraction"), Missing("failed")))
     assert r"(\%)}" in made
