@@ -84,7 +84,7 @@ def set_column(table: Table, index: int, room: float) -> SetColumn:
 
 
 def _box(text: str, wide: float) -> str:
-    return rf"\parbox[t]{{{wide:g}pt}}{{\raggedleft {text}}}"
+    return rf"\parbox[t]{{{wide:g}pt}}{{\raggedleft {text}\strut}}"
 
 
 def natural_points(table: Table, index: int) -> float:
