@@ -15,12 +15,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.api import LOCAL_PATH, Attack, ModelShape
-from harness.base import HarnessError, Problem, Store, SuiteError, near_path
+from harness.base import (
+    HarnessError,
+    Problem,
+    Store,
+    SuiteError,
+    UsageError,
+    near_path,
+)
 from harness.data import Corpora, Document, example_faults
 from harness.models import RecoverySection
 from harness.suite.experiment import Experiment
 from harness.suite.marks import marked
-from harness.suite.texts import Texts, Tokens, load_tokenizer
+from harness.suite.texts import Texts, Tokens, encoded, load_tokenizer
 from harness.suite.unloaded import Unloaded
 from harness.suite.yaml import Keys
 
@@ -140,7 +147,7 @@ class _Fit:
         path = self.shape.tokenizer if self.shape else None
         try:
             return _ATokenAByte() if path is None else _Tokenizer(load_tokenizer(path))
-        except Exception:  # noqa: BLE001 - the library raises nothing narrower
+        except UsageError:  # loading the model says it, too
             return _ATokenAByte()
 
     @cached_property
@@ -378,8 +385,8 @@ class _Tokenizer:
     def __call__(
         self, text: str, *, add_special_tokens: bool = True, verbose: bool = False
     ) -> dict[str, list[int]]:
-        encoded = self.library.encode(text, add_special_tokens=add_special_tokens)
-        return {"input_ids": encoded.ids}
+        (ids,) = encoded(self.library, [text], special=add_special_tokens)
+        return {"input_ids": ids}
 
 
 class _ATokenAByte:

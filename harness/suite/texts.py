@@ -12,9 +12,10 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from harness.api import CorpusSize, ModelShape
-from harness.base import HarnessError
+from harness.base import HarnessError, UsageError
 from harness.data import Documents
 from harness.suite.model import Suite
 
@@ -125,18 +126,21 @@ class Texts:
 
     def _lengths(self, texts: Sequence[str]) -> list[int]:
         if self._tokenizer is not None:
-            return [len(x.ids) or 1 for x in self._tokenizer.encode_batch(list(texts))]
+            return [len(ids) or 1 for ids in encoded(self._tokenizer, texts)]
         each = self.shape.characters_per_token
         return [max(1, round(len(text) / each)) for text in texts]
 
     @cached_property
     def _tokenizer(self):  # type: ignore[no-untyped-def]  # tokenizers has no types
+        each = f"a token is taken for {self.shape.characters_per_token:g} characters"
         if self.shape.tokenizer is None:
-            self.assumptions.append(
-                f"a token is taken for {self.shape.characters_per_token:g} characters"
-            )
+            self.assumptions.append(each)
             return None
-        return load_tokenizer(self.shape.tokenizer)
+        try:
+            return load_tokenizer(self.shape.tokenizer)
+        except UsageError as error:  # loading the model says it, too
+            self.assumptions.append(f"{error}: {each}")
+            return None
 
 
 @dataclass(frozen=True)
@@ -159,13 +163,34 @@ class _Sample:
 
 
 def load_tokenizer(path: Path):  # type: ignore[no-untyped-def]
-    """Return the tokenizer of a ``tokenizer.json``, without transformers."""
+    """Return the tokenizer of a ``tokenizer.json``, without transformers.
+
+    Raises UsageError where it is none.
+    """
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(path))
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        cause = " ".join(str(error).split())
+        raise UsageError(f"{path} cannot be read ({cause})") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def encoded(
+    tokenizer: Any, texts: Sequence[str], *, special: bool = True
+) -> list[list[int]]:
+    """Return the ids of texts, `special` ones that the tokenizer adds among them.
+
+    Raises HarnessError where it cannot encode them.
+    """
+    try:
+        found = tokenizer.encode_batch(list(texts), add_special_tokens=special)
+    except Exception as error:  # the library raises nothing narrower
+        raise HarnessError(f"the tokenizer encodes no texts ({error})") from error
+    return [one.ids for one in found]
 
 
 def _padded(lengths: Sequence[int], rows: int) -> float:

@@ -14,6 +14,7 @@ from harness.suite import (
     refuse_misfits,
     validate_suite,
 )
+from harness.suite.texts import Texts
 from tests.tiny_inputs import write_inputs
 
 SUITE = """
@@ -198,6 +199,33 @@ def test_a_device_that_is_not_here_is_a_warning_of_the_suite(place):
     path = edited(place, "seeds: [1]", "seeds: [1]\ndevice: cuda:77")
     (found,) = said(path)
     assert found.startswith(f"warning: {path}:6: device: device cuda:77: ")
+
+
+NO_UNKNOWN = '{"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "no"}}'
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "assumed"),
+    [
+        ('{"model": {"type": "no such"}}', "tokenizer.json cannot be read ("),
+        (NO_UNKNOWN, "the corpus train cannot be read here"),
+    ],
+)
+def test_a_tokenizer_that_is_none_ends_no_check(place, tokenizer, assumed):
+    other = place / "broken"
+    other.mkdir(exist_ok=True)
+    (other / "config.json").write_text((place / "model" / "config.json").read_text())
+    (other / "tokenizer.json").write_text(tokenizer)
+    path = edited(place, "./model", "./broken")
+    assert said(path) == said(path, trust=False) == []
+    experiment = load_experiment(path)
+    texts = Texts(
+        experiment.suite,
+        Corpora(experiment.suite.corpora, Store(place)),
+        experiment.models["tiny"].shape(),
+    )
+    assert texts.size("train").documents
+    assert assumed in texts.assumptions[0]
 
 
 # --- what may come from a stranger --------------------------------------------------
