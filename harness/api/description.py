@@ -13,7 +13,6 @@ from harness.api.metrics import Metric
 from harness.api.models import ModelAdapter
 from harness.api.plugin import CORPUS, LOCAL_PATH, Paper, Plugin
 from harness.api.registry import PluginInfo
-from harness.base import HarnessError
 
 BOUNDS = {
     "exclusiveMinimum": ">",
@@ -127,9 +126,10 @@ def _budget(plugin: type[Plugin[Any]]) -> Budget | None:
         return None
     try:
         budget = plugin().budget(SHARED_BY)
-    except (HarnessError, ValueError):  # it needs options, or what stands around it
+    except Exception:  # noqa: BLE001 - it needs options, or what stands around it
         return None
-    return budget if budget.forward or budget.backward else None
+    told = isinstance(budget, Budget) and (budget.forward or budget.backward)
+    return budget if told else None
 
 
 def _example(info: PluginInfo) -> dict[str, Any]:
