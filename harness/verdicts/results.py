@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api import Attack, Budget
+from harness.api import Attack, Budget, Term
+from harness.base import RecordError
 from harness.records import (
     AttackRef,
     Record,
     RecoverySummary,
     SampleRow,
+    parse_json,
     read_samples,
 )
 from harness.running import Survey
@@ -150,17 +151,27 @@ class Results:
         assert record.samples is not None  # it is complete
         folder = self.survey.folder.unit_dir("variant", record.id)
         found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(dict)
-        with (folder / record.samples.path).open(encoding="utf-8") as file:
-            for line in file:
-                row = json.loads(line)
-                label = row.pop("metric")
-                metric = self.experiment.metrics.get(label)
-                for name, term in (metric.terms(row) if metric else {}).items():
-                    sums = found[label, name].setdefault(term.unit, [0.0, 0.0])
+        path = folder / record.samples.path
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    terms = [*self._terms_of(line)]
+                except Exception as error:  # whatever a plugin makes of a bad row
+                    message = f"{path}:{number}: is no row of a metric: {error!r}"
+                    raise RecordError(message) from error
+                for key, term in terms:
+                    sums = found[key].setdefault(term.unit, [0.0, 0.0])
                     sums[0] += term.numerator
                     sums[1] += term.denominator
         for key, by_unit in found.items():
             yield key, Sums.of(by_unit)
+
+    def _terms_of(self, line: bytes) -> Iterator[tuple[tuple[str, str], Term]]:
+        row = parse_json(line.decode())
+        label = row.pop("metric")
+        metric = self.experiment.metrics.get(label)
+        for name, term in (metric.terms(row) if metric else {}).items():
+            yield (label, name), term
 
     def cell(self, record: Record) -> AttackedCell:
         """Return a complete cell with its rows, which are read once.

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from harness.base import RecordError
 from harness.running.surveying import survey
 from harness.verdicts.pairing import worst_rows
 from harness.verdicts.results import AttackedCell, Results, mean_flops, paired
@@ -52,6 +53,20 @@ def test_arms_stand_in_the_suites_order_but_for_the_baseline_and_what_is_derived
     assert "results=" not in repr(early)
     assert results.controls == [("hotflip", "random")]
     assert early.attacks == ["hotflip"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [b'{"metric": "perplexity', b"{}", b"[1]", b'{"metric": "perplexity"}', b"\xff"],
+)
+def test_a_line_that_is_no_row_of_a_metric_is_named(make_run, row):
+    found = Results(survey(make_run(seeds=[1])), 0.15)
+    record = found.arm(MODEL, "baseline").variants[1]
+    folder = found.survey.folder.unit_dir("variant", record.id)
+    lines = (folder / "samples.jsonl").read_bytes().splitlines()
+    (folder / "samples.jsonl").write_bytes(b"\n".join([*lines[:2], row, *lines[2:]]))
+    with pytest.raises(RecordError, match=r"samples\.jsonl:3: is no row of a metric"):
+        found.terms(record)
 
 
 def test_only_complete_units_are_there_and_others_say_what_they_are(results):
