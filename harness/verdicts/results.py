@@ -155,14 +155,13 @@ class Results:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    terms = [*self._terms_of(line)]
+                    for key, term in self._terms_of(line):
+                        sums = found[key].setdefault(str(term.unit), [0.0, 0.0])
+                        sums[0] += term.numerator
+                        sums[1] += term.denominator
                 except Exception as error:  # whatever a plugin makes of a bad row
                     message = f"{path}:{number}: is no row of a metric: {error!r}"
                     raise RecordError(message) from error
-                for key, term in terms:
-                    sums = found[key].setdefault(term.unit, [0.0, 0.0])
-                    sums[0] += term.numerator
-                    sums[1] += term.denominator
         for key, by_unit in found.items():
             yield key, Sums.of(by_unit)
 
