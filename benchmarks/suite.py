@@ -68,6 +68,7 @@ class Shape:
 _SHARED = {
     "arms.gauge": "null",
     "metrics.lm_eval": "null",
+    "claims": "null",
     "models.pythia-1.4b.revision": "null",
 }
 SHAPES = {

@@ -1,5 +1,6 @@
 from .arrays import Ids as Ids
 from .deaths import (
+    DEATHS as DEATHS,
     fatal as fatal,
     forget_deaths as forget_deaths,
     note_death as note_death,

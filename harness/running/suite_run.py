@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.base import (
+    DEATHS,
     SLATE,
     HarnessError,
     LeaseLost,
@@ -299,10 +300,12 @@ class _UnitRunner:
     def _clear(self, unit: Unit) -> None:
         """Remove what a process left that was killed once the record was written."""
         folder = self._run.folder.unit_dir(unit.kind, unit.id)
-        if (folder / JOURNAL).exists():
+        left = [folder / name for name in (JOURNAL, DEATHS) if (folder / name).exists()]
+        if left:
             with held(self._run.folder.root, unit) as lease:
                 if lease is not None:  # nobody is running it again
-                    (folder / JOURNAL).unlink(missing_ok=True)
+                    for path in left:
+                        path.unlink(missing_ok=True)
 
     def _made(self, unit: Unit) -> Record | None:
         say = self._run.say

@@ -12,7 +12,11 @@ from harness.base import PluginError
 ROOT = Path(harness.__file__).parent
 OTHER_MEANINGS = {
     "lm_eval": ("base/isolation.py",),  # the library
-    "perplexity": ("report/",),  # a unit
+    "perplexity": (  # a unit
+        "report/",
+        "verdicts/measured.py",
+        "results/as_lm_eval.py",
+    ),
     "planted": ("report/tables/", "verdicts/reading.py"),  # a table, a field
     "softplus": ("models/ffn/",),  # the function
     "sweep": ("search/triggers.py",),  # a line of a trace

@@ -405,6 +405,17 @@ def test_a_replay_goes_on_where_it_was_cut(cli, place, done, tmp_path):
     assert again[1:] == whole.splitlines()[1:]
 
 
+def test_what_was_left_beside_a_complete_record_is_removed(cli, place, done, tmp_path):
+    out = tmp_path / "runs" / "left"
+    shutil.copytree(done, out, symlinks=True)
+    folders = [next(out.glob("cells/tiny.abs.s7.*")), next(out.glob("variants/*"))]
+    left = [x / y for x in folders for y in ("samples.partial.jsonl", "deaths.jsonl")]
+    for path in left:
+        path.touch()
+    assert run_here(cli, place, out).code == 0
+    assert not any(path.exists() for path in left)
+
+
 @pytest.mark.slow
 def test_two_runs_share_cells_that_wait_for_each_other(place, tmp_path):
     out = tmp_path / "runs" / "shared"
