@@ -28,6 +28,7 @@ _PRECISION = 1e-6
 _FAR = 1e6
 """What stands for a bound that is infinite."""
 _LARGEST_LOGARITHM = 700.0
+_ROUNDING = 1e-12
 _NOTHING = -1e3
 """The logarithm of next to nothing."""
 
@@ -50,6 +51,10 @@ class Comparison(Protocol):
     @property
     def units(self) -> int:
         """Documents, clusters or task examples; 0 where rows were not paired."""
+
+    @property
+    def effective(self) -> float:
+        """As many units of equal weight as tell as much; infinite if all have it."""
 
     @property
     def over(self) -> str:
@@ -113,6 +118,8 @@ class Difference:
     """Whether tables hold logarithms, and the number is exp(mean) - 1."""
     grouped: int = 0
     """How many units there are, where columns are groups of them."""
+    effective: float = math.inf
+    """See `Comparison.effective`."""
     over: str = "documents"
 
     @property
@@ -165,6 +172,8 @@ class Reduction:
     other_least: Floats
     errors: float = 0.0
     over: str = "documents"
+    effective: float = math.inf
+    """See `Comparison.effective`."""
 
     @property
     def method(self) -> str:
@@ -231,6 +240,7 @@ class OverSeeds:
     """The standard error of one of them that its metric states; None where none is."""
     relative: bool = False
     units: int = 0
+    effective: float = math.inf
     over: str = "seeds"
     errors: float = 0.0
 
@@ -283,7 +293,10 @@ class OverSeeds:
         own = (self.error or 0.0) ** 2
         if self._many:
             own += self.differences.var(ddof=1) / self.seeds
-        return math.sqrt(own) or None  # without any spread, there is none to judge by
+        spread = math.sqrt(own)
+        size = 1.0 if self.relative else max(map(abs, self.sides))
+        # Without any spread but that of rounding, there is none to judge by.
+        return spread if spread > _ROUNDING * size else None
 
     def _quantile(self, level: float) -> float:
         if self._many:
@@ -323,6 +336,11 @@ class EverySeed:
     def units(self) -> int:
         """See `Comparison.units`: the fewest under any seed."""
         return min(x.units for x in self.each)
+
+    @property
+    def effective(self) -> float:
+        """See `Comparison.effective`: the fewest under any seed."""
+        return min(x.effective for x in self.each)
 
     @property
     def over(self) -> str:

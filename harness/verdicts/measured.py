@@ -25,6 +25,8 @@ _EXPONENTIAL = "perplexity"
 """The unit of estimates that are exp of a ratio of sums."""
 _SAME = 1e-6
 """How near sums of rows have to come to a recorded estimate, relative."""
+_LEAST = 1e-12
+"""Of a ratio of sums, what is at least left without one of its units."""
 _GROUPS = 500
 """How many groups units are put into where few seeds leave a bootstrap over them."""
 _HALF_WIDTH = 1.959964
@@ -219,6 +221,7 @@ def _paired(
         least=table,
         relative=relative,
         grouped=units,
+        effective=min(map(_effective, flat)),
         over="rows",
     )
 
@@ -242,13 +245,24 @@ def _value(sums: Sums, exponential: bool) -> float:
 def _rows(sums: Sums, *, exponential: bool, relative: bool) -> Floats:
     """Spread an estimate, or its logarithm, over units: their mean is it exactly.
 
-    Each is as far from it as the unit moves it, to first order (the delta method).
+    Each is as far from it as leaving out the unit moves the ratio (the jackknife's
+    pseudo-values), and exponential and logarithm of that to first order. Residuals
+    alone would be smallest where a unit is all that the ratio is made of.
     """
     ratio = sums.numerators.sum() / sums.denominators.sum()
     off = (sums.numerators - ratio * sums.denominators) / sums.denominators.mean()
+    kept = 1 - sums.denominators / sums.denominators.sum()
+    off *= (1 - 1 / len(off)) / np.maximum(kept, _LEAST)
+    off -= off.mean()
     if exponential:
         return np.asarray(ratio + off if relative else np.exp(ratio) * (1 + off))
     return np.asarray(np.log(ratio) + off / ratio if relative else ratio + off)
+
+
+def _effective(sums: Sums) -> float:
+    """Count the units of equal denominators that tell as much (Kish 1965)."""
+    squares = np.square(sums.denominators / sums.denominators.max()).sum()
+    return float((sums.denominators / sums.denominators.max()).sum() ** 2 / squares)
 
 
 def _counts(sums: Sums) -> bool:

@@ -164,6 +164,21 @@ def test_seeds_that_do_not_vary_give_no_interval():
     assert (found.interval(), found.p("above", 0.0)) == (None, 1.0)
 
 
+def test_seeds_that_vary_by_rounding_alone_give_no_interval():
+    sides = np.array([[0.75, 0.7], [0.85, 0.8], [0.9, 0.85]])
+    apart = sides[:, 0] - sides[:, 1]
+    assert apart.std() > 0
+    told = {"sides": tuple(sides.mean(axis=0)), "differences": apart, "error": None}
+    found = OverSeeds(value=float(apart.mean()), **told)
+    assert (found.interval(), found.p("above", 0.04)) == (None, 1.0)
+    ratios = np.log(np.array([0.33, 0.44, 0.77]) / np.array([0.3, 0.4, 0.7]))
+    assert ratios.std() > 0
+    found = OverSeeds(
+        value=0.1, sides=(1, 1), differences=ratios, error=None, relative=True
+    )
+    assert (found.interval(), found.p("above", 0.0)) == (None, 1.0)
+
+
 def test_under_every_seed_the_least_sure_one_counts():
     each = [difference(TABLE[i : i + 1]) for i in range(3)]
     found = EverySeed(each, worst=1)

@@ -82,6 +82,38 @@ def test_documents_weigh_as_much_as_leaving_them_out_changes(run, name, relative
     assert np.corrcoef(found.most[0], pseudo)[0, 1] > 0.999
 
 
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_giant_among_documents_is_all_that_a_loss_tells(run, monkeypatch, relative):
+    """Rows are the jackknife's pseudo-values, and tell no more than so few of them."""
+    arm, other = arms(run)
+    rng, name = np.random.default_rng(2), ("perplexity", "loss")
+    tokens = np.array([5000.0, *rng.uniform(50, 150, 24)])
+    sums = {}
+    for record in (x for side in (arm, other) for x in side.variants.values()):
+        nats = tokens * rng.uniform(2, 3, 25)
+        sums[record.id] = Sums(tuple(map(str, range(25))), nats, tokens)
+        told = {"value": nats.sum() / tokens.sum()}
+        known = record.results["perplexity"]
+        known["loss"] = known["loss"].model_copy(update=told)
+    monkeypatch.setattr(arm.results, "terms", lambda x: {name: sums[x.id]})
+    found = of_metric(arm, other, name, relative=relative)
+
+    def number(record, kept):
+        ratio = sums[record.id].numerators[kept].sum() / tokens[kept].sum()
+        return ratio
+
+    def pseudo(record):
+        every = number(record, np.arange(25) >= 0)
+        left = np.array([number(record, np.arange(25) != i) for i in range(25)])
+        values = 25 * every - 24 * left
+        return (values - values.mean()) / (every if relative else 1)
+
+    wanted = pseudo(arm.variants[2]) - pseudo(other.variants[2])
+    assert found.most[1] - found.most[1].mean() == pytest.approx(wanted)
+    assert found.effective == pytest.approx(tokens.sum() ** 2 / (tokens**2).sum())
+    assert found.effective < 3
+
+
 def test_shares_that_agree_everywhere_are_not_certain(run, monkeypatch):
     arm, other = arms(run)
     right = Sums(tuple(map(str, range(25))), np.ones(25), np.ones(25))
