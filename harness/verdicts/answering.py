@@ -27,15 +27,16 @@ from harness.verdicts.findings import Findings
 from harness.verdicts.levels import CLAIM, ERRORS, SATURATED, UNITS
 from harness.verdicts.losses import Losses
 from harness.verdicts.measured import of_attack, of_metric, under_each
-from harness.verdicts.results import Arm, Results, mean_flops
+from harness.verdicts.questions.arms import determinism, replay
+from harness.verdicts.results import Arm, AttackedCell, Results, mean_flops
 
 _UNITS: Mapping[str, str] = {
     "change": "fraction",
     "success": "fraction",
     "dL": "nats/token",
 }
-_VOID = ("not applied", "broken", "gradient-masked")
-"""Verdicts on an arm with which what an attack does to it is no evidence."""
+_VOID = ("broken", "gradient-masked")
+"""Verdicts on either arm with which what an attack does to it is no evidence."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,11 @@ class _Asker:
             other=other,
             refusals=[*self._refusals(claim, arm, other)],
             found=found,
-            obstacles=[*_holes(claim, arm, other), *_obstacles(claim, found)],
+            obstacles=[
+                *_holes(claim, arm, other),
+                *self._not_trusted(claim, arm, other),
+                *_obstacles(claim, found),
+            ],
             unit=_unit(claim, arm),
         )
 
@@ -145,17 +150,19 @@ class _Asker:
             )
         for side in (arm, other):
             word = self._verdicts.get((side.model, side.label))
-            if word is not None and word.verdict == "not applied":
-                yield f"{side.label} is not what it promises: {'; '.join(word.reasons)}"
+            if word is None:
+                continue
+            why = "; ".join(word.reasons)
+            if word.verdict == "not applied":
+                yield f"{side.label} is not what it promises: {why}"
+            if claim.attack is not None and word.verdict in _VOID:
+                yield f"{side.label} is called {word.verdict}: {why}"
         if claim.attack is not None:
             yield from self._invalid(claim.attack, arm, other)
             yield from _unequal(claim.attack, arm, other)
 
     def _invalid(self, attack: str, arm: Arm, other: Arm) -> Iterator[str]:
         """Say why what an attack does to the two arms is no evidence."""
-        known = self._verdicts.get((arm.model, arm.label))
-        if known is not None and known.verdict in _VOID[1:]:
-            yield f"{arm.label} is called {known.verdict}: {'; '.join(known.reasons)}"
         if arm.role == "plant":
             return  # with a planted weakness, it is no arm to compare
         own = self._findings.arm(arm.model, arm.label)
@@ -172,6 +179,20 @@ class _Asker:
                 f"attack invalid: nothing shows that {attack} works on {other.label}: "
                 f"{reason or 'no random control accompanies it'}"
             )
+
+    def _not_trusted(self, claim: StatedClaim, arm: Arm, other: Arm) -> Iterator[str]:
+        """Say where what an attack left behind is not what a pass gives again."""
+        known = {(x.model, x.label): x for x in self._findings.arms}
+        for side in (arm, other):
+            own = known.get((side.model, side.label))
+            if claim.attack is None or own is None:
+                continue
+            cells = {x.record.id for x in side.cells(claim.attack).values()}
+            replayed = [x for x in own.replayed if x.cell in cells]
+            asked = determinism(own), replay(replace(own, replayed=replayed))
+            for question in asked:
+                if question.status() == "fail":
+                    yield f"{question.id} fails on {side.label}: {question.otherwise}"
 
     def _provers(self, attack: str) -> list[str]:
         """Return the attacks one of which has to beat its random control."""
@@ -227,14 +248,21 @@ def _unequal(attack: str, arm: Arm, other: Arm) -> Iterator[str]:
     if len(given[0] | given[1]) > 1:
         yield f"{attack} had other options or another budget on one of the arms"
         return
-    errors = any(cell.errors for side in sides for cell in side.values())
-    if not errors and not arm.results.attack(attack).replays:
+    if (
+        max(map(_error_share, sides)) <= ERRORS
+        and not arm.results.attack(attack).replays
+    ):
         own, base = map(mean_flops, sides)
         if abs(own - base) > BUDGET_TOLERANCE * max(own, base):
             yield (
                 f"{attack} spent {own:.3g} FLOPs per example on {arm.label}, and "
                 f"{base:.3g} on {other.label}"
             )
+
+
+def _error_share(cells: Mapping[int, AttackedCell]) -> float:
+    rows = sum(len(cell.rows) for cell in cells.values())
+    return sum(cell.errors for cell in cells.values()) / max(1, rows)
 
 
 def _holes(claim: StatedClaim, arm: Arm, other: Arm) -> Iterator[str]:
@@ -265,6 +293,11 @@ def _obstacles(claim: StatedClaim, found: Comparison | str) -> Iterator[str]:
         yield f"{share}: above {100 * ERRORS:g} % nothing is said"
     if 0 < found.units < UNITS:
         yield f"{found.units} {found.over} are fewer than {UNITS}"
+    elif found.effective < UNITS:
+        yield (
+            f"{found.units} {found.over} of unequal size tell no more than "
+            f"{int(found.effective)} equal ones: fewer than {UNITS}"
+        )
     if claim.measure == "success" and min(found.sides) >= SATURATED:
         own, base = (f"{100 * x:.0f} %" for x in found.sides)
         yield f"success is saturated on both arms ({own} and {base}): see dL"
@@ -389,11 +422,20 @@ def _why_open(
     outside = interval[0] > bound.high or interval[1] < bound.low
     if within or outside:
         side = "within" if within else "outside"
-        why = f"Holm's correction for the {family} claims of the group"
-        if family == 1:
-            why = "the correction for both ends of the bound"
-        yield f"its interval is {side} the bound, but not after {why}"
+        why = " and ".join(_corrections(found, family, within))
+        yield f"its interval is {side} the bound, but not {why}"
     yield _what_would_decide(found, needed)
+
+
+def _corrections(found: Comparison, family: int, within: bool) -> Iterator[str]:
+    """Say what a p is corrected for that an interval is not."""
+    if family > 1:
+        yield f"after Holm's correction for the {family} claims of the group"
+    if isinstance(found, EverySeed):
+        each = "under every other seed"
+        yield each if within else f"after the correction for {found.seeds} seeds"
+    elif family == 1:
+        yield "after the correction for both ends of the bound"
 
 
 def _what_would_decide(found: Comparison, needed: Needed | None) -> str:

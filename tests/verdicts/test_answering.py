@@ -1,11 +1,13 @@
 """Claims of a suite are answered from its run: what is shown, and what may be said."""
 
+import hashlib
+
 import pytest
 
 from harness.records import Bound
 from harness.running import RunFolder, survey
 from harness.verdicts import Results, answer_claims, findings_of, judge
-from tests.run_fixtures import Story, deltas, edit, read_all
+from tests.run_fixtures import Story, deltas, edit, read_all, sample_row
 
 PERPLEXITY = "metric: perplexity.token_perplexity"
 
@@ -39,6 +41,7 @@ STORIES = {
     "errors": {"errors": 1},
     "holes": {"failed": ("monotone.s2.hotflip",), "absent": ("monotone.s1-",)},
     "few": {"documents": 19, "more": "limit: 19"},
+    "uneven": {"documents": 21},
     "one seed": {"seeds": [1]},
     "two seeds": {"seeds": [1, 2]},
 }
@@ -119,6 +122,12 @@ REASONS = [
     ),
     ("few", PERPLEXITY + ", change: < 90 %", "undecided", "19 rows are fewer than 20"),
     ("few", "attack: random, dL: < 9", "undecided", "19 documents are fewer than 20"),
+    (
+        "uneven",
+        PERPLEXITY + ", change: < 90 %",
+        "undecided",
+        "21 rows of unequal size tell no more than 19 equal ones: fewer than 20",
+    ),
 ]
 SCOPES = [
     ("one seed", "attack: hotflip, dL: < 0", "weights"),
@@ -257,3 +266,70 @@ def test_a_budget_that_one_arm_did_not_spend_is_unequal(make_run):
     (found,) = answers(run).values()
     assert found.answer == "refused"
     assert "FLOPs per example on monotone" in found.reasons[-1]
+
+
+def test_exchanging_arms_does_not_save_one_that_is_broken(make_run):
+    claim = "{attack: hotflip, arm: baseline, against: monotone, dL: < 9}"
+    run = make_run(
+        more=f"claims: {{g: {{c: {claim}}}}}",
+        seeds=[1, 2, 3],
+        clean_loss={"baseline": 2.4, "monotone": 6.0},
+        delta_loss=deltas(0.6, 0.4, 0.9, 0.4),
+    )
+    (found,) = answers(run).values()
+    assert found.answer == "refused"
+    assert found.reasons[0].startswith("monotone is called broken: ")
+
+
+@pytest.mark.parametrize("side", ["monotone", "baseline"])
+def test_rows_that_a_fresh_process_does_not_find_decide_nothing(make_run, side):
+    claims = ["attack: hotflip, dL: < 9", "attack: random, dL: < 9"]
+    run = make_run(more=stated(claims), seeds=[1, 2, 3])
+    (cell,) = (x.id for x in read_all(run) if f"{side}.s2.hotflip" in x.id)
+    edit(run / "replay.json", cell, "largest", value=0.5)
+    own, another = answers(run).values()
+    reason = f"replay fails on {side}: {cell}: replayed losses are 0.5 nats/token off"
+    assert (own.answer, own.reasons) == ("undecided", [reason])
+    assert another.answer == "supported"
+
+
+def test_an_arm_whose_losses_are_not_deterministic_decides_nothing(make_run):
+    run = make_run(more=stated(["attack: hotflip, dL: < 9"]), seeds=[1, 2, 3])
+    for record in RunFolder(run).records("variant"):
+        if "monotone" in str(record):
+            edit(record, "diagnostics", 0, "status", value="fail")
+    (found,) = answers(run).values()
+    assert found.answer == "undecided"
+    assert found.reasons == ["determinism fails on monotone: it failed"]
+
+
+def test_a_row_in_error_does_not_hide_an_unequal_budget(make_run):
+    run = make_run(more=stated(["attack: hotflip, dL: < 0"]), seeds=[1, 2, 3])
+    for record in RunFolder(run).records("cell"):
+        if "monotone" in str(record) and "hotflip" in str(record):
+            edit(record, "ledger", "kept", "attack", "flops", value=1e13)
+            samples = record.parent / "samples.jsonl"
+    lines = samples.read_text().splitlines()
+    lines[0] = sample_row(0, 2.4, 0.0, error=True).model_dump_json()
+    samples.write_text("".join(f"{x}\n" for x in lines))
+    digest = hashlib.sha256(samples.read_bytes()).hexdigest()
+    edit(samples.parent / "record.json", "samples", "sha256", value=digest)
+    (found,) = answers(run).values()
+    assert found.answer == "refused"
+    assert "FLOPs per example on monotone" in found.reasons[-1]
+
+
+def test_seeds_alone_are_told_from_the_claims_of_the_group(make_run):
+    """A worst seed beyond the bound, and not after its correction for all of them."""
+    claim = "attack: hotflip, dL: '> EDGE', seeds: every"
+    run = make_run(more=stated([claim.replace("EDGE", "-9")]), seeds=[1, 2, 3])
+    low, high = answers(run)["g0.c0"].estimate.interval
+    edge = high + (high - low) / 50
+    more = stated([claim.replace("EDGE", f"{edge:.6f}")])
+    run = make_run("edge", more=more, seeds=[1, 2, 3])
+    found = answers(run)["g0.c0"]
+    assert found.estimate.interval == (low, high)
+    assert (found.answer, found.reasons[0]) == (
+        "undecided",
+        "its interval is outside the bound, but not after the correction for 3 seeds",
+    )
