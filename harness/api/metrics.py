@@ -50,7 +50,8 @@ class Term(NamedTuple):
     """
 
     unit: str
-    """The document or the task example, the same for every subject."""
+    """The document, the cluster of documents that its corpus states, or the task
+    example: the same for every subject."""
     numerator: float
     denominator: float = 1.0
 

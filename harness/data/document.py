@@ -35,6 +35,12 @@ class Document:
     """What it has in common with other documents, as its author; None if not stated."""
 
     @property
+    def names(self) -> dict[str, str]:
+        """What rows say of it: its id, and its cluster where the corpus states one."""
+        own = {} if self.cluster is None else {"cluster": self.cluster}
+        return {"document_id": self.id, **own}
+
+    @property
     def whole(self) -> str:
         """The text that a model of plain text reads: prompt, space and reference."""
         if self.reference is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,8 @@ class Perplexity(Metric[PerplexityOptions]):
     Every token of a document is scored once, the first one after the beginning-of-text
     token (end-of-text where there is none), as lm-eval's rolling log-likelihood does:
     on the same documents, `word_perplexity`, `byte_perplexity` and `bits_per_byte`
-    equal lm-eval's. Intervals are percentile bootstraps over documents.
+    equal lm-eval's. Intervals are percentile bootstraps over documents, or over the
+    clusters of documents that the corpus states.
 
     Of pairs, the reference alone is scored, after the prompt: its tokens (the end of
     the text included, where an encoder-decoder model writes it), words and bytes.
@@ -144,8 +145,9 @@ class Perplexity(Metric[PerplexityOptions]):
         if row["nats"] is None:
             return {}
         units = {"bits_per_byte": math.log(2)}
+        unit = row.get("cluster", row["document_id"])
         return {
-            name: Term(row["document_id"], row["nats"] / units.get(name, 1), row[of])
+            name: Term(unit, row["nats"] / units.get(name, 1), row[of])
             for name, of in _DENOMINATORS.items()
         }
 
@@ -175,7 +177,7 @@ class Perplexity(Metric[PerplexityOptions]):
             pair = [np.array(prompt, np.int64)], np.array(reference, np.int64)
             (loss,) = subject.exact_losses(*pair)
             yield _row(
-                document.id,
+                document,
                 str(document.reference),
                 len(reference),
                 float(loss) * len(reference),
@@ -205,7 +207,7 @@ class Perplexity(Metric[PerplexityOptions]):
             nats[number] += float(scored.sum())
         for document, ids, loss in zip(documents, encoded, nats, strict=True):
             if len(ids) > 1:
-                yield _row(document.id, document.text, len(ids) - 1, loss)
+                yield _row(document, document.text, len(ids) - 1, loss)
 
     def _window(self, subject: Subject) -> tuple[int, int]:
         for option, message in self._faults(subject.max_positions):
@@ -256,9 +258,9 @@ def _windows(ids: Ids, context: int, stride: int) -> Iterator[tuple[Ids, int]]:
         scored, end = end, min(len(ids), end + stride)
 
 
-def _row(name: str, text: str, tokens: int, nats: float) -> dict[str, Any]:
+def _row(document: Document, text: str, tokens: int, nats: float) -> dict[str, Any]:
     row = {
-        "document_id": name,
+        **document.names,
         "tokens": tokens,
         "words": len(re.split(r"\s+", text)),
         "bytes": len(text.encode()),
@@ -279,9 +281,11 @@ def _ratio(
             method="ratio of sums",
             reason=f"the loss of {broken} of {len(rows)} documents is not finite",
         )
-    return records.bootstrap_ratio(
-        [row["nats"] for row in rows],
-        [row[denominator] for row in rows],
-        transform,
-        unit=unit,
-    )
+    sums: dict[Hashable, list[float]] = {}
+    for number, row in enumerate(rows):
+        own = sums.setdefault(row.get("cluster", number), [0.0, 0.0])
+        own[0] += row["nats"]
+        own[1] += row[denominator]
+    nats, counts = ([own[i] for own in sums.values()] for i in (0, 1))
+    over = "clusters" if any("cluster" in row for row in rows) else "documents"
+    return records.bootstrap_ratio(nats, counts, transform, unit=unit, over=over)

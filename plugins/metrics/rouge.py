@@ -47,7 +47,8 @@ class Rouge(Metric[RougeOptions]):
 
     The subject reads each prompt and writes until it ends or has written
     `summary_tokens`; Google's rouge_score compares the text with the pair's reference.
-    Intervals are percentile bootstraps over documents.
+    Intervals are percentile bootstraps over documents, or over the clusters of
+    documents that the corpus states.
     """
 
     name = "rouge"
@@ -86,7 +87,7 @@ class Rouge(Metric[RougeOptions]):
 
     def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
         """Compute the means over documents."""
-        documents = [row["document_id"] for row in rows]
+        documents = [*map(_unit, rows)]
         means = {
             kind: records.bootstrap_mean(
                 [row[kind] for row in rows], documents, unit="F1"
@@ -110,7 +111,7 @@ class Rouge(Metric[RougeOptions]):
         """Return a document's own numbers."""
         numbers = {name: row[name] for name in (*records.KINDS, "tokens")}
         numbers["unfinished"] = not row["finished"]
-        return {name: Term(row["document_id"], float(x)) for name, x in numbers.items()}
+        return {name: Term(_unit(row), float(x)) for name, x in numbers.items()}
 
     def _rows(
         self, subject: Subject, documents: Sequence[Document]
@@ -126,7 +127,7 @@ class Rouge(Metric[RougeOptions]):
         written = write_texts(subject, prompts, self.options.summary_tokens)
         for document, (text, tokens, finished) in zip(documents, written, strict=True):
             yield {
-                "document_id": document.id,
+                **document.names,
                 "reference": self._reference(document),
                 "summary": text,
                 "tokens": tokens,
@@ -143,6 +144,11 @@ class Rouge(Metric[RougeOptions]):
                 "its fields `prompt` and `reference`"
             )
         return document.reference
+
+
+def _unit(row: Mapping[str, Any]) -> str:
+    """Return what statistics take as one: the cluster, or else the document."""
+    return str(row.get("cluster", row["document_id"]))
 
 
 @hookimpl

@@ -27,6 +27,7 @@ TEXTS = [
     "x",
 ]
 LONGEST = 24
+SUMMED = ("nats", "tokens", "words", "bytes")
 
 
 def context(texts=TEXTS, limit=None, report=lambda done, total: None) -> MetricContext:
@@ -157,6 +158,29 @@ def test_interval_covers_the_spread_of_documents():
     low, high = metric().summarise(rows)["loss"].interval
     half_width = 1.96 * per_document.std(ddof=1) / math.sqrt(400)
     assert (high - low) / 2 == pytest.approx(half_width, rel=0.1)
+
+
+def test_documents_of_a_cluster_count_as_one(subject):
+    """Their rows apart give the intervals of a row that holds their sums."""
+    texts = [
+        Document(str(i), text, cluster=f"c{i % 3}") for i, text in enumerate(TEXTS)
+    ]
+    asked = MetricContext(lambda name: iter(texts), None)
+    rows = [*metric().measure(subject, asked)]
+    assert [(x["document_id"], x["cluster"]) for x in rows] == [
+        (x.id, x.cluster) for x in texts
+    ]
+    whole = [
+        {x: sum(row[x] for row in rows if row["cluster"] == name) for x in SUMMED}
+        | {"document_id": name}
+        for name in ("c0", "c1", "c2")
+    ]
+    split, together = (metric().summarise(x) for x in (rows, whole))
+    for name, found in split.items():
+        assert found.interval == pytest.approx(together[name].interval)
+        assert (found.n, "over clusters" in found.method) == (3, True)
+    units = {term.unit for row in rows for term in metric().terms(row).values()}
+    assert units == {"c0", "c1", "c2"}
 
 
 def test_batch_size_does_not_matter(float32_error):

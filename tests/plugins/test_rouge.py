@@ -79,6 +79,17 @@ def test_estimates_are_means_over_documents_with_an_interval():
     assert {*metric.estimate_names()} == {*found}
 
 
+def test_documents_of_a_cluster_count_as_one():
+    pairs = [Document(str(i), *PAIRS[i // 5], cluster=f"c{i // 5}") for i in range(15)]
+    rows = measure(tiny_subject("t5"), pairs, summary_tokens=3)
+    metric = Rouge(RougeOptions(corpus="c"))
+    split, once = (metric.summarise(x) for x in (rows, rows[::5]))
+    assert split["tokens"].interval == once["tokens"].interval
+    assert split["rouge1"].interval == pytest.approx(once["rouge1"].interval)
+    units = [metric.terms(row)["rouge1"].unit for row in rows[::5]]
+    assert units == ["c0", "c1", "c2"]
+
+
 def test_prompts_are_cut_to_their_limit():
     subject = tiny_subject("t5")
     long = [Document("0", "the cat sat on the mat " * 9, "the cat")]
