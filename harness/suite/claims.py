@@ -11,7 +11,7 @@ from harness.base import Strict
 from harness.records import Measure
 from harness.suite.names import ArmLabel
 
-_NUMBER = r"[-+]?(\d+(\.\d*)?|\.\d+)"
+_NUMBER = r"[-+]?([0-9]{1,15}(\.[0-9]*)?|\.[0-9]+)"
 BOUND = rf"^(<=|<|>=|>|within) ?{_NUMBER}$"
 PERCENT_BOUND = rf"^(<=|<|>=|>|within) ?{_NUMBER} ?%$"
 REDUCTION = r"^reduced by ([1-9]\d?(\.\d+)?|0\.\d*[1-9]\d*) ?%$"

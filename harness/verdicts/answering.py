@@ -143,6 +143,13 @@ class _Asker:
 
     def _refusals(self, claim: StatedClaim, arm: Arm, other: Arm) -> Iterator[str]:
         """Say why the run cannot answer a claim."""
+        ends = [abs(at) for _, at in _ends(claim)]
+        if (
+            claim.measure == "gap"
+            and _unit(claim, arm) == "fraction"
+            and max(ends) >= 1
+        ):
+            yield f"no two fractions differ by {max(ends):g}: 3 % is 0.03"
         if arm.same_training(other) is False:
             yield (
                 f"{arm.label} and {other.label} were trained on other amounts, or on "
@@ -163,7 +170,7 @@ class _Asker:
 
     def _invalid(self, attack: str, arm: Arm, other: Arm) -> Iterator[str]:
         """Say why what an attack does to the two arms is no evidence."""
-        if arm.role == "plant":
+        if "plant" in (arm.role, other.role):
             return  # with a planted weakness, it is no arm to compare
         own = self._findings.arm(arm.model, arm.label)
         case = Case(self._cases, replace(own, reference=other.label))

@@ -149,6 +149,7 @@ WRONG = {
     "claims: {g: {a: {arm: monotone, attack: flip, dL: 0}}}": "s.yaml:2: claims.g.a.dL: expected a string, got 0; put it in quotes",
     "claims: {g: {a: {arm: monotone, attack: flip, success: reduced by 100 %}}}": "s.yaml:2: claims.g.a.success: expected a least reduction between 0 and 100 %, such as 'reduced by 50 %', got 'reduced by 100 %'",
     "claims: {g: {a: {arm: monotone, metric: toy_metric.loss, change: <= 0.1}}}": "s.yaml:2: claims.g.a.change: expected a bound such as '<= 10 %', '> -5 %' or 'within 10 %', got '<= 0.1'",
+    "claims: {g: {a: {arm: monotone, metric: toy_metric.loss, gap: <= 1000000000000000}}}": "s.yaml:2: claims.g.a.gap: expected a bound such as '<= 0.03', '> 0' or 'within 0.03', got '<= 1000000000000000'",
     "claims: {g: {a: {arm: monotone, metric: toymetric.loss, gap: < 0}}}": "s.yaml:2: claims.g.a.metric: unknown metric 'toymetric'; did you mean 'toy_metric'? (known: toy_metric)",
     "claims: {g: {a: {arm: monotone, metric: toy_metric, gap: < 0}}}": "s.yaml:2: claims.g.a.metric: names no number of 'toy_metric': append one, as toy_metric.NAME",
     "metrics: {p: {metric: perplexity, corpus: test}}\nclaims: {g: {a: {arm: monotone, metric: p.perplexity, gap: < 0}}}": "s.yaml:3: claims.g.a.metric: unknown number 'p.perplexity'; did you mean 'p.word_perplexity'? (known: p.bits_per_byte, p.byte_perplexity, p.loss, p.token_perplexity, p.word_perplexity)",

@@ -9,6 +9,7 @@ from harness.running import RunFolder, survey
 from harness.verdicts import Results, answer_claims, findings_of, judge
 from tests.run_fixtures import Story, deltas, edit, read_all, sample_row
 
+ATTACKS = ("hotflip", "random")
 PERPLEXITY = "metric: perplexity.token_perplexity"
 
 
@@ -333,3 +334,27 @@ def test_seeds_alone_are_told_from_the_claims_of_the_group(make_run):
         "undecided",
         "its interval is outside the bound, but not after the correction for 3 seeds",
     )
+
+
+def test_a_percentage_is_no_bound_of_a_gap_of_fractions(make_run):
+    """Any two arms would differ by less than 3."""
+    run = make_run(more=stated(["metric: perplexity.loss, gap: '>= -3'"]))
+    for record in RunFolder(run).records("variant"):
+        edit(record, "results", "perplexity", "loss", "unit", value="fraction")
+    (found,) = answers(run).values()
+    reason = "no two fractions differ by 3: 3 % is 0.03"
+    assert (found.answer, found.reasons) == ("refused", [reason])
+
+
+@pytest.mark.parametrize("sides", ["arm: p", "arm: monotone, against: p"])
+def test_a_planted_copy_is_no_arm_to_compare(make_run, sides):
+    planted = "{constraint: planted, derive_from: baseline, kind: token, strength: 1}"
+    run = make_run(
+        arms=f"  p: {planted}",
+        more=f"claims: {{g: {{c: {{attack: hotflip, {sides}, dL: < 9}}}}}}",
+        clean_loss={"baseline": 2.4, "monotone": 2.5, "p": 2.4},
+        delta_loss=deltas(0.6, 0.4, 0.45, 0.3) | {("p", x): 0.5 for x in ATTACKS},
+    )
+    (found,) = answers(run).values()
+    reason = "a copy with a planted weakness is no arm to compare"
+    assert (found.answer, found.reasons) == ("undecided", [reason])
