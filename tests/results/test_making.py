@@ -116,6 +116,8 @@ def test_a_suite_is_written_that_holds(cli, tmp_path, texts, family):
     assert f"wrote {path}" in outcome.out
     assert validate_suite(path) == []
     assert cli("plan", path).code == 0
+    smoke = cli("plan", path, "--profile", "smoke")
+    assert (smoke.code, "a limit is set" in smoke.err) == (0, True)
     assert cli("new", "suite", model, texts, "--dir", tmp_path).code == 2
 
 
