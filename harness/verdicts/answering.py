@@ -300,6 +300,9 @@ def _obstacles(claim: StatedClaim, found: Comparison | str) -> Iterator[str]:
         yield f"{share}: above {100 * ERRORS:g} % nothing is said"
     if 0 < found.units < UNITS:
         yield f"{found.units} {found.over} are fewer than {UNITS}"
+    elif found.units == 0 and found.effective < UNITS:
+        what = f"{found.effective:g} documents or task examples"
+        yield f"the metric rests on {what}: fewer than {UNITS}"
     elif found.effective < UNITS:
         yield (
             f"{found.units} {found.over} of unequal size tell no more than "

@@ -241,6 +241,7 @@ class OverSeeds:
     relative: bool = False
     units: int = 0
     effective: float = math.inf
+    """How many units the metric says that it rests on."""
     over: str = "seeds"
     errors: float = 0.0
 

@@ -295,7 +295,14 @@ def _by_seed(estimates: Estimates, relative: bool) -> OverSeeds:
         differences=apart,
         error=_error(estimates, relative),
         relative=relative,
+        effective=_resting_on(estimates),
     )
+
+
+def _resting_on(estimates: Estimates) -> float:
+    """Return the fewest units of any estimate; a single one is no sample."""
+    known = [x.n for pair in estimates for x in pair if x.n > 1]
+    return min(known, default=math.inf)
 
 
 def _error(estimates: Estimates, relative: bool) -> float | None:

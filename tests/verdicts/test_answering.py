@@ -358,3 +358,13 @@ def test_a_planted_copy_is_no_arm_to_compare(make_run, sides):
     (found,) = answers(run).values()
     reason = "a copy with a planted weakness is no arm to compare"
     assert (found.answer, found.reasons) == ("undecided", [reason])
+
+
+def test_few_examples_decide_nothing_where_rows_do_not_pair_either(make_run):
+    claim = "metric: perplexity.loss, gap: within 9"
+    run = make_run(more=stated([claim]), seeds=[1, 2, 3], documents=19)
+    for record in RunFolder(run).records("variant"):  # of other rows than there are
+        edit(record, "results", "perplexity", "loss", "value", value=2.0)
+    (found,) = answers(run).values()
+    reason = "the metric rests on 19 documents or task examples: fewer than 20"
+    assert (found.answer, found.reasons) == ("undecided", [reason])
