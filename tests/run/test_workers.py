@@ -255,8 +255,22 @@ def register_attacks():
 '''
 
 
-def start(*arguments, **environment):
-    """Run a suite in a process of its own."""
+@pytest.fixture
+def start():
+    """Return a function that runs a suite in a process, which ends with the test."""
+    started = []
+
+    def begin(*arguments, **environment):
+        started.append(_process(arguments, environment))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def _process(arguments, environment):
     return subprocess.Popen(
         [sys.executable, "-m", "harness", "run", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -268,7 +282,9 @@ def start(*arguments, **environment):
 
 
 @pytest.mark.slow
-def test_workers_give_the_records_of_one_process_whoever_dies(suite, cli, tmp_path):
+def test_workers_give_the_records_of_one_process_whoever_dies(
+    suite, cli, tmp_path, start
+):
     plugin, peace = tmp_path / "deadly.py", tmp_path / "peace"
     plugin.write_text(DEADLY)
     options = ["--plugins", plugin, "--set", "attacks.uat=null"]
@@ -326,9 +342,9 @@ def owner(out, part, processes):
         assert any(process.poll() is None for process in processes)
         for place in (out / ".claims").glob(f"*/*{part}*"):
             holder = leases._holder(place)
-            seen = holder and leases._seen_of(place, holder)
-            if seen and seen.pid:
-                return seen.pid
+            beat = leases._beat(place / holder) if holder else place
+            if pid := leases._seen(beat, "").pid:
+                return pid
         time.sleep(0.02)
 
 
@@ -338,7 +354,7 @@ def is_stopped(pid):
 
 @pytest.mark.slow
 def test_of_three_processes_one_dies_and_one_sleeps_and_nothing_differs(
-    suite, cli, tmp_path
+    suite, cli, tmp_path, start
 ):
     plugin, pause = tmp_path / "pausing.py", tmp_path / "pause"
     plugin.write_text(PAUSING)
