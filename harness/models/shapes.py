@@ -74,6 +74,7 @@ def _causal(
     embedding = vocabulary * (head_width or width)
     matrices = layers * (attention + feed_forward)
     outside = 2 * width * (head_width or 0) if head_width not in (None, width) else 0
+    read = config.get(positions)
     return ModelShape(
         parameters=embedding * (1 if tied else 2)
         + matrices
@@ -89,7 +90,7 @@ def _causal(
             attention=4.0 * layers * (heads_width or width),
             head=2.0 * embedding,
         ),
-        positions=config.get(positions),
+        positions=read if isinstance(read, int) else None,
         tokenizer=tokenizer,
     )
 

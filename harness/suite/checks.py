@@ -454,7 +454,7 @@ def _sides(draft: _Draft, entry: Mapping[str, Any], keys: Keys) -> Iterator[Faul
     against = against or BASELINE
     if against == arm:
         yield (*keys, "against"), f"{arm!r} would be compared with itself"
-    attack = entry.get("attack")
+    attack = str(entry.get("attack"))
     for side in (stated, against):
         gets = layer.get("arms", str(side), "attacks")
         known = attack in layer.mapping("attacks") and isinstance(gets, list)

@@ -61,3 +61,5 @@ def test_what_is_not_known_has_no_sizes():
     assert published_config("nobody/nothing") is None
     assert shape_of({"model_type": "mamba"}) is None
     assert shape_of({"model_type": "gpt_neox", "hidden_size": 8}) is None
+    sizes = published_config("EleutherAI/pythia-1.4b")
+    assert shape_of({**sizes, "max_position_embeddings": "many"}).positions is None

@@ -158,6 +158,7 @@ WRONG = {
     "claims: {g: {a: {arm: monotone, against: monotone, attack: flip, dL: < 0}}}": "s.yaml:2: claims.g.a.against: 'monotone' would be compared with itself",
     "arms:\n  monotone: {attacks: []}\nclaims: {g: {a: {arm: monotone, attack: flip, dL: < 0}}}": "s.yaml:4: claims.g.a.attack: the arm 'monotone' does not get 'flip'",
     "claims: {g: {a: {arm: monotone, attack: flip, dL: < 0, seeds: all}}}": "s.yaml:2: claims.g.a.seeds: expected 'every', got 'all'",
+    "claims: {g: {a: {arm: monotone, attack: [flip], dL: < 0}}}": "s.yaml:2: claims.g.a.attack: expected a string, got a list",
     "claims: {g: 3}": "s.yaml:2: claims.g: expected a mapping, got 3",
     "claims: {baseline: {baseline: {arm: monotone, against: monoton, attack: flip, dL: < 0}}}": "s.yaml:2: claims.baseline.baseline.against: unknown arm 'monoton'; did you mean 'monotone'? (known: baseline, monotone)",
     "claims: {baseline: null}": "s.yaml:2: claims.baseline: is empty, which removes an entry, and there is none to remove; write {} for an entry without options",

@@ -116,10 +116,9 @@ def _identity_problems(record: Record) -> Iterator[Problem]:
         for name in hashed if isinstance(hashed, dict) else ():
             if not _same_option(options.get(name), hashed[name]):
                 yield _disagreement((*path, name), hashed[name], options.get(name))
-    if record.attack and (record.attack.match is None) != (
-        record.identity.get("match") is None
-    ):
-        yield _disagreement(("match",), record.identity["match"], record.attack.match)
+    match = record.identity.get("match")
+    if record.attack and (record.attack.match is None) != (match is None):
+        yield _disagreement(("match",), match, record.attack.match)
 
 
 def _shown(record: Record) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -87,6 +87,14 @@ def test_a_changed_value_of_a_cell_is_found(run, keys, value, told):
     assert validate([run]).exit_code == 1
 
 
+def test_an_id_that_knows_of_no_match_is_none_of_a_control(run):
+    file = _file(run, HOTFLIP)
+    edit(file, "identity", "match", value=ABSENT)
+    edit(file, "attack", "match", value="random")
+    told = [f.message for f in _problems(run)]
+    assert any("elsewhere the record says 'random'" in message for message in told)
+
+
 def test_a_finding_names_the_line_of_the_value(run):
     file = _file(run, HOTFLIP)
     edit(file, "results", "attack", "success", "value", value=0.999)
