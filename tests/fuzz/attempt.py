@@ -12,6 +12,7 @@ import io
 import os
 import signal
 import sys
+import tempfile
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,9 +60,12 @@ class Guard:
     def watching(self, *, trusting: bool = False) -> Iterator[None]:
         """Watch a block; `trusting` code of the folder's, or not."""
         self._on, self._trusting = True, trusting
+        # Folders of the system for what is thrown away are in the folder meanwhile.
+        before, tempfile.tempdir = tempfile.tempdir, self._folder
         try:
             yield
         finally:
+            tempfile.tempdir = before
             self._on = False
 
     def _hook(self, event: str, args: Any) -> None:
