@@ -8,7 +8,6 @@ run. No option reaches any of that.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -52,7 +51,6 @@ _PICKLED = ("pytorch_model*.bin",)
 _TIMES_TOO_LARGE = 2
 """How many times as large as its weights a model may be by its configuration: what is
 left out of a file, as a tied head, is less than the whole once more."""
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 class CheckpointWarning(UserWarning):
@@ -161,9 +159,14 @@ class CheckpointAdapter(ModelAdapter[CheckpointOptions]):
         return self._snapshot()
 
     def _check_hub_id(self) -> None:
-        path = self.options.path
-        if not _HUB_ID.fullmatch(path) or path.startswith("."):
-            raise MissingResource(f"there is no folder {path}")
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+        try:
+            validate_repo_id(self.options.path)
+        except HFValidationError:  # it can only be meant as a folder
+            message = f"there is no folder {self.options.path}"
+            raise MissingResource(message) from None
 
     def _snapshot(self) -> Path:
         from huggingface_hub import try_to_load_from_cache

@@ -171,10 +171,9 @@ def test_another_family_is_refused_with_those_it_knows(
             method(tmp_path)
 
 
-def test_a_folder_that_is_not_there_is_named():
-    assert adapter("/no/such/folder").missing() == [
-        "there is no folder /no/such/folder"
-    ]
+@pytest.mark.parametrize("path", ["/no/such/folder", "--", "a/b/c", ".hidden"])
+def test_a_folder_that_is_not_there_is_named(path):
+    assert adapter(path).missing() == [f"there is no folder {path}"]
 
 
 def test_a_hub_id_that_is_not_cached_is_missing_within_a_second(hub_cache):
