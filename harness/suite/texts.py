@@ -171,7 +171,9 @@ def load_tokenizer(path: Path):  # type: ignore[no-untyped-def]
 
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
+    except BaseException as error:  # the library raises nothing narrower
+        if not _is_fault(error):
+            raise
         cause = " ".join(str(error).split())
         raise UsageError(f"{path} cannot be read ({cause})") from error
     tokenizer.no_truncation()
@@ -188,9 +190,16 @@ def encoded(
     """
     try:
         found = tokenizer.encode_batch(list(texts), add_special_tokens=special)
-    except Exception as error:  # the library raises nothing narrower
+    except BaseException as error:  # the library raises nothing narrower
+        if not _is_fault(error):
+            raise
         raise HarnessError(f"the tokenizer encodes no texts ({error})") from error
     return [one.ids for one in found]
+
+
+def _is_fault(error: BaseException) -> bool:
+    """Say whether a library failed; a panic of one in Rust is no Exception."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def _padded(lengths: Sequence[int], rows: int) -> float:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.base import MissingResource, SuiteError
+from harness.base import HarnessError, MissingResource, SuiteError
 from harness.suite import load_experiment, missing, resolve
+from harness.suite.texts import encoded
 
 
 def test_resolving_fills_in_fingerprints_and_defaults(toy_suite, tmp_path):
@@ -67,3 +68,20 @@ def test_a_corpus_that_nothing_reads_need_not_be_there(toy_suite, tmp_path):
 def test_without_recovery_its_corpus_is_not_used(toy_suite):
     overrides = ["arms.baseline.recovery=false", "arms.monotone.recovery=false"]
     assert load_experiment(toy_suite, overrides=overrides).used_corpora == ["test"]
+
+
+class PanicException(BaseException):
+    """Called as what tokenizers raises where its Rust panics."""
+
+
+@pytest.mark.parametrize(
+    ("raised", "comes"),
+    [(PanicException("t"), HarnessError), (KeyboardInterrupt(), KeyboardInterrupt)],
+)
+def test_a_panic_in_a_tokenizer_is_a_fault_of_it_and_ctrl_c_is_none(raised, comes):
+    class Tokenizer:
+        def encode_batch(self, texts, add_special_tokens):
+            raise raised
+
+    with pytest.raises(comes):
+        encoded(Tokenizer(), ["a text"])

@@ -146,7 +146,7 @@ def _examples(results: Results) -> Iterator[str]:
     def of(name: str) -> str:
         return _told(found.get(name) for found in asked)
 
-    count = _told(found["test"]["count"] for found in asked)
+    count = _told(found["test"].get("count") for found in asked)
     corpus = _told(found["test"].get("corpus") for found in asked)
     allowed = values(cells, lambda x: x.attack and x.attack.tokens.allowed)
     limit = values(cells, lambda x: x.suite.limit)
