@@ -28,10 +28,10 @@ def choose(
 
     `tables` are keys, in the order in which they are to stand; ``metrics`` stands for
     the tables of all models, ``methods`` for the paragraph about what was done, and
-    ``all``, or nothing, for everything. `columns` are
-    headings, or groups of them; a table has those of them that it knows, besides the
-    columns that name its rows, and one that knows none stays as it is. `names` says
-    how models, arms, attacks and metrics are called.
+    ``all``, or nothing, for everything. `columns` are headings, or groups of them; a
+    table has those of them that it knows, besides the columns that name its rows, and
+    one that knows none stays as it is. `names` says how models, arms, attacks and
+    metrics are called.
 
     Raises UsageError for a name that is not there, with those that are.
     """

@@ -47,11 +47,14 @@ def table_document(table: Table) -> dict[str, Any]:
             }
             for column in table.columns
         ],
-        "rows": [
-            _names(row) | dict(zip(names, map(_cell, row), strict=True)) | _names(row)
-            for row in table.rows
-        ],
+        "rows": [_row(names, row) for row in table.rows],
     }
+
+
+def _row(columns: Sequence[str], row: Sequence[Cell]) -> dict[str, Any]:
+    """Return the cells of a row by column; what it is about comes first, and alone."""
+    names = _names(row)
+    return names | dict(zip(columns, map(_cell, row), strict=True)) | names
 
 
 def _names(row: Sequence[Cell]) -> dict[str, str]:

@@ -43,37 +43,11 @@ def set_column(table: Table, index: int, room: float) -> SetColumn:
     cells = [row[index] for row in table.printed_rows]
     unit = _common_unit(cells)
     texts = [_text(cell, unit) for cell in cells]
-    numeric = any(isinstance(cell, Number) for cell in cells)
-    printed = [*map(_cell, cells, texts)]
-    wide: float
-    if numeric:  # a reason in place of a number makes no column wide
-        both = [*zip(cells, texts, strict=True)]
-        own = (_points(*x) for x in both if isinstance(x[0], Number))
-        broken = (_unbroken_points(*x) for x in both if not isinstance(x[0], Number))
-        wide = math.ceil(max(_REASON_PT, *own, *broken))
-        printed = [
-            _box(x, wide) if _points(*y) > wide else x
-            for x, y in zip(printed, both, strict=True)
-        ]
-        wide = min(wide, max(_points(*x) for x in both))
+    if any(isinstance(cell, Number) for cell in cells):
+        wide, spec, printed = _numbers(cells, texts)
     else:
-        wide = max(map(_points, cells, texts), default=1.0)
+        wide, spec, printed = _words(cells, texts, room)
     lines = _lines(f"{column.short or column.title}{unit and f' ({unit})'}", wide)
-    bare = [text.replace(",", "") for text in texts]
-    numbers = [x for x, cell in zip(bare, cells, strict=True) if _plain(cell)]
-    if numbers and all(_plain(x) for x in cells if isinstance(x, Number)):
-        spec = f"S[table-format={_format(numbers)}]"
-        printed = [
-            x if _PARTS.fullmatch(x) else f"{{{y}}}"
-            for x, y in zip(bare, printed, strict=True)
-        ]
-    elif numeric:
-        spec = "r"
-    elif wide > room:
-        wide = math.ceil(max(room, *map(_unbroken_points, cells, texts)))
-        spec = rf">{{\raggedright\arraybackslash}}p{{{wide}pt}}"
-    else:
-        spec = "l"
     return SetColumn(
         spec,
         _heading(lines, spec),
@@ -81,6 +55,49 @@ def set_column(table: Table, index: int, room: float) -> SetColumn:
         points=max(wide, *map(points, lines)),
         lines=[_count(*x, wide) for x in zip(cells, texts, strict=True)],
     )
+
+
+def _numbers(
+    cells: Sequence[Cell], texts: Sequence[str]
+) -> tuple[float, str, list[str]]:
+    """Return width, specification and cells of a column that has numbers.
+
+    A reason in place of a number makes no column wide: it is put into a box.
+    """
+    both = [*zip(cells, texts, strict=True)]
+    own = (_points(*x) for x in both if isinstance(x[0], Number))
+    broken = (_unbroken_points(*x) for x in both if not isinstance(x[0], Number))
+    boxed = math.ceil(max(_REASON_PT, *own, *broken))
+    printed = [
+        _box(_cell(*x), boxed) if _points(*x) > boxed else _cell(*x) for x in both
+    ]
+    wide = min(boxed, max(_points(*x) for x in both))
+    plain = [_plain(cell) for cell in cells if isinstance(cell, Number)]
+    if not all(plain):
+        return wide, "r", printed
+    bare = [text.replace(",", "") for text in texts]
+    aligned = [x for x, cell in zip(bare, cells, strict=True) if _plain(cell)]
+    return (
+        wide,
+        f"S[table-format={_format(aligned)}]",
+        [
+            x if _PARTS.fullmatch(x) else f"{{{y}}}"
+            for x, y in zip(bare, printed, strict=True)
+        ],
+    )
+
+
+def _words(
+    cells: Sequence[Cell], texts: Sequence[str], room: float
+) -> tuple[float, str, list[str]]:
+    """Return width, specification and cells of a column of words."""
+    printed = [*map(_cell, cells, texts)]
+    wide = max(map(_points, cells, texts), default=1.0)
+    if wide <= room:
+        return wide, "l", printed
+    broken = math.ceil(max(room, *map(_unbroken_points, cells, texts)))
+    spec = rf">{{\raggedright\arraybackslash}}p{{{broken}pt}}"
+    return float(broken), spec, printed
 
 
 def _box(text: str, wide: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.records import Record, Verdicts, claims_changes
+from harness.records import Record, Verdicts
 from harness.report.tables.controls import Opponents
 from harness.report.tables.making import failed_certificates, unequal_training
 from harness.verdicts import Arm, Results
@@ -44,9 +44,7 @@ def cautions(
 def _exploratory(results: Results, verdicts: Verdicts) -> Iterator[str]:
     if verdicts.margin_change is not None:
         yield f"EXPLORATORY: {verdicts.margin_change}."
-    changes = claims_changes(
-        results.suite.stated_claims(), [record.claims for record in results.records]
-    )
+    changes = results.claims_changes
     for when in dict.fromkeys(map(str, changes.values())):
         details = "; ".join(x.details for x in changes.values() if str(x) == when)
         yield f"EXPLORATORY: {when}: {details}."
