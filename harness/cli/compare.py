@@ -53,13 +53,7 @@ def command(
         answer(json.dumps(document, indent=1))
         return 0 if compared else NOTHING
     rows = [
-        [
-            one.key.model,
-            one.key.arm,
-            one.key.attack or "--",
-            name,
-            report.estimate_text(x),
-        ]
+        [*_labels(one.key), name, report.estimate_text(x)]
         for one in compared
         for name, x in one.differences.items()
     ]

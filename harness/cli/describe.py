@@ -21,32 +21,26 @@ from harness.api import (
 from harness.base import UsageError, unknown_name
 from harness.cli import options
 from harness.cli.pages import page
-from harness.cli.printing import answer, for_programs
+from harness.cli.printing import answer
 
 
 @click.command()
 @click.argument("name")
 @click.option("--kind", type=click.Choice([*KINDS]), help="Where names coincide.")
 @options.plugins
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["text", "json", "markdown"]),
-    default="text",
-    show_default=True,
-    callback=for_programs,
-    help="How it is printed; `markdown` is a page of documentation.",
+@options.formats(
+    "text",
+    "json",
+    "markdown",
+    about="How it is printed; `markdown` is a page of documentation.",
 )
-@options.json_output
-def command(
-    name: str, kind: str | None, plugins: tuple[Path, ...], style: str, as_json: bool
-) -> None:
+def command(name: str, kind: str | None, plugins: tuple[Path, ...], style: str) -> None:
     """Describe a plugin: what it does, its options, cost and source.
 
     NAME is the plugin's name, as `harness list` prints it.
     """
     found = describe(_find(load_registry(plugins), name, kind))
-    if as_json or style == "json":
+    if style == "json":
         answer(json.dumps(found.as_json(), indent=1))
     elif style == "markdown":
         answer(page(found), end="")

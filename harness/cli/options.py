@@ -24,6 +24,39 @@ json_output = click.option(
 )
 """Adds the argument `as_json`."""
 
+
+def formats(*styles: str, about: str) -> Callable[[Callable[..., Any]], Any]:
+    """Add --format, text by default, and --json, which is short for one of them.
+
+    The function gets it as `style`; `about` is what --help says of some of them.
+    """
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*, style: str, as_json: bool, **arguments: Any) -> Any:
+            return function(style="json" if as_json else style, **arguments)
+
+        style = click.option(
+            "--format",
+            "style",
+            type=click.Choice(styles),
+            default="text",
+            show_default=True,
+            callback=for_programs,
+            help=about,
+        )
+        short = click.option(
+            "--json",
+            "as_json",
+            is_flag=True,
+            callback=for_programs,
+            help="The same as --format json.",
+        )
+        return style(short(wrapper))
+
+    return add
+
+
 plugins = click.option(
     "--plugins",
     "plugins",

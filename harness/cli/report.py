@@ -10,7 +10,7 @@ import click
 from harness import report
 from harness.base import UsageError, write_atomic
 from harness.cli import options
-from harness.cli.printing import answer, for_programs, say, warn_of
+from harness.cli.printing import answer, say, warn_of
 from harness.running import RunFolder, survey
 
 
@@ -28,24 +28,16 @@ def _named(_: Any, __: Any, texts: tuple[str, ...]) -> dict[str, str]:
 
 @click.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["text", "markdown", "json", "latex", "html"]),
-    default="text",
-    show_default=True,
-    callback=for_programs,
-    help=(
+@options.formats(
+    "text",
+    "markdown",
+    "json",
+    "latex",
+    "html",
+    about=(
         "LaTeX needs booktabs and siunitx; JSON holds every number in full; HTML is "
         "one file for a browser, with figures and samples."
     ),
-)
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    callback=for_programs,
-    help="The same as --format json.",
 )
 @click.option(
     "--threshold",
@@ -97,7 +89,6 @@ def _named(_: Any, __: Any, texts: tuple[str, ...]) -> dict[str, str]:
 def command(
     run: Path,
     style: str,
-    as_json: bool,
     threshold: float | None,
     output: Path | None,
     figures: Path | None,
@@ -124,7 +115,6 @@ def command(
         for path in report.write_figures(made, figures):
             answer(path)
         return
-    style = "json" if as_json else style
     chosen = tables or columns or names
     if style == "html" and chosen:
         raise UsageError(

@@ -13,7 +13,7 @@ import click
 from harness import report, running
 from harness.base import UsageError
 from harness.cli import options
-from harness.cli.printing import answer, for_programs, say
+from harness.cli.printing import answer, say
 
 
 @click.command()
@@ -24,21 +24,11 @@ from harness.cli.printing import answer, for_programs, say
     metavar="PATH...",
     type=click.Path(exists=True, path_type=Path),
 )
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["text", "json", "github"]),
-    default="text",
-    show_default=True,
-    callback=for_programs,
-    help="How findings are printed; `github` annotates the files of a pull request.",
-)
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    callback=for_programs,
-    help="The same as --format json.",
+@options.formats(
+    "text",
+    "json",
+    "github",
+    about="How findings are printed; `github` annotates the files of a pull request.",
 )
 @options.plugins
 @options.trust
@@ -72,7 +62,6 @@ from harness.cli.printing import answer, for_programs, say
 def command(
     paths: tuple[Path, ...],
     style: str,
-    as_json: bool,
     plugins: tuple[Path, ...],
     trust: bool,
     published: Path | None,
@@ -109,7 +98,7 @@ def command(
     )
     stale = [x for each in validation.surveys for x in report.stale(each)]
     validation = replace(validation, problems=(*validation.problems, *stale))
-    answer(PRINTED["json" if as_json else style](validation))
+    answer(PRINTED[style](validation))
     return validation.exit_code
 
 
