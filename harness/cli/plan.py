@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import click
 from tabulate import tabulate
 
 from harness import running, suite
-from harness.base import Problem, SuiteError, default_store_root, spell_seconds
+from harness.base import default_store_root, spell_seconds
 from harness.cli import options
 from harness.cli.costs import costs_document, flops_text, memory_text
 from harness.cli.options import SuiteChoice
@@ -80,13 +80,14 @@ def command(
     experiment = replace(choice, device=None).experiment()
     folder = running.RunFolder(choice.run_dir(experiment))
     store_root = default_store_root(folder.root)
-    absent = suite.missing(experiment, store_root)
-    notes = _fitting(experiment, store_root, absent)
+    sources = suite.missing_sources(experiment, store_root)
+    absent = [*sources, *suite.missing_parts(experiment)]
+    notes = suite.refuse_misfits(experiment, store_root, absent)
     if not elsewhere:
         absent += suite.missing_device(experiment)
     for problem in absent:
         say(f"not on this machine: {problem}")
-    if not suite.missing_sources(experiment, store_root):
+    if not sources:
         experiment = suite.identify(experiment, store_root)
     plan = suite.make_plan(experiment, choice.only)
     priced = PricedPlan(plan, suite.plan_costs(plan, store_root), device)
@@ -101,17 +102,6 @@ def command(
         if experiment.suite.limit is not None:
             say("a limit is set: not for real numbers")
     return MISSING if absent else 0
-
-
-def _fitting(
-    experiment: suite.Experiment, store_root: Path, absent: Sequence[Problem]
-) -> list[Problem]:
-    """Return what will be otherwise than a suite says; raise what cannot be had."""
-    found = suite.misfits(experiment, store_root)
-    errors = [problem for problem in found if problem.severity == "error"]
-    if errors:
-        raise SuiteError([*absent, *errors])
-    return found
 
 
 @dataclass(frozen=True)

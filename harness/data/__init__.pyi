@@ -18,7 +18,7 @@ from .examples import (
     Documents as Documents,
     build_examples as build_examples,
     cut_examples as cut_examples,
-    example_faults as example_faults,
+    example_fault as example_fault,
 )
 from .overlap import shared_documents as shared_documents
 from .patterns import matching as matching

@@ -55,28 +55,27 @@ def build_examples(
     return ExampleSets(**built)
 
 
-def example_faults(
+def example_fault(
     section: ExamplesSection,
+    role: str,
     corpora: Documents,
     tokenizer: PreTrainedTokenizerBase,
     limit: int | None,
     *,
     encoder_decoder: bool = False,
-) -> Iterator[tuple[str, str]]:
-    """Yield what `build_examples` would raise: for which set, and a sentence.
+) -> str | None:
+    """Return what `build_examples` would raise of one set alone; None for nothing.
 
-    That is all of it, but for what `corpora` raises itself.
+    Raises what `corpora` raises itself.
     """
     cutter = Cutter(section, TextEncoder(tokenizer, encoder_decoder=encoder_decoder))
-    owners: dict[str, str] = {}
-    for role, wanted in section.sets.items():
-        try:
-            found = _take(role, wanted, corpora, cutter, limit)
-            _check_disjoint(role, found, owners)
-        except MissingResource:
-            raise
-        except UsageError as error:
-            yield role, str(error).removeprefix(f"examples.{role}: ")
+    try:
+        _take(role, section.sets[role], corpora, cutter, limit)
+    except MissingResource:
+        raise
+    except UsageError as error:
+        return str(error).removeprefix(f"examples.{role}: ")
+    return None
 
 
 def cut_examples(

@@ -112,17 +112,15 @@ class Run:
         record = unit.state.record
         if unit.kind != "cell" or unit.state.status != "complete" or record is None:
             return []
-        assert record.samples is not None  # it is complete
-        folder = self.survey.folder.unit_dir("cell", unit.id)
-        return read_samples(folder / record.samples.path)
+        return read_samples(self.survey.folder.samples_path(record))
 
     def metric_rows(self, unit: SurveyedUnit) -> list[Row]:
         """Return the rows of a variant's metrics, as they stand in its samples."""
         record = unit.state.record
         if record is None or record.samples is None:
             return []
-        folder = self.survey.folder.unit_dir("variant", unit.id)
-        with (folder / record.samples.path).open(encoding="utf-8") as file:
+        path = self.survey.folder.samples_path(record)
+        with path.open(encoding="utf-8") as file:
             return [*map(json.loads, file)]
 
     def __repr__(self) -> str:

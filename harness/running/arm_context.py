@@ -131,10 +131,8 @@ def _attacked(run: RunContext, cells: Sequence[CellPlan]) -> dict[str, float]:
     """Return the largest dL of each example among cells, errors left out."""
     largest: dict[str, float] = {}
     for cell in cells:
-        folder = run.folder.unit_dir(cell.kind, cell.id)
-        samples = read_record(folder / "record.json").samples
-        assert samples is not None  # it is complete
-        for row in read_samples(folder / samples.path):
+        record = read_record(run.folder.record_path(cell.kind, cell.id))
+        for row in read_samples(run.folder.samples_path(record)):
             if row.delta_loss is not None:
                 key = content_key(row.clean_prompt_ids, row.reference_ids)
                 largest[key] = max(row.delta_loss, largest.get(key, row.delta_loss))

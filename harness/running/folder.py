@@ -13,6 +13,7 @@ from typing import Any, Literal
 from harness.base import (
     RecordError,
     Strict,
+    UsageError,
     content_hash,
     sha256_file,
     write_atomic,
@@ -111,6 +112,18 @@ class RunFolder:
     def record_path(self, kind: UnitKind, unit_id: str) -> Path:
         """The record of one variant or cell."""
         return self.unit_dir(kind, unit_id) / "record.json"
+
+    def samples_path(self, record: Record) -> Path:
+        """The file of samples of a complete unit, by its record."""
+        assert record.samples is not None  # it is complete
+        return self.unit_dir(record.kind, record.id) / record.samples.path
+
+    def check(self) -> None:
+        """Raise UsageError where this is the folder of no run: it has no suite."""
+        if not self.suite_file.is_file():
+            raise UsageError(
+                f"{self.root} is no run folder: it has no {self.suite_file.name}"
+            )
 
     def records(self, kind: UnitKind) -> list[Path]:
         """All records of a kind that lie in the folder, by name."""

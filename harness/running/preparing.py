@@ -20,7 +20,6 @@ def prepare(
     """Find models and corpora on this machine, and plan the run in a folder.
 
     `only` selects cells by model, arm, seed and attack, as `make_plan` takes it.
-
     `say` gets what will be otherwise than the suite reads, as tokens rounded up.
 
     Raises HarnessError with all that is not on this machine, and with all that the
@@ -29,5 +28,6 @@ def prepare(
     folder = RunFolder(run_dir)
     store = Store(default_store_root(folder.root))
     experiment = resolve(experiment, store.root)
-    refuse_misfits(experiment, store.root, say)
+    for problem in refuse_misfits(experiment, store.root):
+        say(f"note: {problem}")
     return make_plan(experiment, only), folder, store

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from harness.api import Registry
-from harness.base import UsageError, code_state, library_versions
+from harness.base import code_state, library_versions
 from harness.records import PluginRef, Provenance
 from harness.running.folder import RunFolder, Status, UnitState
 from harness.suite import Plan, Unit, UnitKind, load_experiment, make_plan
@@ -68,8 +68,7 @@ def survey(root: Path, plugins: Sequence[Path] = (), *, trust: bool = False) -> 
     whose ids depend on plugins that are not loaded are then found by their labels.
     """
     folder = RunFolder(root)
-    if not folder.suite_file.is_file():
-        raise UsageError(f"{root} is no run folder: it has no {folder.suite_file.name}")
+    folder.check()
     plan = make_plan(load_experiment(folder.suite_file, plugins=plugins, trust=trust))
     return surveyed(folder, plan, folder.state)
 

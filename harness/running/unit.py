@@ -149,9 +149,7 @@ class Runner:
         paths = {}
         for key, cell in plan.reads.items():
             record = self._complete(cell, f"{cell.id}, which it replays,")
-            assert record.samples is not None  # it is complete
-            folder = self._run.folder.unit_dir(cell.kind, cell.id)
-            paths[key] = folder / record.samples.path
+            paths[key] = self._run.folder.samples_path(record)
         return paths
 
     def _complete(self, unit: Unit, name: str) -> Record:

@@ -42,6 +42,7 @@ from .resources import (
     identify as identify,
     missing as missing,
     missing_device as missing_device,
+    missing_parts as missing_parts,
     missing_sources as missing_sources,
     prefetch as prefetch,
     resolve as resolve,

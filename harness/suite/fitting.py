@@ -8,7 +8,7 @@ dataset that is not on this machine, nothing is said.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from harness.base import (
     UsageError,
     near_path,
 )
-from harness.data import Corpora, Document, example_faults
+from harness.data import Corpora, Document, example_fault, matching
 from harness.models import RecoverySection
 from harness.suite.experiment import Experiment
 from harness.suite.marks import marked
@@ -72,15 +72,17 @@ def misfits(
 
 
 def refuse_misfits(
-    experiment: Experiment, store_root: Path, say: Callable[[str], None]
-) -> None:
-    """Raise SuiteError with the `misfits` that are errors, and say the others."""
+    experiment: Experiment, store_root: Path, absent: Sequence[Problem] = ()
+) -> list[Problem]:
+    """Return the `misfits` that are notices; raise SuiteError with the errors.
+
+    That names what is `absent`, too, which comes first.
+    """
     found = misfits(experiment, store_root)
     errors = [problem for problem in found if problem.severity == "error"]
     if errors:
-        raise SuiteError(errors)
-    for problem in found:
-        say(f"note: {problem}")
+        raise SuiteError([*absent, *errors])
+    return found
 
 
 def lost_paths(experiment: Experiment) -> list[Problem]:
@@ -93,9 +95,9 @@ def lost_paths(experiment: Experiment) -> list[Problem]:
     for keys, text in _paths(experiment):
         place = experiment.layer.place(keys)
         path = place.base / Path(text).expanduser()
-        near = near_path(path)
-        if path.exists() or any(path.parent.glob(path.name)):
+        if path.exists() or (keys[0] == "corpora" and matching(str(path))):
             continue
+        near = near_path(path)
         if Path(text).is_absolute():
             message = f"{text} is not there{near}"
         elif near and len(Path(text).parts) == 1:
@@ -222,21 +224,19 @@ def _examples(fit: _Fit) -> Iterator[Fault]:
         return
     pairs = fit.shape is not None and fit.shape.encoder_decoder
     for role in examples.sets:
-        only = examples.model_copy(update={x: None for x in examples.sets if x != role})
         try:
-            faults = [
-                *example_faults(
-                    only,
-                    fit.corpora,
-                    fit.tokenizer,
-                    experiment.suite.limit,
-                    encoder_decoder=pairs,
-                )
-            ]
+            fault = example_fault(
+                examples,
+                role,
+                fit.corpora,
+                fit.tokenizer,
+                experiment.suite.limit,
+                encoder_decoder=pairs,
+            )
         except HarnessError:  # it is not here, or would take long
             continue
-        for _, message in faults:
-            yield ("examples", role, "count"), "error", message
+        if fault is not None:
+            yield ("examples", role, "count"), "error", fault
 
 
 def _tokens(fit: _Fit) -> Iterator[Fault]:

@@ -116,7 +116,8 @@ def validate_suite(
 
 def _unmet(experiment: Experiment, trust: bool) -> list[Problem]:
     """Return what a suite cannot have; as a warning, what only is not here."""
-    found = misfits(experiment, default_store_root(Path("runs", "any")), trust=trust)
+    store_root = default_store_root(experiment.run_dir)
+    found = misfits(experiment, store_root, trust=trust)
     here = [replace(x, severity="warning") for x in missing_device(experiment)]
     return [*found, *lost_paths(experiment), *here]
 

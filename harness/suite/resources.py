@@ -56,7 +56,12 @@ def identify(experiment: Experiment, store_root: Path) -> Experiment:
 
 def missing(experiment: Experiment, store_root: Path) -> list[Problem]:
     """Return what the suite needs and this machine lacks, where the suite names it."""
-    absent = [
+    return [*missing_sources(experiment, store_root), *missing_parts(experiment)]
+
+
+def missing_parts(experiment: Experiment) -> list[Problem]:
+    """Return what metrics and attacks need besides, and is missing."""
+    return [
         _problem(experiment, (section, label), sentence)
         for section, plugins in (
             ("metrics", experiment.metrics),
@@ -65,7 +70,6 @@ def missing(experiment: Experiment, store_root: Path) -> list[Problem]:
         for label, plugin in plugins.items()
         for sentence in plugin.missing()
     ]
-    return [*missing_sources(experiment, store_root), *absent]
 
 
 def missing_sources(experiment: Experiment, store_root: Path) -> list[Problem]:

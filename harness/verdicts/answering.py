@@ -17,7 +17,6 @@ from harness.records import (
     Needed,
     StatedClaim,
     Verdicts,
-    claims_changes,
     holm,
 )
 from harness.verdicts.case import Case, Cases
@@ -76,16 +75,15 @@ def answer_claims(
 
     Group by group, Holm over the claims of a group; `verdicts` are those of the run.
     """
-    claims, asker = results.suite.stated_claims(), _Asker(results, findings, verdicts)
-    changes = claims_changes(claims, [record.claims for record in results.records])
+    asker = _Asker(results, findings, verdicts)
     answers: list[ClaimAnswer] = []
-    for group, stated in claims.items():
+    for group, stated in results.suite.stated_claims().items():
         asked = [
             asker.ask(group, label, claim, model)
             for label, claim in stated.items()
             for model in results.suite.models
         ]
-        answers += _answers(asked, changes.get(group))
+        answers += _answers(asked, results.claims_changes.get(group))
     return answers
 
 

@@ -27,7 +27,8 @@ _LARGEST_RATIO = 64.0
 _PRECISION = 1e-6
 _FAR = 1e6
 """What stands for a bound that is infinite."""
-_LARGEST_LOGARITHM = 700.0
+LARGEST_LOGARITHM = 700.0
+"""Of what a float holds the exponential of."""
 _ROUNDING = 1e-12
 _NOTHING = -1e3
 """The logarithm of next to nothing."""
@@ -80,7 +81,7 @@ class Comparison(Protocol):
 
 def grown(logarithm: float) -> float:
     """Return the relative change of a difference of logarithms, within finite range."""
-    return math.expm1(min(logarithm, _LARGEST_LOGARITHM))
+    return math.expm1(min(logarithm, LARGEST_LOGARITHM))
 
 
 def _statistic(rows: Floats, seeds: int, over: str) -> str:

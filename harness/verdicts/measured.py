@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.records import TREATMENT_SEEDS, Estimate, Record
 from harness.verdicts.compared import (
+    LARGEST_LOGARITHM,
     Comparison,
     Difference,
     EverySeed,
@@ -239,7 +240,7 @@ def _grouped(table: Floats) -> Floats:
 
 def _value(sums: Sums, exponential: bool) -> float:
     ratio = float(sums.numerators.sum() / sums.denominators.sum())
-    return math.exp(min(ratio, 700.0)) if exponential else ratio
+    return math.exp(min(ratio, LARGEST_LOGARITHM)) if exponential else ratio
 
 
 def _rows(sums: Sums, *, exponential: bool, relative: bool) -> Floats:

@@ -16,9 +16,11 @@ from harness.api import Attack, Budget, Term
 from harness.base import RecordError
 from harness.records import (
     AttackRef,
+    ClaimsChange,
     Record,
     RecoverySummary,
     SampleRow,
+    claims_changes,
     parse_json,
     read_samples,
 )
@@ -141,6 +143,12 @@ class Results:
                 found[unit.model, unit.arm, unit.attack][unit.seed] = unit.state.record
         return found
 
+    @cached_property
+    def claims_changes(self) -> Mapping[str, ClaimsChange]:
+        """Which groups of claims were changed after results were there, and how."""
+        stated = [record.claims for record in self.records]
+        return claims_changes(self.suite.stated_claims(), stated)
+
     def terms(self, record: Record) -> Mapping[tuple[str, str], Sums]:
         """Return what the rows of a variant add up to, by metric and estimate."""
         if record.id not in self._terms:
@@ -148,10 +156,8 @@ class Results:
         return self._terms[record.id]
 
     def _summed(self, record: Record) -> Iterator[tuple[tuple[str, str], Sums]]:
-        assert record.samples is not None  # it is complete
-        folder = self.survey.folder.unit_dir("variant", record.id)
         found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(dict)
-        path = folder / record.samples.path
+        path = self.survey.folder.samples_path(record)
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
@@ -184,9 +190,7 @@ class Results:
 
     def samples(self, record: Record) -> list[SampleRow]:
         """Read all that the rows of a complete cell say."""
-        folder = self.survey.folder.unit_dir("cell", record.id)
-        assert record.samples is not None  # it is complete
-        return read_samples(folder / record.samples.path)
+        return read_samples(self.survey.folder.samples_path(record))
 
 
 _SHOWN = dict.fromkeys(

@@ -19,7 +19,7 @@ class CausalLM(CheckpointAdapter):
         ),
         Paper(
             "Black et al. 2021",
-            "GPT-Neo: Large Scale Autoregressive Language Modeling with Mesh- "
+            "GPT-Neo: Large Scale Autoregressive Language Modeling with Mesh-"
             "Tensorflow",
             "https://doi.org/10.5281/zenodo.5297715",
         ),

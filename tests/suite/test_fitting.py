@@ -273,12 +273,19 @@ def test_what_would_take_long_to_read_is_left_to_the_run(place):
 
 
 def test_a_run_refuses_misfits_and_says_the_rest(place):
-    lines = []
     path = edited(place, "tokens: 128", "tokens: 100")
-    refuse_misfits(load_experiment(path), place, lines.append)
-    assert [x.split(": ")[:3] for x in lines] == [
-        ["note", f"{path}:10", "recovery.tokens"]
+    found = refuse_misfits(load_experiment(path), place)
+    assert [str(x).split(": ")[:2] for x in found] == [
+        [f"{path}:10", "recovery.tokens"]
     ]
     with pytest.raises(SuiteError, match="17 tokens may change"):
         experiment = load_experiment(path, overrides=["attacks.hotflip.flips=17"])
-        refuse_misfits(experiment, place, lines.append)
+        refuse_misfits(experiment, place)
+
+
+def test_a_pattern_that_no_file_fits_is_one_that_leads_nowhere(place):
+    stated = f"path: {place}/**none"
+    path = edited(place, "path: text.jsonl", stated)
+    line = path.read_text().split(stated)[0].count("\n") + 1
+    told = f"warning: {path}:{line}: corpora.train.path: {place}/**none is not there"
+    assert told in said(path)

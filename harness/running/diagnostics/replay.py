@@ -131,7 +131,7 @@ def _replay(plan: Plan, folder: RunFolder, device: str, process: PlainProcess) -
         if known.get(cell.id, {}).get("samples_sha256") == record.samples.sha256:
             continue
         model = folder.unit_dir("variant", cell.variant.id) / "model"
-        samples = folder.unit_dir("cell", cell.id) / record.samples.path
+        samples = folder.samples_path(record)
         job = jobs.setdefault(
             str(model), {"model": str(model), "device": device, "cells": []}
         )

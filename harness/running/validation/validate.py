@@ -263,10 +263,7 @@ def _planned(
     folder: RunFolder, plugins: Sequence[Path], trust: bool
 ) -> tuple[Plan | None, list[Problem]]:
     """Plan the run's own suite; without it, records are still checked."""
-    if not folder.suite_file.is_file():
-        raise UsageError(
-            f"{folder.root} is no run folder: it has no {folder.suite_file.name}"
-        )
+    folder.check()
     try:
         suite = load_experiment(folder.suite_file, plugins=plugins, trust=trust)
         return make_plan(suite), list(suite.warnings)
