@@ -72,6 +72,13 @@ class FastNetwork(CausalNetwork):
                 return losses.clone() if alone else losses
         return super().reference_losses(prompts, references)
 
+    def repeated_losses(self, prompts: Tensor, references: Tensor) -> Tensor:
+        if self._recorded_losses is None:
+            return super().repeated_losses(prompts, references)
+        with torch.inference_mode():
+            (losses,) = self._recorded_losses(prompts, references)
+            return losses.mean(dim=1)
+
     def gradients(self, prompts: Tensor, references: Tensor) -> Tensor:
         if self._recorded_gradients is None:
             return super().gradients(prompts, references)

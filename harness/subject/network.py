@@ -69,6 +69,10 @@ class Network(ABC):
         """
         return self.reference_losses(prompts, references).mean(dim=1)
 
+    def repeated_losses(self, prompts: Tensor, references: Tensor) -> Tensor:
+        """Do as `losses` does, in a pass of a shape that comes back again and again."""
+        return self.losses(prompts, references)
+
     def reference_losses(self, prompts: Tensor, references: Tensor) -> Tensor:
         """Return the loss [B, m], float64, nats, of each token of the references.
 

@@ -24,8 +24,8 @@ from harness.subject.fast_network import FastNetwork
 from harness.subject.fingerprint import fingerprint
 from harness.subject.ledger import Meters
 from harness.subject.network import Network
-from harness.subject.rounding import Losses, Referee, rounding_margin
-from harness.subject.scheduler import Ask, Lanes, Pair
+from harness.subject.rounding import Losses, rounding_margin
+from harness.subject.scheduler import Lanes, Pair
 from harness.subject.seq2seq import Seq2SeqNetwork
 from harness.subject.sharing import Shape, shapes_of
 from harness.subject.transfer import fetched, filled, reached, sent
@@ -56,8 +56,8 @@ SLACK = {"cuda": 0.5}
 BYTES_A_TOKEN = 64
 """What a pass holds of a token, at most, for each dimension of the hidden states."""
 GRADIENT_TOKENS = {"cpu": 1, "cuda": 2048}
-"""How many tokens a pass with a gradient reads: enough to keep a GPU busy, and not so
-many that rows often fill passes up. On a CPU, a pass reads one pair."""
+"""How many tokens a pass reads that has a gradient, or decides near ties: enough to
+keep a GPU busy, and not so many that rows often fill passes up. On a CPU, one pair."""
 
 LEAST_SAVED = {"cuda": 4096}
 """What candidates share is read apart where that saves so many tokens: it launches
@@ -87,8 +87,8 @@ class Passes:
         self.batch_size = batch_size or BATCH.get(kind, 64)
         """Sequences in one forward pass; halved when the device runs out of memory."""
         self.gradient_tokens = GRADIENT_TOKENS.get(kind, 1)
-        """Tokens in one pass with a gradient, at most, but for a pair that is longer;
-        less once the device ran out of memory."""
+        """Tokens in one pass that has a gradient or decides near ties, at most, but for
+        a pair that is longer; less once the device ran out of memory."""
         self.tokens_at_once = TOKENS_AT_ONCE.get(kind) or _tokens_at_once(search.model)
         self.lanes = LANES.get(kind, Lanes())
         """How many searches share passes."""
@@ -172,23 +172,17 @@ class Passes:
 
     # --- losses ---------------------------------------------------------------------
 
-    def referees(self, tokens: int) -> list[Referee]:
-        """Return who decides between losses that are means over so many tokens."""
-        if self.search is self.exact:
-            return [(rounding_margin("float32", tokens), Ask.EXACT_LOSSES)]
-        finer = "tensorfloat32" if self.device.type == "cuda" else "float32"
-        return [
-            (rounding_margin(self.precision, tokens), Ask.FINER_LOSSES),
-            (rounding_margin(finer, tokens), Ask.EXACT_LOSSES),
-        ]
+    def margin(self, tokens: int) -> float:
+        """Return how far losses over so many tokens may differ by rounding, in nats."""
+        return rounding_margin(self.precision, tokens)
 
-    def finer_losses(self, pairs: Sequence[Pair]) -> Fetch[Losses]:
-        """Score pairs in float32, on a GPU with products in its faster 19 bits.
+    def deciding_losses(self, pairs: Sequence[Pair]) -> Fetch[Losses]:
+        """Score pairs in float32, of which each depends on nothing but itself.
 
-        They are a few of many searches', and share too little to be read apart.
+        On a GPU that searches below float32, with products in its faster 19 bits.
         """
-        with self.faster_products():
-            return self.losses(self.exact, pairs, sharing=False)
+        found = self._alike(pairs, self.exact.repeated_losses)
+        return fetched(torch.stack(found))
 
     @contextmanager
     def faster_products(self) -> Iterator[None]:
@@ -203,14 +197,12 @@ class Passes:
         finally:
             torch.backends.cuda.matmul.allow_tf32 = before
 
-    def losses(
-        self, network: Network, pairs: Sequence[Pair], *, sharing: bool = True
-    ) -> Fetch[Losses]:
+    def losses(self, network: Network, pairs: Sequence[Pair]) -> Fetch[Losses]:
         """Have pairs scored in batches; return what waits for their losses.
 
-        What candidates share is read once, where they are `sharing`.
+        What candidates share is read once, where the network can do that.
         """
-        sharing = sharing and isinstance(network, FastNetwork)
+        sharing = isinstance(network, FastNetwork)
         shapes = shapes_of(pairs, sharing=sharing, least=self._least_saved)
         found = [
             fetched(self._shape_losses(network, shape, self._inputs(shape, pairs)))
@@ -321,15 +313,9 @@ class Passes:
     def gradients(self, pairs: Sequence[Pair]) -> Fetch[list[Tensor]]:
         """Take dL/d(embedding output) [n, d] of each pair, in the search precision.
 
-        Always in passes of as many rows: what remains of one is filled up. What waits
-        for them returns them on the device.
+        What waits for them returns them on the device.
         """
-        found: dict[int, Tensor] = {}
-        for shape in shapes_of(pairs, sharing=False):
-            order = [item.pair for item in shape.items]
-            gradients = self._shape_gradients([pairs[i] for i in order])
-            found.update(zip(order, gradients, strict=True))
-        return self.once_there([found[i] for i in range(len(pairs))])
+        return self.once_there(self._alike(pairs, self.search.gradients, backward=True))
 
     def once_there(self, found: T) -> Fetch[T]:
         """Return what waits until the device has computed what is given."""
@@ -341,8 +327,32 @@ class Passes:
 
         return fetch
 
-    def _shape_gradients(self, pairs: Sequence[Pair]) -> list[Tensor]:
-        """Return the gradient [n, d] of each of some pairs of equal shape."""
+    def _alike(
+        self,
+        pairs: Sequence[Pair],
+        compute: Callable[[Tensor, Tensor], Tensor],
+        *,
+        backward: bool = False,
+    ) -> list[Tensor]:
+        """Compute something [B, ...] of pairs, always in passes of as many rows B.
+
+        What remains of a pass is filled up. So what is found of a pair depends on
+        nothing but the pair and how many tokens such a pass reads.
+        """
+        found: dict[int, Tensor] = {}
+        for shape in shapes_of(pairs, sharing=False):
+            order = [item.pair for item in shape.items]
+            own = self._shape_alike([pairs[i] for i in order], compute, backward)
+            found.update(zip(order, own, strict=True))
+        return [found[i] for i in range(len(pairs))]
+
+    def _shape_alike(
+        self,
+        pairs: Sequence[Pair],
+        compute: Callable[[Tensor, Tensor], Tensor],
+        backward: bool,
+    ) -> list[Tensor]:
+        """Do so for pairs of equal shape."""
         found: list[Tensor] = []
         prompts, references = sent(
             self.device,
@@ -353,17 +363,17 @@ class Passes:
         def run(rows: int) -> None:
             own = slice(len(found), len(found) + rows)
             with self.faster_products():
-                gradients = self.search.gradients(
+                computed = compute(
                     filled(prompts[own], rows), filled(references[own], rows)
                 )
-            self.count(pairs[own], backward=True)
-            found.extend(gradients[: len(pairs[own])])
+            self.count(pairs[own], backward=backward)
+            found.extend(computed[: len(pairs[own])])
 
         tokens = self.exact.tokens_read(*map(len, pairs[0]))
         while len(found) < len(pairs):
             rows = _power_of_two(self.gradient_tokens // tokens)
             if not _fits(run, rows):
-                self._halve_gradients(rows, tokens)
+                self._halve_alike(rows, tokens)
         return found
 
     # --- tokens ---------------------------------------------------------------------
@@ -497,9 +507,9 @@ class Passes:
         self.batch_size = rows // 2
         torch.cuda.empty_cache()
 
-    def _halve_gradients(self, rows: int, tokens: int) -> None:
+    def _halve_alike(self, rows: int, tokens: int) -> None:
         if rows == 1:
-            raise CellError("a single gradient does not fit into the device's memory")
+            raise CellError("a single pair does not fit into the device's memory")
         self.gradient_tokens = rows // 2 * tokens
         torch.cuda.empty_cache()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,20 +11,17 @@ from numpy.typing import NDArray
 from harness.subject.scheduler import Ask, Pair, Request, Search
 
 Losses = NDArray[np.float64]
-Referee = tuple[float, Ask]
-"""A margin in nats, within which the losses so far say nothing, and what does."""
 
 MARGIN_NATS = 3e-4
 """How far two float32 passes of the same input may differ by the batch that they are
 in, with room to spare: 1.1e-4 were seen, with the large weights of a gauge."""
-OF_A_TOKEN_NATS = {"bfloat16": 0.045, "tensorfloat32": 0.003}
+OF_A_TOKEN_NATS = {"bfloat16": 0.045}
 """The same in lower precisions, for the loss of one token: it falls with the root of
 how many are averaged.
 
 On an H200, at the shape of Pythia-1.4B with 128 scored tokens, two batch layouts in
 bfloat16 differed by at most 0.0032 nats in 512 losses, and by 0.001 in the standard
-deviation, where the margin is 0.0040. TF32 differed from float32 by 1.3e-4 at most,
-half of its margin."""
+deviation, where the margin is 0.0040."""
 
 
 def rounding_margin(precision: str, tokens: int) -> float:
@@ -36,16 +33,17 @@ def choice(
     pairs: Sequence[Pair],
     losses: Losses,
     k: int,
-    referees: Callable[[int], Iterable[Referee]],
+    margin: Callable[[int], float],
     *,
     lowest: bool = False,
 ) -> Search[list[int]]:
     """Find the indices of the `k` highest (or `lowest`) losses, best first.
 
     Each loss is the mean over as many of the `pairs` as every other, which follow one
-    another; `referees` says who decides between means over so many tokens. Each
-    rescores only the candidates within its margin of the k-th best, until no two are
-    that close. Equal losses go to the lower index; what is not finite comes last.
+    another; `margin` says how near means over so many tokens may be for rounding to
+    swap them. Where two candidates are that close among those within it of the k-th
+    best, these are scored again. Equal losses go to the lower index; what is not finite
+    comes last.
     """
     each = len(pairs) // max(1, len(losses))
     if each * len(losses) != len(pairs):
@@ -53,14 +51,13 @@ def choice(
     sign = -1 if lowest else 1
     indices, values = np.arange(len(losses)), _finite(sign * losses)
     tokens = each * min((len(reference) for _, reference in pairs), default=0)
-    for margin, ask in referees(max(1, tokens)):
-        keep = values >= _floor(values, k) - margin
-        indices, values = indices[keep], values[keep]
-        if _distinct(values, margin):
-            break
+    near = margin(max(1, tokens))
+    keep = values >= _floor(values, k) - near
+    indices, values = indices[keep], values[keep]
+    if not _distinct(values, near):
         own = (indices[:, None] * each + np.arange(each)).flat
-        exacter = yield Request(ask, [pairs[i] for i in own])
-        values = _finite(sign * exacter.reshape(-1, each).mean(axis=1))
+        decided = yield Request(Ask.DECIDING_LOSSES, [pairs[i] for i in own])
+        values = _finite(sign * decided.reshape(-1, each).mean(axis=1))
     return [int(i) for i in indices[np.lexsort((indices, -values))][:k]]
 
 

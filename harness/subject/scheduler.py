@@ -59,10 +59,8 @@ class Ask(IntEnum):
     near ties it had to decide and whether it took a gradient, and one call scores all.
     """
 
-    FINER_LOSSES = auto()
-    """What decides near ties of a search below float32, as far as it can."""
-    EXACT_LOSSES = auto()
-    """What decides near ties for good: `Subject.exact_losses`."""
+    DECIDING_LOSSES = auto()
+    """What decides near ties: in float32, and of a pair the same beside any others."""
     GRADIENTS = auto()
     """`Subject.gradients`."""
     TOKENS = auto()

@@ -40,7 +40,7 @@ class Subject:
     """A frozen variant, as metrics and attacks see it.
 
     Losses are mean nats per reference token. Searching goes in `dtype` and in batches;
-    what is reported, and what decides between near ties, is computed in float32.
+    what is reported is computed in float32, and so is what decides between near ties.
     """
 
     def __init__(
@@ -79,9 +79,9 @@ class Subject:
 
     @property
     def gradient_tokens(self) -> int:
-        """Tokens in one pass with a gradient, at most, but for a pair that is longer.
+        """Tokens in one pass that has a gradient or decides near ties, at most.
 
-        Less once the device ran out of memory.
+        But for a pair that is longer; less once the device ran out of memory.
         """
         return self._passes.gradient_tokens
 
@@ -229,9 +229,10 @@ class Subject:
 
         `losses` are those that `losses` returned for the pairs; where there are fewer
         of them, each is the mean over as many pairs as every other, which follow one
-        another. Where rounding could decide, the pairs in question are scored again by
-        `exact_losses` (at the ledger's cost), so that the batch size never chooses; nor
-        does the search precision, but for what it moves beyond the `rounding_margin`.
+        another. Where rounding could decide, the pairs in question are scored again (at
+        the ledger's cost), in float32 and in passes of a shape that depends on nothing
+        beside, so that the batch size never chooses; nor does the search precision, but
+        for what it moves beyond the `rounding_margin`.
         Equal losses go to the lower index; losses that are not finite come last.
         """
         search = self.choice(prompts, references, losses, k, lowest=lowest)
@@ -251,8 +252,8 @@ class Subject:
         The choices of searches that run in `lockstep` share passes.
         """
         pairs = self._passes.pairs(prompts, references)
-        referees = self._passes.referees
-        return room.choice(pairs, losses, k, referees, lowest=lowest)
+        margin = self._passes.margin
+        return room.choice(pairs, losses, k, margin, lowest=lowest)
 
     # --- gradients ------------------------------------------------------------------
 
@@ -361,10 +362,8 @@ class Subject:
         if ask in (room.Ask.LOSSES, room.Ask.REACHABLE_LOSSES):
             passes.check(pairs)
         match ask:
-            case room.Ask.FINER_LOSSES:
-                return passes.finer_losses(pairs)
-            case room.Ask.EXACT_LOSSES:
-                return passes.lone_losses(pairs)
+            case room.Ask.DECIDING_LOSSES:
+                return passes.deciding_losses(pairs)
             case room.Ask.GRADIENTS:
                 return self._launched_gradients(*_parts(pairs))
             case room.Ask.TOKENS:

@@ -94,10 +94,11 @@ def make_memory_small(subject, rows):
 
 @contextlib.contextmanager
 def gpu_memory(size):
-    """Let this process have so many bytes of the GPU's memory."""
+    """Let this process have so many bytes of the GPU's memory, besides what it has."""
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction(size / total)
+    held = torch.cuda.memory_reserved()
+    torch.cuda.set_per_process_memory_fraction((held + size) / total)
     try:
         yield
     finally:

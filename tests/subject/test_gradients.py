@@ -186,7 +186,7 @@ def test_there_are_fewer_rows_where_memory_does_not_suffice():
 def test_a_gradient_that_does_not_fit_alone_is_an_error():
     subject = many_rows(rows=2)
     make_memory_small(subject, rows=0)
-    with pytest.raises(CellError, match="a single gradient does not fit"):
+    with pytest.raises(CellError, match="a single pair does not fit"):
         subject.gradients(random_ids(3, N), random_ids(M))
 
 

@@ -12,7 +12,7 @@ from harness.api.attacks import AttackContext
 from harness.data.document import ExampleSets
 from harness.subject.fast.packing import Packing
 from harness.subject.fast.recording import SEEN_BEFORE_CAPTURE, Recorded
-from harness.subject.rounding import rounding_margin
+from harness.subject.rounding import MARGIN_NATS, rounding_margin
 from harness.subject.scheduler import Ask, Lanes, Place
 from harness.subject.subject import Subject
 from harness.subject.transfer import fetched, reached, sent
@@ -139,9 +139,27 @@ def test_rounding_in_bfloat16_stays_within_its_margin():
         found.append(subject.losses(prompts, reference))
         best = subject.best(prompts, reference, found[-1])
         exact = subject.exact_losses(prompts, reference)
-        assert exact[best] == pytest.approx(exact.max(), abs=1e-6)
+        assert exact[best] == pytest.approx(exact.max(), abs=MARGIN_NATS)
 
     assert np.abs(found[0] - found[1]).max() < rounding_margin("bfloat16", M)
+
+
+def test_neither_company_nor_place_nor_recording_changes_a_bit_of_what_decides():
+    subject = wide_subject(dtype="bfloat16")
+    prompts, references = changed(ids(N), 40), [ids(M, seed=i) for i in range(40)]
+    pairs = list(zip(prompts, references, strict=True))
+    decide = subject._passes.deciding_losses
+    (alone,) = decide(pairs[:1])()
+    assert alone == pytest.approx(
+        subject.exact_losses(prompts[:1], references[:1])[0], abs=MARGIN_NATS
+    )
+    rng = np.random.default_rng(2)
+
+    # The first calls are not recorded; a shape that comes back is.
+    for place in (0, 1, 5, 15, 16, 31, 33):
+        others = rng.integers(1, 40, size=34).tolist()
+        others[place] = 0
+        assert decide([pairs[i] for i in others])()[place] == alone
 
 
 def test_recorded_passes_say_what_unrecorded_ones_do():
@@ -194,7 +212,7 @@ def test_gradients_in_bfloat16_point_where_those_in_float32_do():
 
 
 def test_searches_side_by_side_find_what_each_does_alone():
-    sets = ExampleSets(tiny_examples(12, prompt_tokens=40).test)
+    sets = ExampleSets(tiny_examples(12, prompt_tokens=12).test)
     plugin = HotFlip(HotFlip.Options(flips=3, candidates=24))
     found = []
     for lanes in (Lanes(8, 2, 3, ahead=3), Lanes(1)):

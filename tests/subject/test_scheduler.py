@@ -78,7 +78,7 @@ def test_who_asks_the_same_gets_it_by_one_call_and_losses_wait_for_all():
             told.append((yield Request(ask, [(number, None) for number in numbers])))
         return told
 
-    ties, slopes, losses = Ask.EXACT_LOSSES, Ask.GRADIENTS, Ask.LOSSES
+    ties, slopes, losses = Ask.DECIDING_LOSSES, Ask.GRADIENTS, Ask.LOSSES
     searches = [
         search((losses, 1, 2), (losses, 3)),
         search(),
@@ -175,9 +175,9 @@ def test_choices_that_wait_together_share_the_passes_that_decide(monkeypatch):
     (reference,) = rows(0, 1, 4)
     prompts = {seed: rows(seed, 6, 5) for seed in range(4)}
     sizes = []
-    score = subject._passes.finer_losses
+    score = subject._passes.deciding_losses
 
-    def finer(pairs):
+    def deciding(pairs):
         sizes.append(len(pairs))
         return score(pairs)
 
@@ -188,13 +188,30 @@ def test_choices_that_wait_together_share_the_passes_that_decide(monkeypatch):
         asked = prompts[seed], reference, losses, 3
         return seed, (yield from subject.choice(*asked, lowest=seed > 1))
 
-    monkeypatch.setattr(subject._passes, "finer_losses", finer)
+    monkeypatch.setattr(subject._passes, "deciding_losses", deciding)
     found = dict(lockstep(subject, (choosing(seed) for seed in range(4))))
 
     for seed, best in found.items():
         exact = subject.exact_losses(prompts[seed], reference)
         assert best == np.argsort(exact if seed > 1 else -exact)[:3].tolist()
     assert sizes == [24]
+
+
+def test_what_decides_is_exact_and_depends_on_no_company():
+    subject = Subject(tiny_model(), tiny_tokenizer())
+    pairs = [(prompt, rows(i, 1, 4)[0]) for i, prompt in enumerate(rows(7, 9, 5))]
+    expected = [subject.exact_losses([one], other)[0] for one, other in pairs]
+    subject.gradient_tokens = (
+        4 * 8
+    )  # the tokens of four pairs, whatever is read of them
+
+    with subject.metered() as meter:
+        together = subject.launched(Ask.DECIDING_LOSSES, pairs)()
+    alone = [subject.launched(Ask.DECIDING_LOSSES, [pair])()[0] for pair in pairs]
+
+    assert together == pytest.approx(expected, abs=1e-5)
+    assert together.tolist() == alone
+    assert meter.cost().sequences_forward == 9  # what fills a pass up is no pass
 
 
 def test_a_search_is_begun_when_there_is_room(subject):
