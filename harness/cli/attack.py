@@ -34,11 +34,7 @@ FAILED = 1
     show_default=True,
     help="How many tokens of a prompt may change.",
 )
-@click.option("--text", metavar="FIELD", help="The field that holds the text of a row.")
-@click.option("--prompt", metavar="FIELD", help="Of pairs, the field of the prompt.")
-@click.option(
-    "--reference", metavar="FIELD", help="Of pairs, the field of what should follow."
-)
+@options.text_fields
 @click.option("--seed", type=int, default=42, show_default=True)
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")
 @options.plugins
@@ -53,9 +49,7 @@ def command(
     texts: Path,
     examples: int,
     flips: int,
-    text: str | None,
-    prompt: str | None,
-    reference: str | None,
+    fields: dict[str, str],
     seed: int,
     device: str | None,
     plugins: tuple[Path, ...],
@@ -70,7 +64,6 @@ def command(
 
     What is done is kept: the same command goes on where it was stopped.
     """
-    named = {"text": text, "prompt": prompt, "reference": reference}
     run = results.attack(
         model,
         None,
@@ -79,7 +72,7 @@ def command(
         examples=examples,
         flips=flips,
         seed=seed,
-        fields={key: value for key, value in named.items() if value is not None},
+        fields=fields,
         say=say,
         plugins=plugins,
         device=device,

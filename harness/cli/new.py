@@ -17,7 +17,8 @@ import click
 from harness import suite
 from harness.api import KINDS, load_registry
 from harness.base import Store, UsageError, default_store_root, write_atomic
-from harness.cli.printing import answer
+from harness.cli import options
+from harness.cli.printing import answer, say
 
 EXAMPLES = 100
 """Test examples of a suite, where there are as many texts."""
@@ -34,18 +35,22 @@ EXAMPLES = 100
     default=Path(),
     help="Where to write; by default the current folder.",
 )
-def command(kind: str, name: str, texts: Path | None, folder: Path) -> None:
+@options.text_fields
+def command(
+    kind: str, name: str, texts: Path | None, folder: Path, fields: dict[str, str]
+) -> None:
     """Write a working plugin and its test, or a suite, to start from.
 
     NAME is both what suites will call the plugin and the name of its file. `harness new
     suite MODEL TEXTS` writes a commented suite for a model's folder and a file of
-    texts, sizes chosen to fit them.
+    texts, sizes chosen to fit them; the options on fields are for such a file.
     """
     if kind == "suite":
-        _write_suite(name, texts, folder)
+        _write_suite(name, texts, folder, fields)
         return
-    if texts is not None:
-        raise UsageError(f"a {kind} takes a name and no more: {str(texts)!r}")
+    for more in (texts, *fields.values()):
+        if more is not None:
+            raise UsageError(f"a {kind} takes a name and no more: {str(more)!r}")
     _check_name(kind, name)
     files = {
         folder / f"{name}.py": _filled(f"{kind}.tmpl", name),
@@ -91,22 +96,36 @@ def _python() -> str:
     return str(python.relative_to(here) if python.is_relative_to(here) else python)
 
 
-def _write_suite(model: str, texts: Path | None, folder: Path) -> None:
+def _write_suite(
+    model: str, texts: Path | None, folder: Path, fields: dict[str, str]
+) -> None:
     """Write a suite that compares a model with itself under a constraint."""
     if texts is None:
         raise UsageError("a suite takes a file of texts: harness new suite MODEL TEXTS")
     store = Store(default_store_root(folder / "run"))
     draft = suite.draft_suite(
-        load_registry(), model, texts, examples=EXAMPLES, store=store, spare=True
+        load_registry(),
+        model,
+        texts,
+        examples=EXAMPLES,
+        store=store,
+        fields=fields,
+        spare=True,
     )
     path = folder / f"{draft.label}.yaml"
     if path.exists():
         raise UsageError(f"{path} is already there; choose another --dir")
     write_atomic(path, draft.text("compare", file=path))
     answer(f"wrote {path}")
-    harness = _program("harness")
-    answer(f"try it:  {shlex.join([*harness, 'validate', str(path)])}")
-    answer(f"         {shlex.join([*harness, 'plan', str(path)])}")
+    if draft.cut:
+        say(f"note: {draft.cut}")
+    smoke = "run", str(path), "--profile", "smoke"
+    for told, words in (
+        ("try it:", ("validate", str(path))),
+        ("", ("plan", str(path))),
+        ("", smoke),
+    ):
+        answer(f"{told:8} {shlex.join([*_program('harness'), *words])}")
 
 
 def _check_name(kind: str, name: str) -> None:

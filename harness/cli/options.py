@@ -66,6 +66,32 @@ plugins = click.option(
     help="A plugin file, or a folder of them; may be given again.",
 )
 """Adds the argument `plugins`, a tuple of paths."""
+
+
+def text_fields(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --text, --prompt, --reference and --prefix.
+
+    The function gets those that are stated as `fields`, as a corpus states them.
+    """
+    helps = {
+        "text": ("FIELD", "The field that holds the text of a row."),
+        "prompt": ("FIELD", "Of pairs, the field of the prompt."),
+        "reference": ("FIELD", "Of pairs, the field of what should follow."),
+        "prefix": ("TEXT", "What is put before every prompt, and not attacked."),
+    }
+
+    @functools.wraps(function)
+    def gathering(**arguments: Any) -> Any:
+        stated = {name: arguments.pop(name) for name in helps}
+        fields = {name: value for name, value in stated.items() if value is not None}
+        return function(fields=fields, **arguments)
+
+    wrapped: Callable[..., Any] = gathering
+    for name, (metavar, about) in reversed(helps.items()):
+        wrapped = click.option(f"--{name}", metavar=metavar, help=about)(wrapped)
+    return wrapped
+
+
 trust = click.option(
     "--trust",
     is_flag=True,

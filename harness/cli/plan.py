@@ -91,7 +91,7 @@ def command(
         experiment = suite.identify(experiment, store_root)
     plan = suite.make_plan(experiment, choice.only)
     priced = PricedPlan(plan, suite.plan_costs(plan, store_root), device)
-    found = _Found(running.preview(plan, folder), priced, within)
+    found = _Found(running.preview(plan, folder), priced, store_root, within)
     if as_json:
         said = {"missing": [*map(str, absent)], "notes": [*map(str, notes)]}
         answer(json.dumps({**found.document(), **said}, indent=1))
@@ -110,6 +110,7 @@ class _Found:
 
     units: list[running.UnitPreview]
     priced: PricedPlan
+    store_root: Path
     hours: float | None
     """What all is to fit into."""
 
@@ -202,15 +203,17 @@ class _Found:
     def _would_fit(self) -> list[str]:
         if self.hours is None:
             return []
-        return [*self.priced.within(self.planned, self.hours)]
+        found = suite.would_fit(self.priced, self.planned, self.hours, self.store_root)
+        return [*found]
 
     def _within(self, hours: float) -> Iterator[str]:
+        time = "1 hour" if hours == 1 else f"{hours:g} hours"
         if self.priced.run_seconds(self.planned) <= 3600 * hours:
-            yield f"  fits into {hours:g} hours"
+            yield f"  fits into {time}"
             return
-        found = self._would_fit()
-        what = ", or ".join(found) if found else "no number of tokens, arms or seeds"
-        yield f"  DOES NOT FIT into {hours:g} hours; {what} would"
+        found = ", or ".join(self._would_fit())
+        what = found or "no number of tokens, examples, arms or seeds"
+        yield f"  DOES NOT FIT into {time}; {what} would"
 
 
 def _held(devices: int) -> str:

@@ -63,7 +63,7 @@ def _against(found: Opponents) -> str:
 
 def _word(found: Opponents, compared: Comparison) -> str:
     if found.invalid:
-        return "NOT shown to beat it, so this attack is not worth the name"
+        return "NOT shown to beat it: on these texts, no more than random search"
     if compared.better:
         return "beats it"
     if found.judged == "pass":

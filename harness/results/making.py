@@ -82,8 +82,9 @@ def attack(
     `model` is a folder (then `tokenizer` is None), or a model in memory with its
     tokenizer, which are saved beside the run. `texts` is a file, or the texts, or pairs
     of a prompt and what should follow it. `fields` names the fields of a file's rows:
-    ``{"text": ...}``, or ``{"prompt": ..., "reference": ...}``. At most `examples`
-    texts are attacked, each by changing `flips` tokens at most.
+    ``{"text": ...}``, or ``{"prompt": ..., "reference": ...}``; with ``"prefix"``, what
+    is put before every prompt. At most `examples` texts are attacked, each by changing
+    `flips` tokens at most.
 
     The run folder, by default ``runs/attack-MODEL``, has the suite that repeats it.
     """
@@ -102,6 +103,8 @@ def attack(
     stated = {"name": name, "seed": seed, "flips": flips, "out": folder}
     text = draft.text("attack", file=folder / SUITE, **stated)
     write_atomic(folder / SUITE, text)
+    if draft.cut:
+        say(f"note: {draft.cut}")
     return run(folder / SUITE, out=folder, say=say, **options)
 
 

@@ -49,5 +49,6 @@ from .resources import (
     with_fingerprints as with_fingerprints,
 )
 from .schema import suite_schema as suite_schema
+from .shortening import would_fit as would_fit
 from .unloaded import Unloaded as Unloaded
 from .yaml import Layer as Layer, Place as Place, parse as parse

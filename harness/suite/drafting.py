@@ -23,6 +23,7 @@ LENGTHS = (64, 48, 32, 24, 16)
 """How long prompt and reference may be together, in tokens; the longest that fits."""
 LONGEST_SIDE = 64
 MOST_TOKENS = 2_000_000
+SMOKE_STEPS = 16
 FEWEST = 8
 """Documents without which there is nothing to attack."""
 
@@ -57,6 +58,10 @@ class Draft:
     """How many tokens to train on: those of the documents behind, of what was read."""
     context: int
     batch_tokens: int
+    smoke_tokens: int
+    """How many of the tokens to train on to see that everything works."""
+    cut: str
+    """A sentence on the prompts of pairs that are cut; empty where none is."""
     trains: bool
     """Whether the texts are such that the model can train on them."""
 
@@ -69,7 +74,12 @@ class Draft:
         stated = {**asdict(self), "model": _quoted(self.model), "corpus": corpus}
         training = "recovery" if self.trains else "untrained"
         recovery = _template(training).substitute(stated)
-        return _template(template).substitute(stated, **more, recovery=recovery)
+        smoke = (
+            f"\n    recovery: {{tokens: {self.smoke_tokens}}}" if self.trains else ""
+        )
+        return _template(template).substitute(
+            stated, **more, recovery=recovery, smoke_recovery=smoke
+        )
 
 
 def _template(name: str) -> Template:
@@ -91,9 +101,9 @@ def draft_suite(
 
     `examples` is how many documents are to be attacked; fewer are where the file has no
     more. `fields` names the fields of a row (``text``, or ``prompt`` and
-    ``reference``). With `spare`, some are left to train on. Raises UsageError where no
-    plugin loads such a model, or where the file has too few documents, or all are too
-    short.
+    ``reference``), and may state the ``prefix`` of prompts. With `spare`, some are left
+    to train on. Raises UsageError where no plugin loads such a model, or where the file
+    has too few documents, or all are too short.
     """
     config = _config(model)
     section = CorpusSection(path=str(texts.absolute()), **(fields or {}))
@@ -105,8 +115,9 @@ def draft_suite(
     )
     if section.prompt is None:
         prompt, reference, fitting = _cut_texts(documents, encoder, examples)
+        cut = ""
     else:
-        prompt, reference, fitting = _cut_pairs(documents, encoder)
+        prompt, reference, fitting, cut = _cut_pairs(documents, encoder)
     if len(fitting) < FEWEST:
         raise UsageError(
             f"{texts}: {len(fitting)} of {len(documents)} documents have the "
@@ -134,6 +145,7 @@ def draft_suite(
         test_end=test_end,
         search_end=search_end,
         validation_end=validation_end,
+        cut=cut,
         trains=section.prompt is not None or not encoder.encoder_decoder,
         **_recovery(
             sum(
@@ -189,10 +201,12 @@ def _recovery(tokens: int) -> dict[str, int]:
     batch = max(LENGTHS[0], min(16_384, tokens // 50))
     context = min(1024, batch)
     batch -= batch % context
+    tokens -= tokens % batch
     return {
-        "tokens": tokens - tokens % batch,
+        "tokens": tokens,
         "context": context,
         "batch_tokens": batch,
+        "smoke_tokens": min(tokens, SMOKE_STEPS * batch),
     }
 
 
@@ -217,10 +231,16 @@ def _cut_texts(
 
 def _cut_pairs(
     documents: Sequence[Document], encoder: TextEncoder
-) -> tuple[int, int, list[int]]:
-    """Return the greatest lengths of prompt and reference, and all documents."""
+) -> tuple[int, int, list[int], str]:
+    """Return the lengths of prompt and reference, all documents, and what is cut."""
     prompts = [len(encoder.encode(one.text)) for one in documents]
     references = [len(encoder.encode(one.reference or "")) for one in documents]
     sides = (min(LONGEST_SIDE, max([2, *one])) for one in (prompts, references))
     prompt, reference = sides
-    return prompt, reference, [int(one.id) for one in documents]
+    longer = sum(one > prompt for one in prompts)
+    cut = (
+        f"{longer} of {len(prompts)} prompts are longer than {prompt} tokens, and are "
+        "cut there (`examples.prompt_tokens`)"
+    )
+    rows = [int(one.id) for one in documents]
+    return prompt, reference, rows, cut if longer else ""

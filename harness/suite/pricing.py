@@ -166,38 +166,6 @@ class PricedPlan:
             return "`recovery.checkpointing: true` needs less"
         return "no `recovery.micro_batch` fits: take a device with more memory"
 
-    # --- what fits into a time ------------------------------------------------------
-
-    def within(self, ids: Collection[str], hours: float) -> Iterator[str]:
-        """Yield what would make the rest of a plan fit into some hours, if it does not.
-
-        Each sentence is one change by itself.
-        """
-        allowed, taken = 3600 * hours, self.run_seconds(ids)
-        if taken <= allowed or not ids:
-            return
-        section = self.plan.experiment.suite.recovery
-        train = self.by_phase(ids).get("train", Cost()).seconds
-        if section is not None and taken - train < allowed:
-            share = (allowed - taken + train) / train
-            yield f"`recovery.tokens: {int(float(f'{share * section.tokens:.2e}'))}`"
-        suite = self.plan.experiment.suite
-        for what, values in (("seed", suite.seeds), ("arm", suite.arms)):
-            kept = self._most(what, [*values], ids, allowed)
-            if kept:
-                yield f"{kept} of {len(values)} {what}s"
-
-    def _most(
-        self, what: str, values: list[object], ids: Collection[str], allowed: float
-    ) -> int:
-        units = [x for x in self.plan.units if x.id in ids]
-        for count in range(len(values) - 1, 0, -1):
-            first = values[:count]
-            own = [x.id for x in units if getattr(x.variant, what) in first]
-            if self.run_seconds(own) <= allowed:
-                return count
-        return 0
-
 
 def _search_hint(part: Part) -> str:
     return "a smaller `batch_size` needs less, or a device with more memory"

@@ -2,12 +2,13 @@
 
 import json
 import random
+import shlex
 
 import pytest
 
 from harness.base import UsageError, sha256_file
 from harness.results import attack, load_run
-from harness.suite import validate_suite
+from harness.suite import load_experiment, validate_suite
 from harness.testing import TEXT, tiny_model, tiny_tokenizer
 from tests.run_fixtures import edit
 
@@ -118,7 +119,51 @@ def test_a_suite_is_written_that_holds(cli, tmp_path, texts, family):
     assert cli("plan", path).code == 0
     smoke = cli("plan", path, "--profile", "smoke")
     assert (smoke.code, "a limit is set" in smoke.err) == (0, True)
+    assert outcome.out.endswith(f" run {shlex.quote(str(path))} --profile smoke\n")
     assert cli("new", "suite", model, texts, "--dir", tmp_path).code == 2
+
+
+def pairs(path, count=30):
+    """Write pairs, the prompts of five of them longer than a prompt may be."""
+    rows = [
+        {"ask": text if i < 5 else text[:60], "answer": text[60:120]}
+        for i, text in enumerate(sentences(count, 60))
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_pairs_get_their_prefix_and_it_is_said_what_is_cut(cli, tmp_path):
+    model, file = save(tmp_path / "mine", "t5"), pairs(tmp_path / "pairs.jsonl")
+    fields = "--prompt", "ask", "--reference", "answer", "--prefix", "sum: "
+    outcome = cli("new", "suite", model, file, *fields, "--dir", tmp_path)
+    assert outcome.code == 0, outcome.err
+    assert outcome.err == (
+        "note: 5 of 30 prompts are longer than 64 tokens, and are cut there "
+        "(`examples.prompt_tokens`)\n"
+    )
+    suite = tmp_path / "mine.yaml"
+    resolved = load_experiment(suite, profile="smoke").suite
+    test = resolved.corpora["test"]
+    assert (test.prompt, test.reference, test.prefix) == ("ask", "answer", "sum: ")
+    full = load_experiment(suite).suite.recovery
+    steps = resolved.recovery.tokens / full.batch_tokens
+    assert steps == min(16, full.tokens / full.batch_tokens)
+    refused = cli("new", "attack", "mine", "--prefix", "sum: ", "--dir", tmp_path)
+    assert (refused.code, "takes a name and no more" in refused.err) == (2, True)
+
+
+def test_an_attack_sees_the_prefix_of_its_prompts(tmp_path):
+    model, file = save(tmp_path / "mine", "t5"), pairs(tmp_path / "pairs.jsonl")
+    fields, lines = {"prompt": "ask", "reference": "answer", "prefix": "sum: "}, []
+    options = {"examples": 4, "flips": 1, "limit": 1, "say": lines.append}
+    options["out"] = tmp_path / "out"
+    run = attack(model, None, file, fields=fields, device="cpu", **options)
+    assert lines[0].startswith("note: 5 of 30 prompts are longer than 64 tokens")
+    decode = tiny_tokenizer(closed=True).decode
+    for row in run.samples.itertuples():
+        for ids in (row.clean_prompt_ids, row.adversarial_prompt_ids):
+            assert decode(ids).startswith("sum:")  # its space is the next word's
 
 
 def test_what_cannot_be_attacked_is_said(tmp_path, texts):

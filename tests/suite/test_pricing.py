@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from harness.base import UsageError
-from harness.suite import PricedPlan, find_device, load_experiment, make_plan
+from harness.suite import (
+    PricedPlan,
+    find_device,
+    load_experiment,
+    make_plan,
+    would_fit,
+)
 from harness.suite.costs import plan_costs
 from harness.suite.devices import BUILT_IN, SHARES, Terms, Work, read_devices, seconds
 
@@ -118,15 +124,35 @@ def test_without_a_stated_micro_batch_as_many_blocks_as_fit_are_read(tmp_path):
 def test_each_change_that_would_fit_does(tmp_path):
     found = priced(tmp_path, "H100", profile="quick")
     hours = found.total(ids(found)).hours
-    assert not [*found.within(ids(found), hours * 1.01)]
+    assert not [*would_fit(found, ids(found), hours * 1.01, tmp_path)]
 
-    said = [*found.within(ids(found), hours * 0.9)]
+    tokens, examples, *rest = would_fit(found, ids(found), hours * 0.9, tmp_path)
 
-    assert [x.split("`")[1] for x in said if "`" in x]
-    assert said[1:] == ["2 of 3 seeds", "3 of 4 arms"]
-    tokens = said[0].strip("`").replace(": ", "=")
-    fewer = priced(tmp_path, "H100", tokens, profile="quick")
-    assert fewer.total(ids(fewer)).hours <= hours * 0.91
+    assert rest == ["2 of 3 seeds", "3 of 4 arms"]
+    for change in (tokens, examples):
+        stated = change.strip("`").replace(": ", "=")
+        fewer = priced(tmp_path, "H100", stated, profile="quick")
+        assert fewer.total(ids(fewer)).hours <= hours * 0.91
+
+
+@pytest.mark.parametrize(
+    ("hours", "kept", "others"),
+    [(6, 5, []), (2, 3, []), (13, 5, ["1 of 5 seeds"])],  # 62 hours as it stands
+)
+def test_as_many_test_examples_are_proposed_as_fit(tmp_path, hours, kept, others):
+    """In a suite whose cost is its attacks; with fewer seeds where all are too many."""
+    attacks = "metrics=null", "claims=null", "recovery=null"
+    found = priced(tmp_path, "H100", *attacks)
+    said, *rest = would_fit(found, ids(found), hours, tmp_path)
+
+    seeds = found.plan.experiment.suite.seeds
+    count = int(said.partition("`examples.test.count: ")[2].strip("`"))
+    assert said.startswith(f"{kept} of 5 seeds with `") == (kept < len(seeds))
+    assert rest == others
+    for changed, fits in ((count, True), (count + 1, False)):
+        stated = f"examples.test.count={changed}", f"seeds={[*seeds[:kept]]}"
+        other = priced(tmp_path, "H100", *attacks, *stated)
+        assert (other.run_seconds(ids(other)) <= hours * HOUR) == fits
 
 
 def test_an_hour_has_its_price(tmp_path):
