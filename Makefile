@@ -65,7 +65,8 @@ format: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check --fix
 
 test-transformers5: $(VENV_T5)/.installed
-	$(VENV_T5)/bin/python -m pytest -m transformers5 -n $(PYTEST_WORKERS) --dist loadgroup
+	$(VENV_T5)/bin/python -m pytest -m transformers5 -n $(PYTEST_WORKERS) --dist loadgroup \
+		$$(grep -rl transformers5 tests --include='test_*.py')
 
 test-textattack: $(VENV_TEXTATTACK)/.installed
 	$(VENV_TEXTATTACK)/bin/python -m pytest tests/plugins/test_textattack.py

@@ -33,7 +33,6 @@ from tests.plugins.letters import (
     run,
 )
 
-pytestmark = pytest.mark.transformers5
 TEXTBOOK = {"candidates_from": "gradient"}
 TRIGGER = {"trigger_tokens": 3, "candidates": 6, "restarts": 2, "sweeps": 2}
 GIVEN = {"search_prompts": 6, "validation_prompts": 5, "batch_prompts": 6}
@@ -83,6 +82,7 @@ def losses_of(trace):
     return [step["loss"] for step in trace]
 
 
+@pytest.mark.transformers5
 @pytest.mark.parametrize("name", FLIPS)
 def test_flips_are_of_few_free_positions_to_allowed_tokens(world, name):
     subject, sets = world
@@ -106,6 +106,7 @@ def test_flips_are_of_few_free_positions_to_allowed_tokens(world, name):
         assert loss == pytest.approx(max(losses_of(trace)), abs=1e-4)
 
 
+@pytest.mark.transformers5
 @pytest.mark.parametrize("control", [None, Random, Benign])
 @pytest.mark.parametrize("name", INSERTED)
 def test_what_is_inserted_stands_beside_a_prompt_that_stays(world, name, control):
@@ -167,6 +168,7 @@ def test_by_default_suites_let_nothing_be_chosen_that_is_no_text(name, control):
     assert changed  # something is found among texts
 
 
+@pytest.mark.transformers5
 @pytest.mark.parametrize("name", FLIPS)
 def test_rules_about_flips_hold(name):
     rules = TokenRules(reachable_only=True, max_changed=0.2)
@@ -215,6 +217,7 @@ def test_neither_batch_size_nor_order_nor_company_changes_a_prompt(name, dtype):
     assert some.items() <= together.items()
 
 
+@pytest.mark.transformers5
 def test_an_encoder_decoder_s_batch_size_changes_no_prompt():
     subject = tiny_subject("t5")
     sets = sets_of_t5(subject)

@@ -25,7 +25,6 @@ from tests.plugins.letters import (
     run,
 )
 
-pytestmark = pytest.mark.transformers5
 SHARES = (0.125, 0.25, 0.5)
 """Of twice the budget: a quarter, a half and all of what is stated."""
 

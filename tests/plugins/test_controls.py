@@ -17,7 +17,6 @@ from tests.plugins.letters import (
     run,
 )
 
-pytestmark = pytest.mark.transformers5
 SETS = letter_sets(8, 4)
 SMALL = {"trigger_tokens": 3, "candidates": 8, "restarts": 2, "sweeps": 2}
 GIVEN = {"search_prompts": 6, "validation_prompts": 5, "batch_prompts": 6}

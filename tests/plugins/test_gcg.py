@@ -17,8 +17,6 @@ from tests.plugins.letters import (
     run,
 )
 
-pytestmark = pytest.mark.transformers5
-
 
 def iterates(start, trace):
     """Replay a trace: the start and the prompt that each step leads to."""

@@ -13,8 +13,6 @@ from tests.plugins.letters import (
     run,
 )
 
-pytestmark = pytest.mark.transformers5
-
 
 def textbook(**options):
     return make(HotFlip, candidates_from="gradient", **options)

@@ -15,7 +15,6 @@ from tests.plugins.letters import (
     run,
 )
 
-pytestmark = pytest.mark.transformers5
 both = pytest.mark.parametrize("control", [None, Random()])
 
 

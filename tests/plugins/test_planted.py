@@ -27,7 +27,10 @@ def plant(context, model=None, **options):
     return model, Planted(PlantedOptions(**options)).install(ADAPTER, model, context)
 
 
-@pytest.fixture(scope="module", params=["token", "ffn", "pair", "hidden"])
+TOKEN = pytest.param("token", marks=pytest.mark.transformers5)
+
+
+@pytest.fixture(scope="module", params=[TOKEN, "ffn", "pair", "hidden"])
 def planted(request, context):
     """Plant a weakness of every kind."""
     return plant(context, kind=request.param, gain=0.7, steps=60, anchor=1.0)
@@ -49,7 +52,6 @@ def best_of_all_places(model, context, tokens):
     return found - clean[:, None]
 
 
-@pytest.mark.transformers5
 def test_the_trigger_raises_the_loss_where_it_is_written(planted, context):
     model, found = planted
     tokens = found.measured["trigger_ids"]

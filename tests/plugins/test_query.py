@@ -1,9 +1,5 @@
-import pytest
-
 from harness_plugins.attacks.query import Query
 from tests.plugins.letters import letter_sets, letter_subject, make, run
-
-pytestmark = pytest.mark.transformers5
 
 
 def test_where_there_is_little_to_try_it_stops():

@@ -15,8 +15,6 @@ from tests.plugins.letters import (
     run,
 )
 
-pytestmark = pytest.mark.transformers5
-
 
 def test_with_every_candidate_one_flip_is_exhaustive_search():
     subject, (example,) = letter_subject(), letter_examples()

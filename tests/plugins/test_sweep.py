@@ -19,7 +19,6 @@ from tests.plugins.letters import (
     run,
 )
 
-pytestmark = pytest.mark.transformers5
 LETTERS = np.arange(1, 50)
 
 

@@ -16,8 +16,6 @@ from tests.plugins.letters import (
     run,
 )
 
-pytestmark = pytest.mark.transformers5
-
 
 def attack(subject, sets, **options):
     """Return the results of a small search, in the order of the test examples."""

@@ -108,6 +108,7 @@ def test_a_plugin_in_one_file_is_listed_runs_and_validates(
     assert cli("validate", out).code == 0
 
 
+@pytest.mark.transformers5
 def test_an_arm_made_from_another_begins_with_its_frozen_weights(suite, cli, tmp_path):
     import torch
 

@@ -16,8 +16,6 @@ from harness.search.flips import (
 from harness.subject import Subject, alone
 from harness.testing import tiny_model, tiny_tokenizer
 
-pytestmark = pytest.mark.transformers5
-
 
 @pytest.fixture(scope="module")
 def subject():

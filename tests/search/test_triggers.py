@@ -8,8 +8,6 @@ from harness.search.triggers import Batch, TriggerSearch, with_trigger
 from harness.subject import Subject, TokenRules
 from harness.testing import tiny_model, tiny_tokenizer
 
-pytestmark = pytest.mark.transformers5
-
 
 @pytest.fixture(scope="module")
 def subject():

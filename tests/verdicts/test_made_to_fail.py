@@ -94,7 +94,6 @@ def test_what_a_start_destroys_is_broken_and_a_broken_promise_not_applied(run):
     run("damage", ["abs-start", "claimed"], ONE_SEED)
 
 
-@pytest.mark.transformers5
 def test_an_attack_down_its_gradient_is_invalid_on_every_arm(run):
     found = run("inverted", ["twin"], ONE_SEED)
     assert {each["verdict"] for each in found.values()} == {"attack invalid"}
