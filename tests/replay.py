@@ -1,7 +1,7 @@
-"""Replay a samples file with plain transformers: ``replay.py MODEL SAMPLES``.
+"""Replay samples files with plain transformers: ``replay.py MODEL SAMPLES ...``.
 
-Prints, as JSON, the number of lines and the largest difference from the recorded
-losses.
+Prints a line of JSON for every pair of a model and a file: the number of its lines and
+the largest difference from the recorded losses.
 Nothing of the harness is imported, on purpose.
 """
 
@@ -20,11 +20,16 @@ def loss(model, prompt, reference):
     return float(torch.nn.functional.cross_entropy(logits, torch.tensor(reference)))
 
 
-model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32).eval()
-rows = [json.loads(line) for line in Path(sys.argv[2]).read_text().splitlines()]
-apart = [0.0]
-for row in rows:
-    for kind in ("clean", "adversarial"):
-        found = loss(model, row[f"{kind}_prompt_ids"], row["reference_ids"])
-        apart.append(abs(found - row[f"{kind}_loss"]))
-print(json.dumps({"rows": len(rows), "largest_difference": max(apart)}))
+def replay(folder, samples):
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    rows = [json.loads(line) for line in Path(samples).read_text().splitlines()]
+    apart = [0.0]
+    for row in rows:
+        for kind in ("clean", "adversarial"):
+            found = loss(model, row[f"{kind}_prompt_ids"], row["reference_ids"])
+            apart.append(abs(found - row[f"{kind}_loss"]))
+    return {"rows": len(rows), "largest_difference": max(apart)}
+
+
+for folder, samples in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+    print(json.dumps(replay(folder, samples)))

@@ -56,16 +56,16 @@ def settings(shared, tasks):
             f"{{tasks: [lambada_local], include_path: {tasks}, limit: 4}}"
         ),
         "metrics.perplexity": "{corpus: pile_test, context: 64, max_tokens: 500}",
-        "recovery.tokens": 2048,
-        "recovery.batch_tokens": 512,
+        "recovery.tokens": 1024,
+        "recovery.batch_tokens": 256,
         "recovery.context": 64,
         "recovery.evaluate_every": 2,
         "recovery.evaluation_tokens": 512,
-        "examples": "{test: {corpus: pile_test, count: 3}, "
-        "search: {corpus: pile_search, count: 3}, "
+        "examples": "{test: {corpus: pile_test, count: 2}, "
+        "search: {corpus: pile_search, count: 2}, "
         "validation: {corpus: pile_validation, count: 2}, "
         "prompt_tokens: 12, reference_tokens: 8}",
-        "attacks.hotflip": "{flips: 2, candidates: 8}",
+        "attacks.hotflip": "{flips: 2, candidates: 4}",
         "attacks.multiflip": "{steps: 3, candidates: 4}",
         "attacks.uat": "{trigger_tokens: 2, candidates: 4, sweeps: 1, restarts: 2}",
     }
@@ -151,24 +151,22 @@ def test_the_resolved_suite_runs_to_the_same_units(run, cli):
     assert f"{UNITS} of {UNITS} complete ({UNITS} of them before)" in again.err
 
 
-@pytest.mark.parametrize("arm", sorted(ARMS))
-def test_every_line_replays_with_plain_transformers(run, arm):
+def test_every_line_replays_with_plain_transformers(run):
     out, _ = run
-    (model,) = out.glob(f"variants/*.{arm}.*/model")
-    lines = []
-    for samples in sorted(out.glob(f"cells/*.{arm}.*/samples.jsonl")):
-        lines += samples.read_text().splitlines()
-    together = out.parent / f"{arm}.jsonl"
-    together.write_text("\n".join(lines))
-    done = subprocess.run(
-        [sys.executable, HERE / "replay.py", model, together],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found = json.loads(done.stdout)
-    assert found["rows"] == 3 * len(ATTACKS)
-    assert found["largest_difference"] < 1e-4
+    pairs = []
+    for arm in sorted(ARMS):
+        lines = []
+        for samples in sorted(out.glob(f"cells/*.{arm}.*/samples.jsonl")):
+            lines += samples.read_text().splitlines()
+        together = out.parent / f"{arm}.jsonl"
+        together.write_text("\n".join(lines))
+        (model,) = out.glob(f"variants/*.{arm}.*/model")
+        pairs += [model, together]
+    command = [sys.executable, HERE / "replay.py", *pairs]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["rows"] for each in found] == [2 * len(ATTACKS)] * len(ARMS)
+    assert max(each["largest_difference"] for each in found) < 1e-4
 
 
 def test_an_attack_and_its_control_spend_the_same(run):
