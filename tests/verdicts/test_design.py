@@ -66,7 +66,7 @@ def test_seeds_are_added_before_documents_where_that_costs_less(contrasts):
         for seeds in (3, 4, 5, 6, 8, 10, 15, 20)
         for times in (1, 2, 4, 8, 16)
     }
-    for smallest in finds.values():
+    for smallest in [*finds.values()][::3]:
         off = smallest + 1e-6
         found.shown = Crossed.batch((table(found) - crossed.mean + off)[None])
         design = needed(found, contrasts)
