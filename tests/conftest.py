@@ -30,6 +30,26 @@ SHARED = HERE.parents[1] / "shared"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with modules of slow tests: one at the end would leave workers idle."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    """Spare the fresh process at the end of every run, unless a test is about it.
+
+    Also of those runs that a module's fixture makes for the first of its tests.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if "replays" not in item.keywords:
+            run = "harness.running.suite_run"
+            patch.setattr(f"{run}.replay_run", lambda *told: None)
+            patch.setattr(f"{run}.PlainProcess.begin", lambda self: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared():
     """Return the folder with real texts and models; skip where it is absent."""
@@ -45,16 +65,6 @@ class Outcome:
     code: int
     out: str
     err: str
-
-
-@pytest.fixture(autouse=True)
-def _replays(request, monkeypatch):
-    """Spare the fresh process at the end of every run, unless a test is about it."""
-    if "replays" not in request.keywords:
-        monkeypatch.setattr("harness.running.suite_run.replay_run", lambda *told: None)
-        monkeypatch.setattr(
-            "harness.running.suite_run.PlainProcess.begin", lambda self: None
-        )
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
 """A room's face, its `__init__.pyi`, is what other rooms use of it, and no more."""
 
 import ast
+import functools
 import importlib
 import re
 from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("faces")  # all files are read once
 ROOT = Path(__file__).parents[1]
 FACES = sorted((ROOT / "harness").glob("*/__init__.pyi"))
 PYTHON = [
@@ -38,17 +40,7 @@ def _names_in_code(room: Path) -> set[str]:
     """Return what other rooms import from a room, and what any asks it for late."""
     found = set()
     for path in [*PYTHON, ROOT / "harness" / "__init__.pyi"]:
-        nodes = list(ast.walk(ast.parse(path.read_text())))
-        imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
-        aliases = [
-            (
-                f"harness.{node.module}" if node.level else node.module,
-                alias.name,
-                alias.asname or alias.name,
-            )
-            for node in imports
-            for alias in node.names
-        ]
+        aliases, asked = _read(path)
         if room not in path.parents:
             found |= {
                 name for module, name, _ in aliases if module == f"harness.{room.name}"
@@ -58,14 +50,31 @@ def _names_in_code(room: Path) -> set[str]:
             for module, name, own in aliases
             if (module, name) == ("harness", room.name)
         }
-        found |= {
-            node.attr
-            for node in nodes
-            if isinstance(node, ast.Attribute)
-            and isinstance(node.value, ast.Name)
-            and node.value.id in late
-        }
+        found |= {attribute for name, attribute in asked if name in late}
     return found
+
+
+@functools.cache
+def _read(path: Path) -> tuple[list[tuple[str, str, str]], set[tuple[str, str]]]:
+    """Return a file's imports: from where, of what, as what; and names' attributes."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    aliases = [
+        (
+            f"harness.{node.module}" if node.level else str(node.module),
+            alias.name,
+            alias.asname or alias.name,
+        )
+        for node in nodes
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
+    attributes = (node for node in nodes if isinstance(node, ast.Attribute))
+    asked = {
+        (node.value.id, node.attr)
+        for node in attributes
+        if isinstance(node.value, ast.Name)
+    }
+    return aliases, asked
 
 
 def _names_in_prose(room: str) -> set[str]:

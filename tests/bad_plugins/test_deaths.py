@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("deaths")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("deaths")]
 SENTENCES = {
     "exits": "its process died",
     "hangs_in_c": "its process took longer than its timeout of 1 s",

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -106,6 +107,17 @@ def flip_a_bit(file):
     file.write_bytes(content)
 
 
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Return a folder with a shard and the store of a process killed amid it."""
+    folder = tmp_path_factory.mktemp("killed")
+    shard = write(folder / "d.jsonl.zst", documents(100))
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), shard, folder / "broken"]
+    assert subprocess.run(command, check=False).returncode == -9
+    return folder
+
+
+@pytest.mark.xdist_group("killed")
 @pytest.mark.usefixtures("small_batches")
 @pytest.mark.parametrize(
     ("harm", "goes_on"),
@@ -119,14 +131,11 @@ def flip_a_bit(file):
     ],
 )
 def test_what_a_killed_process_made_is_not_made_again(
-    tmp_path, monkeypatch, harm, goes_on
+    killed, tmp_path, monkeypatch, harm, goes_on
 ):
-    shard = write(tmp_path / "d.jsonl.zst", documents(100))
+    shard = killed / "d.jsonl.zst"
     whole, broken = Store(tmp_path / "whole"), Store(tmp_path / "broken")
-    arguments = str(shard), str(broken.root)
-    code = textwrap.dedent(KILLED)
-    ended = subprocess.run([sys.executable, "-c", code, *arguments], check=False)
-    assert ended.returncode == -9
+    shutil.copytree(killed / "broken", broken.root)
     (work,) = broken.root.glob(".work/*/*")
     harm(work)
 

@@ -10,7 +10,7 @@ from harness.running import Replaying, survey, validate
 from tests.forgeries.forger import Forger
 from tests.forgeries.kinds import KINDS, MORE
 
-pytestmark = pytest.mark.xdist_group("forgeries")
+pytestmark = [pytest.mark.replays, pytest.mark.xdist_group("forgeries")]
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 ALL = [*KINDS, *MORE]
 BY_NAME = {kind.name: kind for kind in ALL}

@@ -42,6 +42,7 @@ values = strategies.recursive(
 )
 
 
+@pytest.mark.slow
 def test_a_thousand_inputs_end_in_a_sentence():
     command = [sys.executable, "-m", "tests.fuzz", "--inputs", "1000", "--jobs", "1"]
     done = subprocess.run(

@@ -17,6 +17,7 @@ from harness.testing import tiny_model
 from harness_plugins.constraints.softplus import Softplus
 from harness_plugins.models.pythia import Pythia
 
+pytestmark = pytest.mark.slow
 PLAN = TrainingPlan(4, 4, 1, 1, evaluate_every=2, checkpoint_every=2)
 TWO = replace(PLAN, devices=2)
 SHARDED = replace(TWO, sharding="full")

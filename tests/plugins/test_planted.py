@@ -135,8 +135,9 @@ def test_first_order_gains_are_slopes_towards_other_tokens(context):
     assert found == pytest.approx(slopes.max(axis=0), abs=2e-2)
 
 
-def test_of_a_pair_neither_token_does_much_alone(context):
-    model, found = plant(context, kind="pair", gain=1.0, steps=60)
+@pytest.mark.parametrize("planted", ["pair"], indirect=True)
+def test_of_a_pair_neither_token_does_much_alone(planted, context):
+    model, found = planted
     for token in found.measured["trigger_ids"]:
         alone = best_of_all_places(model, context, [token])
         assert alone.mean() < 0.5 * found.measured["reached"]

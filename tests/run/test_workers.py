@@ -290,7 +290,7 @@ def test_workers_give_the_records_of_one_process_whoever_dies(
     options = ["--plugins", plugin, "--set", "attacks.uat=null"]
     options += ["--set", "attacks.once={attack: deadly, flips: 2, candidates: 12}"]
     options += ["--set", "attacks.always={attack: deadly, flips: 1, candidates: 12}"]
-    options += ["--only", "arm=baseline"]
+    options += ["--only", "arm=baseline", "--set", "diagnostics=none"]
     one, two = tmp_path / "runs" / "one", tmp_path / "runs" / "two"
     peace.touch()
     assert cli("run", suite, *options, "--out", one).code == 0
@@ -362,7 +362,7 @@ def test_of_three_processes_one_dies_and_one_sleeps_and_nothing_differs(
     for label, flips in (("first", 1), ("second", 2)):
         stated = f"attacks.{label}={{attack: pausing, flips: {flips}}}"
         options += ["--set", stated]
-    options += ["--set", "attacks.uat=null"]
+    options += ["--set", "attacks.uat=null", "--set", "diagnostics=none"]
     one, out = tmp_path / "runs" / "one", tmp_path / "runs" / "three"
     assert cli("run", suite, *options, "--out", one).code == 0
     pause.touch()
