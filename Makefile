@@ -85,11 +85,14 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[test]'
 	touch $@
 
-# The other environments stand on $(VENV): only what differs is installed in them.
+# The other environments stand on $(VENV), whose harness is theirs as well: only what
+# differs is installed in them.
 SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 define stand_on_venv
 test -x $(@D)/bin/python || $(VENV)/bin/python -m venv $(@D)
-$(VENV)/bin/python -c '$(SITE)' > "$$($(@D)/bin/python -c '$(SITE)')/below.pth"
+echo "import site; site.addsitedir('$$($(VENV)/bin/python -c '$(SITE)')')" \
+	> "$$($(@D)/bin/python -c '$(SITE)')/below.pth"
+$(@D)/bin/python -Ic 'import harness'
 endef
 
 $(VENV_T5)/.installed: $(VENV)/.installed-test
@@ -97,7 +100,7 @@ $(VENV_T5)/.installed: $(VENV)/.installed-test
 	grep -vE '^(transformers|tokenizers|huggingface_hub|datasets|fsspec)==' \
 		constraints.txt > $(@D)/constraints.txt
 	$(@D)/bin/python $(INSTALL) -c $(@D)/constraints.txt \
-		-e '.[test]' 'transformers>=5,<6'
+		'harness[test]' 'transformers>=5,<6'
 	touch $@
 
 WITHIN_S := import subprocess, sys; \
@@ -105,5 +108,5 @@ WITHIN_S := import subprocess, sys; \
 $(VENV_TEXTATTACK)/.installed: $(VENV)/.installed-test
 	$(stand_on_venv)
 	PIP_RETRIES=1 $(PYTHON) -c '$(WITHIN_S)' 300 $(@D)/bin/python $(INSTALL) \
-		-c constraints.txt -e '.[textattack,test]'
+		-c constraints.txt 'harness[textattack,test]'
 	touch $@
