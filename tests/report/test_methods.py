@@ -3,8 +3,6 @@
 import json
 import re
 
-import pytest
-
 from harness import report
 from harness.records import Cost
 from harness.running.folder import RunFolder
@@ -36,7 +34,7 @@ def written(value):
 
 
 def power(value):
-    return f"{value:.2e}".replace("e+", "e")
+    return re.sub(r"e\+0?", "e", f"{value:.2e}")
 
 
 def test_settings_of_a_model_an_arm_and_an_attack_are_those_of_the_records(make_run):
@@ -52,7 +50,9 @@ def test_settings_of_a_model_an_arm_and_an_attack_are_those_of_the_records(make_
         if record.attack:
             attack = stated(found["attack", record.attack.label])
             told |= attack
-            options |= record.attack.options
+            # A control has the budget of its attack in place of its own options.
+            assert ("candidates" in attack) == (record.attack.match is None)
+            options |= {} if record.attack.match else record.attack.options
             assert attack["share of the stated budget"] == f"{record.attack.share:g}"
             assert attack.get("budget of") == record.attack.match
         for name, value in options.items():
@@ -79,8 +79,9 @@ def test_versions_machines_and_costs_are_those_of_the_records(make_run):
     assert found["software", "commit"].startswith(records[0].provenance.commit[:12])
     for phase in ("metrics", "attack"):
         costs = [x.ledger.spent[phase] for x in records if phase in x.ledger.spent]
-        told = dict(part.split(" ", 1) for part in found["cost", phase].split(", "))
-        assert float(told["FLOP"]) == pytest.approx(Cost.sum(costs).flops, rel=1e-5)
+        total = Cost.sum(costs)
+        assert found["cost", phase].startswith(f"{total.seconds:.1f} s, ")
+        assert f" s, {power(total.flops)} FLOP, peak " in found["cost", phase]
     host = records[0].provenance.hardware["host"]
     assert not [x for x in found.values() if re.search(rf"\bhost\b|\b{host}\b", x)]
 
@@ -94,7 +95,7 @@ def test_the_paragraph_has_the_numbers_of_the_records(make_run):
     flops = cells[0].ledger.kept["attack"].flops / 40
     for part in (
         f"Pythia_1.4B ({variants[0].model.parameters:,} parameters, sha256:",
-        "baseline (none) and monotone (softplus",
+        "The arms are baseline (no constraint) and monotone (softplus",
         "The training seeds are 1, 2 and 3.",
         f"is trained on {variants[0].recovery.tokens:,} tokens of train (",
         f"{variants[0].recovery.steps:,} steps of AdamW",
@@ -116,20 +117,30 @@ def test_few_seeds_and_a_limit_are_told(make_run):
     text = made(make_run(seeds=[1], more="limit: 9")).methods
     assert "a studentized bootstrap over documents" in text
     assert "Only the first 9 of them were used." in text
-    assert "The training seeds are 1." in text
+    assert "The training seed is 1." in text
 
 
 def test_what_differs_among_records_is_told_with_how_many_have_it(make_run):
     run = make_run(seeds=[1])
     with editing(RunFolder(run).records("cell")[0]) as document:
         document["provenance"]["versions"]["torch"] = "0.1"
-        document["provenance"]["hardware"]["device"] = "NVIDIA H100"
+        document["provenance"]["hardware"] = {
+            "device": "cuda:0",
+            "device_name": "NVIDIA H100",
+            "device_memory_bytes": 80 * 2**30,
+            "cuda": "12.6",
+            "cores": 16,
+            "memory_bytes": 128 * 2**30,
+            "system": "Linux x86_64",
+        }
     torch = read_all(run)[0].provenance.versions["torch"]
-    expected = f"0.1 (1 records), {torch} (5 records)"
+    expected = f"0.1 (1 record), {torch} (5 records)"
     assert appendix(run)["software", "torch"] == expected
     assert f"torch {expected}" in made(run).methods
     device = appendix(run)["machine", "device"]
-    assert re.search(r"device NVIDIA H100 \(1 records\), .*\(5 records\)", device)
+    card = "NVIDIA H100 of 80.0 GiB, CUDA 12.6, beside 16 cores and 128.0 GiB (Linux "
+    assert f"{card}x86_64) (1 record)" in device
+    assert re.search(r"CPU of \d+ cores and [\d.]+ GiB \(.*\) \(5 records\)", device)
 
 
 def test_arms_of_fewer_seeds_are_told(make_run):

@@ -458,7 +458,7 @@ def test_records_of_another_suite_or_code_are_not_mixed_silently(make_run):
     made = _build(run)
     assert sum(warning.startswith("MIXED") for warning in made.warnings) == 3
     assert any("other versions of torch" in warning for warning in made.warnings)
-    assert "ffffffffffff (1 records)" in dict(made.provenance)["suite sha256"]
+    assert "ffffffffffff (1 record)" in dict(made.provenance)["suite sha256"]
 
 
 # --- formats ------------------------------------------------------------------------

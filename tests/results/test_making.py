@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shlex
 
 import pytest
@@ -104,6 +105,14 @@ def test_texts_and_a_model_in_memory_will_do(tmp_path, monkeypatch):
     run = attack(model, tiny_tokenizer(), pairs, device="cpu", **options)
     decoded = tiny_tokenizer().decode(run.samples.reference_ids[0])
     assert decoded.strip() in {reference.strip() for _, reference in pairs}
+    told = run.report.methods
+    lengths = r"of at most \d+ tokens, scored on their references of at most \d+ tokens"
+    assert re.search(f" 4 prompts {lengths}, of test ", told)
+    assert "The arm is baseline (no constraint). The training seed is 42." in told
+    assert "commit none" not in told  # the checkout's, or nothing
+    (main,) = (x for x in run.report.tables if x.key == "main")
+    titles = [column.title for column in main.columns]
+    assert titles[:3] == ["arm", "params", "success"]  # nothing else was measured
     with pytest.raises(UsageError, match="needs its tokenizer"):
         attack(model, None, sentences(12, 60))
 

@@ -45,15 +45,10 @@ LOSS = "loss"
 def main_table(results: Results, verdicts: Verdicts) -> Table:
     """Return a row for each model and arm."""
     broken = {results.arm(x.model, x.arm) for x in verdicts.arms if x.broken}
-    measured: list[Column[dict[int, float]]] = [
-        Column("corpus loss", lambda x: from_seeds([*x.values()], "nats")),
-        Column("perplexity", perplexity),
-    ]
     columns: list[Column[Arm]] = [
         arm_column(results, lambda arm: arm),
         Column("params", _parameters),
-        *about(_losses, measured),
-        Column("change", _change),
+        *(_measured() if results.suite.metrics else ()),
         *about(_first_cells, beyond_loss.clean_columns(results.suite)),
         *(
             _with_mark(column, broken)
@@ -63,7 +58,7 @@ def main_table(results: Results, verdicts: Verdicts) -> Table:
     ]
     return filled(
         "main",
-        "Clean perplexity and attacks",
+        "Clean perplexity and attacks" if results.suite.metrics else "Attacks",
         with_seeds(columns, lambda arm: arm),
         results.arms,
         summary=_summary(results),
@@ -80,6 +75,15 @@ def _parameters(arm: Arm) -> Cell:
         if record.model.parameters is not None:
             return Number(record.model.parameters, "parameters")
     return Missing(arm.absence())
+
+
+def _measured() -> Iterator[Column[Arm]]:
+    of_losses: list[Column[dict[int, float]]] = [
+        Column("corpus loss", lambda x: from_seeds([*x.values()], "nats")),
+        Column("perplexity", perplexity),
+    ]
+    yield from about(_losses, of_losses)
+    yield Column("change", _change)
 
 
 def _losses(arm: Arm) -> dict[int, float] | str:
@@ -185,10 +189,15 @@ def _caption(results: Results) -> str:
         else f"± is the sample standard deviation (ddof 1) over {seeds} seeds, fewer "
         "where n says so."
     )
+    measured = (
+        "corpus loss: of the metric's corpus, nats/token, and perplexity; change: of "
+        "that perplexity against the baseline arm's, by the mean log ratio, with its "
+        "95 % interval over documents and seeds. "
+        if results.suite.metrics
+        else ""
+    )
     return (
-        f"{spread} corpus loss: of the metric's corpus, nats/token, and perplexity; "
-        "change: of that perplexity against the baseline arm's, by the mean log ratio, "
-        "with its 95 % interval over documents and seeds. success: exp(dL) > "
+        f"{spread} {measured}success: exp(dL) > "
         f"{1 + results.threshold:g}, {PROPORTION}. dL: rise of the loss on the "
         f"reference, nats/token; {INTERVAL}.{worst}{beyond_loss.caption(results.suite)}"
         f" {conditions(results)}"
@@ -198,8 +207,10 @@ def _caption(results: Results) -> str:
 def _summary(results: Results) -> str:
     several = len(results.suite.seeds) > 1
     spread = " (mean and standard deviation over seeds)" if several else ""
-    return (
-        f"Loss in nats/token and perplexity without an attack{spread}; of each attack, "
-        f"the share of documents on which exp(dL) > {1 + results.threshold:g} under "
-        "every seed, and dL, with 95 % intervals."
+    attacked = (
+        f"f each attack, the share of documents on which exp(dL) > "
+        f"{1 + results.threshold:g} under every seed, and dL, with 95 % intervals."
     )
+    if not results.suite.metrics:
+        return f"O{attacked}"
+    return f"Loss in nats/token and perplexity without an attack{spread}; o{attacked}"

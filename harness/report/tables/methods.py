@@ -27,6 +27,7 @@ from harness.verdicts import Results, mean_flops
 SHORT = 12
 """How many digits of a hash are shown."""
 _HASH = re.compile("[0-9a-f]{40,}")
+PAIR = ("prompt", "reference")
 _NAMELESS = ("text", "separator", "split")
 """What of a corpus is not told: how its documents are cut out of its files."""
 
@@ -48,7 +49,9 @@ def _told(of_records: Iterable[object]) -> str:
     found = Counter(map(_plain, of_records))
     if len(found) < 2:
         return next(iter(found), "none")
-    return ", ".join(f"{value} ({n} records)" for value, n in sorted(found.items()))
+    return ", ".join(
+        f"{value} ({n} record{'s' * (n > 1)})" for value, n in sorted(found.items())
+    )
 
 
 # --- the paragraph ------------------------------------------------------------------
@@ -88,14 +91,15 @@ def _arms(results: Results) -> Iterator[str]:
         for label, own in _by(variants, _arm).items()
     ]
     if found:
-        yield f"The arms are {_and(found)}."
+        yield f"The {_are('arm', len(found))} {_and(found)}."
         same = {label: _seeds(x) for label, x in _by(variants, _arm).items()}
         told = [
             f"{seeds} ({_and(x for x in same if same[x] == seeds)})"
             for seeds in dict.fromkeys(same.values())
         ]
         seeds = _and(told) if len(told) > 1 else next(iter(same.values()))
-        yield f"The training seeds are {seeds}."
+        several = len({record.seed for record in variants})
+        yield f"The training {_are('seed', several)} {seeds}."
 
 
 def _recovery(results: Results) -> Iterator[str]:
@@ -128,7 +132,7 @@ def _attacks(results: Results) -> Iterator[str]:
         if label in results.attacks
     ]
     if searching:
-        yield f"The attacks are {_and(searching)}."
+        yield f"The {_are('attack', len(searching))} {_and(searching)}."
     for attack in results.attacks:
         controls = [control for own, control in results.controls if own == attack]
         known = [x for x in controls if any(_attack(cell) == x for cell in cells)]
@@ -142,18 +146,11 @@ def _examples(results: Results) -> Iterator[str]:
         return
 
     asked = [_asked(results, x) for x in cells]
-
-    def of(name: str) -> str:
-        return _told(found.get(name) for found in asked)
-
     count = _told(found["test"].get("count") for found in asked)
     corpus = _told(found["test"].get("corpus") for found in asked)
     allowed = values(cells, lambda x: x.attack and x.attack.tokens.allowed)
     limit = values(cells, lambda x: x.suite.limit)
-    yield (
-        f"Each attacks {count} prompts of {of('prompt_tokens')} tokens, scored on the "
-        f"{of('reference_tokens')} tokens that follow, of {corpus}."
-    )
+    yield (f"Each attacks {count} prompts of {values(cells, _scored_on)}, of {corpus}.")
     if limit != "none":
         yield f"Only the first {limit} of them were used."
     yield (
@@ -190,7 +187,9 @@ def _software(results: Results) -> Iterator[str]:
     records = results.records
     names = dict.fromkeys(name for x in records for name in x.provenance.versions)
     found = [f"{name} {_version(records, name)}" for name in names]
-    yield f"Software: {', '.join(found)}; commit {values(records, _commit)}."
+    if any(x.provenance.commit for x in records):
+        found.append(f"commit {values(records, _commit)}")
+    yield f"Software: {', '.join(found)}."
     yield f"Device: {values(records, _device)}."
 
 
@@ -298,7 +297,10 @@ def _about_attack(record: Record) -> Mapping[str, Any]:
     found = record.attack
     budget = {"share of the stated budget": found.share, "budget of": found.match}
     tokens = {"tokens allowed": found.tokens.allowed, **found.tokens.rules}
-    stated = {"attack": found.attack, **found.options, **budget, **tokens}
+    own = found.options
+    if found.match:  # whose budget it has in place of what its own options come to
+        own = {name: own[name] for name in found.given}
+    stated = {"attack": found.attack, **own, **budget, **tokens}
     return {name: value for name, value in stated.items() if value is not None}
 
 
@@ -357,12 +359,29 @@ def _method(found: Difference) -> str:
     return "a studentized bootstrap over documents, which speaks of these weights alone"
 
 
+def _scored_on(record: Record) -> str:
+    """Say how long the prompts of a cell are, and what of them is scored."""
+    assert record.attack is not None
+    asked = record.attack.examples
+    prompt, reference = (_plain(asked.get(f"{x}_tokens")) for x in PAIR)
+    if asked.get("objective") == "answer":
+        return f"at most {prompt} tokens, scored on the answer"
+    corpus = asked["test"].get("corpus")
+    if not (isinstance(corpus, Mapping) and corpus.get("prompt")):
+        return f"{prompt} tokens, scored on the {reference} tokens that follow"
+    return (
+        f"at most {prompt} tokens, scored on their references of at most {reference} "
+        "tokens"
+    )
+
+
 def _treatment(record: Record) -> str:
     arm = record.arm
     given = {name: arm.options[name] for name in arm.given}
     against = f", held against {arm.against}" if arm.against else ""
     settings = f", {_settings(given)}" if given else ""
-    return f"{arm.constraint}{settings}{against}"
+    constraint = "no constraint" if arm.constraint == "none" else arm.constraint
+    return f"{constraint}{settings}{against}"
 
 
 def _options(cells: Sequence[Record]) -> str:
@@ -401,7 +420,17 @@ def _commit(record: Record) -> str:
 def _device(record: Record) -> str:
     """Describe the machine; its name is nobody's business."""
     found = record.provenance.hardware
-    return _settings({name: x for name, x in found.items() if name != "host"})
+    machine = (
+        f"{_plain(found.get('cores'))} cores and {_size(found.get('memory_bytes'))} "
+        f"({_plain(found.get('system'))})"
+    )
+    if "device_name" not in found:
+        device = _plain(found.get("device"))
+        return f"{'CPU' if device == 'cpu' else device} of {machine}"
+    return (
+        f"{_plain(found['device_name'])} of {_size(found.get('device_memory_bytes'))}, "
+        f"CUDA {_plain(found.get('cuda'))}, beside {machine}"
+    )
 
 
 def _passes(record: Record) -> str:
@@ -412,8 +441,9 @@ def _passes(record: Record) -> str:
 
 
 def _cost(cost: Cost) -> str:
-    peak = cost.peak_memory_bytes
-    return _settings({"seconds": cost.seconds, "FLOP": cost.flops, "peak bytes": peak})
+    seconds = number_text(Number(cost.seconds, "seconds"))
+    flops = number_text(Number(cost.flops, "flops"))
+    return f"{seconds} s, {flops} FLOP, peak {_size(cost.peak_memory_bytes)}"
 
 
 # --- how it is spelt ----------------------------------------------------------------
@@ -439,6 +469,16 @@ def _plain(value: object) -> str:
     if text.startswith("/"):
         return Path(text).name
     return _HASH.sub(lambda match: match[0][:SHORT], text)
+
+
+def _size(size: object) -> str:
+    if not isinstance(size, int | float):
+        return "unknown memory"
+    return f"{size / 2**30:.1f} GiB"
+
+
+def _are(what: str, count: int) -> str:
+    return f"{what} is" if count == 1 else f"{what}s are"
 
 
 def _and(names: Iterable[str]) -> str:
