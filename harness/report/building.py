@@ -77,7 +77,7 @@ def _tables(
     verdicts: Verdicts,
     findings: Findings,
 ) -> Iterator[Table]:
-    yield main_table(results, verdicts)
+    yield main_table(results, opponents, verdicts)
     if results.attacks:
         yield success_table(results)
     if kept_checkpoints(results):

@@ -10,6 +10,8 @@ from harness.base import visible
 from harness.records import Estimate, Verdicts, across_seeds
 from harness.verdicts import Comparison, Results
 
+LIMITED = "NOT FOR REAL NUMBERS"
+"""What a warning begins with that stands below each table of a paper, too."""
 Kind = Literal[
     "number",
     "count",

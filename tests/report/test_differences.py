@@ -87,4 +87,4 @@ def test_a_reduction_without_an_interval_is_not_shown(make_run):
     made = report.build(survey(run))
     table = next(x for x in made.tables if x.key == "arms")
     cell = table.rows[0][-1]
-    assert cell.reason == "too rare for an interval"
+    assert cell.reason == "no bounded interval"

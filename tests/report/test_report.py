@@ -336,6 +336,13 @@ def test_what_a_reader_must_know_first_is_said_first(make_run, story, starts):
     [
         (BROKEN, "main", [MONOTONE], {"hotflip success", "hotflip dL"}, "§"),
         (
+            LOSING,
+            "main",
+            [BASELINE, MONOTONE],
+            {"hotflip success", "hotflip dL"},
+            "‡ invalid: not shown to beat random search at the same budget: hotflip on",
+        ),
+        (
             ONE | {"errors": 3},
             "main",
             [BASELINE, MONOTONE],

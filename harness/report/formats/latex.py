@@ -9,7 +9,7 @@ from functools import partial
 from itertools import groupby
 from typing import Literal
 
-from harness.report.content import Cell, Report, Table
+from harness.report.content import LIMITED, Cell, Missing, Report, Table
 from harness.report.formats.latex_columns import (
     SetColumn,
     natural_points,
@@ -48,26 +48,53 @@ def render_latex(report: Report, width: Width = "page") -> str:
     facts = [f"{name}: {value}" for name, value in (*report.provenance, *report.facts)]
     comments = [report.title, *facts, *report.warnings]
     needs = f"% \\usepackage{{{','.join(PACKAGES)}}}"
-    tables = [table_latex(table, width) for table in report.tables]
+    below = [x for x in report.warnings if x.startswith(LIMITED)]
+    tables = [table_latex(table, width, below) for table in report.tables]
     if report.methods:
         text = breakable(report.methods, words)
         tables.append(f"\\paragraph{{Methods.}} {{\\sloppy {text}\\par}}")
     return "\n\n".join(["\n".join([*map(_comment, comments), needs]), *tables]) + "\n"
 
 
-def table_latex(table: Table, width: Width = "page") -> str:
+def table_latex(table: Table, width: Width = "page", below: Sequence[str] = ()) -> str:
     """Return a table for a paper, no wider than asked.
 
     What is too wide becomes several tabulars, and what is then too high several
     tables. A caption has a sentence or two; below stands what each mark means, of
-    notes that are alike the first. All notes are there as comments.
+    notes that are alike the first, and what else is to stand there. All notes are
+    there as comments, and the names of columns that are left out since no row has
+    anything in them.
     """
-    floats = enumerate(_floats(table, WIDTH_PT[width]))
-    made = [_float(table, parts, width, number) for number, parts in floats]
-    return "\n".join([*map(_comment, table.notes), "\n\n".join(made)])
+    shown, empty = _without_empty(table)
+    floats = enumerate(_floats(shown, WIDTH_PT[width]))
+    notes = [*_marks(table), *below]
+    made = [_float(shown, parts, width, number, notes) for number, parts in floats]
+    left_out = [f"no row has: {', '.join(empty)}"] if empty else []
+    comments = map(_comment, [*table.notes, *left_out])
+    return "\n".join([*comments, "\n\n".join(made)])
 
 
-def _float(table: Table, parts: Sequence[Table], width: Width, number: int) -> str:
+def _without_empty(table: Table) -> tuple[Table, list[str]]:
+    """Return a table without columns of nothing but dashes, and their names."""
+    columns = zip(table.columns, zip(*table.printed_rows, strict=True), strict=False)
+    empty = {
+        place: f"{column.group} {column.title}".strip()
+        for place, (column, cells) in enumerate(columns)
+        if all(isinstance(cell, Missing) and cell.brief for cell in cells)
+    }
+    kept = [i for i in range(len(table.columns)) if i < table.keys or i not in empty]
+    if not empty or len(kept) == table.keys:
+        return table, []
+    return table.only(kept), [*empty.values()]
+
+
+def _float(
+    table: Table,
+    parts: Sequence[Table],
+    width: Width,
+    number: int,
+    notes: Sequence[str],
+) -> str:
     name = "table" if width == "column" else "table*"
     caption = (
         f"{table.title}, continued." if number else f"{table.title}. {table.summary}"
@@ -82,7 +109,7 @@ def _float(table: Table, parts: Sequence[Table], width: Width, number: int) -> s
         rf"\setlength{{\tabcolsep}}{{{GAP_PT / 2:g}pt}}",
         rf"\sisetup{{{SETUP}}}",
         "\n\\par\\medskip\n".join(_fitted(part, WIDTH_PT[width]) for part in parts),
-        *(rf"\par\smallskip {words(note)}" for note in _marks(table)),
+        *(rf"\par\smallskip {words(note)}" for note in notes),
         rf"\end{{{name}}}",
     ]
     return "\n".join(lines)

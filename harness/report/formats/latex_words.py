@@ -10,6 +10,7 @@ from tabulate import LATEX_ESCAPE_RULES
 
 _SPECIAL = {
     **LATEX_ESCAPE_RULES,
+    "|": r"\textbar{}",  # which the oldest fonts of TeX print as a dash
     "±": r"$\pm$",
     "\N{MINUS SIGN}": "$-$",
     "\N{MULTIPLICATION SIGN}": r"$\times$",

@@ -93,7 +93,7 @@ def _reduction(losses: Losses, row: _Row) -> Cell:
     other = results.arm(row.arm.model, str(results.suite.reference_of(row.arm.label)))
     found = of_attack(losses, row.arm, other, row.attack, threshold=results.threshold)
     if not isinstance(found, str) and found.interval() is None:
-        return Missing("too rare for an interval")
+        return Missing("no bounded interval")
     return from_comparison(found, "fraction")
 
 

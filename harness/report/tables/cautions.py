@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.records import Record, Verdicts
+from harness.report.content import LIMITED
 from harness.report.tables.controls import Opponents
 from harness.report.tables.making import failed_certificates, unequal_training
 from harness.verdicts import Arm, Results
@@ -76,7 +77,7 @@ def _limit_warning(results: Results) -> Iterator[str]:
     limit = results.suite.limit
     if limit is not None:
         what = f"only the first {limit} examples and documents were used"
-        yield f"NOT FOR REAL NUMBERS: {what} (--limit)."
+        yield f"{LIMITED}: {what} (--limit)."
 
 
 def _hole_warnings(results: Results) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -22,6 +22,7 @@ from harness.report.content import (
     marked,
 )
 from harness.report.tables import beyond_loss
+from harness.report.tables.controls import Opponents
 from harness.report.tables.rows import (
     INTERVAL,
     WORST_CASE,
@@ -38,20 +39,31 @@ from harness.verdicts import Arm, CellsBySeed, Results, mean_over, perplexity_ch
 ERROR_MARK = "†"
 BROKEN_MARK = "§"
 """On attacks on an arm whose clean loss is above its reference arm's under attack."""
+INVALID_MARK = "‡"
+"""On attacks that random search is as good as, on the baseline arm of the model."""
 LOSS = "loss"
 """The estimate that the table looks for, whatever metric offers it."""
 
 
-def main_table(results: Results, verdicts: Verdicts) -> Table:
+def main_table(
+    results: Results, opponents: Sequence[Opponents], verdicts: Verdicts
+) -> Table:
     """Return a row for each model and arm."""
     broken = {results.arm(x.model, x.arm) for x in verdicts.arms if x.broken}
+    losers = [x for x in opponents if x.invalid]
+    invalid = {(x.arm.model, x.attack) for x in losers}
+
+    def marks(attack: str, arm: Arm) -> str:
+        lost = INVALID_MARK if (arm.model, attack) in invalid else ""
+        return f"{BROKEN_MARK if arm in broken else ''}{lost}"
+
     columns: list[Column[Arm]] = [
         arm_column(results, lambda arm: arm),
         Column("params", _parameters),
         *(_measured() if results.suite.metrics else ()),
         *about(_first_cells, beyond_loss.clean_columns(results.suite)),
         *(
-            _with_mark(column, broken)
+            _with_marks(column, partial(marks, attack))
             for attack in shown_attacks(results)
             for column in _attack_columns(results, attack)
         ),
@@ -63,7 +75,7 @@ def main_table(results: Results, verdicts: Verdicts) -> Table:
         results.arms,
         summary=_summary(results),
         caption=_caption(results),
-        notes=[*_broken(broken), *_errors(results)],
+        notes=[*_broken(broken), *_errors(results), *_invalid(losers)],
     )
 
 
@@ -145,9 +157,9 @@ def _delta(cells: CellsBySeed) -> Cell:
     return from_estimate(delta, "nats")
 
 
-def _with_mark(column: Column[Arm], broken: Collection[Arm]) -> Column[Arm]:
+def _with_marks(column: Column[Arm], marks: Callable[[Arm], str]) -> Column[Arm]:
     def fill(arm: Arm) -> Cell:
-        return marked(column.fill(arm), BROKEN_MARK if arm in broken else "")
+        return marked(column.fill(arm), marks(arm))
 
     return replace(column, fill=fill)
 
@@ -160,6 +172,15 @@ def _broken(broken: Collection[Arm]) -> Iterator[str]:
         yield (
             f"{BROKEN_MARK} broken: its loss without an attack is above that of its "
             "reference arm under attack, so a low number is no sign of robustness"
+        )
+
+
+def _invalid(losers: Sequence[Opponents]) -> Iterator[str]:
+    if losers:
+        named = ", ".join(f"{x.attack} on {x.arm.name}" for x in losers)
+        yield (
+            f"{INVALID_MARK} invalid: not shown to beat random search at the same "
+            f"budget: {named}; so its numbers on other arms show nothing"
         )
 
 

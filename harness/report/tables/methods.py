@@ -49,9 +49,7 @@ def _told(of_records: Iterable[object]) -> str:
     found = Counter(map(_plain, of_records))
     if len(found) < 2:
         return next(iter(found), "none")
-    return ", ".join(
-        f"{value} ({n} record{'s' * (n > 1)})" for value, n in sorted(found.items())
-    )
+    return ", ".join(f"{x} ({_many('record', n)})" for x, n in sorted(found.items()))
 
 
 # --- the paragraph ------------------------------------------------------------------
@@ -169,7 +167,9 @@ def _statistics(results: Results, verdicts: Verdicts) -> Iterator[str]:
     if not known:
         return
     level = _and({f"{100 * x.interval_level:g} %" for x in known})
-    design = _and({f"{x.documents} documents and {x.seeds} seeds" for x in known})
+    design = _and(
+        {f"{x.documents} documents and {_many('seed', x.seeds)}" for x in known}
+    )
     effects = _and({_method(x) for x in known})
     yield (
         "Arms are compared under the worst attack on each example, paired by document "
@@ -475,6 +475,10 @@ def _size(size: object) -> str:
     if not isinstance(size, int | float):
         return "unknown memory"
     return f"{size / 2**30:.1f} GiB"
+
+
+def _many(what: str, count: int) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _are(what: str, count: int) -> str:

@@ -51,7 +51,7 @@ def _table(results: Results, model: str) -> Table:
         summary=(
             "Mean and sample standard deviation over seeds."
             if len(results.suite.seeds) > 1
-            else "With 95 % intervals within the run."
+            else "Means, with 95 % intervals over documents or task examples."
         ),
         caption=(
             "± is the sample standard deviation (ddof 1) over seeds."

@@ -19,6 +19,7 @@ TEX = shutil.which("pdflatex") or shutil.which("tectonic")
 needs_tex = pytest.mark.skipif(
     TEX is None, reason="no pdflatex, no tectonic (Debian: texlive-science)"
 )
+TITLES = ("arm", "loss", "said", "limit")
 LONG = {
     "seeds": [1, 2, 3],
     "arms": "  an-arm_with.a-very-long_name-of-42: {constraint: softplus}",
@@ -189,6 +190,7 @@ def test_words_are_typeset():
     assert words("dL at 95 % of odL-dL") == r"$\Delta L$ at 95\,\% of odL-dL"
     assert words("1.04e13 FLOP, a1.5e3") == r"\num{1.04e13} FLOP, a1.5e3"
     assert escape("é β Ω λ") == r"é $\beta$ $\Omega$ $\lambda$"
+    assert escape("|W|") == r"\textbar{}W\textbar{}"  # "|" is a dash in OT1
 
 
 def test_marks_are_explained_below_and_other_notes_are_comments():
@@ -199,6 +201,29 @@ def test_marks_are_explained_below_and_other_notes_are_comments():
         r"\par\smallskip $\dagger$ one ended in an error (and 1 more)"
     )
     assert "% † two did" in made
+
+
+def test_columns_in_which_no_row_has_anything_are_a_comment():
+    dashes, reason = Missing("none", brief=True), Missing("not evaluated")
+    rows = [
+        [Label("a"), dashes, Label("x"), dashes],
+        [Label("b"), dashes, reason, dashes],
+    ]
+    columns = [Column(x, Label, "sd of" if x == "limit" else "") for x in TITLES]
+    made = render_latex(Report("r", [], [], [Table("key", "T", columns, rows, "")]))
+    assert "% no row has: loss, sd of limit\n" in made
+    assert made.count(r"\toprule") == 1
+    assert [x for x in made.splitlines() if " & " in x] == [
+        r"arm & said \\",
+        r"a & x \\",
+        r"b & \emph{not evaluated} \\",
+    ]
+
+
+def test_that_numbers_are_of_a_limited_run_stands_below_each_table(make_run):
+    made = report.render(report.build(survey(make_run(more="limit: 9"))), "latex")
+    said = r"\par\smallskip NOT FOR REAL NUMBERS: only the first 9 examples"
+    assert made.count(said) == made.count(r"\begin{table*}") > 9
 
 
 def test_a_wide_table_is_several_tabulars():
