@@ -145,6 +145,26 @@ def test_bars_of_costs_reach_what_an_arm_spent(made):
         assert max(ends) == pytest.approx(sum(spent))
 
 
+@pytest.mark.parametrize("arm", ["abs-unconstrained", "a-name-as-long-as-a-line-of-40"])
+def test_nothing_of_a_figure_is_cut_off(arm):
+    """One panel is as wide as a column: legends and labels have to fit below it."""
+    at = [At(0, 0.5, 0.4, 0.6), At(1, 0.7, 0.6, 0.8)]
+    names = ("baseline, before recovery", "baseline", f"{arm}, before recovery", arm)
+    series = [Series(name, at, i, "line") for i, name in enumerate(names)]
+    axis = Axis("difference of dL, nats/token")
+    layers = Panel("m", Axis("layer"), axis, series)
+    rows = Panel("m", axis, Axis(""), series[:1], rows=[f"{arm} - baseline", arm])
+    for panel in (layers, rows):
+        canvas = drawing.drawn(Figure("key", "T", "", [panel], legend=panel is layers))
+        canvas.draw_without_rendering()
+        found = canvas.get_tightbbox()
+        wide, high = canvas.get_size_inches()
+        assert found.x0 >= 0
+        assert found.y0 >= 0
+        assert found.x1 <= wide
+        assert found.y1 <= high
+
+
 def test_a_run_without_anything_has_no_figures(make_run):
     built = report.build(survey(make_run(seeds=[1], absent=("Pythia",))))
     assert figures(built) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from harness.report.figures.parts import At, Axis, Figure, Mark, Numbers, Panel,
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
 COLOURS = (
     "#0072b2",
@@ -28,8 +30,9 @@ COLOURS = (
 INK, MUTED, GRID, SHADE = "#1b1b1b", "#5f5f5f", "#dddddd", "#ececec"
 WIDTH, HEIGHT = 3.4, 2.3
 """Of a panel, in inches: a column of a paper, or a phone."""
-ROW = 0.24
-"""Height of a row, in inches."""
+ROW, LONGEST, LONGEST_SERIES = 0.24, 30, 36
+"""Height of a line of a row's name, in inches, and how many letters a line of it, and
+one of the legend, has at most."""
 COLUMNS = 2
 """Panels beside each other in a paper."""
 _SETTINGS: dict[str, Any] = {
@@ -109,28 +112,45 @@ def shared_limits(figure: Figure) -> Limits:
 
 def _whole(figure: Figure) -> dict[str, bytes]:
     """Draw all panels of a figure, and its legend below; return it by format."""
-    from matplotlib.figure import Figure as Canvas
-
-    columns = min(COLUMNS, len(figure.panels))
-    lines = -(-len(figure.panels) // columns)
-    named = figure.legend and figure.series
-    size = WIDTH * columns, max(map(_height, figure.panels)) * lines + 0.4 * bool(named)
     with _settings():
-        canvas = Canvas(figsize=size, layout="constrained")
-        places = list(canvas.subplots(lines, columns, squeeze=False).flat)
-        for place, panel in zip(places, figure.panels, strict=False):
-            _draw(place, panel, shared_limits(figure))
-        for place in places[len(figure.panels) :]:
-            place.set_visible(False)
-        if named:
-            shown = {x.get_label(): x for x in _handles(figure.series)}
-            canvas.legend(
-                shown.values(), shown.keys(), loc="outside lower center", ncols=3
-            )
+        canvas = drawn(figure)
         files = {"pdf": ("CreationDate", io.BytesIO()), "svg": ("Date", io.BytesIO())}
         for ending, (date, file) in files.items():
             canvas.savefig(file, format=ending, metadata={date: None})
     return {ending: file.getvalue() for ending, (_, file) in files.items()}
+
+
+def drawn(figure: Figure) -> Canvas:
+    """Draw all panels of a figure, and its legend below: nothing reaches over edges."""
+    from matplotlib.figure import Figure as Canvas
+
+    columns = min(COLUMNS, len(figure.panels))
+    lines = -(-len(figure.panels) // columns)
+    size = WIDTH * columns, max(map(_height, figure.panels)) * lines
+    canvas = Canvas(figsize=size, layout="constrained")
+    places = list(canvas.subplots(lines, columns, squeeze=False).flat)
+    for place, panel in zip(places, figure.panels, strict=False):
+        _draw(place, panel, shared_limits(figure))
+    for place in places[len(figure.panels) :]:
+        place.set_visible(False)
+    if figure.legend and figure.series:
+        _legend(canvas, figure)
+    return canvas
+
+
+def _legend(canvas: Canvas, figure: Figure) -> None:
+    """Write the legend in as many columns as fit, and make room for it."""
+    shown = {str(x.get_label()): x for x in _handles(figure.series)}
+    names = [textwrap.fill(name, LONGEST_SERIES) for name in shown]
+    for columns in (3, 2, 1):
+        legend = canvas.legend(
+            [*shown.values()], names, loc="outside lower center", ncols=columns
+        )
+        box = legend.get_window_extent()
+        if columns == 1 or box.width <= canvas.bbox.width:
+            canvas.set_figheight(canvas.get_figheight() + box.height / canvas.dpi)
+            return
+        legend.remove()
 
 
 @contextmanager
@@ -143,7 +163,14 @@ def _settings() -> Iterator[None]:
 
 
 def _height(panel: Panel) -> float:
-    return max(1.1, 0.75 + ROW * len(panel.rows)) if panel.rows else HEIGHT
+    if not panel.rows:
+        return HEIGHT
+    lines = max(name.count("\n") + 1 for name in _names(panel))
+    return max(1.1, 0.75 + ROW * lines * len(panel.rows))
+
+
+def _names(panel: Panel) -> list[str]:
+    return [textwrap.fill(_line_of(name), LONGEST) for name in panel.rows]
 
 
 # --- a panel ------------------------------------------------------------------------
@@ -167,12 +194,13 @@ def _draw(axes: Axes, panel: Panel, limits: Limits) -> None:
 
 
 def _scale(axes: Axes, panel: Panel, limits: Limits) -> None:
-    axes.set_xlabel(panel.x.label)
+    # The names of rows leave little below the axis of short panels.
+    axes.set_xlabel(panel.x.label, loc="right" if panel.rows else "center")
     axes.set_ylabel(panel.y.label)
     for axis, shown in ((panel.x, axes.xaxis), (panel.y, axes.yaxis)):
         _ticks(axes, axis, shown)
     if panel.rows:
-        axes.set_yticks(range(len(panel.rows)), [_line_of(x) for x in panel.rows])
+        axes.set_yticks(range(len(panel.rows)), _names(panel))
         axes.set_ylim(len(panel.rows) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.grid(visible=False, axis="y")
