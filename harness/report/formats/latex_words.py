@@ -40,7 +40,8 @@ def escape(text: str) -> str:
 
     Greek letters become formulas, so that pdfLaTeX knows them.
     """
-    return "".join(_SPECIAL.get(x) or _greek(x) or x for x in text)
+    made = "".join(_SPECIAL.get(x) or _greek(x) or x for x in text)
+    return made.replace("--", "-{}-")  # two hyphens would be a dash
 
 
 def words(text: str) -> str:

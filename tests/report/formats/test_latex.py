@@ -190,6 +190,7 @@ def test_words_are_typeset():
     assert words("dL at 95 % of odL-dL") == r"$\Delta L$ at 95\,\% of odL-dL"
     assert words("1.04e13 FLOP, a1.5e3") == r"\num{1.04e13} FLOP, a1.5e3"
     assert escape("é β Ω λ") == r"é $\beta$ $\Omega$ $\lambda$"
+    assert words("as with --limit") == "as with -{}-limit"
     assert escape("|W|") == r"\textbar{}W\textbar{}"  # "|" is a dash in OT1
 
 
