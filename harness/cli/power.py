@@ -85,14 +85,23 @@ def _lines(found: Sequence[verdicts.Foreseen], pilot: Path) -> Iterator[str]:
 
 def _contrast(each: verdicts.Foreseen, pilot: Path) -> Iterator[str]:
     planned = each.planned
-    seeds = "unknown" if each.seed_sd is None else f"{each.seed_sd:.3f}"
+    both = (
+        "seeds unknown"
+        if each.seed_sd is None
+        else f"seeds {each.seed_sd:.3f}, both together {each.residual_sd:.3f}"
+    )
     yield f"{planned.model}: {planned.arm} - {planned.reference}"
     yield (
         f"  in {pilot.name} ({each.pilot}; seeds {each.pilot_seeds}, documents "
-        f"{each.pilot_documents}) these vary by: seeds {seeds}, documents "
-        f"{each.document_sd:.3f}, both together {each.residual_sd:.3f}; "
-        f"dL of {planned.reference} {each.reference_delta:.2f}"
+        f"{each.pilot_documents}) these vary by: documents {each.document_sd:.3f}, "
+        f"{both}; dL of {planned.reference} {each.reference_delta:.2f}"
     )
+    if each.seed_sd is None:
+        yield (
+            "  how seeds vary takes a pilot of two seeds or more: what the suite would "
+            "find is unknown"
+        )
+        return
     documents = list(dict.fromkeys(x.documents for x in each.found))
     rows: dict[int, list[str]] = {}
     for x in each.found:

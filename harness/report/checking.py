@@ -13,6 +13,11 @@ from harness.report.building import build
 from harness.report.writing import write_reports
 from harness.running import Survey
 
+STALE = (
+    "is not what the records give; where another version of the harness wrote it, "
+    "`harness run` on the suite does it again"
+)
+
 
 def stale(survey: Survey) -> Iterator[Problem]:
     """Yield the files of a run's report that another run of it would not write.
@@ -29,7 +34,7 @@ def stale(survey: Survey) -> Iterator[Problem]:
         for again in sorted(Path(place).iterdir()):
             stated = folder / again.name
             if stated.is_file() and stated.read_bytes() != again.read_bytes():
-                yield Problem(str(stated), (), "is not what the records give")
+                yield Problem(str(stated), (), STALE)
 
 
 def _title(folder: Path) -> str | None:

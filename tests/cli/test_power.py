@@ -34,6 +34,16 @@ def test_it_prints_what_the_suite_and_more_of_it_would_find(cli, pilot):
     assert "4 (the suite)" in lines[7]
 
 
+def test_a_pilot_of_one_seed_says_what_it_lacks(cli, make_run):
+    run = make_run(seeds=[1])
+    outcome = cli("power", run / "suite.resolved.yaml", "--from", run)
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    assert lines[-1].startswith("  how seeds vary takes a pilot of two seeds or more")
+    assert "seeds unknown" in lines[-2]
+    assert "both together" not in outcome.out
+
+
 def test_json_says_the_same_and_more_finds_smaller_differences(cli, pilot):
     suite = pilot / "suite.resolved.yaml"
     outcome = cli("power", suite, "--from", pilot, "--json")

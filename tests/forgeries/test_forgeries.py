@@ -94,6 +94,7 @@ def test_a_report_that_was_edited_is_found(forger, cli):
     done = cli("validate", forger.run)
     assert done.code == 1
     assert "report.md: is not what the records give" in done.out
+    assert "`harness run` on the suite does it again" in done.out
 
 
 def test_the_page_has_a_row_for_each_forgery():
