@@ -83,7 +83,7 @@ class MultiSearch:
         self._seen.add(prompt.tobytes())
         trace: list[Mapping[str, Any]] = []
         if self.draw_start:
-            drawn = self._permitted([self._start(prompt)], prompt)
+            drawn = yield from self._permitted([self._start(prompt)], prompt)
             moved = yield from self.spent.count(self._move(prompt, loss, drawn))
             prompt, loss = self._kept(trace, prompt, loss, moved, len(drawn))
         size = min(FIRST_SHARE * self.block.policy.movable.sum(), self._most)
@@ -135,7 +135,7 @@ class MultiSearch:
             changed = sorted({i for drawn in places for i in drawn})
             tokens = yield from look.lists(changed, self.top_k, scaled=True)
             drawn = [self._written(prompt, place, tokens) for place in places]
-            found += self._permitted(drawn, prompt)
+            found += yield from self._permitted(drawn, prompt)
             if len(found) >= count:
                 break
         return found
@@ -174,11 +174,11 @@ class MultiSearch:
             written[given_back] = policy.clean_ids[given_back]
         return written
 
-    def _permitted(self, prompts: list[Ids], before: Ids) -> list[Ids]:
+    def _permitted(self, prompts: list[Ids], before: Ids) -> Search[list[Ids]]:
         """Leave out what the suite's rules forbid, and what came before."""
         policy = self.block.policy
         new = []
-        for prompt in policy.mended(prompts, since=before):
+        for prompt in (yield from policy.mended(prompts, since=before)):
             if prompt.tobytes() not in self._seen:
                 self._seen.add(prompt.tobytes())
                 new.append(prompt)

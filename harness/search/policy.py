@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.subject import Ask, Draft, Request, Search
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
@@ -128,25 +130,18 @@ class FlipPolicy:
             kept[left] = self._may_be_reached(written[left], since)
         return [bool(one) for one in kept]
 
-    def mended(self, prompts: Sequence[Ids], since: Ids) -> list[Ids]:
+    def mended(self, prompts: Sequence[Ids], since: Ids) -> Search[list[Ids]]:
         """Take back changes, since another prompt, that break words.
 
-        The last of a word each time, until no word is broken; prompts of which nothing
-        is left are left out, and those where a word stays broken. None is touched where
-        they need not be reachable.
+        Prompts of which nothing is left are left out, and those where a word stays
+        broken; see `Vocabulary.mended`. None is touched where they need not be
+        reachable.
         """
         if not self.rules.reachable_only or not self._guess or not len(prompts):
             return list(prompts)
-        written = np.array(prompts)
-        for _ in range(written.shape[1] + 1):
-            changed = written != since
-            broken = self.subject.vocabulary.broken_words(written, changed)
-            rows, at_fault = _last_of_each_run(broken, changed)
-            if not len(rows):
-                break
-            written[rows, at_fault] = np.asarray(since)[at_fault]
-        kept = np.any(written != since, axis=1) & ~broken.any(axis=1)
-        return list(written[kept])
+        drafts = [Draft(prompt, since) for prompt in prompts]
+        mended = yield Request(Ask.MENDED, drafts)
+        return [prompt for prompt in mended if prompt is not None]
 
     def _may_be_reached(self, written: Ids, since: Ids) -> NDArray[np.bool_]:
         if not self._guess:
@@ -175,22 +170,3 @@ class FlipPolicy:
             cosines = (clean @ rows.T) / norms.clamp(min=torch.finfo(rows.dtype).tiny)
             near: Tensor = cosines >= least - ROUNDING
         return near
-
-
-def _last_of_each_run(
-    broken: NDArray[np.bool_], changed: NDArray[np.bool_]
-) -> tuple[Ids, Ids]:
-    """Return the rows and the positions of the last change of each run in `broken`.
-
-    What comes right after a run belongs to it: a change there may have cut a word.
-    """
-    found = []
-    for row in np.flatnonzero(broken.any(axis=1)):
-        bad, new = broken[row], changed[row]
-        edges = np.flatnonzero(np.diff(np.r_[False, bad, False].astype(np.int8)))
-        for first, last in edges.reshape(-1, 2):
-            where = np.flatnonzero(new[first : last + 1])
-            if len(where):
-                found.append((row, first + where[-1]))
-    rows, positions = np.array(found, dtype=np.int64).reshape(-1, 2).T
-    return rows, positions

@@ -22,6 +22,7 @@ from .rules import (
 )
 from .scheduler import (
     Ask as Ask,
+    Draft as Draft,
     Place as Place,
     Request as Request,
     Search as Search,

@@ -52,6 +52,14 @@ class Place(NamedTuple):
     """Which ids [V] may stand there, besides what is allowed; None: all of them."""
 
 
+class Draft(NamedTuple):
+    """A prompt with changes that may have broken words."""
+
+    prompt_ids: Ids
+    since: Ids
+    """What it was before: as long, and a text's."""
+
+
 class Ask(IntEnum):
     """What a search may ask of pairs; what stands first here is answered first.
 
@@ -65,13 +73,15 @@ class Ask(IntEnum):
     """`Subject.gradients`."""
     TOKENS = auto()
     """Of each `Place`, not of a pair: the ids of highest gain, best first."""
+    MENDED = auto()
+    """Of each `Draft`, not of a pair: `Vocabulary.mended`."""
     LOSSES = auto()
     """`Subject.losses`."""
     REACHABLE_LOSSES = auto()
     """The same, NaN where no text encodes to the prompt."""
 
 
-AT_ONCE = Ask.TOKENS
+AT_ONCE = (Ask.TOKENS, Ask.MENDED)
 """What is so little work that it is waited for."""
 
 
@@ -79,7 +89,7 @@ class Request(NamedTuple):
     """Asks something of some pairs; the answer has an entry for each, in order."""
 
     ask: Ask
-    pairs: Sequence[Pair] | Sequence[Place]
+    pairs: Sequence[Pair] | Sequence[Place] | Sequence[Draft]
 
 
 Search = Generator[Request, Any, T]
@@ -189,5 +199,5 @@ class _Running(Generic[T]):
                     self._running -= 1
                     result: T = end.value
                 yield result
-            at_once = any(r.ask == AT_ONCE for r in self._asking.values())
-            answers = self._launch(AT_ONCE, len(self._asking))() if at_once else {}
+            at_once = {r.ask for r in self._asking.values()}.intersection(AT_ONCE)
+            answers = self._launch(min(at_once), len(self._asking))() if at_once else {}

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
+    from harness.subject.scheduler import Draft
+
 REPLACEMENT = "\ufffd"
 """What decoding puts where the bytes of a token are no text on their own."""
 BYTE_SPACE = "\u0120"
@@ -182,6 +184,38 @@ class Vocabulary:
         found: NDArray[np.bool_] = broken[word]
         return found
 
+    def mended(self, drafts: Sequence[Draft]) -> list[Ids | None]:
+        """Take back changes that break words, until no word of a prompt is broken.
+
+        The last of a word each time. Returns None for prompts of which nothing is left,
+        and for those where a word stays broken.
+        """
+        found: list[Ids | None] = [None] * len(drafts)
+        equal: dict[int, list[int]] = {}
+        for i, draft in enumerate(drafts):
+            equal.setdefault(len(draft.prompt_ids), []).append(i)
+        for own in equal.values():
+            written = np.array([drafts[i].prompt_ids for i in own])
+            kept = self._mend(written, np.array([drafts[i].since for i in own]))
+            for row in np.flatnonzero(kept):
+                found[own[row]] = written[row]
+        return found
+
+    def _mend(self, written: Ids, since: Ids) -> NDArray[np.bool_]:
+        """Mend prompts [C, n] in place; return of which [C] something is left."""
+        changed = written != since
+        broken = self.broken_words(written, changed)
+        rows = np.flatnonzero(broken.any(axis=1))
+        while len(rows):
+            which, at_fault = _last_of_each_run(broken[rows], changed[rows])
+            places = rows[which], at_fault
+            written[places], changed[places] = since[places], False
+            rows = np.unique(rows[which])
+            broken[rows] = self.broken_words(written[rows], changed[rows])
+            rows = rows[broken[rows].any(axis=1)]
+        kept: NDArray[np.bool_] = changed.any(axis=1) & ~broken.any(axis=1)
+        return kept
+
     def _come_back(self, words: Sequence[Ids]) -> list[bool]:
         """Say of words what `reachable` does; a search meets most of them again."""
         if len(self._known_words) > MOST_WORDS:
@@ -278,3 +312,22 @@ class Vocabulary:
             return None
         backend: Tokenizer = self.tokenizer.backend_tokenizer
         return backend
+
+
+def _last_of_each_run(
+    broken: NDArray[np.bool_], changed: NDArray[np.bool_]
+) -> tuple[Ids, Ids]:
+    """Return the rows and the positions of the last change of each run in `broken`.
+
+    What comes right after a run belongs to it: a change there may have cut a word.
+    """
+    found = []
+    for row in np.flatnonzero(broken.any(axis=1)):
+        bad, new = broken[row], changed[row]
+        edges = np.flatnonzero(np.diff(np.r_[False, bad, False].astype(np.int8)))
+        for first, last in edges.reshape(-1, 2):
+            where = np.flatnonzero(new[first : last + 1])
+            if len(where):
+                found.append((row, first + where[-1]))
+    rows, positions = np.array(found, dtype=np.int64).reshape(-1, 2).T
+    return rows, positions

@@ -7,7 +7,7 @@ import torch
 from harness.data.document import Example
 from harness.search.flips import Flip, State, draw_flips, flip_search
 from harness.search.policy import FlipPolicy
-from harness.subject import lockstep
+from harness.subject import Draft, alone, lockstep
 from harness.subject.rules import TokenRules
 from harness.subject.subject import Subject
 from harness.testing import tiny_model, tiny_tokenizer
@@ -153,7 +153,7 @@ def test_changes_that_break_words_are_taken_back(merging_tokenizer):
     fine = [p.tolist() for p in prompts if subject.reachable([p])[0]]
     assert 0 < len(fine) < 20
 
-    found = policy.mended(list(prompts), since=clean)
+    found = alone(subject, policy.mended(list(prompts), since=clean))
 
     assert all(subject.reachable(found))
     assert 60 < len(found) <= 80
@@ -162,7 +162,33 @@ def test_changes_that_break_words_are_taken_back(merging_tokenizer):
     assert left.any(axis=1).all()
     assert 1.5 * len(found) < left.sum() < 4 * len(found)
     lenient = FlipPolicy.of(subject, example, TokenRules(reachable_only=False))
-    assert np.array_equal(lenient.mended(list(prompts), since=clean), prompts)
+    untouched = alone(subject, lenient.mended(list(prompts), since=clean))
+    assert np.array_equal(untouched, prompts)
+
+
+def test_what_is_mended_together_is_mended_as_each_alone(merging_tokenizer):
+    rules = TokenRules(reachable_only=True)
+    subject = Subject(tiny_model(vocab_size=52), merging_tokenizer, rules=rules)
+    rng, drafts = np.random.default_rng(1), []
+    for text in ["abc dab b ca", "dda bacd ab cadb dda", "abc dab b ca"] * 8:
+        since = subject.encode(text)
+        written = since.copy()
+        where = rng.choice(len(since), 3, replace=False)
+        written[where] = rng.choice(subject.vocabulary.allowed, 3)
+        drafts.append(Draft(written, since))
+    mended = subject.vocabulary.mended
+
+    together = mended(drafts)
+
+    alone = [mended([draft])[0] for draft in drafts]
+    assert any(one is None for one in alone)
+    for one, other, draft in zip(together, alone, drafts, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_array_equal(one, other)
+            kept = one != draft.since
+            np.testing.assert_array_equal(one[kept], draft.prompt_ids[kept])
+            assert subject.reachable([one]) == [True]
 
 
 def test_a_prompt_that_no_text_encodes_to_is_checked_as_a_whole(make):
