@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.records import TREATMENT_SEEDS, Estimate, Record
 from harness.verdicts.compared import (
@@ -32,6 +33,7 @@ _GROUPS = 500
 """How many groups units are put into where few seeds leave a bootstrap over them."""
 _HALF_WIDTH = 1.959964
 """Standard errors from the middle of a 95 % interval to its end."""
+_UNKNOWN = (math.nan, math.nan)
 
 
 def of_attack(
@@ -61,7 +63,11 @@ def of_attack(
     read = losses.read(*parts, among=among)
     if isinstance(read, str):
         return read
-    return _reduction(read) if threshold is not None else _difference(read)
+    means = _means_without_errors(read)
+    if means is None:
+        return "every pair has an error"
+    compare = _reduction if threshold is not None else _difference
+    return compare(read, means)
 
 
 def of_metric(
@@ -71,7 +77,7 @@ def of_metric(
     *,
     relative: bool = False,
     among: Sequence[int] | None = None,
-) -> Comparison | str:
+) -> Difference | OverSeeds | str:
     """Compare an estimate of a metric, of two arms, or say why that cannot be done.
 
     `name` is the metric's label and the estimate's name. Rows are paired where the
@@ -100,7 +106,7 @@ def of_metric(
 def perplexity_change(arm: Arm, other: Arm, metric: str, loss: str) -> Comparison | str:
     """Compare perplexities by the loss that is their logarithm: the relative change."""
     found = of_metric(arm, other, (metric, loss))
-    if isinstance(found, str) or not isinstance(found, Difference | OverSeeds):
+    if isinstance(found, str):
         return found
     return replace(found, relative=True, value=grown(found.value))
 
@@ -125,50 +131,62 @@ def under_each(
 # --- attacks ------------------------------------------------------------------------
 
 
-def _sides(read: Reading) -> tuple[list[Floats], tuple[float, float], float]:
-    """Return tables by unit, the means without errors, and the share of errors."""
+def _means_without_errors(read: Reading) -> tuple[float, float] | None:
+    """Return the means of both arms over what failed on neither, under any seed."""
+    arm_most, other_most, _, _ = read.rows
+    failed = np.asarray(np.any(_failed(read), axis=(0, 1)))
+    units = [unit for unit, bad in zip(read.units, failed, strict=True) if not bad]
+    if not units:
+        return None
+    own, base = (
+        float(averaged(x[:, ~failed], units).mean()) for x in (arm_most, other_most)
+    )
+    return own, base
+
+
+def _failed(read: Reading) -> list[NDArray[np.bool_]]:
+    """Say of each arm's rows which are errors: where it matters how they count."""
     arm_most, other_most, arm_least, other_least = read.rows
-    erred = [arm_most != arm_least, other_most != other_least]
-    known = ~(erred[0] | erred[1]).any(axis=0)
-    units = [unit for unit, keep in zip(read.units, known, strict=True) if keep]
-    means = [
-        float(averaged(x[:, known], units).mean()) if units else math.nan
-        for x in (arm_most, other_most)
-    ]
-    tables = [averaged(x, read.units) for x in read.rows]
-    return tables, (means[0], means[1]), max(float(x.mean()) for x in erred)
+    return [arm_most != arm_least, other_most != other_least]
 
 
-def _difference(read: Reading) -> Difference | str:
-    (arm_most, other_most, arm_least, other_least), sides, errors = _sides(read)
-    if math.isnan(sides[0]):
-        return "every pair has an error"
+def _difference(read: Reading, sides: tuple[float, float]) -> Difference:
+    arm_most, other_most, arm_least, other_least = _by_unit(read)
+    own, base = sides
     return Difference(
-        value=sides[0] - sides[1],
+        value=own - base,
         sides=sides,
         seeds=read.seeds,
         most=arm_most - other_least,
         least=arm_least - other_most,
-        errors=errors,
+        errors=_errors(read),
     )
 
 
-def _reduction(read: Reading) -> Reduction | str:
-    (arm_most, other_most, arm_least, other_least), sides, errors = _sides(read)
-    if math.isnan(sides[0]):
-        return "every pair has an error"
-    if sides[1] == 0:
+def _reduction(read: Reading, sides: tuple[float, float]) -> Reduction | str:
+    arm_most, other_most, arm_least, other_least = _by_unit(read)
+    own, base = sides
+    if base == 0:
         return "the attack never succeeds on the other arm: there is nothing to reduce"
     return Reduction(
-        value=1 - sides[0] / sides[1],
+        value=1 - own / base,
         sides=sides,
         seeds=read.seeds,
         arm_most=arm_most,
         arm_least=arm_least,
         other_most=other_most,
         other_least=other_least,
-        errors=errors,
+        errors=_errors(read),
     )
+
+
+def _by_unit(read: Reading) -> list[Floats]:
+    return [averaged(x, read.units) for x in read.rows]
+
+
+def _errors(read: Reading) -> float:
+    """Return the larger share of rows in error, of both arms."""
+    return max(float(x.mean()) for x in _failed(read))
 
 
 # --- metrics ------------------------------------------------------------------------
@@ -197,32 +215,32 @@ def _paired(
     relative: bool,
 ) -> Difference | None:
     """Pair rows; None where they do not say what the estimates are made of."""
-    sums = [tuple(results.terms(x).get(name) for x in pair) for pair in records]
-    flat = [x for pair in sums for x in pair if x is not None]
-    if len(flat) < 2 * len(records) or any(x.units != flat[0].units for x in flat):
+    found = [results.terms(x).get(name) for pair in records for x in pair]
+    sums = [x for x in found if x is not None]
+    if len(sums) < len(found) or len({x.units for x in sums}) > 1:
         return None
-    exponential = estimates[0][0].unit == _EXPONENTIAL
-    known = [_value(x, exponential) for x in flat]
-    stated = [x.value or 0.0 for pair in estimates for x in pair]
-    if not np.allclose(known, stated, rtol=_SAME, atol=_SAME):
+    exponential = {x.unit for pair in estimates for x in pair} == {_EXPONENTIAL}
+    known = [_value(x, exponential) for x in sums]
+    stated = _values(estimates)
+    if not np.allclose(known, stated.ravel(), rtol=_SAME, atol=_SAME):
         return None
-    rows = [_rows(x, exponential=exponential, relative=relative) for x in flat]
+    rows = [_rows(x, exponential=exponential, relative=relative) for x in sums]
     table = np.array(rows[::2]) - np.array(rows[1::2])
     value = float(table.mean())
-    if all(map(_counts, flat)):
-        table = np.hstack([table, _one_each(estimates, relative)])
-    units = table.shape[-1]
+    if all(map(_counts, sums)):
+        table = np.hstack([table, _one_each(stated, relative)])
+    units = table.shape[1]
     if len(table) < TREATMENT_SEEDS and units > _GROUPS:
         table = _grouped(table)
     return Difference(
         value=grown(value) if relative else value,
-        sides=(float(np.mean(stated[::2])), float(np.mean(stated[1::2]))),
+        sides=_means(stated),
         seeds=len(records),
         most=table,
         least=table,
         relative=relative,
         grouped=units,
-        effective=min(map(_effective, flat)),
+        effective=min(map(_effective, sums)),
         over="rows",
     )
 
@@ -232,10 +250,10 @@ def _grouped(table: Floats) -> Floats:
 
     A bootstrap of ten thousand task examples would hold 10^8 numbers.
     """
-    units = table.shape[-1]
+    units = table.shape[1]
     parts = np.array_split(np.arange(units), _GROUPS)
-    sums = [table[:, part].sum(axis=-1) for part in parts]
-    return np.asarray(np.stack(sums, axis=-1) * _GROUPS / units)
+    sums = [table[:, part].sum(axis=1) for part in parts]
+    return np.asarray(np.stack(sums, axis=1) * _GROUPS / units)
 
 
 def _value(sums: Sums, exponential: bool) -> float:
@@ -273,31 +291,38 @@ def _counts(sums: Sums) -> bool:
     )
 
 
-def _one_each(estimates: Estimates, relative: bool) -> Floats:
+def _one_each(values: Floats, relative: bool) -> Floats:
     """Return two units more [seeds, 2]: one counted on either arm alone.
 
     Arms that agree on all units do not prove that they always would: see `Reduction`.
     """
-    scale = 1.0
-    if relative:
-        scale = float(np.mean([x.value or 0.0 for pair in estimates for x in pair]))
-    return np.broadcast_to([1 / scale, -1 / scale], (len(estimates), 2))
+    one = 1 / values.mean() if relative else 1.0
+    return np.broadcast_to([one, -one], (len(values), 2))
 
 
 def _by_seed(estimates: Estimates, relative: bool) -> OverSeeds:
     """Pair values seed by seed."""
-    values = np.array([[x.value or 0.0 for x in pair] for pair in estimates])
-    scaled = np.log(values) if relative else values
-    apart = scaled[:, 0] - scaled[:, 1]
-    mean = float(apart.mean())
+    values = _values(estimates)
+    own, base = (np.log(values) if relative else values).T
+    mean = float((own - base).mean())
     return OverSeeds(
         value=grown(mean) if relative else mean,
-        sides=(float(values[:, 0].mean()), float(values[:, 1].mean())),
-        differences=apart,
+        sides=_means(values),
+        differences=own - base,
         error=_error(estimates, relative),
         relative=relative,
         effective=_resting_on(estimates),
     )
+
+
+def _values(estimates: Estimates) -> Floats:
+    """Return the values [seeds, 2]: of the arm, and of the other one."""
+    return np.array([[x.value for x in pair] for pair in estimates], dtype=np.float64)
+
+
+def _means(values: Floats) -> tuple[float, float]:
+    own, base = values.mean(axis=0)
+    return float(own), float(base)
 
 
 def _resting_on(estimates: Estimates) -> float:
@@ -308,11 +333,9 @@ def _resting_on(estimates: Estimates) -> float:
 
 def _error(estimates: Estimates, relative: bool) -> float | None:
     """Return the standard error of a difference, from the intervals of both sides."""
-    squares = []
-    for pair in estimates:
-        for x in pair:
-            if x.interval is None or x.value is None:
-                return None
-            own = (x.interval[1] - x.interval[0]) / 2 / _HALF_WIDTH
-            squares.append((own / x.value if relative else own) ** 2)
-    return math.sqrt(sum(squares) / len(estimates))
+    known = [[x.interval or _UNKNOWN for x in pair] for pair in estimates]
+    low, high = np.array(known).T
+    scale = _values(estimates).T if relative else 1.0
+    own = (high - low) / (2 * _HALF_WIDTH) / scale
+    error = math.sqrt(np.square(own).sum() / len(estimates))
+    return None if math.isnan(error) else error

@@ -2,17 +2,26 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
 
+from harness.records import Estimate
 from harness.running import survey
 from harness.verdicts import Results, findings_of
 from harness.verdicts.compared import Difference, OverSeeds
 from harness.verdicts.losses import Losses
-from harness.verdicts.measured import of_attack, of_metric, perplexity_change
+from harness.verdicts.measured import (
+    of_attack,
+    of_metric,
+    perplexity_change,
+    under_each,
+)
 from harness.verdicts.results import Sums
 from tests.run_fixtures import read_all
+from tests.verdicts.simulated import edited, flawless
 
 
 def read(run):
@@ -210,3 +219,283 @@ def test_rows_in_error_are_left_out_of_numbers_and_widen_intervals(make_run):
         assert wide.errors == pytest.approx(3 / 40)
         assert wide.interval()[0] < narrow.interval()[0] - 0.03
         assert wide.interval()[1] > narrow.interval()[1] + 0.03
+
+
+# --- arms by hand -------------------------------------------------------------------
+
+X = ("m", "x")
+FEW = [f"d{i}" for i in range(4)]
+
+
+def number(value, **told):
+    """Return an estimate; a half width `error` is that of a 95 % interval in errors."""
+    if "error" in told:
+        half = scipy.stats.norm.ppf(0.975) * told.pop("error")
+        told["interval"] = (value - half, value + half)
+    return Estimate(
+        **({"value": value, "n": 40, "unit": "points", "method": "by hand"} | told)
+    )
+
+
+def compared(pairs, sums=None, **told):
+    """Compare two arms that have these estimates of m.x, seed by seed, and these rows.
+
+    `sums` are (numerators, denominators) or (numerators, denominators, units) of each
+    arm, seed by seed; None where a metric does not tell them.
+    """
+    rows = {}
+    results = SimpleNamespace(terms=lambda record: rows.get(record.id, {}))
+    sides = [SimpleNamespace(results=results, variants={}) for _ in range(2)]
+    for seed, pair in enumerate(pairs):
+        for at, estimate in enumerate(pair):
+            known = {} if estimate is None else {"m": {X[1]: estimate}}
+            record = SimpleNamespace(id=(seed, at), results=known)
+            sides[at].variants[seed] = record
+            if sums is not None and sums[seed][at] is not None:
+                above, below, *units = sums[seed][at]
+                names = units[0] if units else [f"d{i}" for i in range(len(above))]
+                terms = Sums(tuple(names), np.array(above), np.array(below))
+                rows[record.id] = {X: terms}
+    return of_metric(*sides, X, **told)
+
+
+APART = [(number(2.0, error=0.3), number(1.0, error=0.4))] * 2
+APART += [(number(4.0, error=0.6), number(5.0, error=0.2))]
+
+
+def test_values_by_seed_differ_as_they_stand():
+    """Errors of the same documents under every seed: squares are averaged over them."""
+    found = compared(APART)
+    assert isinstance(found, OverSeeds)
+    assert found.sides == pytest.approx((8 / 3, 7 / 3))
+    assert found.differences == pytest.approx([1, 1, -1])
+    assert found.value == pytest.approx(1 / 3)
+    squares = [0.09 + 0.16] * 2 + [0.36 + 0.04]
+    assert found.error == pytest.approx(math.sqrt(sum(squares) / 3))
+    assert found.effective == 40
+
+
+def test_values_by_seed_change_by_their_ratio():
+    """An error of a logarithm is one relative to the value."""
+    found = compared(APART, relative=True)
+    assert found.differences == pytest.approx(np.log([2, 2, 0.8]))
+    assert found.value == pytest.approx(3.2 ** (1 / 3) - 1)
+    squares = [0.15**2 + 0.4**2] * 2 + [0.15**2 + 0.04**2]
+    assert found.error == pytest.approx(math.sqrt(sum(squares) / 3))
+    assert found.sides == pytest.approx((8 / 3, 7 / 3))
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_an_error_that_one_side_does_not_state_is_not_known(lacking):
+    pair = [number(2.0, error=0.1), number(1.0, error=0.1)]
+    pair[lacking] = number(1.5)
+    assert compared([pair, APART[0]]).error is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "fewest"), [([30, 2, 25, 40], 2), ([1, 30, 1, 25], 25), ([1] * 4, None)]
+)
+def test_a_metric_rests_on_the_fewest_units_of_any_number(counts, fewest):
+    """A number of one unit, as of a whole corpus, says nothing of how many it has."""
+    a, b, c, d = (number(1.0, n=n) for n in counts)
+    assert compared([(a, b), (c, d)]).effective == (fewest or math.inf)
+
+
+def test_seeds_may_be_limited_and_have_to_be_common():
+    assert compared(APART, among=[2]).value == pytest.approx(-1)
+    assert compared(APART, among=[7]) == "no seed in common"
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_record_without_the_number_is_told_what_there_is(lacking):
+    pair = [number(1.0), number(1.0)]
+    pair[lacking] = None
+    told = "a record has no number 'x' of m (there are: x)"
+    assert compared([APART[0], pair]) == told
+    nothing = "a record has no number 'x' of m (there are: none)"
+    assert compared([(None, None)]) == nothing
+
+
+@pytest.mark.parametrize("value", [0.0, -0.5, 0.5])
+def test_what_is_not_above_0_has_a_difference_and_no_change(value):
+    pairs = [(number(1.0), number(value))]
+    assert compared(pairs).value == pytest.approx(1 - value)
+    change = compared(pairs, relative=True)
+    if value > 0:
+        assert change.value == pytest.approx(1)
+    else:
+        assert change == "a number that is not above 0 has no relative change"
+
+
+def test_a_number_that_is_null_says_why():
+    null = number(None, reason="too little text")
+    assert compared([(number(1.0), null)]) == "too little text"
+
+
+def test_without_its_loss_perplexity_has_no_change():
+    arm, other = (SimpleNamespace(variants={}) for _ in range(2))
+    assert perplexity_change(arm, other, "m", "x") == "no seed in common"
+
+
+def shares(arm, other, seeds=3):
+    """Return numbers and rows that are shares of right answers, a row each."""
+    pairs = [tuple(number(np.mean(x)) for x in (arm, other))] * seeds
+    return pairs, [tuple((x, np.ones(len(x))) for x in (arm, other))] * seeds
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_shares_get_a_unit_more_on_either_arm(relative):
+    """Relative changes get them relative to the mean share of both arms."""
+    arm, other = np.repeat([1.0, 0.0], [18, 6]), np.repeat([1.0, 0.0], [12, 12])
+    pairs, sums = shares(arm, other)
+    own, base, one = (0.75, 0.5, 1 / 0.625) if relative else (1, 1, 1)
+    center = math.log(0.75 / 0.5) if relative else 0.25
+    off = (arm - 0.75) / own - (other - 0.5) / base
+    found = compared(pairs, sums, relative=relative)
+    wanted = np.append(center + off, [one, -one])
+    assert found.most == pytest.approx(np.tile(wanted, (3, 1)))
+    assert (found.units, found.value) == (26, pytest.approx(0.5 if relative else 0.25))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ([0.0, 1.0, 0.5, 1.0], [1.0, 1.0, 1.0, 1.0]),
+        ([0.0, 1.0, 1.0, 1.0], [1.0, 2.0, 1.0, 1.0]),
+        ([0.5, 2.0, 0.5, 0.5], [2.0, 2.0, 2.0, 2.0]),
+    ],
+)
+def test_units_that_are_not_counted_each_get_none_more(other):
+    counted = ([0.0, 1.0, 1.0, 0.0], [1.0] * 4)
+    value = sum(other[0]) / sum(other[1])
+    found = compared([(number(0.5), number(value))], [(counted, other)])
+    assert found.units == 4
+
+
+@pytest.mark.parametrize(
+    ("sums", "paired"),
+    [
+        ([(1, 1), (1, 1)], True),
+        ([(1, 1), (1, None)], False),
+        ([(1, None), (1, None)], False),
+        ([(None, None), (None, None)], False),
+        ([(1, 1), (1, ["d0", "d1", "d2", "d4"])], False),
+    ],
+)
+def test_rows_are_paired_where_all_records_tell_the_same_ones(sums, paired):
+    def rows(told):
+        return told and ([1.0, 2.0, 3.0, 6.0], [1.0] * 4, FEW if told == 1 else told)
+
+    pairs = [(number(3.0), number(3.0))] * 2
+    found = compared(pairs, [tuple(map(rows, x)) for x in sums])
+    assert isinstance(found, Difference if paired else OverSeeds)
+
+
+@pytest.mark.parametrize("wide", [0, 1])
+def test_rows_tell_as_much_as_those_of_the_less_equal_arm(wide):
+    """Two units of equal weight, and 1 + 3 that tell as much as 16 / 10 (Kish)."""
+    rows = [([1.0, 3.0], [1.0, 1.0])] * 2
+    rows[wide] = ([1.0, 3.0], [1.0, 3.0])
+    pairs = [[number(sum(a) / sum(b)) for a, b in rows]]
+    assert compared(pairs, [rows]).effective == pytest.approx(1.6)
+
+
+@pytest.mark.parametrize(
+    ("off", "unit", "paired"),
+    [
+        (0.9, "points", True),
+        (1.1, "points", False),
+        (0.9, "perplexity", True),
+        (1.1, "perplexity", False),
+    ],
+)
+def test_rows_are_paired_where_they_add_up_to_what_is_recorded(off, unit, paired):
+    """Up to a millionth."""
+    ratio = math.log(1e4) if unit == "perplexity" else 1e4
+    rows = ([0.5 * ratio, 1.5 * ratio], [1.0, 1.0])
+    pair = [number(x, unit=unit) for x in (1e4, 1e4 * (1 + off * 1e-6))]
+    found = compared([pair], [(rows, rows)])
+    assert isinstance(found, Difference if paired else OverSeeds)
+    assert found.sides == tuple(x.value for x in pair)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "units", "columns"),
+    [(1, 499, 499), (2, 501, 500), (2, 40, 40), (3, 501, 501)],
+)
+def test_units_of_few_seeds_are_grouped_beyond_500(seeds, units, columns):
+    rng = np.random.default_rng(1)
+    rows = [rng.normal(3, 1, (2, units)) for _ in range(seeds)]
+    pairs = [tuple(number(x.mean()) for x in pair) for pair in rows]
+    sums = [tuple((x, np.ones(units)) for x in pair) for pair in rows]
+    found = compared(pairs, sums)
+    assert (found.most.shape, found.units) == ((seeds, columns), units)
+    wanted = np.mean([a.mean() - b.mean() for a, b in rows])
+    assert (found.value, found.most.mean()) == pytest.approx((wanted, wanted))
+
+
+# --- attacks by hand ----------------------------------------------------------------
+
+
+def attacked(arm_fails, other_fails, threshold=None, scale=1.0):
+    """Compare `flip` on two arms of which some (seed, document) end in an error."""
+    findings = flawless(noise=0.2)
+    deltas = {}
+    for label, fails in (("treated", arm_fails), ("baseline", other_fails)):
+        delta = findings.arm("m", label).cells["flip"].delta.copy()
+        delta *= scale if label == "treated" else 1
+        for place in fails:
+            delta[place] = np.nan
+        findings = edited(findings, label, "flip", delta=delta)
+        deltas[label] = delta[..., -1]
+    sides = [findings.arm("m", label) for label in deltas]
+    found = of_attack(Losses(findings), *sides, "flip", threshold=threshold)
+    return found, *deltas.values()
+
+
+@pytest.mark.parametrize("threshold", [None, 1.2])
+def test_a_document_that_failed_on_either_arm_is_left_out_of_both(threshold):
+    found, arm, other = attacked([(0, 3), (1, 3), (0, 4)], [(2, 5)], threshold)
+    kept = [i for i in range(24) if i not in (3, 4, 5)]
+    if threshold is not None:
+        arm, other = (x > math.log(1 + threshold) for x in (arm, other))
+    sides = tuple(x[:, kept].mean() for x in (arm, other))
+    assert found.sides == pytest.approx(sides)
+    assert found.errors == pytest.approx(3 / 120)
+    assert found.units == 24
+
+
+@pytest.mark.parametrize("threshold", [None, 0.15])
+def test_where_all_documents_failed_nothing_is_compared(threshold):
+    halves = [[(0, i) for i in range(12)], [(1, i) for i in range(12, 24)]]
+    assert attacked(*halves, threshold)[0] == "every pair has an error"
+
+
+def test_an_attack_that_never_succeeds_on_the_arm_is_wholly_reduced():
+    found, _, other = attacked([], [], threshold=0.15, scale=0.0)
+    assert (found.value, found.sides) == (1, (0, np.mean(other > math.log(1.15))))
+    assert found.interval()[1] == 1
+
+
+def test_an_attack_that_never_succeeds_on_the_other_arm_has_nothing_to_reduce():
+    found, _, _ = attacked([], [], threshold=9.0)
+    assert found.startswith("the attack never succeeds on the other arm")
+
+
+def test_the_seed_that_is_shown_is_the_worst_of_all():
+    """Each is compared alone; a seed that cannot be is why none is."""
+    known = {1: 0.3, 2: -0.4, 5: 0.1}
+
+    def compare(seeds):
+        (seed,) = seeds
+        value = known.get(seed, "no number")
+        return value if value == "no number" else SimpleNamespace(value=value)
+
+    def lowest(values):
+        return values.index(min(values))
+
+    found = under_each([*known], compare, lowest)
+    assert [x.value for x in found.each] == [*known.values()]
+    assert (found.worst, found.value) == (1, -0.4)
+    assert under_each([1, 7], compare, lowest) == "no number"
+    assert under_each([], compare, lowest) == "no seed in common"
