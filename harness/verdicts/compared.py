@@ -69,7 +69,7 @@ class Comparison(Protocol):
     def errors(self) -> float:
         """The larger share of rows in error, of both arms."""
 
-    def interval(self, level: float = 0.95) -> Interval | None:
+    def interval(self, level: float = ...) -> Interval | None:
         """Return the two-sided interval; None where there is none."""
 
     def p(self, side: Side, bound: float) -> float:
@@ -132,7 +132,7 @@ class Difference:
     @property
     def units(self) -> int:
         """See `Comparison.units`."""
-        return self.grouped or int(self.most.shape[-1])
+        return self.grouped or int(self.most.shape[1])
 
     def interval(self, level: float = 0.95) -> Interval | None:
         """See `Comparison.interval`."""
@@ -171,7 +171,7 @@ class Reduction:
     arm_least: Floats
     other_most: Floats
     other_least: Floats
-    errors: float = 0.0
+    errors: float
     over: str = "documents"
     effective: float = math.inf
     """See `Comparison.effective`."""
@@ -185,7 +185,7 @@ class Reduction:
     @property
     def units(self) -> int:
         """See `Comparison.units`."""
-        return int(self.arm_most.shape[-1])
+        return int(self.arm_most.shape[1])
 
     def interval(self, level: float = 0.95) -> Interval | None:
         """See `Comparison.interval`."""

@@ -7,7 +7,13 @@ import pytest
 import scipy.stats
 
 from harness.records import Crossed
-from harness.verdicts.compared import Difference, EverySeed, OverSeeds, Reduction
+from harness.verdicts.compared import (
+    Difference,
+    EverySeed,
+    OverSeeds,
+    Reduction,
+    grown,
+)
 
 RNG = np.random.default_rng(0)
 TABLE = RNG.normal(0.1, 0.2, (3, 30)) + RNG.normal(0, 0.2, 30)
@@ -24,7 +30,8 @@ def reduction(arm, other, **told):
     tables |= {"other_least": other} | told
     sides = float(arm.mean()), float(other.mean())
     value = 1 - sides[0] / sides[1]
-    return Reduction(value=value, sides=sides, seeds=len(arm), **tables)
+    told = {"value": value, "sides": sides, "seeds": len(arm), "errors": 0.0}
+    return Reduction(**told, **tables)
 
 
 def shares(rng, arm, other, seeds=3, n=40, seed_sd=0.2, document_sd=1.0):
@@ -51,7 +58,8 @@ def test_a_relative_change_is_the_exponential_of_a_difference():
     assert relative.interval() == pytest.approx((math.exp(low) - 1, math.exp(high) - 1))
     found = Crossed.of(TABLE).p_below(math.log(1.1))
     assert relative.p("below", 0.1) == pytest.approx(found)
-    assert relative.p("above", -1.5) < 1e-6  # nothing changes by less than -100 %
+    for least in (-1.0, -1.5):  # nothing changes by less than -100 %
+        assert relative.p("above", least) < 1e-6
 
 
 CASES = {
@@ -91,6 +99,9 @@ def test_errors_count_against_whatever_is_claimed():
     assert worse.interval()[0] < whole.interval()[0]
     assert worse.p("above", 0.3) > whole.p("above", 0.3)
     assert worse.p("below", 0.9) == whole.p("below", 0.9)
+    below, above = found.p("below", 0.2), found.p("above", 0.0)
+    assert below == pytest.approx(Crossed.of(TABLE + apart).p_below(0.2))
+    assert above == pytest.approx(Crossed.of(TABLE - apart).p_above(0.0))
 
 
 @pytest.mark.parametrize("arm", [0.0, 1.0])
@@ -138,8 +149,9 @@ def test_claims_at_the_bound_are_rarely_supported():
     assert sum(found) <= scipy.stats.binom.ppf(0.999, runs, 0.025)
 
 
-def test_without_rows_seeds_alone_are_students_t():
-    apart = np.array([0.1, 0.25, 0.3, 0.12])
+@pytest.mark.parametrize("seeds", [3, 4])
+def test_without_rows_seeds_alone_are_students_t(seeds):
+    apart = np.array([0.1, 0.25, 0.3, 0.12])[:seeds]
     found = OverSeeds(value=0.0, sides=(0.0, 0.0), differences=apart, error=None)
     test = scipy.stats.ttest_1samp(apart, 0.1, alternative="greater")
     assert found.p("above", 0.1) == pytest.approx(test.pvalue)
@@ -164,6 +176,14 @@ def test_seeds_that_do_not_vary_give_no_interval():
     assert (found.interval(), found.p("above", 0.0)) == (None, 1.0)
 
 
+def test_rounding_is_as_large_as_the_larger_side():
+    """Of a number near a million against 0, the next float is 1e-10 away."""
+    apart = 1e6 + np.array([0, 1e-10, 0])
+    assert apart.std() > 1e-11
+    found = OverSeeds(value=1e6, sides=(1e6, 0.0), differences=apart, error=None)
+    assert found.interval() is None
+
+
 def test_seeds_that_vary_by_rounding_alone_give_no_interval():
     sides = np.array([[0.75, 0.7], [0.85, 0.8], [0.9, 0.85]])
     apart = sides[:, 0] - sides[:, 1]
@@ -180,9 +200,94 @@ def test_seeds_that_vary_by_rounding_alone_give_no_interval():
 
 
 def test_under_every_seed_the_least_sure_one_counts():
-    each = [difference(TABLE[i : i + 1]) for i in range(3)]
+    each = [difference(TABLE[i : i + 1] - 0.15) for i in range(3)]
     found = EverySeed(each, worst=1)
     assert found.p("above", 0.0) == max(x.p("above", 0.0) for x in each)
-    refuted = min(x.p("below", 0.0) for x in each)
-    assert found.p_of_any("below", 0.0) == min(1, 3 * refuted)
+    refuted = [x.p("below", 0.0) for x in each]
+    assert 3 * min(refuted) < 1 < 3 * max(refuted)
+    assert found.p_of_any("below", 0.0) == 3 * min(refuted)
+    assert found.p_of_any("above", 9.0) == 1
     assert (found.value, found.interval()) == (each[1].value, each[1].interval())
+
+
+def test_under_every_seed_the_least_is_known_of_any():
+    """The fewest units, as equal or not, and the most errors."""
+    told = [(30, 25.0, 0.0), (25, 21.5, 0.02), (28, 26.0, 0.01)]
+    each = [
+        difference(TABLE[:1], grouped=units, effective=effective, errors=errors)
+        for units, effective, errors in told
+    ]
+    found = EverySeed(each, worst=0)
+    assert (found.units, found.effective, found.errors) == (25, 21.5, 0.02)
+
+
+def test_units_are_those_of_a_table_or_those_that_were_grouped():
+    assert (difference().units, difference(grouped=1203).units) == (30, 1203)
+    assert reduction(np.ones((3, 20)), np.ones((3, 20))).units == 20
+
+
+BOOTSTRAP = "studentized bootstrap over documents"
+EFFECTS = "two-way random effects over documents and"
+FIELLER = "1 - paired ratio (Fieller, two units added)"
+
+
+def by_seed(seeds, **told):
+    apart = np.linspace(0, 1, seeds)
+    return OverSeeds(value=0.5, sides=(1, 0.5), differences=apart, **told)
+
+
+@pytest.mark.parametrize(
+    ("found", "method"),
+    [
+        (difference(TABLE[:2]), f"paired difference; {BOOTSTRAP}"),
+        (difference(), f"paired difference; {EFFECTS} seeds"),
+        (difference(relative=True), f"paired log ratio; {EFFECTS} seeds"),
+        (
+            Difference(value=0, sides=(0, 0), seeds=1, most=TABLE, least=TABLE),
+            f"paired difference; {EFFECTS} searches",
+        ),
+        (reduction(TABLE[:1], TABLE[:1]), f"{FIELLER}; {BOOTSTRAP}"),
+        (reduction(TABLE, TABLE), f"{FIELLER}; {EFFECTS} seeds"),
+        (by_seed(2, error=None), "difference; no interval"),
+        (by_seed(2, error=0.0), "difference; the metric's own error"),
+        (by_seed(3, error=None), "difference; Student's t over seeds"),
+        (
+            by_seed(3, error=0.1, relative=True),
+            "log ratio; Student's t over seeds and the metric's own error",
+        ),
+    ],
+)
+def test_a_method_names_what_an_interval_is_made_of(found, method):
+    assert found.method == method
+
+
+def test_an_interval_that_is_open_on_one_side_is_none():
+    """A single document that differs: a third of all resamples lack it."""
+    lone, varied = np.eye(1, 20), TABLE[:1, :20]
+    assert difference(varied).interval() is not None
+    for sides in ((lone, varied), (varied, lone)):
+        found = difference(varied, **dict(zip(("most", "least"), sides, strict=True)))
+        assert found.interval() is None
+
+
+@pytest.mark.parametrize(("rare", "low"), [(5, -45.3), (4, None)])
+def test_a_ratio_that_may_be_above_64_has_no_interval(rare, low):
+    """Successes on all of 100 documents, and on a few of them on the other arm."""
+    other = np.tile(np.arange(100) < rare, (3, 1)).astype(float)
+    found = reduction(np.ones((3, 100)), other).interval()
+    assert (found and found[0]) == (low and pytest.approx(low, abs=0.1))
+
+
+@pytest.mark.parametrize("bound", [-0.5, 0.0, 0.3])
+def test_two_documents_are_added_to_a_reduction(bound):
+    """One success more on either arm, of two documents more (Agresti and Min 2005)."""
+    arm, other = shares(np.random.default_rng(7), 0.3, 0.7)
+    found = reduction(arm, other)
+    means = (arm.sum(axis=1) + 1 - (1 - bound) * (other.sum(axis=1) + 1)) / 42
+    for side in ("below", "above"):
+        assert found.table(side, bound).mean == pytest.approx(means.mean())
+
+
+def test_a_change_is_finite_however_large_its_logarithm():
+    assert grown(600.0) == pytest.approx(math.exp(600))
+    assert math.isfinite(grown(1e4))

@@ -272,7 +272,7 @@ def test_values_by_seed_differ_as_they_stand():
     assert found.value == pytest.approx(1 / 3)
     squares = [0.09 + 0.16] * 2 + [0.36 + 0.04]
     assert found.error == pytest.approx(math.sqrt(sum(squares) / 3))
-    assert found.effective == 40
+    assert (found.units, found.effective, found.errors) == (0, 40, 0)
 
 
 def test_values_by_seed_change_by_their_ratio():
@@ -389,6 +389,7 @@ def test_rows_are_paired_where_all_records_tell_the_same_ones(sums, paired):
     pairs = [(number(3.0), number(3.0))] * 2
     found = compared(pairs, [tuple(map(rows, x)) for x in sums])
     assert isinstance(found, Difference if paired else OverSeeds)
+    assert (found.units, found.errors) == (4 if paired else 0, 0)
 
 
 @pytest.mark.parametrize("wide", [0, 1])
