@@ -14,29 +14,39 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_commands_that_it_prints_work(cli, tmp_path, kind):
-    """Taken literally, in a shell without any environment that is activated."""
-    folder = tmp_path / "a new folder"
-    outcome = cli("new", kind, "my_thing", "--dir", folder)
-    assert outcome.code == 0
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "my_thing.py",
-        "test_my_thing.py",
-    ]
-    lines = outcome.out.splitlines()[-2:]
-    test, describe = (line.removeprefix("try it:").strip() for line in lines)
+def test_the_commands_that_it_prints_work(cli, tmp_path):
+    """Taken literally, in a shell without any environment that is activated.
+
+    The tests of all kinds are run by the command of the first.
+    """
+    folder, printed = tmp_path / "a new folder", {}
+    for kind in KINDS:
+        outcome = cli("new", kind, f"my_{kind}", "--dir", folder)
+        assert outcome.code == 0
+        lines = outcome.out.splitlines()[-2:]
+        printed[kind] = [line.removeprefix("try it:").strip() for line in lines]
+    names = {f"{start}my_{kind}.py" for kind in KINDS for start in ("", "test_")}
+    assert {path.name for path in folder.iterdir()} == names
+    first, *others = KINDS
+    test, describe = printed[first]
+    for kind in others:
+        of_first = [x.replace(f"my_{kind}", f"my_{first}") for x in printed[kind]]
+        assert of_first == printed[first]
+        test += f" '{folder}/test_my_{kind}.py'"
     bare = {
         **os.environ,
         "PATH": "/usr/bin:/bin",
-        "PYTEST_ADDOPTS": "-q -W error -p no:cacheprovider",
+        "PYTEST_ADDOPTS": "-q -rp -W error -p no:cacheprovider",
     }
-    for command, says in ((test, " passed"), (describe, "my_thing: ")):
+    for command, says in (
+        (test, [f"/{folder.name}/test_my_{kind}.py::" for kind in KINDS]),
+        (describe, [f"{first} my_{first}: "]),
+    ):
         result = subprocess.run(
             command, shell=True, capture_output=True, text=True, env=bare
         )
         assert result.returncode == 0, result.stdout + result.stderr
-        assert says in result.stdout
+        assert all(said in result.stdout for said in says), result.stdout
 
 
 @pytest.mark.parametrize("kind", KINDS)
