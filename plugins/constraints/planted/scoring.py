@@ -48,7 +48,10 @@ class Scorer:
         else:
             tail = self.embedded(example.reference_ids[:-1])
             together = torch.cat([embeds, tail])[None]
-            output = self.model(inputs_embeds=together, use_cache=False)
+            # Without a mask, transformers looks for several texts in one: that is slow.
+            mask = torch.ones_like(together[..., 0], dtype=torch.long)
+            inputs = {"inputs_embeds": together, "attention_mask": mask}
+            output = self.model(**inputs, use_cache=False)
             logits = output.logits[0, len(embeds) - 1 :]
         return logits.float().log_softmax(-1)
 
