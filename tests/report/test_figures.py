@@ -162,6 +162,7 @@ def test_nothing_of_a_figure_is_cut_off(arm):
         assert found.x0 >= 0
         assert found.y0 >= 0
         assert found.x1 <= wide
+        assert canvas.axes[0].get_window_extent().width > canvas.dpi  # an inch
         assert found.y1 <= high
 
 

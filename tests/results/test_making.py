@@ -143,12 +143,12 @@ def pairs(path, count=30):
 
 
 def test_pairs_get_their_prefix_and_it_is_said_what_is_cut(cli, tmp_path):
-    model, file = save(tmp_path / "mine", "t5"), pairs(tmp_path / "pairs.jsonl")
+    model, file = save(tmp_path / "mine", "t5"), pairs(tmp_path / "pairs.jsonl", 120)
     fields = "--prompt", "ask", "--reference", "answer", "--prefix", "sum: "
     outcome = cli("new", "suite", model, file, *fields, "--dir", tmp_path)
     assert outcome.code == 0, outcome.err
     assert outcome.err == (
-        "note: 5 of 30 prompts are longer than 64 tokens, and are cut there "
+        "note: 5 of 120 prompts are longer than 64 tokens, and are cut there "
         "(`examples.prompt_tokens`)\n"
     )
     suite = tmp_path / "mine.yaml"
@@ -156,8 +156,7 @@ def test_pairs_get_their_prefix_and_it_is_said_what_is_cut(cli, tmp_path):
     test = resolved.corpora["test"]
     assert (test.prompt, test.reference, test.prefix) == ("ask", "answer", "sum: ")
     full = load_experiment(suite).suite.recovery
-    steps = resolved.recovery.tokens / full.batch_tokens
-    assert steps == min(16, full.tokens / full.batch_tokens)
+    assert resolved.recovery.tokens == 16 * full.batch_tokens < full.tokens
     refused = cli("new", "attack", "mine", "--prefix", "sum: ", "--dir", tmp_path)
     assert (refused.code, "takes a name and no more" in refused.err) == (2, True)
 
