@@ -103,22 +103,24 @@ def _write_suite(
     if texts is None:
         raise UsageError("a suite takes a file of texts: harness new suite MODEL TEXTS")
     store = Store(default_store_root(folder / "run"))
+    label = suite.label_of(model)
+    path = folder / f"{label}.yaml"
+    if path.exists():
+        raise UsageError(f"{path} is already there; choose another --dir")
     draft = suite.draft_suite(
         load_registry(),
         model,
         texts,
         examples=EXAMPLES,
         store=store,
+        kept=folder / f"{label}.distinct.jsonl",
         fields=fields,
         spare=True,
     )
-    path = folder / f"{draft.label}.yaml"
-    if path.exists():
-        raise UsageError(f"{path} is already there; choose another --dir")
     write_atomic(path, draft.text("compare", file=path))
     answer(f"wrote {path}")
-    if draft.cut:
-        say(f"note: {draft.cut}")
+    for note in draft.notes:
+        say(f"note: {note}")
     smoke = "run", str(path), "--profile", "smoke"
     for told, words in (
         ("try it:", ("validate", str(path))),

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 SUITE = "suite.yaml"
 """In a run folder: the suite that was written for it."""
+DISTINCT = "distinct.jsonl"
+"""Beside what was given: the texts that are attacked, where some stood twice."""
 
 
 def run(
@@ -98,13 +100,14 @@ def attack(
         file,
         examples=examples,
         store=Store(default_store_root(folder)),
+        kept=folder / "given" / DISTINCT,
         fields=found,
     )
     stated = {"name": name, "seed": seed, "flips": flips, "out": folder}
     text = draft.text("attack", file=folder / SUITE, **stated)
     write_atomic(folder / SUITE, text)
-    if draft.cut:
-        say(f"note: {draft.cut}")
+    for note in draft.notes:
+        say(f"note: {note}")
     return run(folder / SUITE, out=folder, say=say, **options)
 
 

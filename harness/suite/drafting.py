@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import resources
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from harness import models
 from harness.api import ModelAdapter, Registry
-from harness.base import Store, UsageError
+from harness.base import Store, UsageError, write_atomic
 from harness.data import Corpora, CorpusSection, Document, TextEncoder
 
 MOST_READ = 2_000
@@ -60,8 +61,8 @@ class Draft:
     batch_tokens: int
     smoke_tokens: int
     """How many of the tokens to train on to see that everything works."""
-    cut: str
-    """A sentence on the prompts of pairs that are cut; empty where none is."""
+    notes: tuple[str, ...]
+    """Sentences on texts that are left out, and prompts of pairs that are cut."""
     trains: bool
     """Whether the texts are such that the model can train on them."""
 
@@ -94,6 +95,7 @@ def draft_suite(
     *,
     examples: int,
     store: Store,
+    kept: Path,
     fields: Mapping[str, str] | None = None,
     spare: bool = False,
 ) -> Draft:
@@ -101,8 +103,10 @@ def draft_suite(
 
     `examples` is how many documents are to be attacked; fewer are where the file has no
     more. `fields` names the fields of a row (``text``, or ``prompt`` and
-    ``reference``), and may state the ``prefix`` of prompts. With `spare`, some are left
-    to train on. Raises UsageError where no plugin loads such a model, or where the file
+    ``reference``), and may state the ``prefix`` of prompts. Sets of examples share no
+    text: where some stand twice, the documents that are looked at are written to
+    `kept`, each once, and the draft names that file. With `spare`, some are left to
+    train on. Raises UsageError where no plugin loads such a model, or where the file
     has too few documents, or all are too short.
     """
     config = _config(model)
@@ -123,6 +127,9 @@ def draft_suite(
             f"{texts}: {len(fitting)} of {len(documents)} documents have the "
             f"{LENGTHS[-1]} tokens of a prompt and what follows it; it takes {FEWEST}"
         )
+    if len({one.text for one in documents}) < len(documents):
+        again = partial(draft_suite, registry, model, examples=examples, store=store)
+        return _without_copies(documents, kept, partial(again, kept=kept, spare=spare))
     if spare:
         fitting = fitting[: max(FEWEST, len(fitting) // 2)]
         if fitting[-1] == int(documents[-1].id):
@@ -145,7 +152,7 @@ def draft_suite(
         test_end=test_end,
         search_end=search_end,
         validation_end=validation_end,
-        cut=cut,
+        notes=(cut,) if cut else (),
         trains=section.prompt is not None or not encoder.encoder_decoder,
         **_recovery(
             sum(
@@ -155,6 +162,30 @@ def draft_suite(
             )
         ),
     )
+
+
+def _without_copies(
+    documents: Sequence[Document], kept: Path, draft: Callable[..., Draft]
+) -> Draft:
+    """Write documents to `kept`, those of one text once, and draft a suite for them."""
+    first = {one.text: one for one in reversed(documents)}
+    rows = [_row(one) for one in documents if first[one.text] is one]
+    write_atomic(kept, "".join(f"{json.dumps(row)}\n" for row in rows))
+    fields = {name: name for name in rows[0]}
+    if documents[0].prefix:
+        fields["prefix"] = documents[0].prefix
+    found = draft(texts=kept, fields=fields)
+    copies = len(documents) - len(rows)
+    many = f"{copies} text{'s are copies' if copies > 1 else ' is a copy'} of others"
+    note = f"{many}, left out: the rest is in {kept}"
+    return replace(found, notes=(note, *found.notes))
+
+
+def _row(document: Document) -> dict[str, str]:
+    own = document.text.removeprefix(document.prefix)
+    if document.reference is None:
+        return {"text": own}
+    return {"prompt": own, "reference": document.reference}
 
 
 def _quoted(text: str) -> str:

@@ -174,6 +174,27 @@ def test_an_attack_sees_the_prefix_of_its_prompts(tmp_path):
             assert decode(ids).startswith("sum:")  # its space is the next word's
 
 
+@pytest.mark.parametrize("kind", ["text", "pairs"])
+def test_texts_that_stand_twice_are_left_out(cli, tmp_path, kind):
+    """Sets of examples share no text: else nothing would run."""
+    model, file = save(tmp_path / "mine", "t5"), tmp_path / "texts.jsonl"
+    rows = [json.loads(x) for x in pairs(file).read_text().splitlines()]
+    if kind == "text":
+        rows = [{"text": row["ask"]} for row in rows]
+    twice = [*rows[:20], rows[3], rows[3], *rows[20:]]
+    file.write_text("".join(json.dumps(row) + "\n" for row in twice))
+    fields = () if kind == "text" else ("--prompt", "ask", "--reference", "answer")
+    outcome = cli("new", "suite", model, file, *fields, "--dir", tmp_path)
+    kept = tmp_path / "mine.distinct.jsonl"
+    told = f"note: 2 texts are copies of others, left out: the rest is in {kept}\n"
+    assert outcome.err.startswith(told)
+    written = [[*json.loads(x).values()] for x in kept.read_text().splitlines()]
+    assert written == [[*row.values()] for row in rows]
+    suite = load_experiment(tmp_path / "mine.yaml").suite
+    assert {x.path for x in suite.corpora.values()} == {str(kept)}
+    assert file.read_text().count("\n") == 32  # what was given stays as it is
+
+
 def test_what_cannot_be_attacked_is_said(tmp_path, texts):
     model = save(tmp_path / "mine", "gpt_neox")
     few = tmp_path / "few.txt"
