@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from harness.base import visible
 from harness.records import (
     Answer as Answers,
     ClaimAnswer,
@@ -33,7 +35,13 @@ from harness.report.html.sparks import (
 )
 from harness.report.html.svg import inlined
 from harness.report.tables.claims import answer_text, found_cell
+from harness.report.tables.methods import machine
 from harness.report.tables.verdicts import ALARMING, paragraphs
+
+LONG = 40
+"""Letters of a cell that may take several lines."""
+_PARTS = re.compile(r"(?<=[._/])(?=[^\W\d])")
+"""Where a name may be broken."""
 
 _TONES: dict[Word, str] = {
     "harder to attack": "good",
@@ -198,6 +206,8 @@ class Shown:
     alarm: bool = False
     brief: bool = False
     right: bool = False
+    long: bool = False
+    """Whether it may take several lines."""
 
 
 class Heading(NamedTuple):
@@ -260,7 +270,9 @@ def _scale(table: Table, index: int) -> Scale | None:
 
 def _shown(cell: Cell, scale: Scale | None, right: bool) -> Shown:
     if isinstance(cell, Label):
-        return Shown("label", cell.short or cell.text, alarm=cell.alarm)
+        text = cell.short or cell.text
+        long = len(text) > LONG
+        return Shown("label", _breakable(text), alarm=cell.alarm, long=long)
     if isinstance(cell, Missing):
         return Shown("missing", cell.reason, brief=cell.brief, right=right)
     parts = _parts(cell)
@@ -273,6 +285,14 @@ def _shown(cell: Cell, scale: Scale | None, right: bool) -> Shown:
         parts.seeds,
         sort=repr(cell.value),
     )
+
+
+def _breakable(text: str) -> Markup:
+    """Return a text whose names may be broken where their parts begin.
+
+    What cannot be seen is spelt out here: markup is not looked at again.
+    """
+    return Markup("<wbr>").join(_PARTS.split(visible(text)))
 
 
 def _parts(number: Number) -> Parts:
@@ -358,16 +378,10 @@ def _plugins(record: Record) -> list[str]:
     return [f"{x.kind} {x.name} {x.version}, source {x.sha256[:12]}" for x in used]
 
 
-def _hardware(record: Record) -> list[str]:
-    known = record.provenance.hardware.items()
-    # The name of the machine is nobody's business but its owner's.
-    return ["; ".join(f"{name} {value}" for name, value in known if name != "host")]
-
-
 _RECORDED: dict[str, Any] = {
     "versions": lambda x: [f"{k} {v}" for k, v in x.provenance.versions.items()],
     "plugins": _plugins,
-    "hardware": _hardware,
+    "hardware": lambda x: [machine(x)],
     "search dtype": lambda x: [x.provenance.dtype],
     "model weights": lambda x: [f"{x.model.label} {x.model.fingerprint[:24]}"],
 }

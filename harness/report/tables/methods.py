@@ -190,7 +190,7 @@ def _software(results: Results) -> Iterator[str]:
     if any(x.provenance.commit for x in records):
         found.append(f"commit {values(records, _commit)}")
     yield f"Software: {', '.join(found)}."
-    yield f"Device: {values(records, _device)}."
+    yield f"Device: {values(records, machine)}."
 
 
 def _spent(results: Results) -> Iterator[str]:
@@ -258,7 +258,7 @@ def _rows(results: Results) -> Iterator[_Row]:
     for name in dict.fromkeys(name for x in records for name in x.provenance.versions):
         yield _Row("software", name, _version(records, name))
     yield _Row("software", "commit", values(records, _commit))
-    yield _Row("machine", "device", values(records, _device))
+    yield _Row("machine", "device", values(records, machine))
     yield _Row("machine", "passes", values(records, _passes))
     for phase in get_args(Phase):
         costs = [x.ledger.spent[phase] for x in records if phase in x.ledger.spent]
@@ -417,19 +417,19 @@ def _commit(record: Record) -> str:
     return f"{(record.provenance.commit or 'none')[:SHORT]}{dirty}"
 
 
-def _device(record: Record) -> str:
+def machine(record: Record) -> str:
     """Describe the machine; its name is nobody's business."""
     found = record.provenance.hardware
-    machine = (
+    around = (
         f"{_plain(found.get('cores'))} cores and {_size(found.get('memory_bytes'))} "
         f"({_plain(found.get('system'))})"
     )
     if "device_name" not in found:
         device = _plain(found.get("device"))
-        return f"{'CPU' if device == 'cpu' else device} of {machine}"
+        return f"{'CPU' if device == 'cpu' else device} of {around}"
     return (
         f"{_plain(found['device_name'])} of {_size(found.get('device_memory_bytes'))}, "
-        f"CUDA {_plain(found.get('cuda'))}, beside {machine}"
+        f"CUDA {_plain(found.get('cuda'))}, beside {around}"
     )
 
 
@@ -442,8 +442,8 @@ def _passes(record: Record) -> str:
 
 def _cost(cost: Cost) -> str:
     seconds = number_text(Number(cost.seconds, "seconds"))
-    flops = number_text(Number(cost.flops, "flops"))
-    return f"{seconds} s, {flops} FLOP, peak {_size(cost.peak_memory_bytes)}"
+    flops = f"{number_text(Number(cost.flops, 'flops'))} FLOP, " if cost.flops else ""
+    return f"{seconds} s, {flops}peak {_size(cost.peak_memory_bytes)}"
 
 
 # --- how it is spelt ----------------------------------------------------------------

@@ -56,7 +56,7 @@ def _table(results: Results, model: str) -> Table:
         caption=(
             "± is the sample standard deviation (ddof 1) over seeds."
             if len(results.suite.seeds) > 1
-            else "[a, b] is the record's 95 % interval, within the run."
+            else "[a, b] is the 95 % interval over documents or task examples."
         ),
     )
 

@@ -112,6 +112,14 @@ def test_every_table_can_be_taken_away_in_full(made):
                         assert tuple(map(float, bounds)) == cell.interval
 
 
+def test_long_settings_take_several_lines_and_names_break_at_their_parts(made):
+    page = made[1]
+    assert '<td class=" long">adapter pythia' in page
+    assert "<td>perplexity.<wbr>token_<wbr>perplexity</td>" in page
+    assert re.search(r"CPU of \d+ cores and [\d.]+ GiB", page)
+    assert "memory_bytes" not in page.partition("Provenance")[2]
+
+
 def test_csv_has_a_column_for_each_part_of_a_number():
     columns = [Column("a", Label), Column("x", Label, "g")]
     rows = [
