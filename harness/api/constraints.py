@@ -40,7 +40,8 @@ class ArmContext:
     """The loss [n] of each example on a model, in nats/token, in float32."""
     apart: Callable[[], Sequence[Example]]
     """Examples apart from the test examples, of texts that no training saw, at most
-    1,000: those of the test examples' corpus come first."""
+    1,000: those of the test examples' corpus come first. One of each document; where
+    there are fewer documents, then of what follows in their texts."""
     allowed: Callable[[], Ids]
     """The ids [k], ascending, that attacks of this suite may write."""
     matched: Callable[[], PreTrainedModel] | None = None
@@ -70,13 +71,13 @@ class Constraint(Plugin[OptionsT]):
     `strength` in nats, which its options take. None of a treatment.
 
     The record's `Derivation.measured` then has what verdicts are computed from. Of a
-    match, its ``method`` in a word or two, ``documents``: for each ``document`` that it
-    is judged by, ``arm_loss`` and ``match_loss``, and ``noise_on`` (``source``, or
+    match, its ``method`` in a word or two, ``documents``: for each text that it is
+    judged by a name of its own as ``document``, ``unit``, what statistics take as one
+    with others, ``arm_loss`` and ``match_loss``; and ``noise_on`` (``source``, or
     ``arm`` where it is the treated arm that was made worse: its loss is then the
-    ``arm_loss``). Of a plant, ``kind``,
-    ``strength`` and ``examples``: for each test ``example`` (its `content_of`) and its
-    ``document``, ``own``, the arm's dL under attack, and ``planted``, that of the
-    trigger."""
+    ``arm_loss``). Of a plant, ``kind``, ``strength`` and ``examples``: for each test
+    ``example`` (its `content_of`) and its ``document``, ``own``, the arm's dL under
+    attack, and ``planted``, that of the trigger."""
 
     retraces: ClassVar[bool] = False
     """True where `install` trains the arm that it starts from once more: a match of

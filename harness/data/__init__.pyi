@@ -18,6 +18,7 @@ from .examples import (
     Documents as Documents,
     build_examples as build_examples,
     cut_examples as cut_examples,
+    cut_further as cut_further,
     example_fault as example_fault,
 )
 from .overlap import shared_documents as shared_documents

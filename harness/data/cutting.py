@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,15 +39,37 @@ class Cutter:
             parts = self._text(document)
         return Example(id=name, document_id=name, cluster=document.cluster, **parts)
 
+    def further(self, corpus: str, document: Document) -> Iterator[Example]:
+        """Yield examples of what follows the example of a text, part by part.
+
+        None of a pair, nor where answers are asked for.
+        """
+        name = f"{corpus}/{document.id}"
+        if self.section.objective == "answer" or document.reference is not None:
+            return
+        ids = self.encoder.encode(document.text)
+        for part, start in enumerate(range(self._read, len(ids), self._read), 2):
+            if start + self._read <= len(ids):
+                parts = self._parts(ids[start : start + self._read])
+                yield Example(f"{name}#{part}", name, cluster=document.cluster, **parts)
+
     # --- texts and pairs ------------------------------------------------------------
 
     def _text(self, document: Document) -> dict[str, Any]:
         """Take the first tokens as the prompt, and the next ones as the reference."""
-        own = self.section.prompt_tokens - len(self.encoder.end)
-        total = own + self.section.reference_tokens
-        ids = self.encoder.encode(document.text)[:total]
-        if len(ids) < total:
-            raise Unfit(f"shorter than {total} tokens")
+        ids = self.encoder.encode(document.text)[: self._read]
+        if len(ids) < self._read:
+            raise Unfit(f"shorter than {self._read} tokens")
+        return self._parts(ids)
+
+    @property
+    def _read(self) -> int:
+        """How many tokens of a text an example has."""
+        section = self.section
+        return section.prompt_tokens - len(self.encoder.end) + section.reference_tokens
+
+    def _parts(self, ids: list[int]) -> dict[str, Any]:
+        own = self._read - self.section.reference_tokens
         return {
             **_prompt_parts(self.encoder.framed(ids[:own])),
             "reference_ids": _array(ids[own:]),

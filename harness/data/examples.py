@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Protocol
 
 from harness.base import MissingResource, UsageError
@@ -92,6 +93,25 @@ def cut_examples(
     for document in corpora.all_documents(corpus):
         with contextlib.suppress(Unfit):
             yield cutter(corpus, document)
+
+
+def cut_further(
+    section: ExamplesSection,
+    corpus: str,
+    corpora: Corpora,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    encoder_decoder: bool = False,
+) -> Iterator[Example]:
+    """Yield examples of what follows in the texts of a corpus.
+
+    The second of each document that has one, then the third of each, and so on.
+    """
+    encoder = TextEncoder(tokenizer, encoder_decoder=encoder_decoder)
+    cutter = Cutter(section, encoder)
+    every = [[*cutter.further(corpus, x)] for x in corpora.all_documents(corpus)]
+    for same in zip_longest(*every):
+        yield from (example for example in same if example is not None)
 
 
 def _take(

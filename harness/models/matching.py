@@ -32,15 +32,21 @@ def parts_to_match(context: ArmContext) -> Parts:
     """Split examples into those tested, those fitted to and those judged by.
 
     At least 500 documents judge where at least 64 are left to fit to; else each gets
-    every other document. Raises CellError where there are none.
+    every other document, with all examples of it. Raises CellError where there are
+    none.
     """
     apart = context.apart()
-    judged, fitted = apart[:JUDGED_DOCUMENTS], apart[JUDGED_DOCUMENTS:]
+    documents = list(dict.fromkeys(example.document_id for example in apart))
+    judged, fitted = documents[:JUDGED_DOCUMENTS], documents[JUDGED_DOCUMENTS:]
     if len(fitted) < _FITTED_AT_LEAST:
-        judged, fitted = apart[::2], apart[1::2]
+        judged, fitted = documents[::2], documents[1::2]
     if not fitted:
         raise CellError("there is no text apart from the test examples to match on")
-    return {"test": context.examples().test, FITTED: fitted, _JUDGED: judged}
+    parts = {FITTED: set(fitted), _JUDGED: set(judged)}
+    return {"test": context.examples().test} | {
+        name: [example for example in apart if example.document_id in own]
+        for name, own in parts.items()
+    }
 
 
 def matching_cost(context: CostContext, tried: int) -> Cost:
@@ -51,12 +57,12 @@ def matching_cost(context: CostContext, tried: int) -> Cost:
 
 
 def judged_losses(parts: Parts, arm: Losses, match: Losses) -> list[dict[str, Any]]:
-    """Return what verdicts read: the losses of both on each document that judges."""
+    """Return what verdicts read: the losses of both on each example that judges."""
     rows = zip(
         parts[_JUDGED], arm[_JUDGED].tolist(), match[_JUDGED].tolist(), strict=True
     )
     return [
-        {"document": x.document_id, "unit": x.unit, "arm_loss": y, "match_loss": z}
+        {"document": x.id, "unit": x.unit, "arm_loss": y, "match_loss": z}
         for x, y, z in rows
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import chain, islice
@@ -22,6 +22,7 @@ from harness.data import (
     content_key,
     content_of,
     cut_examples,
+    cut_further,
 )
 from harness.models import RecoverySection
 from harness.records import read_record, read_samples
@@ -102,20 +103,26 @@ def example_sets(
 def _apart(
     run: RunContext, tokenizer: PreTrainedTokenizerBase, encoder_decoder: bool
 ) -> list[Example]:
-    """Cut examples of what no training saw, but for the test examples."""
+    """Cut examples of what no training saw, but for the documents of the test examples.
+
+    One of each document and, where these are few, of what follows in their texts.
+    """
     section = run.suite.examples
     assert section is not None  # `harness.suite.checks` wants them stated
-    cut = partial(
-        cut_examples,
-        section,
-        corpora=run.corpora,
-        tokenizer=tokenizer,
-        encoder_decoder=encoder_decoder,
-    )
-    tests = islice(cut(section.test.corpus), section.test.count)
+
+    def cut(how: Callable[..., Iterator[Example]], corpus: str) -> Iterator[Example]:
+        given = {"corpora": run.corpora, "tokenizer": tokenizer}
+        return how(section, corpus, **given, encoder_decoder=encoder_decoder)
+
+    corpora = run.suite.unseen_corpora()
+    tests = list(islice(cut(cut_examples, section.test.corpus), section.test.count))
     known = {content_of(example) for example in tests}
-    found = chain.from_iterable(map(cut, run.suite.unseen_corpora()))
-    return list(islice(_distinct(found, known), APART))
+    first = chain.from_iterable(cut(cut_examples, corpus) for corpus in corpora)
+    found = list(islice(_distinct(first, known), APART))
+    documents = {x.document_id for x in found} - {x.document_id for x in tests}
+    further = chain.from_iterable(cut(cut_further, corpus) for corpus in corpora)
+    more = (example for example in further if example.document_id in documents)
+    return [*found, *islice(_distinct(more, known), APART - len(found))]
 
 
 def _distinct(examples: Iterable[Example], known: set[str]) -> Iterator[Example]:

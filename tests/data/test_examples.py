@@ -5,11 +5,12 @@ import pytest
 from harness.base.errors import UsageError
 from harness.base.store import Store
 from harness.data.corpora import Corpora
-from harness.data.examples import build_examples
+from harness.data.examples import build_examples, cut_examples, cut_further
 from harness.data.sections import CorpusSection, ExampleSet, ExamplesSection
 from harness.testing import tiny_tokenizer
 
 TEXTS = [f"{i}: the cat sat on the mat and ate {i} dogs" for i in range(8)]
+LONG = [text * (1 + i % 4) for i, text in enumerate(TEXTS)]
 
 
 @pytest.fixture
@@ -21,6 +22,7 @@ def corpora(tmp_path):
     sections = {
         "mixed": section("mixed.txt", ["cat", *TEXTS[:4], "dog", *TEXTS[4:]]),
         "other": section("other.txt", [text.upper() for text in TEXTS]),
+        "long": section("long.txt", LONG),
         "copy": section("copy.txt", ["the start of another", TEXTS[1]]),
     }
     return Corpora(sections, Store(tmp_path / "store"), limit=1)
@@ -82,3 +84,29 @@ def test_sets_that_share_a_text_are_refused(corpora, search, validation, told):
     sets = {k: ExampleSet(corpus=v, count=2) for k, v in named.items() if v}
     with pytest.raises(UsageError, match=told):
         build_examples(section(**sets), corpora, tiny_tokenizer(), None)
+
+
+@pytest.mark.parametrize("closing", [False, True])
+def test_what_follows_in_a_text_gives_further_examples(corpora, opened, closing):
+    tokenizer = opened(tiny_tokenizer(), "$A {0}") if closing else tiny_tokenizer()
+    given = section(), "long", corpora, tokenizer
+    first, further = (
+        [*cut(*given, encoder_decoder=closing)] for cut in (cut_examples, cut_further)
+    )
+
+    read = 10 - closing  # what ends every text is a part of the prompt
+    ends = [tokenizer.eos_token_id] * closing
+    expected, names = [], []
+    for part in range(1, 9):  # the second of each text, then the third of each
+        for text, one in zip(LONG, first, strict=True):
+            ids = tiny_tokenizer().encode(text, add_special_tokens=False)
+            own = ids[part * read : (part + 1) * read]
+            if len(own) == read:
+                expected.append(([*own[: read - 4], *ends], own[read - 4 :]))
+                names.append((f"{one.id}#{part + 1}", one.document_id))
+    assert len(expected) >= 8
+    assert [
+        (x.prompt_ids.tolist(), x.reference_ids.tolist()) for x in further
+    ] == expected
+    assert [(x.id, x.document_id) for x in further] == names
+    assert {x.protected_end for x in further} == {int(closing)}

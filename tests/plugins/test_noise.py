@@ -100,14 +100,28 @@ def losses_by_document(found):
 def test_five_hundred_documents_judge_where_others_are_left_to_fit_to(arm_context):
     examples = arm_context().apart()
     many = [
-        replace(examples[i % 28], document_id=str(i), cluster=f"author {i // 2}")
+        replace(examples[i % 28], id=str(i), document_id=str(i), cluster=f"{i // 2}")
         for i in range(570)
     ]
     given = replace(arm_context(matched=tiny_model), apart=lambda: many)
     found = Noise(NoiseOptions()).install(ADAPTER, tiny_model(), given)
     rows = found.measured["documents"]
     assert [row["document"] for row in rows] == [str(i) for i in range(500)]
-    assert [row["unit"] for row in rows] == [f"author {i // 2}" for i in range(500)]
+    assert [row["unit"] for row in rows] == [f"{i // 2}" for i in range(500)]
+
+
+def test_all_examples_of_a_document_judge_or_are_fitted_to(arm_context):
+    examples = arm_context().apart()
+    several = [
+        replace(x, document_id=str(i % 9), cluster=None) for i, x in enumerate(examples)
+    ]
+    given = replace(arm_context(matched=tiny_model), apart=lambda: several)
+    found = Noise(NoiseOptions()).install(ADAPTER, tiny_model(), given)
+    rows = found.measured["documents"]
+    assert {row["document"]: row["unit"] for row in rows} == {
+        x.id: x.document_id for x in several if int(x.document_id) % 2 == 0
+    }
+    assert len(rows) == 16
 
 
 def test_where_the_arm_s_loss_is_lower_its_weights_get_the_noise(arm_context):
