@@ -35,6 +35,13 @@ FAILED = 1
     help="How many tokens of a prompt may change.",
 )
 @options.text_fields
+@click.option(
+    "--prompt-tokens",
+    type=click.IntRange(min=2),
+    default=64,
+    show_default=True,
+    help="Of pairs, the tokens of a prompt that are read, at most.",
+)
 @click.option("--seed", type=int, default=42, show_default=True)
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")
 @options.plugins
@@ -50,6 +57,7 @@ def command(
     examples: int,
     flips: int,
     fields: dict[str, str],
+    prompt_tokens: int,
     seed: int,
     device: str | None,
     plugins: tuple[Path, ...],
@@ -73,6 +81,7 @@ def command(
         flips=flips,
         seed=seed,
         fields=fields,
+        prompt_tokens=prompt_tokens,
         say=say,
         plugins=plugins,
         device=device,

@@ -76,6 +76,7 @@ def attack(
     flips: int = 5,
     seed: int = 42,
     fields: Mapping[str, str] | None = None,
+    prompt_tokens: int = 64,
     say: Say = print,
     **options: Any,
 ) -> Run:
@@ -86,7 +87,7 @@ def attack(
     of a prompt and what should follow it. `fields` names the fields of a file's rows:
     ``{"text": ...}``, or ``{"prompt": ..., "reference": ...}``; with ``"prefix"``, what
     is put before every prompt. At most `examples` texts are attacked, each by changing
-    `flips` tokens at most.
+    `flips` tokens at most; of the prompts of pairs, at most `prompt_tokens` are read.
 
     The run folder, by default ``runs/attack-MODEL``, has the suite that repeats it.
     """
@@ -102,6 +103,7 @@ def attack(
         store=Store(default_store_root(folder)),
         kept=folder / "given" / DISTINCT,
         fields=found,
+        longest=prompt_tokens,
     )
     stated = {"name": name, "seed": seed, "flips": flips, "out": folder}
     text = draft.text("attack", file=folder / SUITE, **stated)

@@ -97,13 +97,15 @@ def draft_suite(
     store: Store,
     kept: Path,
     fields: Mapping[str, str] | None = None,
+    longest: int = LONGEST_SIDE,
     spare: bool = False,
 ) -> Draft:
     """Return sizes that suit a model folder and a file of texts.
 
     `examples` is how many documents are to be attacked; fewer are where the file has no
     more. `fields` names the fields of a row (``text``, or ``prompt`` and
-    ``reference``), and may state the ``prefix`` of prompts. Sets of examples share no
+    ``reference``), and may state the ``prefix`` of prompts, of which at most `longest`
+    tokens are read. Sets of examples share no
     text: where some stand twice, the documents that are looked at are written to
     `kept`, each once, and the draft names that file. With `spare`, some are left to
     train on. Raises UsageError where no plugin loads such a model, or where the file
@@ -121,7 +123,7 @@ def draft_suite(
         prompt, reference, fitting = _cut_texts(documents, encoder, examples)
         cut = ""
     else:
-        prompt, reference, fitting, cut = _cut_pairs(documents, encoder)
+        prompt, reference, fitting, cut = _cut_pairs(documents, encoder, longest)
     if len(fitting) < FEWEST:
         raise UsageError(
             f"{texts}: {len(fitting)} of {len(documents)} documents have the "
@@ -129,7 +131,8 @@ def draft_suite(
         )
     if len({one.text for one in documents}) < len(documents):
         again = partial(draft_suite, registry, model, examples=examples, store=store)
-        return _without_copies(documents, kept, partial(again, kept=kept, spare=spare))
+        again = partial(again, kept=kept, longest=longest, spare=spare)
+        return _without_copies(documents, kept, again)
     if spare:
         fitting = fitting[: max(FEWEST, len(fitting) // 2)]
         if fitting[-1] == int(documents[-1].id):
@@ -261,17 +264,17 @@ def _cut_texts(
 
 
 def _cut_pairs(
-    documents: Sequence[Document], encoder: TextEncoder
+    documents: Sequence[Document], encoder: TextEncoder, longest: int
 ) -> tuple[int, int, list[int], str]:
     """Return the lengths of prompt and reference, all documents, and what is cut."""
     prompts = [len(encoder.encode(one.text)) for one in documents]
     references = [len(encoder.encode(one.reference or "")) for one in documents]
-    sides = (min(LONGEST_SIDE, max([2, *one])) for one in (prompts, references))
-    prompt, reference = sides
+    prompt = min(longest, max([2, *prompts]))
+    reference = min(LONGEST_SIDE, max([2, *references]))
     longer = sum(one > prompt for one in prompts)
     cut = (
         f"{longer} of {len(prompts)} prompts are longer than {prompt} tokens, and are "
-        "cut there (`examples.prompt_tokens`)"
+        "cut there: `examples.prompt_tokens`, or --prompt-tokens of `harness attack`"
     )
     rows = [int(one.id) for one in documents]
     return prompt, reference, rows, cut if longer else ""

@@ -148,8 +148,8 @@ def test_pairs_get_their_prefix_and_it_is_said_what_is_cut(cli, tmp_path):
     outcome = cli("new", "suite", model, file, *fields, "--dir", tmp_path)
     assert outcome.code == 0, outcome.err
     assert outcome.err == (
-        "note: 5 of 120 prompts are longer than 64 tokens, and are cut there "
-        "(`examples.prompt_tokens`)\n"
+        "note: 5 of 120 prompts are longer than 64 tokens, and are cut there: "
+        "`examples.prompt_tokens`, or --prompt-tokens of `harness attack`\n"
     )
     suite = tmp_path / "mine.yaml"
     resolved = load_experiment(suite, profile="smoke").suite
@@ -166,8 +166,10 @@ def test_an_attack_sees_the_prefix_of_its_prompts(tmp_path):
     fields, lines = {"prompt": "ask", "reference": "answer", "prefix": "sum: "}, []
     options = {"examples": 4, "flips": 1, "limit": 1, "say": lines.append}
     options["out"] = tmp_path / "out"
+    options["prompt_tokens"] = 40
     run = attack(model, None, file, fields=fields, device="cpu", **options)
-    assert lines[0].startswith("note: 5 of 30 prompts are longer than 64 tokens")
+    assert lines[0].startswith("note: 5 of 30 prompts are longer than 40 tokens")
+    assert run.samples.clean_prompt_ids.map(len).max() == 40
     decode = tiny_tokenizer(closed=True).decode
     for row in run.samples.itertuples():
         for ids in (row.clean_prompt_ids, row.adversarial_prompt_ids):
