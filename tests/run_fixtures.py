@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -329,14 +331,24 @@ def _kept(
 
 @pytest.fixture(scope="session")
 def written_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Story], Path]:
-    """Return a function that writes the run folder of a story, each story once."""
-    known: dict[str, Path] = {}
+    """Return a function that writes the run folder of a story, each story once.
+
+    Workers that test side by side have them in common: nobody writes into them.
+    """
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
 
     def written(story: Story) -> Path:
-        key = repr(story)
-        if key not in known:
-            known[key] = write_run(story, tmp_path_factory.mktemp("story"))
-        return known[key]
+        folder = place / f"story-{_sha256(repr(story))[:16]}"
+        folder.mkdir(exist_ok=True)
+        done = folder / "done"
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                write_run(story, folder)
+                done.touch()
+        return folder / "run"
 
     return written
 

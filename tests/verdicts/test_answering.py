@@ -9,6 +9,7 @@ from harness.running import RunFolder, survey
 from harness.verdicts import Results, answer_claims, findings_of, judge
 from tests.run_fixtures import Story, deltas, edit, read_all, sample_row
 
+pytestmark = pytest.mark.xdist_group("claims")  # each story is answered once
 ATTACKS = ("hotflip", "random")
 PERPLEXITY = "metric: perplexity.token_perplexity"
 

@@ -14,12 +14,12 @@ from harness.verdicts.case import Cases
 from harness.verdicts.judging import judge
 from tests.verdicts.simulated import HARM, changed, edited, flawless, scaled, without
 
+SCHEMA = jsonschema.Draft202012Validator(schemas.load("verdicts"))
+
 
 def judged(findings, **more):
     verdicts = judge(findings, **more)
-    document = verdicts.model_dump(mode="json")
-    schema = schemas.load("verdicts")
-    jsonschema.validate(document, schema, jsonschema.Draft202012Validator)
+    SCHEMA.validate(verdicts.model_dump(mode="json"))
     return {found.arm: found for found in verdicts.arms}
 
 
