@@ -10,8 +10,8 @@ PYTEST_WORKERS ?= 2
 INSTALL := -m pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 SETTINGS := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: help quickstart test test-slurm mutants chaos fuzz docs lint format test-transformers5 \
-	test-textattack clean
+.PHONY: help quickstart test test-own try-textattack test-slurm mutants chaos fuzz docs lint \
+	format test-transformers5 test-textattack clean
 
 help:
 	@echo "make quickstart          install, train a small model, attack it, print tables"
@@ -30,8 +30,12 @@ help:
 quickstart: $(VENV)/.installed
 	$(VENV)/bin/harness run suites/quickstart.yaml
 
-test: $(VENV)/.installed-test
+test: test-own try-textattack
+
+test-own: $(VENV)/.installed-test
 	$(VENV)/bin/pytest -n $(PYTEST_WORKERS) --dist loadgroup
+
+try-textattack: $(VENV)/.installed-test
 	@if $(MAKE) -s $(VENV_TEXTATTACK)/.installed > $(VENV)/textattack.log 2>&1; \
 	then $(MAKE) -s test-textattack; \
 	else echo "left out: the tests of the extra textattack; it cannot be installed:" \
