@@ -511,7 +511,8 @@ def test_a_verdict_rests_on_what_was_made_of_either_arm_and_of_no_other(make_run
         " strength: 1.0, seeds: [1], attacks: [hotflip]}"
         for x in treated
     }
-    sections = {"other": "{constraint: softplus}"} | matches | plants
+    other = {"other": "{constraint: softplus, against: monotone}"}
+    sections = other | matches | plants
     known = (*treated, *matches, *plants)
     run = make_run(
         seeds=[1],
@@ -520,12 +521,14 @@ def test_a_verdict_rests_on_what_was_made_of_either_arm_and_of_no_other(make_run
         delta_loss={(x, y): 0.5 for x in known for y in ("hotflip", "random")},
         absent=("matched.s1.hotflip", "monotone-planted-token-1.s1.hotflip"),
     )
-    found = read(run).arm(MODEL, "monotone")
+    found, other = (read(run).arm(MODEL, label) for label in ("monotone", "other"))
 
     def arms(units):
         return {x.removeprefix(f"{MODEL}.").split(".")[0] for x in units}
 
     assert arms(found.holes) == {"monotone-matched", "monotone-planted-token-1"}
+    # Its own match is made from the baseline, which is not what it is compared with.
+    assert arms(other.holes) == {"other-matched", "monotone-planted-token-1"}
     assert arms(x.cell for x in found.replayed) == {
         "baseline",
         "baseline-planted-token-1",
