@@ -141,13 +141,10 @@ class _Asker:
 
     def _refusals(self, claim: StatedClaim, arm: Arm, other: Arm) -> Iterator[str]:
         """Say why the run cannot answer a claim."""
-        ends = [abs(at) for _, at in _ends(claim)]
-        if (
-            claim.measure == "gap"
-            and _unit(claim, arm) == "fraction"
-            and max(ends) >= 1
-        ):
-            yield f"no two fractions differ by {max(ends):g}: 3 % is 0.03"
+        if claim.measure == "gap" and _unit(claim, arm) == "fraction":
+            for size in {abs(at) for _, at in _ends(claim)}:
+                if size >= 1:
+                    yield f"no two fractions differ by {size:g}: 3 % is 0.03"
         if arm.same_training(other) is False:
             yield (
                 f"{arm.label} and {other.label} were trained on other amounts, or on "
@@ -175,10 +172,10 @@ class _Asker:
         for question in case.unsound:
             if question.status() == "fail":
                 yield f"attack invalid on {other.label}: {question.otherwise}"
-        proofs = {x: case.proofs.get(x, []) for x in self._provers(attack)}
-        works = [any(q.status() == "pass" for q in asked) for asked in proofs.values()]
-        if proofs and not any(works):
-            why = [q.absence or q.otherwise for qs in proofs.values() for q in qs]
+        provers = self._provers(attack)
+        asked = [q for label in provers for q in case.proofs.get(label, [])]
+        if provers and all(q.status() != "pass" for q in asked):
+            why = [q.absence or q.otherwise for q in asked]
             reason = "; ".join(dict.fromkeys(filter(None, why)))
             yield (
                 f"attack invalid: nothing shows that {attack} works on {other.label}: "
@@ -267,7 +264,7 @@ def _unequal(attack: str, arm: Arm, other: Arm) -> Iterator[str]:
 
 def _error_share(cells: Mapping[int, AttackedCell]) -> float:
     rows = sum(len(cell.rows) for cell in cells.values())
-    return sum(cell.errors for cell in cells.values()) / max(1, rows)
+    return sum(cell.errors for cell in cells.values()) / rows
 
 
 def _holes(claim: StatedClaim, arm: Arm, other: Arm) -> Iterator[str]:
@@ -348,7 +345,7 @@ def _p_refuted(claim: StatedClaim, found: Comparison) -> float:
     """Return the p that it lies outside: of two ends, corrected for that."""
     ends = [(_opposite(side), at) for side, at in _ends(claim)]
     p = found.p_of_any if isinstance(found, EverySeed) else found.p
-    return min(1.0, len(ends) * min(p(side, at) for side, at in ends))
+    return len(ends) * min(p(side, at) for side, at in ends)
 
 
 def _ends(claim: StatedClaim) -> list[tuple[Side, float]]:
@@ -460,24 +457,18 @@ def _what_would_decide(found: Comparison, needed: Needed | None) -> str:
 def _needed(claim: StatedClaim, found: Comparison, family: int) -> Needed | None:
     """Return the cheapest design that decides at the level of Holm's first step.
 
-    Inside a bound, every end of it has to be shown; outside, the one that is passed.
+    The end of a bound that is nearer to the number is the one that is hard to show.
     """
-    ends = _ends(claim)
-    passed = [(side, at) for side, at in ends if _beyond(found, side, at)]
     single = isinstance(found, EverySeed)  # more seeds do not help: each has to decide
     designs = []
-    for side, at in passed or ends:
+    for side, at in _ends(claim):
         table = found.table(side, at)
         if table is None:
             return None
         goal, level = abs(table.mean), 1 - CLAIM / family
-        design = cheapest(table, goal, level, [1] if single else None)
+        design = cheapest(table, goal, level, [table.S] if single else None)
         if design is None:
             return None
         designs.append(design)
     largest = max(designs, key=lambda x: x.seeds * x.documents)
     return largest.model_copy(update={"seeds": found.seeds}) if single else largest
-
-
-def _beyond(found: Comparison, side: Side, at: float) -> bool:
-    return found.value > at if side == "below" else found.value < at

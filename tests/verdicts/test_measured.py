@@ -6,9 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import scipy.stats
 
-from harness.records import Estimate
 from harness.running import survey
 from harness.verdicts import Results, findings_of
 from harness.verdicts.compared import Difference, OverSeeds
@@ -21,6 +19,7 @@ from harness.verdicts.measured import (
 )
 from harness.verdicts.results import Sums
 from tests.run_fixtures import read_all
+from tests.verdicts.by_hand import X, arms, number
 from tests.verdicts.simulated import edited, flawless
 
 
@@ -28,7 +27,7 @@ def read(run):
     return Results(survey(run, (), trust=True), 0.15)
 
 
-def arms(run):
+def arms_of(run):
     results = read(run)
     model = next(iter(results.suite.models))
     return [results.arm(model, label) for label in ("monotone", "baseline")]
@@ -54,8 +53,8 @@ def values(run, name):
 def test_differences_of_rows_are_those_of_the_records(run, name):
     known = values(run, name)
     ours, theirs = (np.array(known[arm]) for arm in ("monotone", "baseline"))
-    gap = of_metric(*arms(run), ("perplexity", name))
-    change = of_metric(*arms(run), ("perplexity", name), relative=True)
+    gap = of_metric(*arms_of(run), ("perplexity", name))
+    change = of_metric(*arms_of(run), ("perplexity", name), relative=True)
     assert isinstance(gap, Difference)
     assert (gap.units, gap.seeds) == (25, 3)
     assert gap.value == pytest.approx(np.mean(ours - theirs))
@@ -65,8 +64,8 @@ def test_differences_of_rows_are_those_of_the_records(run, name):
 
 def test_a_change_of_perplexity_is_that_of_its_loss(run):
     name = ("perplexity", "token_perplexity")
-    change = of_metric(*arms(run), name, relative=True)
-    found = perplexity_change(*arms(run), "perplexity", "loss")
+    change = of_metric(*arms_of(run), name, relative=True)
+    found = perplexity_change(*arms_of(run), "perplexity", "loss")
     assert found.value == pytest.approx(change.value)
     assert found.interval() == pytest.approx(change.interval())
 
@@ -75,7 +74,7 @@ def test_a_change_of_perplexity_is_that_of_its_loss(run):
 @pytest.mark.parametrize("name", ["token_perplexity", "bits_per_byte"])
 def test_documents_weigh_as_much_as_leaving_them_out_changes(run, name, relative):
     """The spread of rows is that of the jackknife, by another computation."""
-    arm, other = arms(run)
+    arm, other = arms_of(run)
     found = of_metric(arm, other, ("perplexity", name), relative=relative)
     sums = [x.results.terms(x.variants[1])["perplexity", name] for x in (arm, other)]
 
@@ -94,7 +93,7 @@ def test_documents_weigh_as_much_as_leaving_them_out_changes(run, name, relative
 @pytest.mark.parametrize("relative", [False, True])
 def test_a_giant_among_documents_is_all_that_a_loss_tells(run, monkeypatch, relative):
     """Rows are the jackknife's pseudo-values, and tell no more than so few of them."""
-    arm, other = arms(run)
+    arm, other = arms_of(run)
     rng, name = np.random.default_rng(2), ("perplexity", "loss")
     tokens = np.array([5000.0, *rng.uniform(50, 150, 24)])
     sums = {}
@@ -124,7 +123,7 @@ def test_a_giant_among_documents_is_all_that_a_loss_tells(run, monkeypatch, rela
 
 
 def test_shares_that_agree_everywhere_are_not_certain(run, monkeypatch):
-    arm, other = arms(run)
+    arm, other = arms_of(run)
     right = Sums(tuple(map(str, range(25))), np.ones(25), np.ones(25))
     name = ("perplexity", "loss")
     monkeypatch.setattr(arm.results, "terms", lambda record: {name: right})
@@ -139,7 +138,7 @@ def test_shares_that_agree_everywhere_are_not_certain(run, monkeypatch):
 
 def test_many_rows_of_few_seeds_are_grouped(make_run):
     run = make_run(seeds=[1], documents=1203)
-    found = of_metric(*arms(run), ("perplexity", "loss"))
+    found = of_metric(*arms_of(run), ("perplexity", "loss"))
     known = values(run, "loss")
     assert found.value == pytest.approx(known["monotone"][0] - known["baseline"][0])
     assert (found.units, found.most.shape) == (1203, (1, 500))
@@ -152,7 +151,7 @@ def test_many_rows_of_few_seeds_are_grouped(make_run):
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_without_rows_that_pair_values_are_paired_by_seed(make_run, seeds):
     run = make_run(seeds=[*range(seeds)], documents=25)
-    arm, other = arms(run)
+    arm, other = arms_of(run)
     paired = of_metric(arm, other, ("perplexity", "loss"))
     folder = arm.results.survey.folder.unit_dir("variant", arm.variants[0].id)
     samples = folder / "samples.jsonl"
@@ -173,12 +172,12 @@ def arms_as_they_were(run, arm):
 
 
 def test_a_number_that_is_not_there_is_said(run):
-    found = of_metric(*arms(run), ("perplexity", "lozz"))
+    found = of_metric(*arms_of(run), ("perplexity", "lozz"))
     assert found.startswith("a record has no number 'lozz' of perplexity (there are: ")
 
 
 def test_success_is_that_of_rows(run):
-    arm, other = arms(run)
+    arm, other = arms_of(run)
     losses = Losses(findings_of(arm.results))
     found = of_attack(losses, arm, other, "hotflip", threshold=0.15)
     rates = [
@@ -201,7 +200,7 @@ def test_rows_in_error_are_left_out_of_numbers_and_widen_intervals(make_run):
     found = {}
     for errors in (0, 3):
         run = make_run(str(errors), seeds=[1, 2, 3], errors=errors)
-        arm, other = arms(run)
+        arm, other = arms_of(run)
         losses = Losses(findings_of(arm.results))
         for threshold in (None, 0.15):
             found[errors, threshold] = of_attack(
@@ -223,40 +222,11 @@ def test_rows_in_error_are_left_out_of_numbers_and_widen_intervals(make_run):
 
 # --- arms by hand -------------------------------------------------------------------
 
-X = ("m", "x")
 FEW = [f"d{i}" for i in range(4)]
 
 
-def number(value, **told):
-    """Return an estimate; a half width `error` is that of a 95 % interval in errors."""
-    if "error" in told:
-        half = scipy.stats.norm.ppf(0.975) * told.pop("error")
-        told["interval"] = (value - half, value + half)
-    return Estimate(
-        **({"value": value, "n": 40, "unit": "points", "method": "by hand"} | told)
-    )
-
-
 def compared(pairs, sums=None, **told):
-    """Compare two arms that have these estimates of m.x, seed by seed, and these rows.
-
-    `sums` are (numerators, denominators) or (numerators, denominators, units) of each
-    arm, seed by seed; None where a metric does not tell them.
-    """
-    rows = {}
-    results = SimpleNamespace(terms=lambda record: rows.get(record.id, {}))
-    sides = [SimpleNamespace(results=results, variants={}) for _ in range(2)]
-    for seed, pair in enumerate(pairs):
-        for at, estimate in enumerate(pair):
-            known = {} if estimate is None else {"m": {X[1]: estimate}}
-            record = SimpleNamespace(id=(seed, at), results=known)
-            sides[at].variants[seed] = record
-            if sums is not None and sums[seed][at] is not None:
-                above, below, *units = sums[seed][at]
-                names = units[0] if units else [f"d{i}" for i in range(len(above))]
-                terms = Sums(tuple(names), np.array(above), np.array(below))
-                rows[record.id] = {X: terms}
-    return of_metric(*sides, X, **told)
+    return of_metric(*arms(pairs, sums), X, **told)
 
 
 APART = [(number(2.0, error=0.3), number(1.0, error=0.4))] * 2
@@ -333,8 +303,7 @@ def test_a_number_that_is_null_says_why():
 
 
 def test_without_its_loss_perplexity_has_no_change():
-    arm, other = (SimpleNamespace(variants={}) for _ in range(2))
-    assert perplexity_change(arm, other, "m", "x") == "no seed in common"
+    assert perplexity_change(*arms([]), *X) == "no seed in common"
 
 
 def shares(arm, other, seeds=3):
