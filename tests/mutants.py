@@ -456,6 +456,8 @@ class Runner:
 
     def _unchanged(self, session: pytest.Session) -> None:
         """Run all tests in this process: none may fail, or those are left out."""
+        if session.testsfailed and not self.leave_out:
+            raise session.Failed("there are tests that cannot be collected")
         failed = [index for index in range(len(self.items)) if not self._passes(index)]
         for index in failed:
             _say(f"fails unchanged: {self.items[index].nodeid}")
@@ -702,7 +704,7 @@ def main(
     known = equivalent()
     asked = [each for each in found if each.key not in known]
     runner = Runner(asked, jobs, words, leave_out_failing)
-    arguments = ["-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    arguments = ["-q", "-m", "not slow", "-p", "no:cacheprovider"]
     arguments += ["--no-header", "-o", "tmp_path_retention_policy=failed"]
     code = pytest.main([*arguments, *tests], plugins=[runner])
     if not hasattr(runner, "shared") or code not in (0, 5):

@@ -231,6 +231,7 @@ def test_what_was_carried_from_an_arm_is_the_worst_of_it(make_run):
         {"source": "baseline", "attack": "hotflip", "delta_loss": 0.5},
         {"source": "baseline", "attack": "random", "delta_loss": 0.25},
         {"source": "other", "attack": "random", "delta_loss": None},
+        {"source": None, "attack": "random", "delta_loss": 0.75},
         {"step": 1, "delta_loss": 9.0},
     ]
 
