@@ -164,12 +164,12 @@ def sweep(folder: Path) -> None:
     Those of this machine that are gone, and others of which nothing was seen for a day.
     Who takes such a name afterwards is not told whose it was.
     """
-    for beat in folder.glob("*/beat.*"):  # it was about to be removed
-        if _is_abandoned(beat):
-            shutil.rmtree(beat.parent, ignore_errors=True)
-    for beat in folder.glob("*/*/beat.*"):
-        if _is_abandoned(beat):
-            _discard(beat.parent, secrets.token_hex(8))
+    for name in _inside(folder):
+        for own in _inside(name):
+            if _tells_of_nobody(own):  # the name was about to be removed
+                shutil.rmtree(name, ignore_errors=True)
+            elif any(map(_tells_of_nobody, _inside(own))):
+                _discard(own, secrets.token_hex(8))
 
 
 # --- how a name changes hands -------------------------------------------------------
@@ -230,12 +230,17 @@ def _discard(own: Path, token: str) -> None:
 
 def _holder(place: Path) -> str | None:
     """Return the name of the owner's folder, if there is one."""
-    try:
-        folders = [*place.iterdir()]
-    except FileNotFoundError:
-        return None
+    folders = _inside(place)
     shown = (path for path in folders if _beat(path).exists())
     return next((path.name for path in (*shown, *folders)), None)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Return what a folder holds: nothing once another process has removed it."""
+    try:
+        return [*folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 # --- who is alive -------------------------------------------------------------------
@@ -253,6 +258,10 @@ def _is_dead(place: Path, seen: Seen) -> bool:
         _watched[place] = seen, time.monotonic()
         return False
     return time.monotonic() - since >= LEASE_S
+
+
+def _tells_of_nobody(path: Path) -> bool:
+    return path.name.startswith("beat.") and _is_abandoned(path)
 
 
 def _is_abandoned(beat: Path) -> bool:

@@ -322,3 +322,21 @@ def test_a_forked_process_does_not_live_for_its_parent(tmp_path):
         os._exit(len(leases._heart._leases))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     lease.release()
+
+
+def test_sweeping_minds_no_name_that_comes_and_goes_meanwhile(tmp_path):
+    over = threading.Event()
+
+    def take_and_give_back() -> None:
+        while not over.is_set():
+            take(tmp_path / "name").release()
+
+    other = threading.Thread(target=take_and_give_back)
+    other.start()
+    try:
+        for _ in range(500):
+            sweep(tmp_path)
+    finally:
+        over.set()
+        other.join()
+    assert [*tmp_path.iterdir()] == []
