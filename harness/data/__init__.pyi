@@ -6,6 +6,7 @@ from .blocks import (
     token_blocks as token_blocks,
 )
 from .corpora import Corpora as Corpora
+from .cutting import Cutter as Cutter
 from .document import (
     Document as Document,
     Example as Example,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from harness.base import Ids, UsageError
 from harness.data.document import Choice, Document, Example
 from harness.data.encoding import Entangled, Prompt, TextEncoder, shared_start
 from harness.data.sections import ExamplesSection
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ENTANGLED = "the answer shares a token with what precedes it"
 NO_LAST_WORD = "there is no space before a last word"
@@ -27,6 +30,17 @@ class Cutter:
 
     section: ExamplesSection
     encoder: TextEncoder
+
+    @classmethod
+    def of(
+        cls,
+        section: ExamplesSection,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        encoder_decoder: bool = False,
+    ) -> Cutter:
+        """Cut as a section says, with the ids of a tokenizer."""
+        return cls(section, TextEncoder(tokenizer, encoder_decoder=encoder_decoder))
 
     def __call__(self, corpus: str, document: Document) -> Example:
         """Return the example of a document; `Unfit` says why there is none."""

@@ -14,7 +14,6 @@ from harness.base import MissingResource, UsageError
 from harness.data.corpora import Corpora
 from harness.data.cutting import Cutter, Unfit
 from harness.data.document import Document, Example, ExampleSets
-from harness.data.encoding import TextEncoder
 from harness.data.sections import ExampleSet, ExamplesSection
 
 if TYPE_CHECKING:
@@ -45,8 +44,7 @@ def build_examples(
     ``</s>``, T5's last) and a corpus's prefix are protected. Raises UsageError where a
     corpus has too few documents for that, or where two sets share one.
     """
-    encoder = TextEncoder(tokenizer, encoder_decoder=encoder_decoder)
-    cutter = Cutter(section, encoder)
+    cutter = Cutter.of(section, tokenizer, encoder_decoder=encoder_decoder)
     owners: dict[str, str] = {}
     built = {}
     for role, wanted in section.sets.items():
@@ -69,7 +67,7 @@ def example_fault(
 
     Raises what `corpora` raises itself.
     """
-    cutter = Cutter(section, TextEncoder(tokenizer, encoder_decoder=encoder_decoder))
+    cutter = Cutter.of(section, tokenizer, encoder_decoder=encoder_decoder)
     try:
         _take(role, section.sets[role], corpora, cutter, limit)
     except MissingResource:
@@ -79,36 +77,18 @@ def example_fault(
     return None
 
 
-def cut_examples(
-    section: ExamplesSection,
-    corpus: str,
-    corpora: Corpora,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    encoder_decoder: bool = False,
-) -> Iterator[Example]:
+def cut_examples(cutter: Cutter, corpus: str, corpora: Documents) -> Iterator[Example]:
     """Yield an example of each document of a corpus that gives one, in order."""
-    encoder = TextEncoder(tokenizer, encoder_decoder=encoder_decoder)
-    cutter = Cutter(section, encoder)
     for document in corpora.all_documents(corpus):
         with contextlib.suppress(Unfit):
             yield cutter(corpus, document)
 
 
-def cut_further(
-    section: ExamplesSection,
-    corpus: str,
-    corpora: Corpora,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    encoder_decoder: bool = False,
-) -> Iterator[Example]:
+def cut_further(cutter: Cutter, corpus: str, corpora: Documents) -> Iterator[Example]:
     """Yield examples of what follows in the texts of a corpus.
 
     The second of each document that has one, then the third of each, and so on.
     """
-    encoder = TextEncoder(tokenizer, encoder_decoder=encoder_decoder)
-    cutter = Cutter(section, encoder)
     every = [[*cutter.further(corpus, x)] for x in corpora.all_documents(corpus)]
     for same in zip_longest(*every):
         yield from (example for example in same if example is not None)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from harness.api import ArmContext
 from harness.base import CellError, Ids, UsageError
 from harness.data import (
+    Corpora,
+    Cutter,
     Example,
     ExampleSet,
     ExampleSets,
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 HELD_OUT_EXAMPLES = (64, 32, 16, 8)
 """How many are cut from the held-out corpus of recovery where the suite has no
 validation examples: the first of these numbers that the corpus suffices for."""
+Cut = Callable[[Cutter, str, Corpora], Iterator[Example]]
+"""What cuts examples of a corpus."""
 APART = 1000
 """How many examples apart from the test examples are cut at most."""
 
@@ -109,19 +113,17 @@ def _apart(
     """
     section = run.suite.examples
     assert section is not None  # `harness.suite.checks` wants them stated
+    cutter = Cutter.of(section, tokenizer, encoder_decoder=encoder_decoder)
+    tests = cut_examples(cutter, section.test.corpus, run.corpora)
+    known = {content_of(example) for example in islice(tests, section.test.count)}
 
-    def cut(how: Callable[..., Iterator[Example]], corpus: str) -> Iterator[Example]:
-        given = {"corpora": run.corpora, "tokenizer": tokenizer}
-        return how(section, corpus, **given, encoder_decoder=encoder_decoder)
+    def cut(how: Cut) -> Iterator[Example]:
+        corpora = run.suite.unseen_corpora()
+        return chain.from_iterable(how(cutter, x, run.corpora) for x in corpora)
 
-    corpora = run.suite.unseen_corpora()
-    tests = list(islice(cut(cut_examples, section.test.corpus), section.test.count))
-    known = {content_of(example) for example in tests}
-    first = chain.from_iterable(cut(cut_examples, corpus) for corpus in corpora)
-    found = list(islice(_distinct(first, known), APART))
-    documents = {x.document_id for x in found} - {x.document_id for x in tests}
-    further = chain.from_iterable(cut(cut_further, corpus) for corpus in corpora)
-    more = (example for example in further if example.document_id in documents)
+    found = list(islice(_distinct(cut(cut_examples), known), APART))
+    documents = {example.document_id for example in found}
+    more = (x for x in cut(cut_further) if x.document_id in documents)
     return [*found, *islice(_distinct(more, known), APART - len(found))]
 
 

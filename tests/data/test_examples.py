@@ -5,6 +5,7 @@ import pytest
 from harness.base.errors import UsageError
 from harness.base.store import Store
 from harness.data.corpora import Corpora
+from harness.data.cutting import Cutter
 from harness.data.examples import build_examples, cut_examples, cut_further
 from harness.data.sections import CorpusSection, ExampleSet, ExamplesSection
 from harness.testing import tiny_tokenizer
@@ -89,9 +90,9 @@ def test_sets_that_share_a_text_are_refused(corpora, search, validation, told):
 @pytest.mark.parametrize("closing", [False, True])
 def test_what_follows_in_a_text_gives_further_examples(corpora, opened, closing):
     tokenizer = opened(tiny_tokenizer(), "$A {0}") if closing else tiny_tokenizer()
-    given = section(), "long", corpora, tokenizer
+    cutter = Cutter.of(section(), tokenizer, encoder_decoder=closing)
     first, further = (
-        [*cut(*given, encoder_decoder=closing)] for cut in (cut_examples, cut_further)
+        [*cut(cutter, "long", corpora)] for cut in (cut_examples, cut_further)
     )
 
     read = 10 - closing  # what ends every text is a part of the prompt
