@@ -15,6 +15,7 @@ from .passes import Passes as Passes
 from .rounding import (
     MARGIN_NATS as MARGIN_NATS,
     choice as choice,
+    rounding_margin as rounding_margin,
 )
 from .rules import (
     STOP_WORDS as STOP_WORDS,

@@ -24,7 +24,7 @@ from harness.subject.fast_network import FastNetwork
 from harness.subject.fingerprint import fingerprint
 from harness.subject.ledger import Meters
 from harness.subject.network import Network
-from harness.subject.rounding import Losses, rounding_margin
+from harness.subject.rounding import Losses
 from harness.subject.scheduler import Lanes, Pair
 from harness.subject.seq2seq import Seq2SeqNetwork
 from harness.subject.sharing import Shape, shapes_of
@@ -74,13 +74,11 @@ class Passes:
         self,
         exact: Network,
         search: Network,
-        precision: str,
         batch_size: int | None = None,
     ) -> None:
-        """Take the networks; `search`, in its precision, may be `exact` itself."""
+        """Take the networks; `search`, in whatever precision, may be `exact` itself."""
         self.exact = exact
         self.search = search
-        self.precision = precision
         self.device = exact.model.device
         self.meters = Meters(self.device)
         kind = self.device.type
@@ -111,7 +109,7 @@ class Passes:
             search = _network(_in_precision(model, getattr(torch, precision)))
             if isinstance(search, FastNetwork):
                 search.hurry()
-        return cls(exact, search, precision, batch_size)
+        return cls(exact, search, batch_size)
 
     @property
     def max_positions(self) -> int | None:
@@ -171,10 +169,6 @@ class Passes:
             )
 
     # --- losses ---------------------------------------------------------------------
-
-    def margin(self, tokens: int) -> float:
-        """Return how far losses over so many tokens may differ by rounding, in nats."""
-        return rounding_margin(self.precision, tokens)
 
     def deciding_losses(self, pairs: Sequence[Pair]) -> Fetch[Losses]:
         """Score pairs in float32, of which each depends on nothing but itself.

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from harness import subject as room
@@ -252,7 +252,7 @@ class Subject:
         The choices of searches that run in `lockstep` share passes.
         """
         pairs = self._passes.pairs(prompts, references)
-        margin = self._passes.margin
+        margin = partial(room.rounding_margin, self.dtype)
         return room.choice(pairs, losses, k, margin, lowest=lowest)
 
     # --- gradients ------------------------------------------------------------------

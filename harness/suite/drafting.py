@@ -105,11 +105,11 @@ def draft_suite(
     `examples` is how many documents are to be attacked; fewer are where the file has no
     more. `fields` names the fields of a row (``text``, or ``prompt`` and
     ``reference``), and may state the ``prefix`` of prompts, of which at most `longest`
-    tokens are read. Sets of examples share no
-    text: where some stand twice, the documents that are looked at are written to
-    `kept`, each once, and the draft names that file. With `spare`, some are left to
-    train on. Raises UsageError where no plugin loads such a model, or where the file
-    has too few documents, or all are too short.
+    tokens are read. Sets of examples share no text: where some stand twice, the
+    documents that are looked at are written to `kept`, each once, and the draft names
+    that file. With `spare`, some are left to train on. Raises UsageError where no
+    plugin loads such a model, or where the file has too few documents, or all are too
+    short.
     """
     config = _config(model)
     section = CorpusSection(path=str(texts.absolute()), **(fields or {}))
@@ -130,8 +130,16 @@ def draft_suite(
             f"{LENGTHS[-1]} tokens of a prompt and what follows it; it takes {FEWEST}"
         )
     if len({one.text for one in documents}) < len(documents):
-        again = partial(draft_suite, registry, model, examples=examples, store=store)
-        again = partial(again, kept=kept, longest=longest, spare=spare)
+        again = partial(
+            draft_suite,
+            registry,
+            model,
+            examples=examples,
+            store=store,
+            kept=kept,
+            longest=longest,
+            spare=spare,
+        )
         return _without_copies(documents, kept, again)
     if spare:
         fitting = fitting[: max(FEWEST, len(fitting) // 2)]

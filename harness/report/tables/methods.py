@@ -27,7 +27,7 @@ from harness.verdicts import Results, mean_flops
 SHORT = 12
 """How many digits of a hash are shown."""
 _HASH = re.compile("[0-9a-f]{40,}")
-PAIR = ("prompt", "reference")
+_PAIR = ("prompt", "reference")
 _NAMELESS = ("text", "separator", "split")
 """What of a corpus is not told: how its documents are cut out of its files."""
 
@@ -148,7 +148,7 @@ def _examples(results: Results) -> Iterator[str]:
     corpus = _told(found["test"].get("corpus") for found in asked)
     allowed = values(cells, lambda x: x.attack and x.attack.tokens.allowed)
     limit = values(cells, lambda x: x.suite.limit)
-    yield (f"Each attacks {count} prompts of {values(cells, _scored_on)}, of {corpus}.")
+    yield f"Each attacks {count} prompts of {values(cells, _scored_on)}, of {corpus}."
     if limit != "none":
         yield f"Only the first {limit} of them were used."
     yield (
@@ -363,7 +363,7 @@ def _scored_on(record: Record) -> str:
     """Say how long the prompts of a cell are, and what of them is scored."""
     assert record.attack is not None
     asked = record.attack.examples
-    prompt, reference = (_plain(asked.get(f"{x}_tokens")) for x in PAIR)
+    prompt, reference = (_plain(asked.get(f"{x}_tokens")) for x in _PAIR)
     if asked.get("objective") == "answer":
         return f"at most {prompt} tokens, scored on the answer"
     corpus = asked["test"].get("corpus")
