@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,29 +59,32 @@ class Look:
     """Passes that no gradient was taken for: so many more candidates are verified."""
     _lists: dict[int, Ids] = field(default_factory=dict)
 
-    @cached_property
-    def norms(self) -> NDArray[np.float64]:
-        """The norm of the gradient at each position [n], zero where none may change."""
-        free = self.policy.movable
-        if self.gradient is None:
-            return free.astype(np.float64)
-        with self.subject.aside():
-            norms = self.gradient.double().norm(dim=1).cpu().numpy()
-        found: NDArray[np.float64] = np.nan_to_num(norms, posinf=0) * free
-        return found if found.any() else free.astype(np.float64)
-
-    def chances(self, sharpness: float = 1.0) -> NDArray[np.float64]:
-        """Return how likely each position [n] is drawn: by a power of its norm.
+    def chances(self, sharpness: float = 1.0) -> Search[NDArray[np.float64]]:
+        """Find out how likely each position [n] is drawn: by a power of its norm.
 
         Blindly they are all equally likely, and to a small part always.
         """
-        free, weights = self.policy.movable, self.norms**sharpness
+        free, norms = self.policy.movable, (yield from self._measured())
         uniform: NDArray[np.float64] = free / max(1, free.sum())
+        weights = norms**sharpness
         if not weights.any():
             return uniform
         mixed: NDArray[np.float64]
         mixed = (1 - UNIFORM_SHARE) * weights / weights.sum() + UNIFORM_SHARE * uniform
         return mixed
+
+    def _measured(self) -> Search[NDArray[np.float64]]:
+        """Find the gradient's norm at each position [n], zero where none may change.
+
+        One everywhere that may change where the gradient says nothing.
+        """
+        free = self.policy.movable
+        if self.gradient is not None:
+            [norms] = yield Request(Ask.NORMS, [self.gradient])
+            found: NDArray[np.float64] = np.nan_to_num(norms, posinf=0) * free
+            if found.any():
+                return found
+        return free.astype(np.float64)
 
     def lists(
         self, positions: Iterable[int], top_k: int, *, scaled: bool = False

@@ -128,7 +128,7 @@ class MultiSearch:
         found: list[Ids] = []
         policy = self.block.policy
         limited = policy.most_changed < policy.movable.sum()
-        chances = look.chances(SHARPNESS if limited else 1.0)
+        chances = yield from look.chances(SHARPNESS if limited else 1.0)
         for _ in range(DRAWS if chances.any() else 0):
             wanted = count - len(found)
             places = [self._places(prompt, chances, size) for _ in range(wanted)]

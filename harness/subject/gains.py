@@ -14,6 +14,7 @@ from harness.subject.scheduler import Place
 from harness.subject.transfer import fetched, filled, sent
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 TINY = 1e-6
@@ -22,6 +23,8 @@ equal rows of an embedding, up to rounding."""
 PLACES = {"cpu": 8, "cuda": 64}
 """How many places are looked at together, whoever asks: so what is said of one depends
 on nothing but itself."""
+SLOPES = {"cuda": 1024}
+"""Of how many tokens slopes are measured together; on a CPU each is measured alone."""
 
 
 class Gains:
@@ -81,9 +84,9 @@ class Gains:
             own = slice(first, first + rows)
             given = filled(current[own], rows), filled(slopes[own], rows)
             gains = self.of(*given, scaled=scaled)[: len(places[own])]
-            for gain, place in zip(gains, places[own], strict=True):
+            for row, place in enumerate(places[own]):
                 if place.near is not None:
-                    gain.masked_fill_(~place.near, -torch.inf)
+                    gains[row].masked_fill_(~place.near, -torch.inf)
             values, ids = gains.topk(min(k, gains.shape[1]))
             found.append(ids.masked_fill_(values == -torch.inf, -1))
         return torch.cat(found)
@@ -92,3 +95,22 @@ class Gains:
     def _squares(self) -> Tensor:
         """The squared length [V] of each row."""
         return self._embedding.square().sum(dim=1)
+
+
+def norms(gradients: Sequence[Tensor]) -> Callable[[], list[NDArray[np.float64]]]:
+    """Begin to measure gradients [n, d]; return what waits for the norms [n] of each.
+
+    Those of a gradient are the same beside any others.
+    """
+    slopes = torch.cat(list(gradients))
+    rows = SLOPES.get(slopes.device.type, len(slopes))
+    parts = [
+        filled(part, rows).double().norm(dim=1) for part in torch.split(slopes, rows)
+    ]
+    measured = fetched(torch.cat(parts))
+    ends = np.cumsum([len(gradient) for gradient in gradients])
+
+    def fetch() -> list[NDArray[np.float64]]:
+        return np.split(measured()[: ends[-1]], ends[:-1])
+
+    return fetch

@@ -71,6 +71,8 @@ class Ask(IntEnum):
     """What decides near ties: in float32, and of a pair the same beside any others."""
     GRADIENTS = auto()
     """`Subject.gradients`."""
+    NORMS = auto()
+    """Of each gradient [n, d], not of a pair: its norm [n] at each token."""
     TOKENS = auto()
     """Of each `Place`, not of a pair: the ids of highest gain, best first."""
     MENDED = auto()
@@ -81,7 +83,7 @@ class Ask(IntEnum):
     """The same, NaN where no text encodes to the prompt."""
 
 
-AT_ONCE = (Ask.TOKENS, Ask.MENDED)
+AT_ONCE = (Ask.NORMS, Ask.TOKENS, Ask.MENDED)
 """What is so little work that it is waited for."""
 
 
@@ -89,7 +91,7 @@ class Request(NamedTuple):
     """Asks something of some pairs; the answer has an entry for each, in order."""
 
     ask: Ask
-    pairs: Sequence[Pair] | Sequence[Place] | Sequence[Draft]
+    pairs: Sequence[Pair] | Sequence[Tensor] | Sequence[Place] | Sequence[Draft]
 
 
 Search = Generator[Request, Any, T]

@@ -366,6 +366,11 @@ class Subject:
                 return passes.deciding_losses(pairs)
             case room.Ask.GRADIENTS:
                 return self._launched_gradients(*_parts(pairs))
+            case room.Ask.NORMS:
+                from harness.subject.gains import norms
+
+                with self.aside():
+                    return norms(pairs)
             case room.Ask.TOKENS:
                 with self.aside(), passes.faster_products():
                     return self._gains.best(pairs)

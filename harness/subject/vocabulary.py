@@ -175,7 +175,7 @@ class Vocabulary:
         first, word = np.flatnonzero(begins), begins.cumsum().reshape(ids.shape) - 1
         near = changed.copy()
         near[:, :-1] |= changed[:, 1:]
-        looked = np.unique(word[near])
+        looked = _distinct(word[near], len(first))
         ends = np.append(first[1:], ids.size)
         flat = ids.ravel()
         words = [flat[first[i] : ends[i]] for i in looked]
@@ -210,7 +210,7 @@ class Vocabulary:
             which, at_fault = _last_of_each_run(broken[rows], changed[rows])
             places = rows[which], at_fault
             written[places], changed[places] = since[places], False
-            rows = np.unique(rows[which])
+            rows = _distinct(rows[which], len(written))
             broken[rows] = self.broken_words(written[rows], changed[rows])
             rows = rows[broken[rows].any(axis=1)]
         kept: NDArray[np.bool_] = changed.any(axis=1) & ~broken.any(axis=1)
@@ -312,6 +312,16 @@ class Vocabulary:
             return None
         backend: Tokenizer = self.tokenizer.backend_tokenizer
         return backend
+
+
+def _distinct(numbers: Ids, end: int) -> Ids:
+    """Return what is among some whole numbers from 0 to `end`, each once, ascending.
+
+    In a fraction of the time of ``np.unique``, which sorts them.
+    """
+    among = np.zeros(end, dtype=np.bool_)
+    among[numbers] = True
+    return np.flatnonzero(among)
 
 
 def _last_of_each_run(

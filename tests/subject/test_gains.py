@@ -60,3 +60,19 @@ def test_company_changes_nothing():
     for place, ids in zip(asked, together, strict=True):
         [alone] = subject.launched(Ask.TOKENS, [place])()
         assert np.array_equal(alone, ids)
+
+
+def test_norms_are_those_of_each_token_whoever_asks():
+    gradients = [torch.randn(n, D, dtype=torch.float32) for n in (1, 4, 3)]
+    expected = [
+        [sum(float(x) ** 2 for x in row) ** 0.5 for row in gradient]
+        for gradient in gradients
+    ]
+    subject = Subject(tiny_model(), tiny_tokenizer())
+
+    together = subject.launched(Ask.NORMS, gradients)()
+
+    for gradient, found, norms in zip(gradients, together, expected, strict=True):
+        assert found == pytest.approx(norms, rel=1e-12)
+        [alone] = subject.launched(Ask.NORMS, [gradient])()
+        assert np.array_equal(alone, found)

@@ -239,6 +239,19 @@ def test_what_is_sent_and_fetched_is_not_overwritten_while_it_waits():
         np.testing.assert_array_equal(fetch(), array + 1)
 
 
+def test_norms_of_a_gradient_depend_on_nothing_but_itself():
+    subject = wide_subject(dtype="bfloat16")
+    gradients = [torch.randn(n, 64, device="cuda") for n in (7, 700, 64, 1200)]
+
+    together = subject.launched(Ask.NORMS, gradients)()
+
+    for gradient, found in zip(gradients, together, strict=True):
+        [alone] = subject.launched(Ask.NORMS, [gradient])()
+        np.testing.assert_array_equal(alone, found)
+        expected = np.linalg.norm(gradient.double().cpu().numpy(), axis=1)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 def test_what_is_computed_aside_waits_for_no_pass():
     subject = wide_subject()
     busy = torch.randn(8192, 8192, device="cuda")
