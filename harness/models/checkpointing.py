@@ -86,8 +86,8 @@ class Checkpoints:
 
         The last ones are kept.
         """
-        weights = self._weights()
-        state = {} if done else _gathered(self._optimizer.state_dict())
+        weights = self._whole(self._weights())
+        state = {} if done else self._gathered(self._optimizer.state_dict())
         if not self._writes:
             return
         for cut_short in self._work.glob("checkpoint-*.tmp"):
@@ -132,10 +132,23 @@ class Checkpoints:
 
     def _weights(self) -> State:
         return {
-            name: full_tensor(tensor.detach())
+            name: tensor.detach()
             for name, tensor in self._model.state_dict().items()
             if name not in self._left_out
         }
+
+    def _gathered(self, state: State) -> State:
+        """Return an optimizer's state with whole tensors."""
+        own = {index: self._whole(values) for index, values in state["state"].items()}
+        return {**state, "state": own}
+
+    def _whole(self, tensors: State) -> State:
+        """Return whole tensors; where they are not written, gather them and keep none.
+
+        All of them would take the memory of a whole model from each process.
+        """
+        found = ((name, full_tensor(tensor)) for name, tensor in tensors.items())
+        return {name: tensor for name, tensor in found if self._writes}
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
@@ -144,15 +157,6 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     with torch.no_grad():
         for name, tensor in _load(folder / _WEIGHTS).items():
             held[name].copy_(placed_like(tensor, held[name]))
-
-
-def _gathered(state: State) -> State:
-    """Return an optimizer's state with whole tensors."""
-    own = {
-        index: {name: full_tensor(value) for name, value in values.items()}
-        for index, values in state["state"].items()
-    }
-    return {**state, "state": own}
 
 
 def _load(file: Path) -> State:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ from torch.nn.utils import get_total_norm
 from harness.base import replaced
 from harness.subject import Meter
 
+_MOST_WAIT = timedelta(hours=6)
+"""For another process: the first writes checkpoints, and each attacks other blocks.
+One that died is noticed sooner, by the process that started it."""
 _SPENT = (
     *("sequences_forward", "sequences_backward"),
     *("tokens_forward", "tokens_backward", "flops", "flops_whole"),
@@ -36,7 +40,7 @@ def accelerator_for(device: torch.device, *, bf16: bool) -> Accelerator:
     """
     AcceleratorState._reset_state(reset_partial_state=True)
     on_cpu = device.type == "cpu"
-    state = PartialState(cpu=on_cpu)
+    state = PartialState(cpu=on_cpu, timeout=_MOST_WAIT)
     if state.num_processes == 1:
         state.device = device
     return Accelerator(cpu=on_cpu, mixed_precision="bf16" if bf16 else "no")
@@ -73,6 +77,11 @@ def agreed(number: int, accelerator: Accelerator) -> int:
     own = torch.tensor(number, device=accelerator.device)
     distributed.all_reduce(own, distributed.ReduceOp.MAX)
     return int(own)
+
+
+def note_fullest(meter: Meter, accelerator: Accelerator) -> None:
+    """Take note of the peak memory of the fullest device."""
+    meter.observe_peak(agreed(meter.cost().peak_memory_bytes or 0, accelerator))
 
 
 def of_all(meter: Meter, accelerator: Accelerator) -> Meter:

@@ -9,17 +9,21 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
 from accelerate.utils import PrepareForLaunch, patch_environment
-from torch import multiprocessing
-from torch.multiprocessing.spawn import ProcessExitedException, start_processes
+from torch import distributed, multiprocessing
+from torch.multiprocessing.spawn import (
+    ProcessExitedException,
+    ProcessRaisedException,
+    start_processes,
+)
 
 from harness.base import STOP_SIGNALS, CellError, HarnessError, Stopped
 
@@ -29,6 +33,10 @@ Run = Callable[[Any, Say, Callable[[], bool]], Any]
 """Does a job: gets it, what hears it, and what says whether to stop."""
 
 _PATIENCE_S = 0.05
+_GRACE_S = 1.0
+"""For the others, once one died: on GPUs they would wait for it, deaf to signals."""
+_ENDING_S = 10.0
+_HERE = "127.0.0.1"
 
 
 def in_processes(
@@ -45,12 +53,17 @@ def in_processes(
 
     The job is written to a file, which is deleted in the end. A HarnessError of any of
     the processes is raised here; where one dies, so do the others, with a CellError.
+    They end with this process, too, however it ends.
     """
     torch.save(job, file)
     context = multiprocessing.get_context("spawn")
     said, stop = context.SimpleQueue(), context.Event()
     kind = "MULTI_CPU" if device == "cpu" else "MULTI_GPU"
-    with _meeting_place(count, device):
+    # Asked by all of them for as long as they run; the system gives it a free port.
+    store = distributed.TCPStore(  # type: ignore[attr-defined]
+        _HERE, 0, is_master=True, wait_for_workers=False
+    )
+    with _meeting_place(store.port, count, device):
         processes = start_processes(  # type: ignore[no-untyped-call]
             PrepareForLaunch(_process, kind),
             args=(run, str(file), said, stop, _own_files()),
@@ -61,7 +74,8 @@ def in_processes(
         )
     try:
         while True:
-            over = processes.join(timeout=_PATIENCE_S)
+            ended = _ended(processes)
+            # Even then: what one says explains why another died.
             while not said.empty():
                 about, thing = said.get()
                 if about == "returned":
@@ -69,23 +83,37 @@ def in_processes(
                 if about == "raised":
                     raise thing
                 hear(about, thing)
-            if over:
-                raise RuntimeError("all processes ended, and none said what came out")
+            if ended is not None:
+                raise ended
             if should_stop():
                 stop.set()
-    except ProcessExitedException as error:
-        raise CellError(f"training on {count} devices: {error}") from error
     finally:
         for process in processes.processes:
-            process.join(timeout=10 if sys.exc_info()[0] is None else 0)
+            process.join(timeout=_ENDING_S if sys.exc_info()[0] is None else 0)
             process.kill()
+        for process in processes.processes:  # a device's memory is free after that
+            process.join(timeout=_ENDING_S)
         file.unlink()
+
+
+def _ended(processes: Any) -> Exception | None:
+    """Wait a moment; say what to raise if a process died, or all of them ended."""
+    try:
+        over = processes.join(timeout=_PATIENCE_S, grace_period=_GRACE_S)
+    except ProcessExitedException as error:
+        count = len(processes.processes)
+        return CellError(f"training on {count} devices: {error}")
+    except ProcessRaisedException as error:
+        return error
+    none_said = "all processes ended, and none said what came out"
+    return RuntimeError(none_said) if over else None
 
 
 def _process(
     run: Run, file: str, said: Any, stop: Any, sources: dict[str, str]
 ) -> None:
     """Do a job as one of several processes."""
+    Thread(target=_end_with_parent, daemon=True).start()
     # What is sent to all of a group is the first process's to act on: it asks to stop.
     for number in (*STOP_SIGNALS, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
@@ -102,23 +130,42 @@ def _process(
         say("returned", run(job, say, stop.is_set))
     except Stopped as stopped:  # by all of them, and the first has written a checkpoint
         say("raised", stopped)
-    except HarnessError as error:  # perhaps by this one alone
+    except HarnessError as error:  # perhaps by this one alone: the others may wait
         said.put(("raised", error))
+        return
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """Die when the process does that started this one, and that none else would end."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager
-def _meeting_place(count: int, device: str) -> Iterator[None]:
-    """Tell processes that are started inside where to find each other."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def _meeting_place(port: int, count: int, device: str) -> Iterator[None]:
+    """Tell processes that are started inside where to find each other.
+
+    What the environment says of other processes, as a cluster's does, is not of these.
+    """
     threads = max(1, len(os.sched_getaffinity(0)) // count)
+    each = {
+        name: os.environ.get(name, threads)
+        for name in ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")
+    }
     with patch_environment(
         world_size=count,
-        master_addr="127.0.0.1",
+        nproc=count,
+        node_rank=0,
+        master_addr=_HERE,
         master_port=port,
+        torchelastic_use_agent_store=True,  # all of them are clients of the store
+        torchelastic_restart_count=0,
         accelerate_use_cpu="yes" if device == "cpu" else "no",
-        omp_num_threads=os.environ.get("OMP_NUM_THREADS", threads),
+        **each,
     ):
         yield
 

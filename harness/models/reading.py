@@ -61,18 +61,17 @@ class Reader:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        device: str,
         seed: int,
         bf16: bool = False,
     ) -> None:
-        """Take over the model that is trained; it is attacked as it then is.
+        """Take over the model that is trained; it is attacked as and where it then is.
 
         The attack computes in float32; with `bf16`, a GPU's products have the 19 bits
         of TensorFloat-32.
         """
         self._bf16 = bf16
         self._how, self._model, self._tokenizer = disturbance, model, tokenizer
-        self._device, self._seed = device, seed
+        self._seed = seed
         self._pairs = bool(model.config.is_encoder_decoder)
 
     def __call__(
@@ -171,7 +170,7 @@ class Reader:
         return Subject(
             self._model,
             self._tokenizer,
-            device=self._device,
+            device=str(self._model.device),
             batch_size=self._how.batch_size,
             rules=self._how.rules.model_copy(update={"reachable_only": False}),
         )

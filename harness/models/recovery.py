@@ -105,9 +105,7 @@ def recover(
                 "recovery against an attack needs the whole model on each device: "
                 "`recovery.sharding` cannot be full"
             )
-        reader = Reader(
-            disturbance, model, tokenizer, device=device, seed=seed, bf16=plan.bf16
-        )
+        reader = Reader(disturbance, model, tokenizer, seed=seed, bf16=plan.bf16)
     training = train(
         model,
         ordered,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -31,6 +32,7 @@ from harness.models.devices import (
     agreed,
     average,
     clip,
+    note_fullest,
     of_all,
     own_share,
     shard,
@@ -332,7 +334,8 @@ class _Loop:
             "learning_rate": self._optimizer.param_groups[0]["lr"],
         }
         self._check_finite(values)
-        self._optimizer.step()
+        with self._same_draws():
+            self._optimizer.step()
         self._schedule.step()
         self._optimizer.zero_grad()
         self._weights.compute()
@@ -341,6 +344,13 @@ class _Loop:
             "tokens_per_s": self._tokens_per_s(before),
             "micro_batch": self._gradients.micro_batch or 0,
         }
+
+    def _same_draws(self) -> AbstractContextManager[None]:
+        """Let processes that each hold the whole model round its moments alike."""
+        alone = self._accelerator.num_processes == 1
+        if alone or self._sharded:
+            return nullcontext()
+        return fixed_random_state(_key(self._plan.seed, self._step))
 
     def _batch(self) -> Batch:
         """Return the blocks of the next step, and what is read in their place."""
@@ -400,6 +410,7 @@ class _Loop:
     # --- lines ----------------------------------------------------------------------
 
     def _add(self, kind: str, values: Mapping[str, float | None]) -> None:
+        note_fullest(self._meter, self._accelerator)
         cost = self._kept()
         line: Line = {"kind": kind, "step": self._step, **values}
         line["seconds"] = round(cost.seconds, 3)
@@ -441,6 +452,9 @@ class _Loop:
         progress = self._checkpoints.restore(checkpoint)
         self._weights.compute()
         self._step, self._lines = progress["step"], progress["lines"]
+        if not self._accelerator.is_main_process:  # a checkpoint has the first's draws
+            own = self._accelerator.process_index
+            torch.manual_seed(_key(self._plan.seed, self._step, own))
         self._kept_before = Cost.model_validate(progress["cost"])
         trained = [line for line in self._lines if line["kind"] == "train"]
         self._course = [line["loss"] for line in trained]
@@ -467,6 +481,11 @@ class _Loop:
         self._note_spent()
         done = self._step == self._plan.steps
         self._checkpoints.save(self._step, progress, done=done)
+
+
+def _key(*numbers: int) -> int:
+    """Return a seed that other numbers do not give."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -73,9 +73,12 @@ class Meter:
         """Say on which reference some of the FLOPs were spent."""
         self.by_reference[reference] = self.by_reference.get(reference, 0.0) + flops
 
-    def observe_peak(self) -> None:
-        """Take note of the peak memory before somebody resets it, or at the end."""
-        self._peak = max(self._peak, peak_memory_bytes(self.device))
+    def observe_peak(self, elsewhere: int = 0) -> None:
+        """Take note of the peak memory before somebody resets it, or at the end.
+
+        Of several devices, it is the highest: `elsewhere` is that of others.
+        """
+        self._peak = max(self._peak, peak_memory_bytes(self.device), elsewhere)
 
     def stop(self) -> None:
         """End the span."""

@@ -2,7 +2,7 @@
 
 import os
 import signal
-import time
+import weakref
 from dataclasses import replace
 from functools import partial
 
@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from harness.base import CellError, Stopped, TrainingDiverged
-from harness.models import TrainingHooks, TrainingPlan, train
+from harness.models import TrainingHooks, TrainingPlan, checkpointing, train
 from harness.models.recovery import OrderedBlocks
+from harness.subject.ledger import peak_memory_bytes
 from harness.testing import tiny_model
 from harness_plugins.constraints.softplus import Softplus
 from harness_plugins.models.pythia import Pythia
+from tests.models.test_processes import is_first, until
 
 pytestmark = pytest.mark.slow
 PLAN = TrainingPlan(4, 4, 1, 1, evaluate_every=2, checkpoint_every=2)
@@ -36,21 +38,35 @@ def diverged(losses, meter):
     return {"loss": float("nan")}
 
 
+def short_of_memory(module, args, kwargs):
+    """Find no memory for two blocks in a pass, in the second process alone."""
+    if torch.is_grad_enabled() and not is_first() and len(kwargs["input_ids"]) > 1:
+        raise torch.OutOfMemoryError
+
+
+def note(model, folder):
+    """Write down the weights after a step, what is drawn then, and the peak memory."""
+    if not is_first():
+        np.ones(2**25)  # 256 MiB
+    peak = peak_memory_bytes(torch.device("cpu"))
+    state = {name: x.clone() for name, x in model.state_dict().items()}
+    file = folder / f"step of {os.environ['RANK']}"
+    torch.save((state, torch.rand(4), peak), file)
+
+
 def killed():
     """Die as a process does that the system takes the memory of."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def wait_for(file):
-    """Wait until there is a file, a minute at most."""
-    end = time.monotonic() + 60
-    while not file.exists() and time.monotonic() < end:
-        time.sleep(0.01)
+    """Wait until there is a file."""
+    until(file.exists)
 
 
-def run(work, plan, **hooks):
+def run(work, plan, model=None, **hooks):
     """Train a model under softplus; return its lines and its state."""
-    model, arm = tiny_model(), Softplus()
+    model, arm = model or tiny_model(), Softplus()
     arm.apply(Pythia(Pythia.Options(path="unused")), model, 0)
     blocks = np.random.default_rng(0).integers(0, 280, (16, 16)).astype(np.int32)
     training = train(
@@ -121,3 +137,63 @@ def test_a_step_is_cut_into_equal_shares(tmp_path):
 def test_what_goes_wrong_in_a_process_is_said_here(tmp_path, hooks, error, says):
     with pytest.raises(error, match=says):
         run(tmp_path, TWO, **hooks)
+
+
+def test_processes_that_hold_the_whole_model_keep_it_the_same(tmp_path):
+    """Though they round at random, one is short of memory, and they went on."""
+    alone, two = (
+        replace(PLAN, optimizer_state="bfloat16", devices=n, micro_batch=n)
+        for n in (1, 2)
+    )
+    with pytest.raises(Stopped):
+        heard = []
+        run(
+            tmp_path / "work",
+            alone,
+            log=heard.append,
+            should_stop=lambda: heard[-1]["step"] == 2,
+        )
+    (tmp_path / "work" / "checkpoint-2").rename(tmp_path / "checkpoint-2")
+    found = []
+    for plan in (alone, two):
+        work = tmp_path / str(plan.devices)
+        work.mkdir()
+        checkpoint = tmp_path / "checkpoint-2"
+        (work / "checkpoint-2").symlink_to(checkpoint)
+        model = tiny_model()
+        hooks = {}
+        if plan is two:
+            model.base_model.register_forward_pre_hook(
+                short_of_memory, with_kwargs=True
+            )
+            hooks = {"after_step": partial(note, model, tmp_path)}
+        lines, _ = run(work, plan, model, **hooks)
+        found.append(next(x for x in lines if x["kind"] == "train" and x["step"] == 3))
+    for key in ("loss", "grad_norm"):
+        assert found[1][key] == pytest.approx(found[0][key], rel=1e-6)
+
+    first, second = (torch.load(tmp_path / f"step of {n}") for n in (0, 1))
+    for name in first[0]:
+        assert torch.equal(first[0][name], second[0][name]), name
+    assert not torch.equal(first[1], second[1])
+    assert lines[-1]["peak_memory_bytes"] >= second[2] > first[2]
+
+
+def test_a_process_that_writes_nothing_keeps_nothing_whole(tmp_path, monkeypatch):
+    model, alive, most = tiny_model(), weakref.WeakSet(), []
+
+    def gathered(tensor):
+        whole = torch.nn.Parameter(tensor.clone())
+        alive.add(whole)
+        most.append(len(alive))
+        return whole
+
+    monkeypatch.setattr(checkpointing, "full_tensor", gathered)
+    optimizer = torch.optim.AdamW(model.parameters())
+    saved = checkpointing.Checkpoints(
+        tmp_path, model, optimizer, None, (), writes=False
+    )
+    saved.save(1, {}, done=True)
+    assert len(most) == len(model.state_dict())
+    assert max(most) <= 2  # the one before is let go once there is the next
+    assert not [*tmp_path.iterdir()]

@@ -57,7 +57,7 @@ class Stub(Attack):
 
 def reader(model, family="gpt_neox", seed=3, **how):
     tokenizer = tiny_tokenizer(closed=family == "t5")
-    return Reader(Disturbance(**how), model, tokenizer, device="cpu", seed=seed)
+    return Reader(Disturbance(**how), model, tokenizer, seed=seed)
 
 
 def pairs():
