@@ -12,7 +12,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from enum import IntEnum, auto
 from itertools import accumulate, islice, pairwise
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
+
+import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,7 +137,7 @@ class _Running(Generic[T]):
         self, subject: Answering, searches: Iterable[Search[T]], lanes: Lanes
     ) -> None:
         self._subject, self._lanes = subject, lanes
-        self._to_begin, self._running = iter(searches), 0
+        self._to_begin, self._running = map(_remembering, searches), 0
         self._asking: dict[Search[T], Request] = {}
         """Those whose requests the device was not given yet."""
         self._launched: deque[Callable[[], dict[Search[T], Any]]] = deque()
@@ -203,3 +205,29 @@ class _Running(Generic[T]):
                 yield result
             at_once = {r.ask for r in self._asking.values()}.intersection(AT_ONCE)
             answers = self._launch(min(at_once), len(self._asking))() if at_once else {}
+
+
+def _remembering(search: Search[T]) -> Search[T]:
+    """Run a search, for which no pair is scored twice to decide near ties.
+
+    What is found of a pair does not change, and what a search stands at is in most of
+    its ties.
+    """
+    known: dict[tuple[bytes, bytes], float] = {}
+    answer = None
+    while True:
+        try:
+            request = search.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        if request.ask != Ask.DECIDING_LOSSES:
+            answer = yield request
+            continue
+        pairs = cast("Sequence[Pair]", request.pairs)
+        keys = [(prompt.tobytes(), own.tobytes()) for prompt, own in pairs]
+        new = {k: pair for k, pair in zip(keys, pairs, strict=True) if k not in known}
+        if new:
+            losses = yield Request(request.ask, list(new.values()))
+            known.update(zip(new, losses, strict=True))
+        answer = np.array([known[key] for key in keys])

@@ -21,7 +21,7 @@ def test_what_rounding_moves_is_chosen_as_if_it_had_not(k, lowest):
             asked.append((ask, len(pairs)))
             return lambda: exact[[prompt for prompt, _ in pairs]]
 
-    pairs = [(i, "reference") for i in range(30)]
+    pairs = [(np.int64(i), np.arange(9)) for i in range(30)]
     search = choice(pairs, coarse, k, lambda tokens: 0.5, lowest=lowest)
     found = alone(Subject(), search)
 

@@ -68,14 +68,18 @@ class Doubling:
 
     def launched(self, ask, pairs):
         self.calls.append((ask, len(pairs)))
-        return lambda: [2 * prompt for prompt, _ in pairs]
+        return lambda: [2 * int(prompt) for prompt, _ in pairs]
+
+
+def pairs_of(numbers):
+    return [(np.array(number), np.array(0)) for number in numbers]
 
 
 def test_who_asks_the_same_gets_it_by_one_call_and_losses_wait_for_all():
     def search(*asked):
         told = []
         for ask, *numbers in asked:
-            told.append((yield Request(ask, [(number, None) for number in numbers])))
+            told.append(list((yield Request(ask, pairs_of(numbers)))))
         return told
 
     ties, slopes, losses = Ask.DECIDING_LOSSES, Ask.GRADIENTS, Ask.LOSSES
@@ -97,6 +101,26 @@ def test_who_asks_the_same_gets_it_by_one_call_and_losses_wait_for_all():
     ]
     before = [(ties, 1), (ties, 1), (slopes, 1), (losses, 4)]
     assert subject.calls == [*before, (ties, 1), (slopes, 2), (losses, 3)]
+
+
+def test_no_search_has_a_pair_scored_twice_to_decide_near_ties():
+    ties, losses = Ask.DECIDING_LOSSES, Ask.LOSSES
+    asked = [(ties, [1, 2]), (losses, [1]), (ties, [3, 2, 3, 1]), (ties, [3])]
+
+    def search():
+        told = []
+        for ask, numbers in asked:
+            told.append(list((yield Request(ask, pairs_of(numbers)))))
+        return told
+
+    subject = Doubling()
+
+    found = list(lockstep(subject, [search()]))
+    list(lockstep(subject, [search()]))
+
+    assert found == [[[2 * number for number in numbers] for _, numbers in asked]]
+    # Another search pays for itself, so that the ledger of a cell is its own.
+    assert subject.calls == 2 * [(ties, 2), (losses, 1), (ties, 1)]
 
 
 class Device:
