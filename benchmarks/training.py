@@ -6,6 +6,8 @@ Run from the repository's root, for example:
     python benchmarks/training.py --device cuda --sizes 160m,410m,2.8b \
         --rows compiled,baseline,softplus
     python benchmarks/training.py --sizes tiny --context 64 --blocks 8
+    python benchmarks/training.py --device cuda --devices 1,4,2 --pass 8 \
+        --rows baseline,sharded --warm 1 --timed 2
 
 Every row trains a GPT-NeoX of Pythia's shape with random weights on random tokens: the
 weights and AdamW's state are float32, products are bfloat16 by autocast. The first
@@ -17,6 +19,12 @@ weights are the softplus of what is trained. Variants of `baseline` change one t
 `blocks8`, blocks in a pass; `logits1` and `logits16`, how many logits are made at once;
 `liger`, the loss of Liger-Kernel, if it is installed; `cudnn`, attention by cuDNN.
 `small` is `softplus` with its layers computed again, in at most 38 GiB.
+
+With `--devices`, `baseline` and `softplus` are trained on so many devices each, and
+`sharded` and `softplus_sharded`, the same with weights, gradients and moments spread,
+on the most of them. Scaling is strong: a step has `--blocks` in all, however many
+devices share them. Speed-up is against the same arm on one device, if it ran before;
+the share is that of all their ceilings, the peak that of the fullest device.
 """
 
 from __future__ import annotations
@@ -26,11 +34,11 @@ import gc
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -55,9 +63,26 @@ VOCABULARY = 50304
 SMALL_BYTES = 38 * 2**30
 RATE = 1e-4
 HEADS = (
-    *("size", "row", "tokens/s", "of ceiling", "blocks a pass"),
-    *("peak GiB", "reserved GiB", "seconds"),
+    *("size", "row", "devices", "tokens/s", "speed-up", "of ceilings"),
+    *("blocks a pass", "peak GiB", "reserved GiB", "seconds"),
 )
+SHARDED = {"sharded": "baseline", "softplus_sharded": "softplus"}
+"""Rows on several devices alone, and the arms that they train."""
+
+
+class Timing(NamedTuple):
+    """What a row gives."""
+
+    seconds: float
+    """Of the timed steps."""
+    size: int
+    """Blocks in a pass."""
+    peak_bytes: int | None = None
+    """Of the fullest device, where the row itself says."""
+
+
+class Enough(Exception):
+    """Ends a training whose steps are timed."""
 
 
 @dataclass
@@ -72,6 +97,9 @@ class Bench:
     warm: int
     timed: int
     """Steps."""
+    size_of_pass: int | None = None
+    """Blocks, where a row says nothing else; None for as many as fit."""
+    devices: int = 1
 
     def model(self) -> Any:
         """Return a model with random weights, made on the device."""
@@ -95,7 +123,7 @@ class Bench:
     @property
     def tokens(self) -> Any:
         """The blocks of all steps."""
-        shape = (self.blocks * (self.warm + self.timed), self.context)
+        shape = (self.blocks * (self.warm + self.timed + 1), self.context)
         return np.random.default_rng(0).integers(VOCABULARY, size=shape, dtype=np.int32)
 
     @property
@@ -105,7 +133,7 @@ class Bench:
 
     # --- rows -----------------------------------------------------------------------
 
-    def stock(self, compiled: bool, size: int = 8) -> tuple[float, int]:
+    def stock(self, compiled: bool, size: int = 8) -> Timing:
         """Train by plain torch and transformers; return seconds, blocks in a pass."""
         model = self.model().train()
         size = min(size, self.blocks)
@@ -127,7 +155,7 @@ class Bench:
             optimizer.step()
             optimizer.zero_grad()
         self.wait()
-        return time.perf_counter() - started, size
+        return Timing(time.perf_counter() - started, size)
 
     def ours(
         self,
@@ -135,31 +163,49 @@ class Bench:
         size: int | None = None,
         inside: Callable[[], AbstractContextManager[Any]] = nullcontext,
         **plan: Any,
-    ) -> tuple[float, int]:
-        """Train as recovery does; return seconds, blocks in a pass."""
+    ) -> Timing:
+        """Train as recovery does, up to the last timed step."""
         model, arm = self.model(), constraint or Unconstrained()
         arm.apply(Pythia(Pythia.Options(path="unused")), model, 0)
-        steps = self.warm + self.timed
-        with tempfile.TemporaryDirectory() as work, inside():
-            lines = train(
+        last, lines = self.warm + self.timed, []
+
+        def hear(line: dict[str, Any]) -> None:
+            self.wait()
+            lines.append(line)
+            if line["step"] == last:
+                raise Enough
+
+        # One step more than are made: at their end, several processes write the model.
+        first = TrainingPlan(
+            last + 1, self.blocks, size or self.size_of_pass, 0, bf16=True
+        )
+        with tempfile.TemporaryDirectory() as work, inside(), suppress(Enough):
+            train(
                 model,
                 self.tokens,
                 arm.parameter_groups(model, RATE, 0.01),
-                replace(TrainingPlan(steps, self.blocks, size, 0, bf16=True), **plan),
+                replace(first, devices=self.devices, **plan),
                 work=Path(work),
                 device=self.device,
-                hooks=TrainingHooks(log=lambda line: self.wait()),
-            ).lines
-        before = lines[self.warm - 1]["seconds"]
-        return lines[-1]["seconds"] - before, lines[-1]["micro_batch"]
+                hooks=TrainingHooks(log=hear),
+            )
+        seconds = lines[-1]["seconds"] - lines[self.warm - 1]["seconds"]
+        return Timing(seconds, lines[-1]["micro_batch"], lines[-1]["peak_memory_bytes"])
 
     def wait(self) -> None:
         """Wait for the device."""
         if self.device == "cuda":
             torch.cuda.synchronize()
 
-    def rows(self) -> dict[str, Callable[[], tuple[float, int]]]:
+    def rows(self) -> dict[str, Callable[[], Timing]]:
         """Return what can be run, by name."""
+        if self.devices > 1:
+            return {
+                "baseline": self.ours,
+                "softplus": lambda: self.ours(Softplus()),
+                "sharded": lambda: self.ours(sharding="full"),
+                "softplus_sharded": lambda: self.ours(Softplus(), sharding="full"),
+            }
         return {
             "eager": lambda: self.stock(compiled=False),
             "compiled": lambda: self.stock(compiled=True),
@@ -186,7 +232,22 @@ def main() -> None:
     )
     print(f"torch {torch.__version__}, {device_name(arguments.device)}")
     print(f"matrix product: {ceiling / 1e12:.3f} TFLOP/s", flush=True)
-    table = []
+    table, alone = [], {}
+    for bench, name in asked(arguments):
+        if time.perf_counter() - started > arguments.seconds:
+            print(f"no time for {bench.size} {name} on {bench.devices}", flush=True)
+            continue
+        row = measured(bench, name, ceiling, alone)
+        print(*row, sep="  ", flush=True)
+        table.append(row)
+    print("\n" + tabulate(table, HEADS))
+    if arguments.profile:
+        profile(bench)
+
+
+def asked(arguments: argparse.Namespace) -> Iterator[tuple[Bench, str]]:
+    """Yield the rows in the order of the command line, sharded ones on most devices."""
+    numbers = [int(number) for number in arguments.devices.split(",")]
     for size in arguments.sizes.split(","):
         bench = Bench(
             arguments.device,
@@ -195,18 +256,12 @@ def main() -> None:
             arguments.blocks,
             arguments.warm,
             arguments.timed,
+            arguments.size_of_pass,
         )
-        flops = flops_of_a_token(bench)
-        for name in arguments.rows.split(","):
-            if time.perf_counter() - started > arguments.seconds:
-                print(f"no time for {size} {name}", flush=True)
-                continue
-            row = measured(bench, name, flops, ceiling)
-            print(*row, sep="  ", flush=True)
-            table.append(row)
-    print("\n" + tabulate(table, HEADS))
-    if arguments.profile:
-        profile(bench)
+        for devices in numbers:
+            for name in arguments.rows.split(","):
+                if name not in SHARDED or devices == max(*numbers, 2):
+                    yield replace(bench, devices=devices), name
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -219,40 +274,63 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, default=64, help="in a step")
     parser.add_argument("--warm", type=int, default=2, help="steps")
     parser.add_argument("--timed", type=int, default=3, help="steps")
+    parser.add_argument(
+        "--pass",
+        dest="size_of_pass",
+        type=int,
+        help="blocks; by default as many as fit",
+    )
+    parser.add_argument("--devices", default="1", help="numbers of them, as 1,2,4")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no row after")
     parser.add_argument("--profile", action="store_true", help="one step of `baseline`")
     return parser.parse_args()
 
 
 def measured(
-    bench: Bench, name: str, flops: float, ceiling: float
-) -> tuple[str, str, str, str, int, str, str, str]:
-    """Run one row; return its cells."""
-    on_cuda, began = bench.device == "cuda", time.perf_counter()
-    peaks = [0, 0]
+    bench: Bench, name: str, ceiling: float, alone: dict[tuple[str, str], float]
+) -> tuple[Any, ...]:
+    """Run one row; return its cells. `alone` are the speeds on one device."""
+    began = time.perf_counter()
+    try:
+        with peaks(bench.device) as here:
+            timing = bench.rows()[name]()
+    except Exception as error:  # noqa: BLE001 (the other rows are worth having)
+        first = (str(error).strip().splitlines() or [repr(error)])[-1]
+        return bench.size, name, bench.devices, first[:80], *"-" * 6
+    speed = bench.timed_tokens / timing.seconds
+    arm = bench.size, SHARDED.get(name, name)
+    if bench.devices == 1:
+        alone[arm] = speed
+    else:
+        here = [timing.peak_bytes, None]
+    return (
+        *(bench.size, name, bench.devices, f"{speed:,.0f}"),
+        f"{speed / alone[arm]:.2f}" if arm in alone else "-",
+        f"{speed * flops_of_a_token(bench) / (ceiling * bench.devices):.1%}",
+        timing.size,
+        *("-" if peak is None else f"{peak / 2**30:.1f}" for peak in here),
+        f"{time.perf_counter() - began:.0f}",
+    )
+
+
+@contextmanager
+def peaks(device: str) -> Iterator[list[int | None]]:
+    """Give the bytes allocated and reserved at most inside, after it; free all then."""
+    found: list[int | None] = [None, None]
+    on_cuda = device == "cuda"
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
     try:
-        seconds, size = bench.rows()[name]()
-        speed = bench.timed_tokens / seconds
-    except Exception as error:  # noqa: BLE001 (the other rows are worth having)
-        first = (str(error).splitlines() or [repr(error)])[0]
-        return bench.size, name, first[:60], "-", 0, "-", "-", "-"
+        yield found
     finally:
         if on_cuda:
-            peaks = [
+            found[:] = (
                 torch.cuda.max_memory_allocated(),
                 torch.cuda.max_memory_reserved(),
-            ]
+            )
         gc.collect()
         if on_cuda:
             torch.cuda.empty_cache()
-    spent = time.perf_counter() - began
-    share, memory = (
-        f"{speed * flops / ceiling:.1%}",
-        [f"{x / 2**30:.1f}" for x in peaks],
-    )
-    return bench.size, name, f"{speed:,.0f}", share, size, *memory, f"{spent:.0f}"
 
 
 def flops_of_a_token(bench: Bench) -> float:
