@@ -29,7 +29,8 @@ def measured(losses, meter):
     """Evaluate on one block; a function of a module, so that processes find it."""
     losses.eval()
     with torch.no_grad():
-        rows = losses(torch.arange(3, 19)[None], each=True)
+        block = torch.arange(3, 19, device=losses.model.device)
+        rows = losses(block[None], each=True)
     return {"loss": float(rows.mean())}
 
 
@@ -64,7 +65,7 @@ def wait_for(file):
     until(file.exists)
 
 
-def run(work, plan, model=None, **hooks):
+def run(work, plan, model=None, device="cpu", **hooks):
     """Train a model under softplus; return its lines and its state."""
     model, arm = model or tiny_model(), Softplus()
     arm.apply(Pythia(Pythia.Options(path="unused")), model, 0)
@@ -75,7 +76,7 @@ def run(work, plan, model=None, **hooks):
         arm.parameter_groups(model, 1e-3, 0.1),
         plan,
         work=work,
-        device="cpu",
+        device=device,
         hooks=TrainingHooks(**{"evaluate": measured, **hooks}),
     )
     return training.lines, {k: v.clone() for k, v in model.state_dict().items()}
