@@ -74,7 +74,7 @@ def agreed(number: int, accelerator: Accelerator) -> int:
     """Return the largest number that any process has."""
     if accelerator.num_processes == 1:
         return number
-    own = torch.tensor(number, device=accelerator.device)
+    own = torch.tensor(int(number), device=accelerator.device)
     distributed.all_reduce(own, distributed.ReduceOp.MAX)
     return int(own)
 
