@@ -15,8 +15,10 @@ machine that others use as well.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -121,7 +123,7 @@ seeds: [7]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Calibrate, then plan and run each suite, and print the ratios."""
     options = parse_arguments(arguments)
-    clock = Clock(cpu=options.clock == "cpu")
+    clock = Clock(cpu=options.clock == "cpu", keep=options.keep)
     device = (
         Device.model_validate_json(options.device.read_text())
         if (options.device and options.device.exists())
@@ -156,16 +158,36 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--device", type=Path, help="A file to keep the calibration in, or to read."
     )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="A folder that keeps what runs leave, but for their models: a suite that "
+        "it has is not run again.",
+    )
     return parser.parse_args(arguments)
 
 
 class Clock:
     """Runs suites, and says what that took by the wall's clock or the processor's."""
 
-    def __init__(self, *, cpu: bool) -> None:
-        self.cpu = cpu
+    def __init__(self, *, cpu: bool, keep: Path | None = None) -> None:
+        self.cpu, self.keep = cpu, keep
 
     def run(self, suite: Path, out: Path, store: Path) -> float:
+        """Have a suite's run in `out`, done now or kept; return what it took in s."""
+        if self.keep is None:
+            return self._run(suite, out, store)
+        key = hashlib.sha256(suite.read_bytes()).hexdigest()[:16]
+        kept = self.keep / key
+        if not kept.is_dir():
+            took = self._run(suite, out, store)
+            (out / "took").write_text(repr(took))
+            shutil.copytree(out, kept, ignore=shutil.ignore_patterns("model"))
+            return took
+        shutil.copytree(kept, out)
+        return float((out / "took").read_text())
+
+    def _run(self, suite: Path, out: Path, store: Path) -> float:
         """Run a suite in a process of its own; return the seconds that it took."""
         begun = self._now()
         how = ["-c", CPU_CLOCK] if self.cpu else ["-m", "harness"]

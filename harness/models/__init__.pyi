@@ -60,6 +60,7 @@ from .sections import (
     AdversarialSection as AdversarialSection,
     ArmRecovery as ArmRecovery,
     RecoverySection as RecoverySection,
+    divisor as divisor,
 )
 from .shapes import shape_of as shape_of
 from .training import (

@@ -24,6 +24,7 @@ from harness.base import CellError, replaced
 from harness.data import count_tokens
 from harness.models.devices import agreed, local
 from harness.models.losses import BlockLosses
+from harness.models.sections import divisor
 from harness.subject import CompiledLayers, Meter, can_compile
 
 if TYPE_CHECKING:
@@ -208,11 +209,6 @@ def fitting(
     kept = layers * 4 + 2 * KEPT_BYTES if checkpointing else layers * KEPT_BYTES
     fit = (_ROOM * free_bytes - to_come) / (kept * width * context)
     return max(1, min(int(fit), MOST_TOKENS // context))
-
-
-def divisor(blocks: int, at_most: int) -> int:
-    """Return the largest divisor of `blocks` that is not above a number."""
-    return max(n for n in range(1, min(at_most, blocks) + 1) if blocks % n == 0)
 
 
 def layers_of(model: PreTrainedModel) -> list[nn.Module]:

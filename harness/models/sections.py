@@ -82,6 +82,14 @@ class RecoverySection(Strict):
         )
 
 
+def divisor(blocks: int, at_most: int) -> int:
+    """Return the largest divisor of `blocks` that is not above a number.
+
+    So many blocks of a step a pass has, where it may have `at_most`.
+    """
+    return max(n for n in range(1, min(at_most, blocks) + 1) if blocks % n == 0)
+
+
 Share = Annotated[float, pydantic.Field(gt=0, le=1)]
 
 

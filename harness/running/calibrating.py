@@ -1,9 +1,9 @@
 """Measure this machine once: what each phase of a small suite takes on it.
 
-On a CPU, a suite of two small models runs in a fresh process, as any other suite does,
-and what its records say is fitted phase by phase with what its plan says. On a GPU,
-models so small say nothing of larger ones: there, the ceiling is measured, and phases
-take the shares of it that are known.
+On a CPU, a suite of three small models runs in a fresh process, as any other suite
+does, and what its records say is fitted phase by phase with what its plan says. On a
+GPU, models so small say nothing of larger ones: there, the ceiling is measured, and
+phases take the shares of it that are known.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
@@ -27,21 +26,23 @@ from harness.suite import (
     Device,
     PlanCosts,
     Terms,
-    Work,
     cpu_device,
     gpu_device,
     identify,
     load_experiment,
     make_plan,
+    phase_seconds,
     plan_costs,
 )
 
 SUITE = """
 name: calibration
 models:
-  narrow: {adapter: scratch, width: 64, layers: 2, vocabulary: 1000, context: 64,
+  deep: {adapter: scratch, width: 64, layers: 8, vocabulary: 1000, context: 64,
     steps: 20}
-  wide: {adapter: scratch, width: 192, layers: 4, vocabulary: 5000, context: 128,
+  wide: {adapter: scratch, width: 256, layers: 2, vocabulary: 2000, context: 128,
+    steps: 20}
+  wordy: {adapter: scratch, width: 64, layers: 1, vocabulary: 7500, context: 64,
     steps: 20}
 arms:
   baseline: {}
@@ -54,13 +55,13 @@ corpora:
 recovery: {corpus: train, validation: held, tokens: 8192, context: 64,
   batch_tokens: 1024, evaluate_every: 4, evaluation_tokens: 1024}
 metrics:
-  perplexity: {corpus: test, context: 64, max_tokens: 6000}
+  perplexity: {corpus: test, context: 64, max_tokens: 16000}
 examples:
   test: {corpus: test, count: 8}
   search: {corpus: search, count: 4}
   validation: {corpus: held, count: 4}
-  prompt_tokens: 20
-  reference_tokens: 20
+  prompt_tokens: 16
+  reference_tokens: 32
 attacks:
   hotflip: {flips: 2, candidates: 8, controls: [random]}
   multiflip: {steps: 2, candidates: 8, controls: [random]}
@@ -69,21 +70,35 @@ attacks:
 seeds: [1]
 device: cpu
 """
-"""Small, but of all that a suite usually has, at two sizes."""
+"""Small, but of all that a suite usually has. One of its models takes most of its time
+for its layers, one for matrix products, one for its vocabulary. So what each of these
+takes is told apart, and that is what larger models have in other proportions."""
 _FITTED: Mapping[Phase, tuple[str, ...]] = {
-    "load": ("flops", "weights", "times"),
-    "train": ("flops", "sequences", "times"),
-    "certify": ("flops", "times"),
+    "load": ("flops", "values", "weights", "times"),
+    "train": ("flops", "values", "layers", "weights"),
+    "certify": ("flops", "layers"),
     "freeze": ("weights", "times"),
-    "metrics": ("flops", "sequences", "times"),
-    "attack": ("flops", "sequences", "times"),
-    "rescore": ("flops", "sequences", "times"),
+    "metrics": ("flops", "values", "sequences", "layers"),
+    "attack": ("flops", "values", "gradients", "ranked", "sequences", "layers"),
+    "rescore": ("flops", "values", "sequences", "layers"),
 }
 """Of which amounts of work a phase's seconds are taken for a sum."""
+_TOGETHER: Sequence[Sequence[Phase]] = (
+    ("load",),
+    ("train",),
+    ("certify",),
+    ("freeze",),
+    ("metrics", "attack", "rescore"),
+)
+"""Which phases make the same passes: what is `_SHARED` takes as long in all of them."""
+_SHARED = ("flops", "values")
 _TERMS = {
     "flops": "flop",
     "values": "value",
+    "gradients": "gradient",
+    "ranked": "ranked",
     "sequences": "sequence",
+    "layers": "layer",
     "weights": "weight",
     "times": "once",
 }
@@ -116,24 +131,44 @@ def _gpu() -> Device:
 
     properties = torch.cuda.get_device_properties(0)
     ceilings = {
-        "float32": _ceiling("cuda", torch.float32, 8192),
-        "bfloat16": _ceiling("cuda", torch.bfloat16, 8192),
+        "float32": _ceiling("cuda", torch.float32, 8192, times=6),
+        "bfloat16": _ceiling("cuda", torch.bfloat16, 8192, times=6),
     }
     return gpu_device(properties.name, ceilings, properties.total_memory / GIB)
 
 
-def _ceiling(device: str, dtype: object, size: int) -> float:
-    """Return the TFLOP/s of products of square matrices: the best of five."""
+def _ceiling(device: str, dtype: object, size: int, times: int) -> float:
+    """Return the TFLOP/s of products of square matrices: the best of so many."""
     import torch
 
     one = torch.randn(size, size, device=device).to(dtype)  # type: ignore[call-overload]
     best = float("inf")
-    for _ in range(6):
+    for _ in range(times):
         begun = time.perf_counter()
         product = one @ one
         float(product[0, 0])  # waits for it
         best = min(best, time.perf_counter() - begun)
     return 2 * size**3 / best / 1e12
+
+
+def _ranking() -> float:
+    """Return the seconds in which a gradient ranks a token at one position.
+
+    In a vocabulary that, as those of most models, no cache holds.
+    """
+    import torch
+
+    from harness.subject import Gains, Place
+
+    tokens, width, count = 2**15, 128, 8
+    gains = Gains(torch.randn(tokens, width), torch.zeros(tokens, dtype=torch.bool))
+    places = [Place(i, torch.randn(width), 8, scaled=True) for i in range(count)]
+    best = float("inf")
+    for _ in range(20):
+        begun = time.perf_counter()
+        gains.best(places)()
+        best = min(best, time.perf_counter() - begun)
+    return best / (count * tokens)
 
 
 # --- a CPU --------------------------------------------------------------------------
@@ -153,19 +188,27 @@ def _cpu(folder: Path, run: Callable[[Path, Path, Path], float]) -> Device:
     known = {unit: record for unit, record in records.items() if record is not None}
     if len(known) < len(records):
         raise HarnessError("the suite that calibrates this machine did not complete")
-    terms = {phase: _fit(phase, costs, known) for phase in get_args(Phase)}
+    # Each takes some milliseconds: one of them has the core for itself.
+    ceiling = _ceiling("cpu", torch.float32, 512, times=100)
+    least = {"flops": 1e-12 / ceiling, "ranked": _ranking()}
+    begun = plan.units[0].id
+    terms: dict[Phase, Terms] = {}
+    for phases in _TOGETHER:
+        terms |= fit_phases(phases, costs, known, least, but=begun)
     walls = [record.provenance.wall_seconds or 0.0 for record in known.values()]
     besides = sum(walls) - sum(
         sum(record.provenance.seconds.values()) for record in known.values()
     )
-    smallest = min(_peaks(known.values()))
-    return cpu_device(
+    device = cpu_device(
         terms,
-        tflops=_ceiling("cpu", torch.float32, 1024),
+        tflops=ceiling,
         per_unit_s=max(0.0, besides / len(known)),
-        per_run_s=max(0.0, took - sum(walls)),
-        base_memory_gib=smallest / GIB,
+        base_memory_gib=min(_peaks(known.values())) / GIB,
     )
+    own = took - sum(walls) - phase_seconds(device, "rescore", costs.replay)
+    imports = known[begun].ledger.kept["load"].seconds
+    imports -= phase_seconds(device, "load", costs.units[begun].whole["load"].work)
+    return device.model_copy(update={"per_run_s": max(0.0, own + max(0.0, imports))})
 
 
 def run_suite(suite: Path, out: Path, store: Path) -> float:
@@ -192,29 +235,61 @@ def _peaks(records: Iterable[Record]) -> Iterator[int]:
             yield cost.peak_memory_bytes or 0
 
 
-def _fit(phase: Phase, costs: PlanCosts, records: Mapping[str, Record]) -> Terms:
-    """Fit the seconds of a phase, none of them less than 0, to the amounts of work.
+def fit_phases(
+    phases: Sequence[Phase],
+    costs: PlanCosts,
+    records: Mapping[str, Record],
+    least: Mapping[str, float],
+    *,
+    but: str,
+) -> dict[Phase, Terms]:
+    """Fit what records say that phases took to the work that was planned for them.
 
-    Relative and absolute errors count about alike.
+    None of an amount takes less than 0 seconds, or than `least`, which was measured: in
+    models so small it might be put down to other amounts, which grow otherwise. The
+    load of the unit `but` is left out, which imports what all others use.
     """
-    rows: list[Work] = []
+    columns = [*dict.fromkeys(_column(x, name) for x in phases for name in _FITTED[x])]
+    rows: list[list[float]] = []
     seconds: list[float] = []
     for unit, record in records.items():
-        part, spent = costs.units[unit].whole.get(phase), record.ledger.kept.get(phase)
-        if part is not None and spent is not None:
-            rows.append(part.work)
+        for phase in phases:
+            part = costs.units[unit].whole.get(phase)
+            spent = record.ledger.kept.get(phase)
+            if part is None or spent is None or (phase, unit) == ("load", but):
+                continue
+            # What was made, where that is not quite what was planned.
+            made = spent.compared_flops / part.cost.flops if spent.flops else 1.0
+            amounts = {
+                _column(phase, name): made * getattr(part.work, name)
+                for name in _FITTED[phase]
+            }
+            rows.append([amounts.get(column, 0.0) for column in columns])
             seconds.append(max(0.0, spent.seconds - part.work.seconds))
-    names = _FITTED[phase]
-    found = fit_terms([[getattr(x, name) for name in names] for x in rows], seconds)
-    return Terms(**{_TERMS[name]: x for name, x in zip(names, found, strict=True)})
+    lowest = [least.get(name, 0.0) for _, name in columns]
+    found = dict(zip(columns, fit_terms(rows, seconds, lowest), strict=True))
+    return {
+        phase: Terms(
+            **{_TERMS[name]: found[_column(phase, name)] for name in _FITTED[phase]}
+        )
+        for phase in phases
+    }
+
+
+def _column(phase: Phase, name: str) -> tuple[Phase | None, str]:
+    """Return what stands for an amount of a phase, or of all that share it."""
+    return None if name in _SHARED else phase, name
 
 
 def fit_terms(
-    amounts: Sequence[Sequence[float]], seconds: Sequence[float]
+    amounts: Sequence[Sequence[float]],
+    seconds: Sequence[float],
+    least: Sequence[float],
 ) -> list[float]:
     """Return what each amount takes, [k]: amounts [n, k] times it are the seconds [n].
 
-    Least squares with no term below 0, each row weighed by the root of its seconds.
+    Least squares with no term below what it is at `least` [k]. Each row is weighed by
+    the root of its seconds, so that relative and absolute errors count about alike.
     """
     from scipy.optimize import nnls
 
@@ -222,5 +297,6 @@ def fit_terms(
     scale = table.max(axis=0)
     scale[scale == 0] = 1.0
     weight = 1 / np.sqrt(np.maximum(wanted, 1e-3))
-    found, _ = nnls(table / scale * weight[:, None], wanted * weight)
-    return [float(x) for x in found / scale]
+    more = wanted - table @ least
+    found, _ = nnls(table / scale * weight[:, None], more * weight)
+    return [float(x) for x in found / scale + least]

@@ -5,6 +5,7 @@ from .fast.compiling import (
     can_compile as can_compile,
 )
 from .flops import PassFlops as PassFlops, Seq2SeqFlops as Seq2SeqFlops
+from .gains import Gains as Gains
 from .keeping import keep_compiled as keep_compiled
 from .ledger import (
     Meter as Meter,

@@ -5,12 +5,12 @@ from .devices import (
     GIB as GIB,
     Device as Device,
     Terms as Terms,
-    Work as Work,
     choose_device as choose_device,
     cpu_device as cpu_device,
     find_device as find_device,
     gpu_device as gpu_device,
     keep_device as keep_device,
+    phase_seconds as phase_seconds,
 )
 from .drafting import draft_suite as draft_suite, label_of as label_of
 from .experiment import (

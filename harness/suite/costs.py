@@ -15,13 +15,14 @@ from pathlib import Path
 from harness.api import CostContext, ModelShape, stated_budget
 from harness.base import Store
 from harness.data import Corpora
-from harness.models import RecoverySection
+from harness.models import RecoverySection, divisor
 from harness.records import Cost, Phase
 from harness.suite.devices import Precision, Work
 from harness.suite.experiment import Experiment, Placed
 from harness.suite.identity import EXAMINED
 from harness.suite.plan import CellPlan, Plan, Unit, VariantPlan
 from harness.suite.texts import Texts
+from harness.suite.values import depth, trained_values, values_of
 
 PROBE_FORWARD = 1 + 1 + 16 + 2 * 2 + 4 * 4
 """Forward passes for an example that a subject is examined at: for the gradient, its
@@ -36,6 +37,9 @@ rows of its Jacobian are taken, and else how many."""
 DISTINCT = 0.6
 """Of the prompts that a universal attack holds at its checkpoints, how many differ, on
 average: a trigger that nothing better replaces is scored once."""
+DRAWN = 0.6
+"""Of the gradients that a budget pays for, how many a search takes: none a second time
+at the prompt that it looked at last."""
 CHECKPOINT_COPIES = 2
 """Checkpoints of a training that are kept at once."""
 TOKENIZED_PER_S = 5e5
@@ -175,7 +179,9 @@ class _Counter:
         whole: dict[Phase, Part] = {
             "load": self._loading(2, prepared),
             "train": self._training(plan),
-            "certify": self._part(self._certifying(), times=2),
+            "certify": self._part(
+                self._certifying(), times=2, layers=2 * depth(self.shape)
+            ),
             "freeze": self._part(Cost(), weights=2 * weights),
             **metrics,
         }
@@ -196,8 +202,9 @@ class _Counter:
         return Cost(flops=2.0 * EXAMINED_VECTORS * rows * self.shape.feed_forward)
 
     def _loading(self, times: int, prepared: Cost | None = None) -> Part:
-        weights = times * float(self.shape.parameters)
-        return self._part(prepared or Cost(), weights=weights, times=times)
+        weights, cost = times * float(self.shape.parameters), prepared or Cost()
+        values = trained_values(self.shape, cost)
+        return self._part(cost, weights=weights, times=times, values=values)
 
     def _preparation(self) -> Cost:
         """Return what the first load of a model that is made here costs besides."""
@@ -217,17 +224,23 @@ class _Counter:
         shape = self._block(section)
         blocks = section.steps(shape.tokens) * section.blocks_per_step(shape.tokens)
         again = 2 if constraint.retraces else 1
-        cost += self.shape.training(again * blocks, *shape.padded)
         cost += self._evaluations(section)
         cost += self._attacked(plan, section, blocks)
+        values = values_of(self.shape, cost)
+        trained = self.shape.training(again * blocks, *shape.padded)
+        cost, values = cost + trained, values + trained_values(self.shape, trained)
         precision: Precision = "bfloat16" if section.precision == "bf16" else "float32"
         cost += self._tokenizing(section)
-        # Each step reads and writes weights, gradients and the optimizer's two moments.
-        touched = 4.0 * self.shape.parameters * section.steps(shape.tokens)
         fixed, a_row = training_bytes(
             self.shape, section, copies=constraint.trained_copies
         )
-        part = self._part(cost, weights=touched, precision=precision, needed=fixed)
+        part = self._part(
+            cost,
+            precision=precision,
+            needed=fixed,
+            values=values,
+            **self._passes(section, shape, again * blocks),
+        )
         # A third more where layers run again, which no ledger counts.
         share = (4 / 3 if section.checkpointing else 1.0) / section.devices
         return replace(
@@ -238,6 +251,21 @@ class _Counter:
             most_rows=_most_rows(section, shape.tokens),
         )
 
+    def _passes(
+        self, section: RecoverySection, shape: _Block, blocks: int
+    ) -> dict[str, float]:
+        """Return what the passes of a training touch, however long they are.
+
+        Each step reads and writes weights, gradients and the optimizer's two moments;
+        each pass makes gradients and adds them to those there are. Back, a layer
+        launches as much as twice forward.
+        """
+        passes, steps = blocks / shape.rows, section.steps(shape.tokens)
+        return {
+            "weights": self.shape.parameters * (4 * steps + 2 * passes),
+            "layers": 3 * passes * depth(self.shape),
+        }
+
     def _tokenizing(self, section: RecoverySection) -> Cost:
         """Return the seconds of making tokens: the first variant does it for all."""
         if self._tokenized:
@@ -246,12 +274,12 @@ class _Counter:
         return Cost(seconds=section.tokens / TOKENIZED_PER_S)
 
     def _block(self, section: RecoverySection) -> _Block:
-        if not self.shape.encoder_decoder:  # every token is read and scored
-            return _Block(section.context, (1.0, float(section.context)))
         most = section.context
-        rows = section.micro_batch or _ROWS_ON_A_CPU
+        if not self.shape.encoder_decoder:  # every token is read and scored
+            return _Block(most, (1.0, float(most)), _rows(section, most))
         pair = self.texts.pair(section.corpus, most, most)
-        return _Block(sum(pair), self.texts.padded(section.corpus, most, rows))
+        rows = _rows(section, sum(pair))
+        return _Block(sum(pair), self.texts.padded(section.corpus, most, rows), rows)
 
     def _evaluations(self, section: RecoverySection) -> Cost:
         if section.validation is None:
@@ -318,20 +346,27 @@ class _Counter:
         attack = placed.matched or placed.attack
         budget = stated_budget(attack, count)
         prompt, reference = self.context.pair
-        longer = prompt + budget.prepended
+        longer, gradients = prompt + budget.prepended, count * budget.backward
         passes = budget.forward + budget.sweeps * self.shape.vocabulary
         search = self.shape.forward(count * passes, longer, reference)
-        search += self.shape.gradient(count * budget.backward, longer, reference)
+        search += self.shape.gradient(gradients, longer, reference)
         found = 1.0 if budget.forward or plan.reads else 0.0
         found += len(placed.checkpoints)  # the prompts of smaller shares of the budget
         if attack.universal:
             found *= DISTINCT
+        # The control that changes another gradient takes it, others draw instead.
+        guided = placed.matched is None or placed.attack.shows == "gradient"
+        drawn = DRAWN * gradients if guided and not attack.universal else 0.0
         rescored = self._rescored(count, prompt, reference)
         rescored += self._rescored(found * count, longer, reference)
         parts: dict[Phase, Part] = {
             "load": self._loading(len(plan.borrows), None),
             "attack": self._part(
-                search, precision=self._precision, needed=self._search_bytes
+                search,
+                precision=self._precision,
+                needed=self._search_bytes,
+                gradients=drawn,
+                ranked=drawn * longer * self.shape.vocabulary,
             ),
             "rescore": self._part(rescored, needed=self._search_bytes),
         }
@@ -411,16 +446,21 @@ class _Counter:
         times: float = 1.0,
         precision: Precision = "float32",
         needed: float | None = None,
+        values: float | None = None,
+        layers: float | None = None,
+        **more: float,
     ) -> Part:
-        tokens = cost.tokens_forward + cost.tokens_backward
+        sequences = float(cost.sequences_forward + cost.sequences_backward)
         work = Work(
             flops=cost.flops,
-            values=float(tokens) * self.shape.layers * self.shape.width,
-            sequences=cost.sequences_forward + cost.sequences_backward,
+            values=values_of(self.shape, cost) if values is None else values,
+            sequences=sequences,
+            layers=sequences * depth(self.shape) if layers is None else layers,
             weights=weights,
             times=times,
             seconds=cost.seconds,
             precision=precision,
+            **more,
         )
         return Part(cost, work, self._weights_bytes if needed is None else needed)
 
@@ -433,6 +473,14 @@ class _Block:
     """That count, on average."""
     padded: tuple[float, float]
     """Prompt and reference as they are read, padding included."""
+    rows: int
+    """Blocks in a pass, on a CPU where a suite does not say."""
+
+
+def _rows(section: RecoverySection, block_tokens: float) -> int:
+    """Return the blocks of a pass: as many as divide those of a step."""
+    own = -(-section.blocks_per_step(block_tokens) // section.devices)
+    return divisor(own, section.micro_batch or _ROWS_ON_A_CPU)
 
 
 def _most_rows(section: RecoverySection, block_tokens: float) -> int:

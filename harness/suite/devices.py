@@ -1,9 +1,9 @@
 """Devices: how fast they compute, what they hold, and what an hour of them costs.
 
 What work takes is a sum over its phases: FLOPs at a share of the speed of large matrix
-products, which is the device's ceiling, and what each sequence, each weight and each
-beginning of a phase takes besides. The shares of a GPU were measured on one kind of it
-(`SHARES`); a machine that was calibrated has terms of its own.
+products, which is the device's ceiling, and what each value, each sequence, each weight
+and each beginning of a phase takes besides. The shares of a GPU were measured on one
+kind of it (`SHARES`); a machine that was calibrated has terms of its own.
 """
 
 from __future__ import annotations
@@ -45,9 +45,16 @@ class Terms(Strict):
     flop: NotNegative = 0.0
     """A floating-point operation."""
     value: NotNegative = 0.0
-    """A value that goes through a layer: tokens x layers x width."""
+    """A value that goes through a layer (tokens x layers x width), or four logits:
+    what is written and read however fast matrices are multiplied."""
+    gradient: NotNegative = 0.0
+    """A gradient by which a search draws."""
+    ranked: NotNegative = 0.0
+    """A token of the vocabulary that a gradient ranks at one position."""
     sequence: NotNegative = 0.0
     """A sequence, forward or backward."""
+    layer: NotNegative = 0.0
+    """A layer that a sequence goes through, however short it is."""
     weight: NotNegative = 0.0
     """A weight that is read or written."""
     once: NotNegative = 0.0
@@ -132,8 +139,14 @@ class Work:
 
     flops: float = 0.0
     values: float = 0.0
-    """Tokens x layers x width."""
+    """Tokens x layers x width, and a quarter of the logits."""
+    gradients: float = 0.0
+    """Gradients by which a search draws."""
+    ranked: float = 0.0
+    """Tokens that gradients rank: gradients x positions x vocabulary."""
     sequences: float = 0.0
+    layers: float = 0.0
+    """Sequences x the layers that each goes through."""
     weights: float = 0.0
     """Weights that are read or written, as often as they are."""
     times: float = 1.0
@@ -152,7 +165,7 @@ class Work:
         return Work(**sums, precision=self.precision)
 
 
-def seconds(device: Device, phase: Phase, work: Work) -> float:
+def phase_seconds(device: Device, phase: Phase, work: Work) -> float:
     """Return what a phase takes on a device."""
     terms = device.terms.get(phase)
     if terms is None:
@@ -163,7 +176,10 @@ def seconds(device: Device, phase: Phase, work: Work) -> float:
         work.seconds
         + terms.flop * work.flops
         + terms.value * work.values
+        + terms.gradient * work.gradients
+        + terms.ranked * work.ranked
         + terms.sequence * work.sequences
+        + terms.layer * work.layers
         + terms.weight * work.weights
         + terms.once * work.times
     )

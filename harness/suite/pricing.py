@@ -69,7 +69,7 @@ class PricedPlan:
         return {
             phase: part.cost.model_copy(
                 update={
-                    "seconds": devices.seconds(self.device, phase, part.work),
+                    "seconds": devices.phase_seconds(self.device, phase, part.work),
                     "peak_memory_bytes": self._peak(part),
                 }
             )
@@ -113,7 +113,7 @@ class PricedPlan:
         if not ids:
             return 0.0
         own = sum(map(self.unit_seconds, ids))
-        replay = devices.seconds(self.device, "rescore", self.costs.replay)
+        replay = devices.phase_seconds(self.device, "rescore", self.costs.replay)
         share = len(ids) / max(1, len(self.plan.units))
         return self.device.per_run_s + own + share * replay
 

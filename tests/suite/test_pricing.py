@@ -15,7 +15,14 @@ from harness.suite import (
     would_fit,
 )
 from harness.suite.costs import plan_costs
-from harness.suite.devices import BUILT_IN, SHARES, Terms, Work, read_devices, seconds
+from harness.suite.devices import (
+    BUILT_IN,
+    SHARES,
+    Terms,
+    Work,
+    phase_seconds,
+    read_devices,
+)
 
 SUITES = Path(__file__).parents[2] / "suites"
 HOUR = 3600
@@ -190,7 +197,43 @@ def test_a_phase_takes_what_its_terms_say():
         update={"terms": {"attack": Terms(flop=2.0, sequence=3.0, once=5.0)}}
     )
     work = Work(flops=7.0, sequences=11.0, times=2, seconds=1.0)
-    assert seconds(device, "attack", work) == 1 + 14 + 33 + 10
+    assert phase_seconds(device, "attack", work) == 1 + 14 + 33 + 10
+    terms = Terms(value=2.0, ranked=3.0, gradient=5.0, layer=7.0, weight=11.0)
+    device = device.model_copy(update={"terms": {"attack": terms}})
+    work = Work(values=13.0, ranked=17.0, gradients=19.0, layers=23.0, weights=29.0)
+    assert phase_seconds(device, "attack", work) == 26 + 51 + 95 + 161 + 319
+
+
+def test_gradients_rank_tokens_in_attacks_and_where_a_control_takes_them(tmp_path):
+    """Of the budget's gradients some 60 % are taken, at 64 positions of 50,304 ids."""
+    only = {"arm": ["baseline"], "seed": ["42"]}
+    found = priced(tmp_path, "H100", "examples.test.count=10", only=only)
+    work = {
+        unit.attack: found.costs.units[unit.id].parts["attack"].work
+        for unit in found.plan.cells
+    }
+    budget = found.plan.experiment.attacks["hotflip"].budget(10).backward
+    taken = 10 * 2 * budget * 0.6  # verdicts take twice the budget
+    for label in ("hotflip", "hotflip-permuted"):
+        assert work[label].gradients == pytest.approx(taken, rel=0.02)
+        assert work[label].ranked == 64 * 50304 * work[label].gradients
+    for label in ("hotflip-random", "uat", "uat-permuted"):
+        assert work[label].ranked == 0
+    assert work["hotflip-random"].flops == work["hotflip"].flops
+
+
+@pytest.mark.parametrize(("stated", "rows"), [(13, 1), (16, 8), (12, 6)])
+def test_a_pass_of_training_has_as_many_blocks_as_divide_a_step(tmp_path, stated, rows):
+    """On a CPU, which takes up to eight; the gradients of each are added up."""
+    recovery = f"recovery.batch_tokens={stated * 2048}", "recovery.micro_batch=8"
+    only = {"arm": ["baseline"], "seed": ["42"], "attack": ["hotflip"]}
+    found = priced(tmp_path, "H100", *recovery, only=only)
+    work = next(iter(found.costs.units.values())).whole["train"].work
+    section = found.plan.experiment.suite.recovery
+    passes = section.steps() * stated // rows
+    assert work.layers == 3 * 24 * passes
+    touched = 4 * section.steps() + 2 * passes
+    assert work.weights == 1_414_647_808 * touched
 
 
 def test_devices_of_a_file_are_known(tmp_path):
