@@ -163,9 +163,9 @@ class MultiSearch:
         """Write drawn tokens; where as many differ as may, give back others."""
         written: Ids = prompt.copy()
         policy = self.block.policy
-        for i in places:
-            if len(tokens[i]):
-                written[i] = tokens[i][self.rng.integers(len(tokens[i]))]
+        known = [i for i in places if len(tokens[i])]
+        ranks = self.rng.integers([len(tokens[i]) for i in known])
+        written[known] = [tokens[i][r] for i, r in zip(known, ranks, strict=True)]
         changed = np.flatnonzero(written != policy.clean_ids)
         over = len(changed) - policy.most_changed
         if over > 0:

@@ -10,7 +10,7 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -510,12 +510,15 @@ class Passes:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Let what is computed inside wait for no passes; it is done in the end."""
-        if self._stream is None:
+        with self.beside():
             yield
-            return
-        with torch.cuda.stream(self._stream):
-            yield
-        self._stream.synchronize()
+        if self._stream is not None:
+            self._stream.synchronize()
+
+    def beside(self) -> AbstractContextManager[None]:
+        """Let what is begun inside wait for no passes."""
+        found: AbstractContextManager[None] = torch.cuda.stream(self._stream)
+        return found
 
     # --- arrays ---------------------------------------------------------------------
 

@@ -85,8 +85,10 @@ class Ask(IntEnum):
     """The same, NaN where no text encodes to the prompt."""
 
 
-AT_ONCE = (Ask.NORMS, Ask.TOKENS, Ask.MENDED)
+AT_ONCE = (Ask.NORMS, Ask.MENDED)
 """What is so little work that it is waited for."""
+SOON = Ask.TOKENS
+"""What waits for no pass, and yet for so long that one is waited for meanwhile."""
 
 
 class Request(NamedTuple):
@@ -142,6 +144,8 @@ class _Running(Generic[T]):
         """Those whose requests the device was not given yet."""
         self._launched: deque[Callable[[], dict[Search[T], Any]]] = deque()
         """What waits for the answers to the others, in the order of the device."""
+        self._soon: list[Callable[[], dict[Search[T], Any]]] = []
+        """What waits for the answers that will be there before these."""
 
     def results(self) -> Iterator[T]:
         """Yield the results of all searches as they end."""
@@ -150,9 +154,18 @@ class _Running(Generic[T]):
                 yield from self._advanced(begun)
             while asked := self._next():
                 self._launched.append(self._launch(*asked))
-            if not self._launched:
+            soon, self._soon = self._soon, []
+            if not self._launched and not soon:
                 return
-            yield from self._advanced(self._launched.popleft()())
+            if self._launched and not (soon and self._soon_idle):
+                yield from self._advanced(self._launched.popleft()())
+            for answers in soon:
+                yield from self._advanced(answers())
+
+    @property
+    def _soon_idle(self) -> bool:
+        """Whether the device would have nothing to do once what it does is done."""
+        return len(self._launched) < min(2, self._lanes.ahead)
 
     def _begun(self) -> dict[Search[T], Any]:
         room = self._lanes.searches - self._running
@@ -173,8 +186,9 @@ class _Running(Generic[T]):
         if full:
             count = min(counts[min(full)], lanes.most)
             return min(full), count - count % lanes.fewest
-        idle = len(self._launched) < min(2, lanes.ahead)
-        return (min(counts), lanes.most) if idle else None
+        # Those that get their answers soon may fill what would be a smaller pass.
+        least = self._soon_idle and not self._soon
+        return (min(counts), lanes.most) if least else None
 
     def _launch(self, ask: Ask, most: int) -> Callable[[], dict[Search[T], Any]]:
         """Have searches that ask the same answered by one call; `most` are, at most."""
@@ -203,7 +217,10 @@ class _Running(Generic[T]):
                     self._running -= 1
                     result: T = end.value
                 yield result
-            at_once = {r.ask for r in self._asking.values()}.intersection(AT_ONCE)
+            asked = {request.ask for request in self._asking.values()}
+            if SOON in asked:
+                self._soon.append(self._launch(SOON, len(self._asking)))
+            at_once = asked.intersection(AT_ONCE)
             answers = self._launch(min(at_once), len(self._asking))() if at_once else {}
 
 

@@ -372,7 +372,7 @@ class Subject:
                 with self.aside():
                     return norms(pairs)
             case room.Ask.TOKENS:
-                with self.aside(), passes.faster_products():
+                with passes.beside(), passes.faster_products():
                     return self._gains.best(pairs)
             case room.Ask.MENDED:
                 mended = self.vocabulary.mended(pairs)
