@@ -5,7 +5,7 @@ Run from the repository's root, with nothing else on the machine:
     OMP_NUM_THREADS=1 python benchmarks/costs.py --models FOLDER
 
 First this machine is calibrated, as `harness plan --calibrate` does; what is kept for
-the user stays as it is. Then each of three suites is planned and run: none of their
+the user stays as it is. Then each of four suites is planned and run: none of their
 models, sizes and options took part in the calibration. FOLDER holds the stand-ins
 `pythia-14m-standin` and `t5-dialogue-standin`; a suite whose model is not there is left
 out. With `--clock cpu`, all is in seconds of processor time, of one thread: for a
@@ -75,6 +75,27 @@ attacks:
     validation_prompts: 8, controls: [random]}}
 seeds: [42]
 """,
+    "scratch-wide": f"""
+models:
+  wide: {{adapter: scratch, width: 320, layers: 5, vocabulary: 6000, context: 128,
+    steps: 20}}
+arms:
+  baseline: {{}}
+{TEXTS}
+recovery: {{corpus: train, tokens: 12288, context: 128, batch_tokens: 1024}}
+metrics:
+  perplexity: {{corpus: test, context: 128, max_tokens: 10000}}
+examples:
+  test: {{corpus: test, count: 10}}
+  search: {{corpus: search, count: 8}}
+  validation: {{corpus: validation, count: 8}}
+  prompt_tokens: 40
+  reference_tokens: 40
+attacks:
+  gcg: {{steps: 6, candidates: 12}}
+  query: {{flips: 2, queries: 20}}
+seeds: [3]
+""",
     "pythia-14m-standin": f"""
 models:
   standin: {{adapter: pythia, path: MODEL}}
@@ -117,7 +138,7 @@ attacks:
 seeds: [7]
 """,
 }
-"""Suites by the model that they need; `scratch` needs none."""
+"""Suites by the model that they need; those of `scratch` need none."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -139,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = options.models / name
         if options.only and name not in options.only:
             continue
-        if name != "scratch" and not model.is_dir():
+        if not name.startswith("scratch") and not model.is_dir():
             print(f"{name}: {model} is not there")
             continue
         settled = text.replace("MODEL", str(model)).replace("PAIRS", str(options.pairs))

@@ -52,8 +52,8 @@ corpora:
   search: {builtin: python-topics, slice: "70%:75%"}
   held: {builtin: python-topics, slice: "75%:80%"}
   test: {builtin: python-topics, slice: "80%:"}
-recovery: {corpus: train, validation: held, tokens: 8192, context: 64,
-  batch_tokens: 1024, evaluate_every: 4, evaluation_tokens: 1024}
+recovery: {corpus: train, validation: held, tokens: 16384, context: 64,
+  batch_tokens: 2048, micro_batch: 32, evaluate_every: 4, evaluation_tokens: 1024}
 metrics:
   perplexity: {corpus: test, context: 64, max_tokens: 16000}
 examples:
@@ -72,7 +72,9 @@ device: cpu
 """
 """Small, but of all that a suite usually has. One of its models takes most of its time
 for its layers, one for matrix products, one for its vocabulary. So what each of these
-takes is told apart, and that is what larger models have in other proportions."""
+takes is told apart, and that is what larger models have in other proportions. A pass of
+training makes 60 MB of logits there: as those of larger vocabularies, they are too many
+to be kept by the allocator, which gives them back each time."""
 _FITTED: Mapping[Phase, tuple[str, ...]] = {
     "load": ("flops", "values", "weights", "times"),
     "train": ("flops", "values", "layers", "weights"),

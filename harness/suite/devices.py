@@ -45,7 +45,7 @@ class Terms(Strict):
     flop: NotNegative = 0.0
     """A floating-point operation."""
     value: NotNegative = 0.0
-    """A value that goes through a layer (tokens x layers x width), or four logits:
+    """A value that goes through a layer (tokens x layers x width), or six logits:
     what is written and read however fast matrices are multiplied."""
     gradient: NotNegative = 0.0
     """A gradient by which a search draws."""
@@ -139,7 +139,7 @@ class Work:
 
     flops: float = 0.0
     values: float = 0.0
-    """Tokens x layers x width, and a quarter of the logits."""
+    """Tokens x layers x width, and a sixth of the logits."""
     gradients: float = 0.0
     """Gradients by which a search draws."""
     ranked: float = 0.0

@@ -11,11 +11,12 @@ from harness.api import ModelShape
 from harness.records import Cost
 from harness.subject import PassFlops, Seq2SeqFlops
 
-LOGIT = 1 / 4
+LOGIT = 1 / 6
 """What a logit counts beside a value that goes through a layer. It is written, made an
-exponential and summed: some four numbers. Between two layers are written, for each unit
-of the width: two norms, queries, keys and values, what attention returns and its
-projection, four and four in the feed-forward network, its output, two sums; some 16."""
+exponential and summed: some four numbers. A layer writes, for each unit of its width:
+two norms, queries, keys and values, what attention returns and its projection, four and
+four in the feed-forward network, its output, two sums; these are 16, and scores and
+probabilities of attention as many as half of that."""
 ATTENDING = 1.5
 """What a layer that attends to a prompt, too, counts beside one that does not: it has
 two attentions and a feed-forward network in the place of one and one."""

@@ -31,9 +31,9 @@ T5 = shape_of(
 )
 
 
-def test_values_of_texts_are_tokens_by_layers_by_width_and_a_quarter_of_the_logits():
+def test_values_of_texts_are_tokens_by_layers_by_width_and_a_sixth_of_the_logits():
     forward = NEOX.forward(10, 48, 24)
-    wanted = 10 * (71 * 6 * 128 + 24 * 50304 / 4)
+    wanted = 10 * (71 * 6 * 128 + 24 * 50304 / 6)
     assert values_of(NEOX, forward) == pytest.approx(wanted)
     assert values_of(NEOX, NEOX.gradient(10, 48, 24)) == pytest.approx(wanted)
     both = forward + NEOX.gradient(10, 48, 24)
@@ -43,7 +43,7 @@ def test_values_of_texts_are_tokens_by_layers_by_width_and_a_quarter_of_the_logi
 
 def test_values_of_pairs_count_a_layer_that_looks_at_the_prompt_half_more():
     """But for attention, which is taken for matrices: 7 % of the FLOPs here."""
-    wanted = 10 * ((64 * 4 + 32 * 1.5 * 3) * 128 + 32 * 32128 / 4)
+    wanted = 10 * ((64 * 4 + 32 * 1.5 * 3) * 128 + 32 * 32128 / 6)
     assert values_of(T5, T5.forward(10, 64, 32)) == pytest.approx(wanted, rel=0.1)
     assert values_of(T5, T5.gradient(10, 64, 32)) == pytest.approx(wanted, rel=0.1)
     assert depth(T5) == 4 + 4.5
