@@ -33,7 +33,9 @@ GIVEN_UP = 10
 such a unit earlier."""
 
 _PASSED_ON = {*STOP_SIGNALS, signal.SIGINT, signal.SIGHUP}
-_HEARD = _PASSED_ON | {signal.SIGCHLD}
+_HEARD = _PASSED_ON | {signal.SIGCHLD, signal.SIGALRM}
+_LOOK_S = 1.0
+"""How often to look whether a process has not hung."""
 _SIZE = 16 * 1024
 _PR_SET_PDEATHSIG = 1
 
@@ -113,7 +115,7 @@ def keep() -> None:
     Called before anything is imported that starts threads. Where a system has no way to
     do that, it returns in this process.
     """
-    if not hasattr(signal, "sigtimedwait"):  # not on Linux
+    if not hasattr(signal, "sigwaitinfo"):  # not on Linux
         return
     os.environ.setdefault(RUN, secrets.token_hex(8))
     SLATE.begin()
@@ -141,12 +143,14 @@ def keep() -> None:
 def _wait(child: int) -> tuple[int, bool]:
     """Look after a process; return how it ended, and whether it was asked to."""
     asked = False
+    # Not by `sigtimedwait`, which after a suspension returns signals that nobody sent.
+    signal.setitimer(signal.ITIMER_REAL, _LOOK_S, _LOOK_S)
     while True:
-        heard = signal.sigtimedwait(_HEARD, 1.0)
+        heard = signal.sigwaitinfo(_HEARD)
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
             return status, asked
-        if heard is not None and heard.si_signo != signal.SIGCHLD:
+        if heard.si_signo in _PASSED_ON:
             asked = asked or signal.getsignal(heard.si_signo) != signal.SIG_IGN
             if heard.si_code <= 0:  # else a terminal sent it, to the child as well
                 os.kill(child, heard.si_signo)

@@ -78,6 +78,25 @@ SLATE.leave(0)
     assert ended(start(body)) == (0, "done 2\n", 2 * line)
 
 
+def test_a_command_that_was_suspended_goes_on(start, tmp_path):
+    process = start(
+        """
+print("ready", flush=True)
+while not Path("go").exists():
+    time.sleep(0.01)
+print("done")
+SLATE.leave(0)
+"""
+    )
+    assert process.stdout.readline() == "ready\n"
+    for _ in range(3):
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.2)  # longer than it waits before it looks again
+        process.send_signal(signal.SIGCONT)
+    (tmp_path / "go").touch()
+    assert ended(process) == (0, "done\n", "")
+
+
 def test_what_the_first_process_found_is_known_to_those_after_it(start):
     body = """
 found = SLATE.once(lambda: {"lives": lives, "much": "x" * 10**6})
