@@ -150,7 +150,7 @@ def _run(
 def _run_in_workers(
     choice: SuiteChoice, workers: int | Literal["auto"], rerun: bool, fail_fast: bool
 ) -> tuple[running.RunFolder, running.Tally]:
-    planned, folder, _ = _prepared(choice)
+    planned, folder, store = _prepared(choice)
     asked, recovery = planned.experiment.suite, planned.experiment.suite.recovery
     environments = running.environments(
         None if workers == "auto" else workers,
@@ -161,6 +161,7 @@ def _run_in_workers(
         planned, folder, folder.root / ".workers", rerun=rerun, say=say
     )
     with base.stop_on_signals():
+        running.make_models(frozen, store, say)
         running.run_side_by_side(frozen, environments, fail_fast=fail_fast, say=say)
         return folder, running.finish(planned, folder, frozen.units)
 

@@ -35,5 +35,6 @@ from .validation.validate import (
 )
 from .workers import (
     environments as environments,
+    make_models as make_models,
     run_side_by_side as run_side_by_side,
 )

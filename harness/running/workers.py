@@ -18,10 +18,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from harness.base import HarnessError, Stopped, available_cores
+from harness.base import HarnessError, Stopped, Store, available_cores
 from harness.base.leases import RUN
+from harness.records import Cost
 from harness.running.frozen import Frozen
-from harness.suite import choose_device
+from harness.suite import VariantPlan, choose_device
 
 CORES_OF_ONE = 4
 """Of a CPU, for each worker, where their number is not stated."""
@@ -59,6 +60,29 @@ def run_side_by_side(
             stopped_by = signal.SIGINT
         team.stop(stopped_by)
         raise
+
+
+def make_models(
+    frozen: Frozen, store: Store, say: Callable[[str], None] = lambda line: None
+) -> None:
+    """Make the models that units need and that are made here, with all cores.
+
+    Workers would wait for the one of them that does, on its share of the cores. What
+    fails here fails again where a unit needs it, and is recorded there.
+    """
+    needed = {
+        unit.model
+        for unit in frozen.units
+        if isinstance(unit, VariantPlan) and not store.has("subjects", unit.subject_key)
+    }
+    for label in sorted(needed):
+        adapter = frozen.plan.experiment.models[label]
+        if adapter.preparation(store.root) == Cost():
+            continue
+        try:
+            adapter.load(store.root)
+        except Exception as error:  # noqa: BLE001 - whatever a plugin raises
+            say(f"{label}: {error}")
 
 
 def environments(count: int | None, device: str, each: int) -> list[dict[str, str]]:

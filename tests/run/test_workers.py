@@ -15,8 +15,10 @@ from types import SimpleNamespace
 import pytest
 
 from harness.base import HarnessError, Stopped, leases, stop_on_signals
-from harness.running import workers
-from harness.running.workers import environments, run_side_by_side
+from harness.records import Cost
+from harness.running import freeze, prepare, workers
+from harness.running.workers import environments, make_models, run_side_by_side
+from harness.suite import load_experiment
 from tests.run.same import differences
 
 
@@ -213,6 +215,50 @@ def test_devices_and_cores_are_dealt_out(
     assert [
         (x["OMP_NUM_THREADS"], x.get("CUDA_VISIBLE_DEVICES")) for x in found
     ] == expected
+
+
+MADE_HERE = """
+name: made
+models:
+  small: {adapter: scratch, vocabulary: 300, width: 16, layers: 1, heads: 2,
+    context: 16, steps: 2, batch: 2}
+arms:
+  baseline: {}
+corpora:
+  test: {builtin: python-topics, slice: "90%:"}
+examples:
+  test: {corpus: test, count: 2}
+  prompt_tokens: 4
+  reference_tokens: 4
+attacks:
+  hotflip: {controls: none}
+seeds: [1]
+diagnostics: none
+"""
+
+
+def test_models_that_are_made_here_are_there_before_workers_begin(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "made.yaml").write_text(MADE_HERE)
+    experiment = load_experiment(tmp_path / "made.yaml")
+    planned, folder, store = prepare(experiment, tmp_path / "run")
+    frozen, said = freeze(planned, folder, tmp_path / "run" / ".workers"), []
+    adapter = frozen.plan.experiment.models["small"]
+    assert adapter.preparation(store.root).flops > 0
+
+    def load(root):
+        raise RuntimeError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(adapter, "load", load)
+        make_models(frozen, store, said.append)
+        assert said == ["small: no room"]  # and a unit says so again
+    make_models(frozen, store, said.append)
+    assert adapter.preparation(store.root) == Cost()
+    monkeypatch.setattr(adapter, "load", load)
+    make_models(frozen, store, said.append)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "many", "1.5", "9999"])
