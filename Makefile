@@ -28,7 +28,7 @@ help:
 	@echo "make clean               remove the environments and what tools left"
 
 quickstart: $(VENV)/.installed
-	$(VENV)/bin/harness run suites/quickstart.yaml
+	$(VENV)/bin/harness run suites/quickstart.yaml --workers 2
 
 test: test-own try-textattack
 

@@ -13,13 +13,16 @@ from harness.records import statistics
 
 
 @pytest.mark.parametrize(
-    ("successes", "n"), [(0, 7), (3, 10), (50, 100), (12, 12), (500, 1000)]
+    ("successes", "n"),
+    [(0, 7), (0, 12), (1, 7), (3, 10), (50, 100), (11, 12), (12, 12), (500, 1000)],
 )
 def test_wilson_agrees_with_statsmodels(successes, n):
     estimate = statistics.wilson(successes, n)
     assert estimate.value == successes / n
     expected = proportion_confint(successes, n, method="wilson")
     assert estimate.interval == pytest.approx(expected, abs=1e-9)
+    assert (estimate.interval[0] == 0) == (successes == 0)
+    assert (estimate.interval[1] == 1) == (successes == n)
 
 
 def test_bootstrap_mean_matches_the_normal_interval_of_many_values():
@@ -192,3 +195,14 @@ def test_intervals_are_those_of_scipys_bootstrap(size, scale):
     )
     found = statistics.bootstrap_ratio(values, weights, unit="nats")
     assert found.interval == pytest.approx(expected.confidence_interval, rel=1e-13)
+
+
+@pytest.mark.parametrize("level", [0.95, 0.8])
+def test_the_interval_of_a_standard_deviation_is_chi_squares(level):
+    values = [0.1, 0.4, 0.2, 0.7]
+    tails = scipy.stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], 3)
+    expected = np.std(values, ddof=1) * np.sqrt(3 / tails)
+    assert statistics.spread_interval(values, level) == pytest.approx(tuple(expected))
+    assert statistics.spread_interval(values) == statistics.spread_interval(
+        values, statistics.LEVEL
+    )

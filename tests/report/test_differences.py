@@ -2,10 +2,8 @@
 
 import numpy as np
 import pytest
-import scipy.stats
 
 from harness import report
-from harness.records import spread_interval
 from harness.running import survey
 from tests.run_fixtures import Story, deltas, read_all
 
@@ -71,13 +69,6 @@ def test_seeds_stand_beside_each_other_with_their_spread(run, rows):
     spread = row["dL difference: sd over seeds"]
     assert spread.value == pytest.approx(np.std(apart, ddof=1))
     assert spread.interval[0] < spread.value < spread.interval[1]
-
-
-def test_the_interval_of_a_standard_deviation_is_chi_squares():
-    values = [0.1, 0.4, 0.2, 0.7]
-    tails = scipy.stats.chi2.ppf([0.975, 0.025], 3)
-    expected = np.std(values, ddof=1) * np.sqrt(3 / tails)
-    assert spread_interval(values) == pytest.approx(tuple(expected))
 
 
 def test_a_reduction_without_an_interval_is_not_shown(make_run):

@@ -228,7 +228,7 @@ corpora:
   test: {builtin: python-topics, slice: "90%:"}
 examples:
   test: {corpus: test, count: 2}
-  prompt_tokens: 4
+  prompt_tokens: 8
   reference_tokens: 4
 attacks:
   hotflip: {controls: none}
