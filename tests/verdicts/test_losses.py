@@ -7,6 +7,7 @@ import pytest
 
 from harness.records.crossed import TREATMENT_SEEDS, Crossed
 from harness.records.margin import Margin
+from harness.verdicts.claims import of_run
 from harness.verdicts.contrast import Contrast
 from harness.verdicts.findings import Arm, Attack, Cell, Findings, Model
 from harness.verdicts.losses import FULL, Losses, Part, averaged
@@ -365,3 +366,11 @@ def test_where_nothing_was_measured_full_harm_is_a_uniform_guess(clean, harm):
     findings = made({("arm", "a"): cell(rng, missing=range(SEEDS))}, clean=clean)
     found = Losses(findings).full_harm(findings.arms[1])
     assert found == pytest.approx(np.full((SEEDS, N), harm))
+
+
+@pytest.mark.parametrize(
+    ("values", "run", "expected"),
+    [([3.0], 0, 3.0), ([3.0], 7, 3.0), ([3.0, 5.0], 1, 5.0), ([3.0, 5.0, 8.0], 2, 8.0)],
+)
+def test_what_all_runs_have_in_common_is_there_once(values, run, expected):
+    assert of_run(np.array(values), run) == expected
