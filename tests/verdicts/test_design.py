@@ -26,6 +26,11 @@ def test_a_margin_is_of_the_reference_arms_worst_case():
     assert margin_nats(contrast(0.9, margin=Margin(nats=0.05))) == 0.05
 
 
+def test_designs_are_thought_of_with_doubled_documents_and_with_more_and_more_seeds():
+    assert list(TIMES) == [2**i for i in range(5)]
+    assert sorted(set(SEEDS)) == list(SEEDS)
+
+
 @pytest.mark.parametrize("contrasts", [1, 6])
 def test_the_smallest_difference_is_that_of_holms_first_step(contrasts):
     found = contrast(0.9)
