@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from harness.subject import Ask
+from harness.subject import Ask, relayed
 
 if TYPE_CHECKING:
     from harness.subject import Request, Search
@@ -27,15 +27,12 @@ class Spent:
 
     def count(self, search: Search[T]) -> Search[T]:
         """Run a search within another, counting what it asks for."""
-        answer = None
-        while True:
-            try:
-                request = search.send(answer)
-            except StopIteration as end:
-                result: T = end.value
-                return result
+
+        def relay(request: Request) -> Search[Any]:
             self._add(request)
-            answer = yield request
+            return (yield request)
+
+        return relayed(search, relay)
 
     def _add(self, request: Request) -> None:
         match request.ask:

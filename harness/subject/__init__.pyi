@@ -30,6 +30,7 @@ from .scheduler import (
     Search as Search,
     alone as alone,
     lockstep as lockstep,
+    relayed as relayed,
 )
 from .seq2seq import head_scale as head_scale
 from .subject import Subject as Subject

@@ -224,13 +224,8 @@ class _Running(Generic[T]):
             answers = self._launch(min(at_once), len(self._asking))() if at_once else {}
 
 
-def _remembering(search: Search[T]) -> Search[T]:
-    """Run a search, for which no pair is scored twice to decide near ties.
-
-    What is found of a pair does not change, and what a search stands at is in most of
-    its ties.
-    """
-    known: dict[tuple[bytes, bytes], float] = {}
+def relayed(search: Search[T], relay: Callable[[Request], Search[Any]]) -> Search[T]:
+    """Run a search within another, where `relay` answers what it asks for."""
     answer = None
     while True:
         try:
@@ -238,13 +233,26 @@ def _remembering(search: Search[T]) -> Search[T]:
         except StopIteration as end:
             result: T = end.value
             return result
+        answer = yield from relay(request)
+
+
+def _remembering(search: Search[T]) -> Search[T]:
+    """Run a search, for which no pair is scored twice to decide near ties.
+
+    What is found of a pair does not change, and what a search stands at is in most of
+    its ties.
+    """
+    known: dict[tuple[bytes, bytes], float] = {}
+
+    def relay(request: Request) -> Search[Any]:
         if request.ask != Ask.DECIDING_LOSSES:
-            answer = yield request
-            continue
+            return (yield request)
         pairs = cast("Sequence[Pair]", request.pairs)
         keys = [(prompt.tobytes(), own.tobytes()) for prompt, own in pairs]
         new = {k: pair for k, pair in zip(keys, pairs, strict=True) if k not in known}
         if new:
             losses = yield Request(request.ask, list(new.values()))
             known.update(zip(new, losses, strict=True))
-        answer = np.array([known[key] for key in keys])
+        return np.array([known[key] for key in keys])
+
+    return relayed(search, relay)
