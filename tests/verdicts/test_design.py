@@ -5,7 +5,14 @@ import pytest
 from harness.records.crossed import Crossed
 from harness.records.margin import Margin
 from harness.verdicts.case import Cases
-from harness.verdicts.design import SEEDS, TIMES, detectable, margin_nats, needed
+from harness.verdicts.design import (
+    SEEDS,
+    TIMES,
+    cheapest,
+    detectable,
+    margin_nats,
+    needed,
+)
 from tests.verdicts.simulated import flawless
 
 
@@ -76,8 +83,15 @@ def test_seeds_are_added_before_documents_where_that_costs_less(contrasts):
         found.shown = Crossed.batch((table(found) - crossed.mean + off)[None])
         design = needed(found, contrasts)
         fitting = [x for x, finding in finds.items() if finding <= off]
-        cheapest = min(fitting, key=lambda x: (x[0] * x[1], x[0]))
-        assert (design.seeds, design.documents) == cheapest
+        first = min(fitting, key=lambda x: (x[0] * x[1], x[0]))
+        assert (design.seeds, design.documents) == first
+
+
+def test_of_many_runs_the_first_is_decided_about():
+    small, large = (table(contrast(0.9, noise=noise)) for noise in (0.2, 0.8))
+    own = [cheapest(Crossed.of(rows), 0.1, 0.99) for rows in (small, large)]
+    assert own[0] != own[1]
+    assert cheapest(Crossed.batch([small, large]), 0.1, 0.99) == own[0]
 
 
 def test_where_no_design_would_decide_there_is_none():
