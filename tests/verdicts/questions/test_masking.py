@@ -151,6 +151,18 @@ def test_where_nothing_else_attacks_both_arms_nothing_carried_shows_anything():
     assert found.absence == "nothing else attacks the arm"
 
 
+def test_what_was_carried_under_other_seeds_than_those_attacked_shows_nothing():
+    attacks = [Attack("flip"), Attack("transfer", "transfer")]
+    findings = suite(flawless(0.5), *attacks)
+    there = findings.arm("m", "treated").cells["transfer"].there
+    first = np.arange(len(there)) == 0
+    findings = edited(findings, "treated", "transfer", there=there & first)
+    for label in ("treated", "baseline"):
+        findings = edited(findings, label, "flip", there=there & ~first)
+    found = asked(findings, "transfer")
+    assert found.absence == "no seed has all that is compared"
+
+
 @pytest.mark.parametrize(
     ("diagnostics", "gradients", "asks"),
     [
