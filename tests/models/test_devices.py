@@ -47,9 +47,11 @@ def short_of_memory(module, args, kwargs):
 
 def note(model, folder):
     """Write down the weights after a step, what is drawn then, and the peak memory."""
+    cpu = torch.device("cpu")
     if not is_first():
-        np.ones(2**25)  # 256 MiB
-    peak = peak_memory_bytes(torch.device("cpu"))
+        # More than the peak so far, which on Linux may be that of the parent process.
+        np.ones(peak_memory_bytes(cpu), dtype=np.uint8)
+    peak = peak_memory_bytes(cpu)
     state = {name: x.clone() for name, x in model.state_dict().items()}
     file = folder / f"step of {os.environ['RANK']}"
     torch.save((state, torch.rand(4), peak), file)
