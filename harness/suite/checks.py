@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import graphlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -273,6 +274,18 @@ def _readings(draft: _Draft) -> Iterator[Fault]:
             yield keys, "says how tokens are read, and the suite has no `recovery`"
 
 
+def _devices(draft: _Draft) -> Iterator[Fault]:
+    """Find a device that is one GPU where training takes several, the first of all."""
+    device, count = draft.layer.get("device"), draft.layer.get("recovery", "devices")
+    another = re.fullmatch(r"cuda:0*[1-9]\d*", str(device))
+    if another and isinstance(count, int) and count > 1:
+        yield (
+            ("device",),
+            f"names one GPU, and `recovery.devices` is {count}: "
+            "write cuda, and choose GPUs by CUDA_VISIBLE_DEVICES",
+        )
+
+
 def _circles(graph: Mapping[T, Iterable[T]]) -> Iterator[list[T]]:
     """Yield circles, each from its first node in the graph's order."""
     graph = {node: [x for x in after if x in graph] for node, after in graph.items()}
@@ -489,6 +502,7 @@ _RULES: tuple[Callable[[_Draft], Iterator[Fault]], ...] = (
     _references,
     _replicas,
     _readings,
+    _devices,
     _constraints,
     _examples,
     _controls,

@@ -115,6 +115,7 @@ WRONG = {
     "arms:\n  a b: {}": "s.yaml:3: arms.a b: expected a name of letters, digits, '.', '_' and '-', got 'a b'",
     "name: a/b": "s.yaml:2: name: expected a name of letters, digits, '.', '_' and '-', got 'a/b'",
     "device: gpu": "s.yaml:2: device: expected auto, cpu, cuda or cuda:N, got 'gpu'",
+    "device: cuda:1\nrecovery: {devices: 2}": "s.yaml:2: device: names one GPU, and `recovery.devices` is 2: write cuda, and choose GPUs by CUDA_VISIBLE_DEVICES",
     "corpora:\n  c: {path: x, slice: 1-2}": "s.yaml:3: corpora.c.slice: expected a slice such as ':80%' or '100:200', got '1-2'",
     "corpora:\n  c: {dataset: a/b, split: 'train[:9%]'}": "s.yaml:3: corpora.c.split: expected the name of a split (`slice` takes a part of it), got 'train[:9%]'",
     "corpora:\n  c: {path: x, dataset: a/b}": "s.yaml:3: corpora.c: needs exactly one of path, dataset and builtin",
