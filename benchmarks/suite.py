@@ -151,6 +151,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--shape", choices=[*SHAPES], default="1.4b")
     parser.add_argument("--arm", choices=ARMS, action="append", help="all by default")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--workers", type=int, help="processes, a GPU each if there are"
+    )
     parser.add_argument("--texts", type=Path, help="Python's help texts by default")
     parser.add_argument("--tokenizer", type=Path, help="a folder that holds one")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmark"))
@@ -235,6 +238,8 @@ def harness_command(options: argparse.Namespace, shape: Shape) -> list[str]:
     command += ["run", str(SUITE), "--profile", "quick", "--seeds", str(SEED)]
     command += ["--only", "arm=" + ",".join(options.arm or ARMS)]
     command += ["--device", options.device, "--out", str(work / "run")]
+    if options.workers:
+        command += ["--workers", str(options.workers)]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
     return command

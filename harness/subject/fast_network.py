@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 class FastNetwork(CausalNetwork):
     """A causal network that reads what prompts share once; `serves` says of which.
 
-    On a GPU, passes that come back are recorded. After `hurry`, they are compiled too.
+    On a GPU, passes that come back are recorded. After `compile` or `hurry`, they
+    are compiled too.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -43,12 +44,21 @@ class FastNetwork(CausalNetwork):
             self._recorded_losses = Recorded(self._own_losses)
             self._recorded_gradients = Recorded(self._own_gradients)
 
+    def compile(self, *, dynamic: bool = True) -> bool:
+        """Compile its passes, where this machine can; say whether that is done.
+
+        Other networks of the same model are left as they are.
+        """
+        return can_compile(self.model.device) and self._prefixes.compile_layers(
+            dynamic=dynamic
+        )
+
     def hurry(self) -> None:
         """Use faster kernels, which round otherwise, where this machine has them.
 
         The model must be a copy of its own: parts of it are replaced.
         """
-        if can_compile(self.model.device) and self._prefixes.compile_layers():
+        if self.compile():
             self._fused = fuse_layers(self.model) > 0
             self._recorded_read = Recorded(self._key_values)
 

@@ -74,11 +74,17 @@ class Passes:
         self,
         exact: Network,
         search: Network,
+        deciding: Network,
         batch_size: int | None = None,
     ) -> None:
-        """Take the networks; `search`, in whatever precision, may be `exact` itself."""
+        """Take the networks; all may be one.
+
+        `search` may be in another precision; `deciding` has the weights of `exact`, and
+        may round otherwise.
+        """
         self.exact = exact
         self.search = search
+        self.deciding = deciding
         self.device = exact.model.device
         self.meters = Meters(self.device)
         kind = self.device.type
@@ -103,13 +109,16 @@ class Passes:
 
         Raises CellError where the model's head does more than we know of.
         """
-        exact = search = _network(model)
+        exact = search = deciding = _network(model)
         exact.check_head()
         if precision != "float32":
             search = _network(_in_precision(model, getattr(torch, precision)))
             if isinstance(search, FastNetwork):
                 search.hurry()
-        return cls(exact, search, batch_size)
+                deciding = FastNetwork(model)
+                # What decides has always as many rows.
+                deciding.compile(dynamic=False)
+        return cls(exact, search, deciding, batch_size)
 
     @property
     def max_positions(self) -> int | None:
@@ -173,9 +182,10 @@ class Passes:
     def deciding_losses(self, pairs: Sequence[Pair]) -> Fetch[Losses]:
         """Score pairs in float32, of which each depends on nothing but itself.
 
-        On a GPU that searches below float32, with products in its faster 19 bits.
+        On a GPU that searches below float32, by faster kernels, with products in its
+        faster 19 bits.
         """
-        found = self._alike(pairs, self.exact.repeated_losses)
+        found = self._alike(pairs, self.deciding.repeated_losses)
         return fetched(torch.stack(found))
 
     @contextmanager

@@ -162,6 +162,18 @@ def test_neither_company_nor_place_nor_recording_changes_a_bit_of_what_decides()
         assert decide([pairs[i] for i in others])()[place] == alone
 
 
+def test_what_decides_is_compiled_and_what_is_reported_stays_plain():
+    subject, plain = wide_subject(dtype="bfloat16"), wide_subject(dtype="float32")
+    prompts, reference = changed(ids(N), 20), ids(M)
+    subject._passes.deciding_losses([(prompt, reference) for prompt in prompts])()
+
+    assert subject._passes.deciding.settings["compiled"]
+    assert not subject._passes.exact.settings["compiled"]
+    np.testing.assert_array_equal(
+        subject.exact_losses(prompts, reference), plain.exact_losses(prompts, reference)
+    )
+
+
 def test_recorded_passes_say_what_unrecorded_ones_do():
     weight = torch.randn(30, 30, device="cuda")
 

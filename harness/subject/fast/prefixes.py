@@ -92,14 +92,15 @@ class PrefixAttention:
         self._compiled_gradients: CompiledLayers | None = None
         self._kept: list[tuple[tuple[int, int], ...]] | None = None
 
-    def compile_layers(self) -> bool:
+    def compile_layers(self, *, dynamic: bool = True) -> bool:
         """Compile the layers for passes with our attention; say whether that is done.
 
-        Not where the model's own attention serves: it is patched pass by pass.
+        Once for all shapes, or, where not `dynamic`, once for each that comes. Not
+        where the model's own attention serves: it is patched pass by pass.
         """
         if not self.own:
-            self._compiled = CompiledLayers(self._layers)
-            self._compiled_gradients = CompiledLayers(self._layers)
+            self._compiled = CompiledLayers(self._layers, dynamic=dynamic)
+            self._compiled_gradients = CompiledLayers(self._layers, dynamic=dynamic)
         return not self.own
 
     @property
