@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 from harness.base.errors import Stopped
 
@@ -66,10 +67,12 @@ class StopSignals:
 
     @contextmanager
     def deferred(self) -> Iterator[Callable[[], bool]]:
-        """Put a stop off to the end of the block, which asks whether one is due."""
-        self._deferring = True
+        """Put a stop off to the end of the block, which asks whether one is due.
+
+        Before it asks first, it has nothing to lose yet, and is stopped at once.
+        """
         try:
-            yield lambda: self._received is not None
+            yield self._deferred_is_due
         except Stopped:
             if self._received is None:
                 raise
@@ -77,6 +80,10 @@ class StopSignals:
             self._deferring = False
         if self._received is not None:
             self._stop()
+
+    def _deferred_is_due(self) -> bool:
+        self._deferring = True
+        return self._received is not None
 
     def _stop(self) -> None:
         raise Stopped(_stopped_by(str(self._received)))
@@ -102,7 +109,8 @@ def ended_by_signals() -> Iterator[None]:
 
     Modules are imported here, plans made and reports written. All files are written
     atomically; and an exception in the middle of an import may be swallowed, or come
-    out as another one. When the block has ended, its exit code stands.
+    out as another one. When the block has ended, its exit code stands; one that was
+    stopped ends at once then, and waits for no thread.
     """
     _listen(_end)
     try:
@@ -110,6 +118,9 @@ def ended_by_signals() -> Iterator[None]:
     except SystemExit as left:
         code = left.code if isinstance(left.code, int) else 1
         _listen(lambda number, frame: os._exit(code))
+        if code in (INTERRUPTED, Stopped.exit_code):
+            # Or torch would first compile all the kernels that it has begun with.
+            _leave(code)
         raise
 
 
@@ -121,12 +132,19 @@ def _listen(handler: Callable[[int, FrameType | None], None]) -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    with contextlib.suppress(Exception):  # it may be what was interrupted
-        sys.stdout.flush()
     interrupted = number == signal.SIGINT
     said = INTERRUPTED_LINE if interrupted else _stopped_by(signal.Signals(number).name)
-    os.write(2, f"{said}\n".encode())
-    os._exit(INTERRUPTED if interrupted else Stopped.exit_code)
+    _leave(INTERRUPTED if interrupted else Stopped.exit_code, f"{said}\n")
+
+
+def _leave(code: int, said: str = "") -> NoReturn:
+    """End the process here, with nothing left of what it printed."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # it may be what was interrupted
+            stream.flush()
+    with contextlib.suppress(OSError):  # nobody hears it
+        os.write(2, said.encode())
+    os._exit(code)
 
 
 def _stopped_by(name: str) -> str:

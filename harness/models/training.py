@@ -127,7 +127,8 @@ class TrainingHooks:
     report: Callable[[int, int], None] = _nothing
     """Gets the blocks done, and all of them."""
     should_stop: Callable[[], bool] = bool
-    """Asked after each step; True ends training with a checkpoint and `Stopped`."""
+    """Asked from the first step's end on; True ends training with a checkpoint, after
+    the step that is under way, and `Stopped`."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,13 @@ def _train_on_devices(job: _Job) -> Training:
     model.to("cpu")  # the first process needs the device
     torch.cuda.empty_cache()
     job.work.mkdir(parents=True, exist_ok=True)
-    heard: dict[str, Callable[..., None]] = {"log": hooks.log, "report": hooks.report}
+    reported: list[int] = []
+
+    def report(done: int, total: int) -> None:
+        reported.append(done)
+        hooks.report(done, total)
+
+    heard: dict[str, Callable[..., None]] = {"log": hooks.log, "report": report}
     quiet = replace(hooks, log=_nothing, report=_nothing, should_stop=bool)
     training: Training = in_processes(
         _train_one_of_several,
@@ -205,7 +212,8 @@ def _train_on_devices(job: _Job) -> Training:
         device=torch.device(job.device).type,
         file=job.work / "job.pt",
         hear=lambda about, thing: heard[about](*thing),
-        should_stop=hooks.should_stop,
+        # The first report is before any step: there is nothing to write down yet.
+        should_stop=lambda: len(reported) > 1 and hooks.should_stop(),
     )
     last = last_checkpoint(job.work)
     assert last is not None  # written at the end

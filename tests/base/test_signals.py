@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from harness.base import Stopped
+from harness.base import INTERRUPTED, Stopped
 from harness.base.signals import STOP_SIGNALS, stop_on_signals
 
 
@@ -48,12 +48,23 @@ def test_a_deferred_signal_stops_at_the_end_of_the_block():
     assert done == ["saved"]
 
 
+def test_a_stop_is_deferred_only_once_there_is_something_to_lose():
+    with stop_on_signals() as stop, pytest.raises(Stopped), stop.deferred():
+        send()
+        pytest.fail("not asked, and yet deferred")
+
+
 @pytest.mark.parametrize(("number", "later"), [(15, 2.0), (signal.SIGUSR1, 0.0)])
 def test_a_second_signal_stops_at_once_though_deferred(monkeypatch, number, later):
     done, now = [], [100.0]
     monkeypatch.setattr("harness.base.signals.time.monotonic", lambda: now[0])
 
-    def work():
+    def work(stop):
+        with stop.deferred() as should_stop:
+            assert not should_stop()
+            send_twice()
+
+    def send_twice():
         send()
         done.append("first")
         send()  # the same again, by another way
@@ -61,8 +72,8 @@ def test_a_second_signal_stops_at_once_though_deferred(monkeypatch, number, late
         send(number)
         done.append("second")
 
-    with stop_on_signals() as stop, pytest.raises(Stopped), stop.deferred():
-        work()
+    with stop_on_signals() as stop, pytest.raises(Stopped):
+        work(stop)
     assert done == ["first"]
 
 
@@ -145,6 +156,30 @@ atexit.register(lambda: os.kill(os.getpid(), int(sys.argv[1])))
 with ended_by_signals():
     sys.exit(4)
 """
+
+
+BUSY = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from harness.base.signals import ended_by_signals
+
+ThreadPoolExecutor(1).submit(time.sleep, 60)
+with ended_by_signals():
+    print("said")
+    sys.exit(int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("code", [Stopped.exit_code, INTERRUPTED])
+def test_what_was_stopped_waits_for_no_thread_of_a_library(code):
+    ended = subprocess.run(
+        [sys.executable, "-c", BUSY, str(code)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (ended.returncode, ended.stdout) == (code, "said\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])

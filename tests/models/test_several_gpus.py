@@ -66,7 +66,8 @@ def test_sharded_they_go_on_where_they_stopped(tmp_path, alone):
     with pytest.raises(Stopped):
         run(tmp_path, SHARDED, device=DEVICE, should_stop=lambda: True)
     lines, _ = run(tmp_path, SHARDED, device=DEVICE)
-    assert [line["step"] for line in lines if line["kind"] == "resumed"] == [1]
+    [resumed] = [line for line in lines if line["kind"] == "resumed"]
+    assert resumed["step"] in {1, 2}  # the step under way was the last one
     same(lines, alone)
 
 
