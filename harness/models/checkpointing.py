@@ -18,10 +18,11 @@ from typing import Any
 
 import pydantic
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from harness.base import fault_of, seal, write_json
-from harness.models.devices import full_tensor, placed_like
+from harness.models.devices import agreed, full_tensor, placed_like
 from harness.records import Cost
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,16 @@ def last_checkpoint(work: Path) -> Path | None:
             return checkpoint
         logger.warning("%s is not used: %s", checkpoint, fault)
     return None
+
+
+def shared_checkpoint(work: Path, accelerator: Accelerator) -> Path | None:
+    """Return the last checkpoint, which the first of several processes looks for.
+
+    It reads all of it to do so; the others could also see other files.
+    """
+    found = last_checkpoint(work) if accelerator.is_main_process else None
+    step = agreed(-1 if found is None else _step(found), accelerator)
+    return None if step < 0 else _place(work, step)
 
 
 def spent_training(work: Path) -> Cost:
@@ -92,7 +103,8 @@ class Checkpoints:
             return
         for cut_short in self._work.glob("checkpoint-*.tmp"):
             shutil.rmtree(cut_short)
-        folder = self._work / f"checkpoint-{step}.tmp"
+        place = _place(self._work, step)
+        folder = place.with_suffix(".tmp")
         folder.mkdir(parents=True)
         torch.save(weights, folder / _WEIGHTS)
         if not done:
@@ -104,7 +116,6 @@ class Checkpoints:
             torch.save(rest, folder / _REST)
         write_json(folder / _PROGRESS, progress)
         seal(folder)
-        place = folder.with_suffix("")
         shutil.rmtree(place, ignore_errors=True)  # one that was not used
         folder.rename(place)
         for old in _checkpoints(self._work)[:-_KEPT]:
@@ -160,7 +171,8 @@ def load_weights(model: nn.Module, folder: Path) -> None:
 
 
 def _load(file: Path) -> State:
-    state: State = torch.load(file, map_location="cpu", weights_only=True)
+    """Map a file: processes share what they read of it, and read a tensor at a time."""
+    state: State = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     return state
 
 
@@ -178,9 +190,14 @@ def _set_random_states(states: list[torch.Tensor]) -> None:
 
 def _checkpoints(work: Path) -> list[Path]:
     """Return the checkpoints that were written to their end, oldest first."""
-    steps = {
-        path: int(named[1])
-        for path in work.glob("checkpoint-*")
-        if (named := re.fullmatch(r"checkpoint-(\d+)", path.name))
-    }
-    return sorted(steps, key=steps.__getitem__)
+    found = work.glob("checkpoint-*")
+    named = [x for x in found if re.fullmatch(r"checkpoint-\d+", x.name)]
+    return sorted(named, key=_step)
+
+
+def _place(work: Path, step: int) -> Path:
+    return work / f"checkpoint-{step}"
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])

@@ -25,6 +25,7 @@ from harness.models.checkpointing import (
     last_checkpoint,
     load_weights,
     note_spent,
+    shared_checkpoint,
     spent_training,
 )
 from harness.models.devices import (
@@ -448,7 +449,7 @@ class _Loop:
     # --- checkpoints ----------------------------------------------------------------
 
     def _begin(self) -> None:
-        checkpoint = last_checkpoint(self._work)
+        checkpoint = shared_checkpoint(self._work, self._accelerator)
         if checkpoint is None:
             self._work.mkdir(parents=True, exist_ok=True)
             self._evaluate()

@@ -5,6 +5,8 @@ import signal
 import weakref
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -203,3 +205,32 @@ def test_a_process_that_writes_nothing_keeps_nothing_whole(tmp_path, monkeypatch
     assert len(most) == len(model.state_dict())
     assert max(most) <= 2  # the one before is let go once there is the next
     assert not [*tmp_path.iterdir()]
+
+
+def test_processes_that_go_on_share_what_they_read(tmp_path, monkeypatch):
+    model, mapped = tiny_model(), []
+    optimizer = torch.optim.AdamW(model.parameters())
+    sum(p.sum() for p in model.parameters()).backward()
+    optimizer.step()
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    saved = checkpointing.Checkpoints(tmp_path, model, optimizer, schedule, ())
+    saved.save(3, {}, done=False)
+
+    def placed(tensor, like):
+        mapped.append(Path("/proc/self/maps").read_text())
+        return tensor
+
+    monkeypatch.setattr(checkpointing, "placed_like", placed)
+    saved.restore(checkpointing.last_checkpoint(tmp_path))
+    place = str(tmp_path / "checkpoint-3")
+    assert f"{place}/pytorch_model.bin" in mapped[0]
+    assert f"{place}/optimizer.bin" in mapped[-1]
+
+
+def test_the_first_process_looks_for_the_checkpoint_of_all(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(checkpointing, "last_checkpoint", asked.append)
+    monkeypatch.setattr(checkpointing, "agreed", lambda step, _: max(step, 7))
+    second = SimpleNamespace(is_main_process=False)
+    found = checkpointing.shared_checkpoint(tmp_path, second)
+    assert (found, asked) == (tmp_path / "checkpoint-7", [])
