@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate.utils import PrepareForLaunch, patch_environment
@@ -132,9 +132,17 @@ def _process(
         say("raised", stopped)
     except HarnessError as error:  # perhaps by this one alone: the others may wait
         said.put(("raised", error))
-        return
+        _leave()
     if distributed.is_initialized():
         distributed.destroy_process_group()
+    _leave()
+
+
+def _leave() -> NoReturn:
+    """End this process, which said all, and wait for no compiler or other thread."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _end_with_parent() -> None:

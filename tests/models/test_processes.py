@@ -4,13 +4,16 @@ import multiprocessing
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
 import torch
 from torch import distributed
+from torch.multiprocessing.spawn import start_processes
 
 from harness.base import CellError
+from harness.models import processes
 from harness.models.devices import accelerator_for
 from harness.models.processes import in_processes
 
@@ -60,6 +63,11 @@ def one_knows_why(folder, say, should_stop):
     raise CellError("why")
 
 
+def keep_busy(folder, say, should_stop):
+    """Leave behind a thread that works on, as torch's compiler does."""
+    ThreadPoolExecutor(1).submit(time.sleep, 600)
+
+
 def wait(folder, say, should_stop):
     """Leave one's number, and wait for what does not come."""
     (folder / f"{os.environ['RANK']}.tmp").write_text(str(os.getpid()))
@@ -89,6 +97,17 @@ def test_what_one_process_says_comes_before_the_death_of_another(tmp_path):
 
     with pytest.raises(CellError, match=r"^why$"):
         started(one_knows_why, tmp_path, all_ended)
+
+
+def test_a_process_that_said_all_waits_for_no_thread(tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(
+        processes,
+        "start_processes",
+        lambda *a, **k: begun.append(start_processes(*a, **k)) or begun[0],
+    )
+    started(keep_busy, tmp_path)
+    assert [process.exitcode for process in begun[0].processes] == [0, 0]
 
 
 def test_processes_do_not_outlive_the_one_that_started_them(tmp_path):
