@@ -43,7 +43,7 @@ from .manifest import (
     sha256_file as sha256_file,
 )
 from .problems import Problem as Problem
-from .progress import Progress as Progress, spell_seconds as spell_seconds
+from .progress import Progress as Progress
 from .provenance import (
     available_cores as available_cores,
     code_state as code_state,
@@ -59,6 +59,11 @@ from .signals import (
     STOP_SIGNALS as STOP_SIGNALS,
     StopSignals as StopSignals,
     stop_on_signals as stop_on_signals,
+)
+from .spelling import (
+    GIB as GIB,
+    spell_seconds as spell_seconds,
+    spell_size as spell_size,
 )
 from .spreading import spread as spread
 from .store import (

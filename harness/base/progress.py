@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
+from harness.base.spelling import spell_rate, spell_seconds
+
 if TYPE_CHECKING:
     from types import TracebackType
 
     from rich.progress import Progress as Bar
 
 INTERVAL_S = 30.0
-_MINUTE_S = 60
-_HOUR_S = 3600
 
 
 class Progress:
@@ -91,24 +91,6 @@ def shows_bars(stream: TextIO, environment: Mapping[str, str]) -> bool:
     """Return whether a stream is a terminal on which lines can be redrawn."""
     dumb = environment.get("TERM") == "dumb"
     return stream.isatty() and not dumb and not environment.get("CI")
-
-
-def spell_rate(per_s: float, unit: str) -> str:
-    """Return a rate in words, by the minute where it is slow."""
-    if per_s >= 1:
-        return f"{per_s:,.0f} {unit}/s"
-    return f"{per_s * _MINUTE_S:.1f} {unit}/min"
-
-
-def spell_seconds(seconds: float) -> str:
-    """Return a time span in words, as ``1 h 05 min``, ``12 min`` or ``40 s``."""
-    whole = round(seconds)
-    if whole < 2 * _MINUTE_S:
-        return f"{whole} s"
-    if whole < _HOUR_S:
-        return f"{round(whole / _MINUTE_S)} min"
-    hours, rest = divmod(whole, _HOUR_S)
-    return f"{hours} h {rest // _MINUTE_S:02} min"
 
 
 def _make_bar(stream: TextIO, unit: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.records import Cost, Phase
-from harness.suite import GIB
 
 
 def flops_text(flops: float) -> str:
@@ -14,11 +13,6 @@ def flops_text(flops: float) -> str:
         return "--"
     mantissa, _, exponent = f"{flops:.1e}".partition("e")
     return f"{mantissa}e{int(exponent)}"
-
-
-def memory_text(size: float) -> str:
-    """Return a size as ``21.3 GiB``."""
-    return f"{size / GIB:.1f} GiB"
 
 
 def costs_document(costs: Mapping[Phase, Cost]) -> dict[str, object]:

@@ -21,11 +21,10 @@ from packaging.specifiers import SpecifierSet
 
 from harness import suite as suites
 from harness.api import PluginWarning, load_registry
-from harness.base import available_cores, default_store_root
+from harness.base import GIB, available_cores, default_store_root, spell_size
 from harness.cli import options
 from harness.cli.printing import answer
 
-GIB = 2**30
 NOT_READY = 2
 LITTLE_DISK_BYTES = 5 * GIB
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
@@ -128,7 +127,7 @@ def _devices() -> Iterator[Finding]:
     yield Finding("cpu", "ok", f"{cores} cores, {threads} threads for torch")
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)
-        size = f"{device.total_memory / GIB:.0f} GiB"
+        size = spell_size(device.total_memory)
         yield Finding(f"cuda:{index}", "ok", f"{device.name}, {size}")
     if not torch.cuda.is_available():
         yield Finding("cuda", "ok", "none; suites with device: auto run on the CPU")
@@ -136,16 +135,18 @@ def _devices() -> Iterator[Finding]:
 
 def _memory() -> Finding:
     page = os.sysconf("SC_PAGE_SIZE")
-    total = page * os.sysconf("SC_PHYS_PAGES") / GIB
-    free = page * os.sysconf("SC_AVPHYS_PAGES") / GIB
-    return Finding("memory", "ok", f"{total:.1f} GiB, {free:.1f} GiB of it unused")
+    total, free = (
+        spell_size(page * os.sysconf(pages))
+        for pages in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES")
+    )
+    return Finding("memory", "ok", f"{total}, {free} of it unused")
 
 
 def _disk(store_root: Path) -> Finding:
     root = store_root.absolute()
     there = next(folder for folder in (root, *root.parents) if folder.is_dir())
     free = shutil.disk_usage(there).free
-    detail = f"{free / GIB:.1f} GiB free for {root}"
+    detail = f"{spell_size(free)} free for {root}"
     if not _is_writable(there):
         return Finding("disk", "fail", f"{there} cannot be written to")
     return Finding("disk", "ok" if free >= LITTLE_DISK_BYTES else "warn", detail)

@@ -13,9 +13,9 @@ import click
 from tabulate import tabulate
 
 from harness import running, suite
-from harness.base import default_store_root, spell_seconds
+from harness.base import default_store_root, spell_seconds, spell_size
 from harness.cli import options
-from harness.cli.costs import costs_document, flops_text, memory_text
+from harness.cli.costs import costs_document, flops_text
 from harness.cli.options import SuiteChoice
 from harness.cli.printing import answer, say
 from harness.records import Cost
@@ -179,7 +179,7 @@ class _Found:
         rows.append(["besides", "--", "--", spell_seconds(rest), ""])
         tokens = f"{total.tokens:,}"
         took = spell_seconds(total.seconds)
-        peak = memory_text(total.peak_memory_bytes)
+        peak = spell_size(total.peak_memory_bytes)
         rows.append(["in all", tokens, flops_text(total.flops), took, peak])
         table = tabulate(
             rows,
@@ -189,7 +189,7 @@ class _Found:
         )
         yield from (f"  {line}" for line in table.splitlines())
         money = "" if total.dollars is None else f", ${total.dollars:,.2f}"
-        disk, making = map(memory_text, (total.disk_bytes, total.temporary_bytes))
+        disk, making = map(spell_size, (total.disk_bytes, total.temporary_bytes))
         yield (
             f"  {total.hours:,.2f} hours of {_held(total.devices)}{money}; "
             f"disk {disk}, and {making} while a subject is made"
@@ -227,5 +227,5 @@ def _row(phase: str, cost: Cost) -> list[str]:
         f"{tokens:,}" if tokens else "--",
         flops_text(cost.flops),
         spell_seconds(cost.seconds),
-        memory_text(cost.peak_memory_bytes or 0),
+        spell_size(cost.peak_memory_bytes or 0),
     ]

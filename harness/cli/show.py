@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -57,7 +58,7 @@ def command(
     cells = results.find_cells(loaded, cell)
     console = Console(highlight=False, soft_wrap=False)
     if cell is None and count is None:
-        console.print(_list(loaded))
+        _print(console, _list(loaded))
         console.print("harness show RUN CELL shows the examples of one")
         return
     found = results.find_examples(loaded, cells, example, text_only=text_only)
@@ -75,10 +76,17 @@ def print_examples(
         variant = results.variant_folder(run, one.unit)
         shown = report.show_example(one.row, split(variant))
         console.print(*_heading(one), sep="\n")
-        console.print(_texts(shown, plain=console.color_system is None))
+        _print(console, _texts(shown, plain=console.color_system is None))
         if traced and one.row.trace:
-            console.print(_trace(one.row))
+            _print(console, _trace(one.row))
         console.print()
+
+
+def _print(console: Console, table: Table) -> None:
+    """Print a table, without the blanks that fill its lines to one width."""
+    with console.capture() as captured:
+        console.print(table)
+    console.file.write(re.sub(" +$", "", captured.get(), flags=re.MULTILINE))
 
 
 def _list(run: Run) -> Table:

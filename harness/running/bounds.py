@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base import (
+    GIB,
     SLATE,
     CellError,
     TimeUp,
@@ -18,7 +19,6 @@ from harness.base import (
     spell_seconds,
     time_limit,
 )
-from harness.suite import GIB
 
 GRACE_SECONDS = 30.0
 """How much longer than its timeout a plugin may take, at most, before its process is

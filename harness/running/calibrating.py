@@ -18,11 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.base import HarnessError
+from harness.base import GIB, HarnessError
 from harness.records import Phase, Record
 from harness.running.folder import RunFolder
 from harness.suite import (
-    GIB,
     Device,
     PlanCosts,
     Terms,

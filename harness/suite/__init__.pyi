@@ -2,7 +2,6 @@ from .cluster import ClusterSection as ClusterSection
 from .cluster_file import own_cluster as own_cluster
 from .costs import PlanCosts as PlanCosts, plan_costs as plan_costs
 from .devices import (
-    GIB as GIB,
     Device as Device,
     Terms as Terms,
     choose_device as choose_device,

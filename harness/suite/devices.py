@@ -18,10 +18,16 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from harness.base import Strict, UsageError, available_cores, unknown_name, write_json
+from harness.base import (
+    GIB,
+    Strict,
+    UsageError,
+    available_cores,
+    unknown_name,
+    write_json,
+)
 from harness.records import Phase
 
-GIB = 2**30
 Precision = Literal["float32", "bfloat16"]
 NotNegative = Annotated[float, pydantic.Field(ge=0)]
 

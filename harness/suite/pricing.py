@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from harness.base import GIB, spell_size
 from harness.records import Cost, Phase
 from harness.suite import devices
 from harness.suite.costs import Part, PlanCosts
-from harness.suite.devices import GIB, Device
+from harness.suite.devices import Device
 from harness.suite.plan import Plan
 
 Costs = Mapping[Phase, Cost]
@@ -142,9 +143,8 @@ class PricedPlan:
             for phase, hint in hints.items():
                 part = self._largest(model, phase)
                 if part and self._peak(part) > self.device.memory_gib * GIB:
-                    needed = self._peak(part) / GIB
                     yield (
-                        f"{model}: {phase} needs {needed:.1f} GiB of "
+                        f"{model}: {phase} needs {spell_size(self._peak(part))} of "
                         f"{self.device.memory_gib:g}; {hint(part)}"
                     )
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from harness.base.progress import Progress, shows_bars, spell_rate, spell_seconds
+from harness.base.progress import Progress, shows_bars
 
 
 class Clock:
@@ -56,25 +56,6 @@ def test_a_line_before_any_speed_is_known_gives_none():
         clock.now += 31
         progress.update(0, 4)
     assert stream.getvalue() == "x: 0/4 units (0%)\n"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0 s"),
-        (119, "119 s"),
-        (150, "2 min"),
-        (3599, "60 min"),
-        (3900, "1 h 05 min"),
-    ],
-)
-def test_spans_are_spelled(seconds, words):
-    assert spell_seconds(seconds) == words
-
-
-def test_slow_rates_are_spelled_by_the_minute():
-    assert spell_rate(1234.4, "tokens") == "1,234 tokens/s"
-    assert spell_rate(0.05, "examples") == "3.0 examples/min"
 
 
 class Terminal(io.StringIO):

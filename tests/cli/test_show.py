@@ -43,6 +43,13 @@ def test_one_example_with_its_trace(cli, run):
     assert "999" in outcome.out  # the token that the trace names
 
 
+@pytest.mark.parametrize("asked", [[], ["baseline.s1.hotflip", "7"], ["--worst", "2"]])
+def test_no_line_ends_with_blanks(cli, run, asked):
+    lines = cli("show", run, *asked).out.splitlines()
+    assert len(lines) > 4
+    assert not [line for line in lines if line.endswith(" ")]
+
+
 @pytest.mark.parametrize(
     ("asked", "complaint"),
     [

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import get_args
 
+from harness.base import GIB
 from harness.records import Cost, Phase, Record
 from harness.report.content import Cell, Column, Missing, Number, Table, about, filled
 from harness.report.tables.rows import arm_column
 from harness.verdicts import Arm, Results
 
-GIB = 2**30
 Found = dict[Phase, Cost]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from harness.base import spell_size
 from harness.records import (
     TREATMENT_SEEDS,
     Cost,
@@ -474,7 +475,7 @@ def _plain(value: object) -> str:
 def _size(size: object) -> str:
     if not isinstance(size, int | float):
         return "unknown memory"
-    return f"{size / 2**30:.1f} GiB"
+    return spell_size(size)
 
 
 def _many(what: str, count: int) -> str:
