@@ -108,7 +108,7 @@ def test_a_calibration_is_kept_and_is_the_default_device(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert calibrated() is None
     device = cpu_device({"attack": Terms(flop=1.0)}, per_run_s=4321.0)
-    monkeypatch.setattr("harness.running.calibrating.calibrate", lambda say: device)
+    monkeypatch.setattr("harness.running.calibrate", lambda say: device)
 
     made = cli("plan", toy_suite, "--json", "--calibrate")
 
