@@ -55,45 +55,60 @@ def in_processes(
     the processes is raised here; where one dies, so do the others, with a CellError.
     They end with this process, too, however it ends.
     """
-    torch.save(job, file)
     context = multiprocessing.get_context("spawn")
     said, stop = context.SimpleQueue(), context.Event()
-    kind = "MULTI_CPU" if device == "cpu" else "MULTI_GPU"
+    arguments = (run, str(file), said, stop, _own_files())
+    try:
+        torch.save(job, file)
+        with _started(count, device, arguments) as processes:
+            while True:
+                ended = _ended(processes)
+                # Even then: what one says explains why another died.
+                while not said.empty():
+                    about, thing = said.get()
+                    if about == "returned":
+                        return thing
+                    if about == "raised":
+                        raise thing
+                    hear(about, thing)
+                if ended is not None:
+                    raise ended
+                if should_stop():
+                    stop.set()
+    finally:
+        file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _started(count: int, device: str, arguments: tuple[Any, ...]) -> Iterator[Any]:
+    """Have so many processes; none of them is left after the block.
+
+    Those of a block that ended well get some time to end by themselves.
+    """
     # Asked by all of them for as long as they run; the system gives it a free port.
     store = distributed.TCPStore(  # type: ignore[attr-defined]
         _HERE, 0, is_master=True, wait_for_workers=False
     )
+    kind = "MULTI_CPU" if device == "cpu" else "MULTI_GPU"
     with _meeting_place(store.port, count, device):
         processes = start_processes(  # type: ignore[no-untyped-call]
             PrepareForLaunch(_process, kind),
-            args=(run, str(file), said, stop, _own_files()),
+            args=arguments,
             nprocs=count,
             join=False,
             daemon=True,
             start_method="spawn",
         )
+    patience_s = 0.0
     try:
-        while True:
-            ended = _ended(processes)
-            # Even then: what one says explains why another died.
-            while not said.empty():
-                about, thing = said.get()
-                if about == "returned":
-                    return thing
-                if about == "raised":
-                    raise thing
-                hear(about, thing)
-            if ended is not None:
-                raise ended
-            if should_stop():
-                stop.set()
+        yield processes
+        patience_s = _ENDING_S
     finally:
         for process in processes.processes:
-            process.join(timeout=_ENDING_S if sys.exc_info()[0] is None else 0)
+            process.join(timeout=patience_s)
             process.kill()
         for process in processes.processes:  # a device's memory is free after that
             process.join(timeout=_ENDING_S)
-        file.unlink()
 
 
 def _ended(processes: Any) -> Exception | None:

@@ -198,13 +198,7 @@ def _train_on_devices(job: _Job) -> Training:
     model.to("cpu")  # the first process needs the device
     torch.cuda.empty_cache()
     job.work.mkdir(parents=True, exist_ok=True)
-    reported: list[int] = []
-
-    def report(done: int, total: int) -> None:
-        reported.append(done)
-        hooks.report(done, total)
-
-    heard: dict[str, Callable[..., None]] = {"log": hooks.log, "report": report}
+    hear, should_stop = _listening(hooks)
     quiet = replace(hooks, log=_nothing, report=_nothing, should_stop=bool)
     training: Training = in_processes(
         _train_one_of_several,
@@ -212,9 +206,8 @@ def _train_on_devices(job: _Job) -> Training:
         plan.devices,
         device=torch.device(job.device).type,
         file=job.work / "job.pt",
-        hear=lambda about, thing: heard[about](*thing),
-        # The first report is before any step: there is nothing to write down yet.
-        should_stop=lambda: len(reported) > 1 and hooks.should_stop(),
+        hear=hear,
+        should_stop=should_stop,
     )
     last = last_checkpoint(job.work)
     assert last is not None  # written at the end
@@ -222,6 +215,21 @@ def _train_on_devices(job: _Job) -> Training:
     job.weights.compute()
     model.to(torch.device(job.device)).eval()
     return training
+
+
+def _listening(hooks: TrainingHooks) -> tuple[Say, Callable[[], bool]]:
+    """Return what hears the first process, and what says whether all are to stop."""
+    reported: list[Any] = []
+
+    def hear(about: str, thing: Any) -> None:
+        if about == "log":
+            hooks.log(*thing)
+        else:
+            reported.append(thing)
+            hooks.report(*thing)
+
+    # The first report is before any step: there is nothing to write down yet.
+    return hear, lambda: len(reported) > 1 and hooks.should_stop()
 
 
 def _train_one_of_several(

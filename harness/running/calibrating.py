@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -251,35 +252,49 @@ def fit_phases(
     load of the unit `but` is left out, which imports what all others use.
     """
     columns = [*dict.fromkeys(_column(x, name) for x in phases for name in _FITTED[x])]
-    rows: list[list[float]] = []
-    seconds: list[float] = []
-    for unit, record in records.items():
-        for phase in phases:
-            part = costs.units[unit].whole.get(phase)
-            spent = record.ledger.kept.get(phase)
-            if part is None or spent is None or (phase, unit) == ("load", but):
-                continue
-            # What was made, where that is not quite what was planned.
-            made = spent.compared_flops / part.cost.flops if spent.flops else 1.0
-            amounts = {
-                _column(phase, name): made * getattr(part.work, name)
-                for name in _FITTED[phase]
-            }
-            rows.append([amounts.get(column, 0.0) for column in columns])
-            seconds.append(max(0.0, spent.seconds - part.work.seconds))
-    lowest = [least.get(name, 0.0) for _, name in columns]
-    found = dict(zip(columns, fit_terms(rows, seconds, lowest), strict=True))
+    seen = [*_seen(phases, costs, records, but)]
+    found = fit_terms(
+        [[amounts.get(column, 0.0) for column in columns] for amounts, _ in seen],
+        [seconds for _, seconds in seen],
+        [least.get(name, 0.0) for _, name in columns],
+    )
+    takes = dict(zip(columns, found, strict=True))
     return {
         phase: Terms(
-            **{_TERMS[name]: found[_column(phase, name)] for name in _FITTED[phase]}
+            **{_TERMS[name]: takes[_column(phase, name)] for name in _FITTED[phase]}
         )
         for phase in phases
     }
 
 
-def _column(phase: Phase, name: str) -> tuple[Phase | None, str]:
+_Column = tuple[Phase | None, str]
+
+
+def _column(phase: Phase, name: str) -> _Column:
     """Return what stands for an amount of a phase, or of all that share it."""
     return None if name in _SHARED else phase, name
+
+
+def _seen(
+    phases: Sequence[Phase],
+    costs: PlanCosts,
+    records: Mapping[str, Record],
+    but: str,
+) -> Iterator[tuple[dict[_Column, float], float]]:
+    """Yield the amounts of each of the phases of each unit, and its seconds."""
+    for (unit, record), phase in product(records.items(), phases):
+        part = costs.units[unit].whole.get(phase)
+        spent = record.ledger.kept.get(phase)
+        if part is None or spent is None or (phase, unit) == ("load", but):
+            continue
+        # What was made, where that is not quite what was planned.
+        planned, made = part.cost.flops, spent.compared_flops
+        share = made / planned if planned and made else 1.0
+        amounts = {
+            _column(phase, name): share * getattr(part.work, name)
+            for name in _FITTED[phase]
+        }
+        yield amounts, max(0.0, spent.seconds - part.work.seconds)
 
 
 def fit_terms(

@@ -479,16 +479,21 @@ class _Block:
 
 def _rows(section: RecoverySection, block_tokens: float) -> int:
     """Return the blocks of a pass: as many as divide those of a step."""
-    own = -(-section.blocks_per_step(block_tokens) // section.devices)
+    own = _own_blocks(section, block_tokens)
     return divisor(own, section.micro_batch or _ROWS_ON_A_CPU)
 
 
 def _most_rows(section: RecoverySection, block_tokens: float) -> int:
     """Return the blocks that a pass has at most, of those of a step."""
-    own = -(-section.blocks_per_step(block_tokens) // section.devices)
+    own = _own_blocks(section, block_tokens)
     if section.micro_batch is not None:
         return own
     return max(1, min(own, int(MOST_TOKENS // block_tokens)))
+
+
+def _own_blocks(section: RecoverySection, block_tokens: float) -> int:
+    """Return the blocks of a step that one device has."""
+    return -(-section.blocks_per_step(block_tokens) // section.devices)
 
 
 def training_bytes(

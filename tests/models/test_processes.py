@@ -110,6 +110,16 @@ def test_a_process_that_said_all_waits_for_no_thread(tmp_path, monkeypatch):
     assert [process.exitcode for process in begun[0].processes] == [0, 0]
 
 
+def test_nothing_is_left_of_processes_that_cannot_be_started(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError("too many processes")
+
+    monkeypatch.setattr(processes, "start_processes", refuse)
+    with pytest.raises(OSError, match="too many"):
+        started(wait, tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_processes_do_not_outlive_the_one_that_started_them(tmp_path):
     parent = multiprocessing.get_context("spawn").Process(
         target=started, args=(wait, tmp_path)
