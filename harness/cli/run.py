@@ -82,7 +82,8 @@ def command(
     if units is not None or finish:
         if rerun or workers:
             raise base.UsageError("--rerun and --workers are for where it was frozen")
-        frozen = _frozen(choice)
+        with running.quick_imports():
+            frozen = _frozen(choice)
         if units is not None:
             return _run_units(frozen, units, fail_fast)
         return _ended(
@@ -132,10 +133,10 @@ def _run_units(frozen: running.Frozen, units: str, fail_fast: bool) -> int:
 def _run(
     choice: SuiteChoice, *, rerun: bool, fail_fast: bool
 ) -> tuple[running.RunFolder, running.Tally]:
-    planned, folder, store = _prepared(choice)
-    run_plan = running.run_plan  # imports libraries, where a signal may still end all
+    with running.quick_imports():  # where a signal may still end all
+        planned, folder, store = _prepared(choice)
     with base.stop_on_signals() as stop:
-        tally = run_plan(
+        tally = running.run_plan(
             planned,
             folder,
             store,

@@ -55,7 +55,8 @@ def run(
         file = Path(suite)
     experiment = suites.load_experiment(file, **options)
     run_dir = Path(out or experiment.run_dir)
-    plan, folder, store = running.prepare(experiment, run_dir, say=say)
+    with running.quick_imports():
+        plan, folder, store = running.prepare(experiment, run_dir, say=say)
     with stop_on_signals() as stop:
         running.run_plan(plan, folder, store, stop, say=say)
     made = Run(folder.root, trust=True)  # it has just been run

@@ -5,6 +5,7 @@ from .diagnostics.replay import (
 )
 from .folder import RunFolder as RunFolder, vocabulary_of as vocabulary_of
 from .frozen import Frozen as Frozen, freeze as freeze, thaw as thaw
+from .importing import quick_imports as quick_imports
 from .preparing import prepare as prepare
 from .previewing import (
     UnitPreview as UnitPreview,

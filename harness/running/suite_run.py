@@ -139,7 +139,7 @@ def run_units(
     Nothing is replayed, and the suite is not written. What other processes hold is
     waited for. `replaced` has the SHA-256 of records that are to be made again, by id:
     any other is a result of this run, also where it failed, whoever made it. `process`
-    is begun with the first unit that runs.
+    is begun with the first cell that runs: it replays cells.
 
     Raises as `run_plan` does.
     """
@@ -315,7 +315,8 @@ class _UnitRunner:
             found = self._found(unit)  # another process may just have made it
             if found is not None:
                 return found
-            if self._process and self._run.suite.diagnostics != "none":
+            replays = unit.kind == "cell" and self._run.suite.diagnostics != "none"
+            if self._process and replays:
                 self._process.begin()
             say(f"[{self._tally.total + 1}/{len(self._planned)}] {unit.id}")
             start = time.monotonic()

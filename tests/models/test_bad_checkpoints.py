@@ -108,6 +108,12 @@ def set_nan(weights):
     weights["gpt_neox.layers.0.mlp.dense_4h_to_h.weight"][3, 5] = float("nan")
 
 
+def set_infinities(weights):
+    weights["gpt_neox.layers.1.mlp.dense_h_to_4h.bias"][:2] = torch.tensor(
+        [float("inf"), float("-inf")]
+    )
+
+
 def drop_one(weights):
     del weights["gpt_neox.final_layer_norm.bias"]
 
@@ -185,6 +191,10 @@ REFUSED = {
         rewritten(set_nan),
         "the weight gpt_neox.layers.0.mlp.dense_4h_to_h.weight is not finite",
     ),
+    "infinite": (
+        rewritten(set_infinities),
+        "the weight gpt_neox.layers.1.mlp.dense_h_to_4h.bias is not finite",
+    ),
     "lacks-one": (rewritten(drop_one), "lacks 1 weights of its model, as gpt_neox.fin"),
     "more-ids": (more_ids, "and the model has embeddings for 0 to 319; they do not"),
     "tokenizer-list": (
@@ -211,6 +221,15 @@ def test_it_is_refused_with_a_sentence(name, folder, tmp_path, monkeypatch):
     assert "\n" not in said
     assert len(said) < 400
     assert not (tmp_path / "harm").exists()
+
+
+def test_weights_whose_sum_is_beyond_float32_are_finite(folder, tmp_path):
+    def enlarge(weights):
+        weights["gpt_neox.final_layer_norm.bias"][:] = 3e38
+
+    rewritten(enlarge)(folder)
+    model, _ = load(folder, tmp_path)
+    assert model.gpt_neox.final_layer_norm.bias.sum().isinf()
 
 
 CODE = "import os, sys; os.mkdir(os.environ['HARM'])"

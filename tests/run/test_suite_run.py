@@ -70,6 +70,19 @@ def test_batch_size_and_order_of_cells_change_nothing(suite, cli, tmp_path):
     assert adversarial_ids(one) == adversarial_ids(other)
 
 
+def test_the_process_that_replays_begins_with_the_first_cell(
+    suite, cli, tmp_path, monkeypatch
+):
+    out, began = tmp_path / "runs" / "tiny", []
+    monkeypatch.setattr(
+        "harness.running.suite_run.PlainProcess.begin",
+        lambda self: began.append([*out.glob("variants/*/record.json")]),
+    )
+    only = ("--only", "arm=baseline", "--only", "attack=random")
+    assert cli("run", suite, "--out", out, *only, "--set", "metrics=null").code == 0
+    assert [len(records) for records in began] == [1]
+
+
 def test_a_failed_cell_is_recorded_and_does_not_end_the_suite(suite, cli, tmp_path):
     plugin, out = tmp_path / "broken.py", tmp_path / "runs" / "tiny"
     plugin.write_text(BROKEN)

@@ -10,7 +10,11 @@ from scipy.stats import spearmanr
 from harness.data.document import Example
 from harness.running.diagnostics import probes
 from harness.running.diagnostics.probes import probe
-from harness.running.diagnostics.subject import examine, examine_attacked
+from harness.running.diagnostics.subject import (
+    examine,
+    examine_attacked,
+    spearman,
+)
 from harness.subject.subject import Subject
 from harness.testing import tiny_subject
 from tests.run_fixtures import sample_row
@@ -115,6 +119,15 @@ def test_fidelity_is_spearman_s_of_gains_and_true_losses(subject):
         number += len(losses)
     assert found.value == pytest.approx(np.mean(list(told.values())))
     assert found.n == number == len(EXAMPLES) * probes.SCORED_FLIPS
+
+
+def test_ranks_correlate_to_the_last_bit_as_in_scipy():
+    rng = np.random.default_rng(0)
+    for digits in [*range(3)] * 40:  # few digits, many ties
+        gains = rng.normal(size=rng.integers(2, 17)).round(digits)
+        losses = (gains + rng.normal(size=len(gains))).round(digits)
+        if np.ptp(gains) and np.ptp(losses):
+            assert spearman(gains, losses) == spearmanr(gains, losses).statistic
 
 
 def test_a_gradient_of_zeros_ranks_nothing(subject):
