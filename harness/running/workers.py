@@ -135,12 +135,26 @@ class _Worker:
             env={**os.environ, RUN: run, **self.environment},
             start_new_session=True,  # Ctrl-C reaches it through this process, once
         )
+        threading.Thread(target=_clear, args=(self.process,), daemon=True).start()
 
     def kill(self) -> None:
         """End it and all that it started."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        _kill_group(self.process.pid)
         self.process.wait()
+
+
+def _clear(process: subprocess.Popen[str]) -> None:
+    """Wait for a worker's end, and end what it leaves.
+
+    A compiler that it started, say, would hold open what is read here to the end.
+    """
+    process.wait()
+    _kill_group(process.pid)
+
+
+def _kill_group(leader: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 class _Team:

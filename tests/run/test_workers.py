@@ -105,6 +105,17 @@ def test_workers_that_never_begin_are_given_up(side_by_side):
     assert (lines, error) == ([], None)
 
 
+def test_what_a_worker_leaves_ends_with_it(side_by_side, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    program = """
+import os, subprocess
+if os.environ["NUMBER"] == "0":
+    subprocess.Popen(["sh", "-c", "sleep 20; touch left"])
+"""
+    assert side_by_side(program) == ([], None)
+    assert not (tmp_path / "left").exists()
+
+
 WAITING = """
 import signal, sys, time
 def end(number, frame):
