@@ -7,6 +7,7 @@ units run, a signal is an exception instead, which passes through all that is un
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -119,7 +120,9 @@ def ended_by_signals() -> Iterator[None]:
         code = left.code if isinstance(left.code, int) else 1
         _listen(lambda number, frame: os._exit(code))
         if code in (INTERRUPTED, Stopped.exit_code):
-            # Or torch would first compile all the kernels that it has begun with.
+            # Or torch would first compile all the kernels that it has begun with. What
+            # outlives a process, as semaphores do, goes with what holds it.
+            gc.collect()
             _leave(code)
         raise
 

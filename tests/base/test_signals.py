@@ -159,11 +159,14 @@ with ended_by_signals():
 
 
 BUSY = """
-import sys, time
+import multiprocessing, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from harness.base.signals import ended_by_signals
 
 ThreadPoolExecutor(1).submit(time.sleep, 60)
+held = [multiprocessing.get_context("spawn").Lock()]
+held.append(held)
+del held
 with ended_by_signals():
     print("said")
     sys.exit(int(sys.argv[1]))
@@ -171,7 +174,7 @@ with ended_by_signals():
 
 
 @pytest.mark.parametrize("code", [Stopped.exit_code, INTERRUPTED])
-def test_what_was_stopped_waits_for_no_thread_of_a_library(code):
+def test_what_was_stopped_waits_for_no_thread_and_leaves_nothing(code):
     ended = subprocess.run(
         [sys.executable, "-c", BUSY, str(code)],
         capture_output=True,
@@ -179,7 +182,7 @@ def test_what_was_stopped_waits_for_no_thread_of_a_library(code):
         check=False,
         timeout=30,
     )
-    assert (ended.returncode, ended.stdout) == (code, "said\n")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "said\n", "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
