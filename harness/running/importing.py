@@ -40,8 +40,11 @@ def quick_imports() -> Iterator[None]:
 
 @contextmanager
 def _absent(name: str) -> Iterator[None]:
-    """Let a package seem not to be installed, unless it was imported already."""
-    if name in sys.modules:
+    """Let a package seem not to be installed, unless somebody has it already.
+
+    Or transformers, which remembers what it has found to be there.
+    """
+    if {name, "transformers"} & sys.modules.keys():
         yield
         return
     sys.modules[name] = None  # type: ignore[assignment]

@@ -20,6 +20,16 @@ def test_a_run_imports_models_and_neither_scikit_learn_nor_scipy_s_statistics(im
     assert not {"sklearn", "scipy.stats"} & modules
 
 
+def test_what_transformers_found_already_is_not_hidden(imported):
+    modules = imported(
+        "from transformers.utils import is_sklearn_available",
+        "is_sklearn_available()",
+        "from harness.running import quick_imports",
+        "with quick_imports(): pass",
+    )
+    assert "transformers.generation.utils" in modules
+
+
 def test_garbage_is_collected_again_after_an_error_and_no_sooner_than_before():
     with pytest.raises(ValueError, match="wrong"), quick_imports():
         raise ValueError("wrong")
