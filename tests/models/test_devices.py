@@ -89,6 +89,20 @@ def run(work, plan, model=None, device="cpu", **hooks):
     return training.lines, {k: v.clone() for k, v in model.state_dict().items()}
 
 
+def stopped(work, plan, **options):
+    """Stop a training by several processes in its second step."""
+    told = []
+
+    def stopping():
+        # The second time that it is asked, the processes have been told.
+        (work / "told").touch() if told else told.append(True)
+        return True
+
+    waiting = partial(wait_for, work / "told")
+    with pytest.raises(Stopped):
+        run(work, plan, after_step=waiting, should_stop=stopping, **options)
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     return run(tmp_path_factory.mktemp("alone"), PLAN)
@@ -99,21 +113,8 @@ def test_two_processes_train_as_one_does_and_another_number_goes_on(
     tmp_path, plan, alone
 ):
     expected, final = alone
-    progress, told = [], []
-
-    def stopping():
-        # The second time that it is asked, the processes have been told.
-        (tmp_path / "told").touch() if told else told.append(True)
-        return True
-
-    with pytest.raises(Stopped):
-        run(
-            tmp_path,
-            plan,
-            after_step=partial(wait_for, tmp_path / "told"),
-            report=lambda *x: progress.append(x),
-            should_stop=stopping,
-        )
+    progress = []
+    stopped(tmp_path, plan, report=lambda *x: progress.append(x))
     assert progress == [(0, 16), (4, 16), (8, 16)]
     # Sharded, the same two go on; otherwise one does, from the checkpoint of two.
     lines, state = run(tmp_path, plan if plan is SHARDED else PLAN)
