@@ -40,6 +40,7 @@ from .ffn.starts import (
 )
 from .freezing import (
     freeze as freeze,
+    frozen_meanwhile as frozen_meanwhile,
     load_frozen as load_frozen,
     plain_state as plain_state,
 )

@@ -9,6 +9,8 @@ weights are folded first, and the folder is loaded again and compared with the m
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,12 +55,24 @@ def plain_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def freeze(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Write a model and its tokenizer as a plain folder; return them as read from it.
+    """Write a model and its tokenizer, and return them, as `frozen_meanwhile` does.
 
-    What is returned is as `load_frozen` gives it, on the model's device. The model
-    itself stays as it is, in evaluation mode; it moves to the CPU where its device has
-    no room for both. Raises CellError unless the folder, loaded again, gives bitwise
-    equal logits.
+    The folder is on disk when this returns.
+    """
+    with frozen_meanwhile(model, tokenizer, folder) as frozen:
+        return frozen
+
+
+@contextmanager
+def frozen_meanwhile(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
+) -> Iterator[tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
+    """Write a model and its tokenizer as a plain folder; yield them as read from it.
+
+    What is yielded is as `load_frozen` gives it, on the model's device. The folder is
+    brought to disk while the block runs. The model itself stays as it is, in evaluation
+    mode; it moves to the CPU where its device has no room for both. Raises CellError
+    unless the folder, loaded again, gives bitwise equal logits.
     """
     model.eval()
     register_activations()
@@ -69,7 +83,7 @@ def freeze(
         frozen, again = load_frozen(folder)
         _bring_together(model, frozen)
         _check(model, tokenizer, folder, frozen, again)
-    return frozen, again
+        yield frozen, again
 
 
 def load_frozen(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

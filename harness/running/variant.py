@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -27,7 +28,7 @@ from harness.models import (
     Recovered,
     RecoverySection,
     certify,
-    freeze,
+    frozen_meanwhile,
     load_frozen,
     plain_state,
     recover,
@@ -150,7 +151,7 @@ class _Making:
         work = self.run.store.work("subjects", self.plan.subject_key)
         journal = Journal(work / _JOURNAL, self.plan.subject_key, self.run.device)
         stage = journal.stage
-        with fixed_random_state(self.plan.seed):
+        with fixed_random_state(self.plan.seed), ExitStack() as to_disk:
             with stage("load", "load"):
                 model, tokenizer = self._load()
                 inputs = certificate_inputs(self.run.suite, self.run.corpora, tokenizer)
@@ -161,7 +162,9 @@ class _Making:
             with stage("recover", None):  # training keeps its own accounts
                 recovered = self._recover(model, tokenizer, folder / TRAINING)
             with stage("freeze", "freeze"):
-                self._frozen = freeze(model, tokenizer, folder / "model")
+                self._frozen = to_disk.enter_context(
+                    frozen_meanwhile(model, tokenizer, folder / "model")
+                )
             frozen, after = self._frozen[0], before
             if recovered.summary.status == "trained":
                 with stage("certify the frozen model", "certify"):

@@ -1,5 +1,8 @@
 """What is frozen computes, bit for bit, what was trained."""
 
+import os
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXMLP
 
 import harness.models.freezing
 from harness.base import CellError
-from harness.models import freeze, load_frozen
+from harness.models import freeze, frozen_meanwhile, load_frozen
 from harness.models.freezing import plain_state
 from harness.subject import Subject
 from harness.testing import GATED_T5, tiny_model, tiny_tokenizer
@@ -48,6 +51,21 @@ def test_a_frozen_subject_is_a_plain_folder_with_bitwise_equal_logits(tmp_path, 
     assert tokenizer(text)["input_ids"] == given(text)["input_ids"]
     start = plain.generation_config.decoder_start_token_id
     assert start == model.config.to_dict().get("decoder_start_token_id")
+
+
+def test_what_is_frozen_is_used_while_it_is_brought_to_disk(tmp_path, monkeypatch):
+    used, fsync, synced = threading.Event(), os.fsync, []
+
+    def waiting(descriptor):
+        assert used.wait(10)
+        fsync(descriptor)
+        synced.append(descriptor)
+
+    monkeypatch.setattr(os, "fsync", waiting)
+    with frozen_meanwhile(constrained(), tiny_tokenizer(), tmp_path) as (frozen, _):
+        logits_of(frozen)
+        used.set()
+    assert synced
 
 
 def test_freezing_leaves_the_model_trainable_as_it_was(tmp_path):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -81,6 +82,29 @@ def test_the_process_that_replays_begins_with_the_first_cell(
     only = ("--only", "arm=baseline", "--only", "attack=random")
     assert cli("run", suite, "--out", out, *only, "--set", "metrics=null").code == 0
     assert [len(records) for records in began] == [1]
+
+
+def test_a_frozen_model_is_certified_while_it_is_brought_to_disk(
+    suite, cli, tmp_path, monkeypatch
+):
+    from harness.running import variant
+
+    done, certify, frozen = [], variant.certify, variant.frozen_meanwhile
+
+    @contextmanager
+    def watched(*given):
+        with frozen(*given) as pair:
+            yield pair
+            done.append("on disk")
+
+    monkeypatch.setattr(variant, "frozen_meanwhile", watched)
+    monkeypatch.setattr(
+        variant, "certify", lambda *given: done.append("certified") or certify(*given)
+    )
+    only = ("--only", "arm=gauge", "--only", "attack=random")
+    out = tmp_path / "runs" / "tiny"
+    assert cli("run", suite, "--out", out, *only, "--set", "metrics=null").code == 0
+    assert done == ["certified", "certified", "on disk"]
 
 
 def test_a_failed_cell_is_recorded_and_does_not_end_the_suite(suite, cli, tmp_path):
