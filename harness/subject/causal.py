@@ -33,6 +33,7 @@ class CausalNetwork(Network):
             "compiled_gradients",
             "fused_layers",
             "recorded_passes",
+            "steady_losses",
         )
         return dict.fromkeys(names, False)
 

@@ -10,10 +10,12 @@ import torch
 
 from harness.subject.causal import CausalNetwork
 from harness.subject.fast.compiling import can_compile
-from harness.subject.fast.neox import fuse_layers
+from harness.subject.fast.neox import LinearGelu, fuse_layers
 from harness.subject.fast.packing import Packing
 from harness.subject.fast.prefixes import KeyValues, PrefixAttention
 from harness.subject.fast.recording import Recorded
+from harness.subject.fast.steady import FEWEST, rows_alike
+from harness.subject.transfer import filled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +62,9 @@ class FastNetwork(CausalNetwork):
         """
         if self.compile():
             self._fused = fuse_layers(self.model) > 0
+            products = (torch.nn.Linear, LinearGelu)
+            layers = (m for m in self.model.modules() if isinstance(m, products))
+            self.steady = self._fused and self._prefixes.packs and rows_alike(layers)
             self._recorded_read = Recorded(self._key_values)
 
     @property
@@ -70,6 +75,7 @@ class FastNetwork(CausalNetwork):
             "compiled_gradients": self._prefixes.compiles_gradients,
             "fused_layers": self._fused,
             "recorded_passes": self._recorded_losses is not None,
+            "steady_losses": self.steady,
         }
 
     def reference_losses(self, prompts: Tensor, references: Tensor) -> Tensor:
@@ -106,6 +112,14 @@ class FastNetwork(CausalNetwork):
             return self.gradients(prompts, references)
         return gradients.clone()
 
+    def losses(self, prompts: Tensor, references: Tensor) -> Tensor:
+        if not self._prefixes.packs:
+            return super().losses(prompts, references)
+        rows = _enough(prompts.shape[1] + references.shape[1] - 1, len(prompts))
+        ids = filled(torch.cat([prompts, references], dim=1)[:, :-1], rows)
+        packing, own = Packing.entire(ids), filled(references, rows)
+        return self._packed_losses(None, None, packing, ids, own)[: len(prompts)]
+
     # --- reuse ----------------------------------------------------------------------
 
     def key_values(self, ids: Tensor) -> KeyValues:
@@ -132,20 +146,13 @@ class FastNetwork(CausalNetwork):
         again. Takes all else as `losses` does.
         """
         ids = torch.cat([prompts, references], dim=1)[:, :-1]
+        if self._prefixes.packs:
+            packing = Packing.of(ids, starts)
+            return self._packed_losses(prefix, rows, packing, ids, references)
+        if not (first := min(starts)):
+            return self.losses(prompts, references)
         with torch.inference_mode():
-            if self._prefixes.packs:
-                packing = Packing.of(ids, starts)
-                with self._prefixes.after(prefix, rows, packing):
-                    output = self.model.base_model(
-                        input_ids=packing.packed(ids),
-                        position_ids=packing.positions[None],
-                        use_cache=False,
-                    )
-                hidden = packing.last(output[0], references.shape[1])
-            elif first := min(starts):
-                hidden = self._own_hidden(ids[:, first:], prefix.first(first), rows)
-            else:
-                return self.losses(prompts, references)
+            hidden = self._own_hidden(ids[:, first:], prefix.first(first), rows)
             return self._scored(hidden, references).double().mean(dim=1)
 
     def reused(self, starts: Sequence[int]) -> Sequence[int]:
@@ -162,6 +169,28 @@ class FastNetwork(CausalNetwork):
         return self._flops(tokens, 0)[0]
 
     # --- passes with the attention of `prefixes` --------------------------------------
+
+    def _packed_losses(
+        self,
+        prefix: KeyValues | None,
+        rows: Tensor | None,
+        packing: Packing,
+        ids: Tensor,
+        references: Tensor,
+    ) -> Tensor:
+        """Return the mean loss [B] of ids [B, L], which end with the references."""
+        with torch.inference_mode(), self._prefixes.after(prefix, rows, packing):
+            hidden = packing.last(self._packed_states(packing, ids), len(references[0]))
+            return self._scored(hidden, references).double().mean(dim=1)
+
+    def _packed_states(self, packing: Packing, ids: Tensor) -> Tensor:
+        """Return the hidden states [1, T, d] of what is packed of ids [B, L]."""
+        output = self.model.base_model(
+            input_ids=packing.packed(ids),
+            position_ids=packing.positions[None],
+            use_cache=False,
+        )
+        return cast("Tensor", output[0])
 
     def _own_losses(self, prompts: Tensor, references: Tensor) -> list[Tensor]:
         return [self._own_reference_losses(prompts, references).double()]
@@ -197,12 +226,24 @@ class FastNetwork(CausalNetwork):
         return cast("Tensor", output[0])
 
     def _key_values(self, ids: Tensor) -> list[Tensor]:
-        with self._prefixes.collecting(ids) as collected:
-            self.model.base_model(
-                input_ids=ids, position_ids=_positions(0, ids), use_cache=False
-            )
+        packing = None
+        if self._prefixes.packs:
+            ids = filled(ids, _enough(ids.shape[1], len(ids)))
+            packing = Packing.entire(ids)
+        with self._prefixes.collecting(ids, packing) as collected:
+            if packing is None:
+                self.model.base_model(
+                    input_ids=ids, position_ids=_positions(0, ids), use_cache=False
+                )
+            else:
+                self._packed_states(packing, ids)
             found = collected()
         return [*found.keys, *found.values]
+
+
+def _enough(tokens: int, rows: int) -> int:
+    """Return how many rows of so many tokens a steady pass has, `rows` at least."""
+    return max(rows, -(-FEWEST // tokens))
 
 
 def _positions(first: int, ids: Tensor) -> Tensor:

@@ -23,6 +23,9 @@ class Network(ABC):
     model's device.
     """
 
+    steady = False
+    """Whether `losses` gives a pair the same beside any others, to the last bit."""
+
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         """The model, in the network's precision."""

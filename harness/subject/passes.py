@@ -47,7 +47,7 @@ WHOLE_TEXTS = 64
 """Texts that are read or written together, at most: they may be long."""
 TOKENS_AT_ONCE = {"cpu": 1024}
 """How many tokens a pass reads where that is enough to keep such a device busy."""
-SCORING_WORK = 4e13
+SCORING_WORK = 8e13
 """FLOPs of a pass that scores on a GPU: enough to outlast the launch of its kernels."""
 FEWEST_TOKENS, MOST_TOKENS = 4096, 131_072
 """Tokens of such a pass: fewer leave processors idle, whatever the model."""

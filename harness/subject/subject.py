@@ -252,7 +252,8 @@ class Subject:
         The choices of searches that run in `lockstep` share passes.
         """
         pairs = self._passes.pairs(prompts, references)
-        margin = partial(room.rounding_margin, self.dtype)
+        steady = self._passes.search.steady
+        margin = partial(room.rounding_margin, self.dtype, steady=steady)
         return room.choice(pairs, losses, k, margin, lowest=lowest)
 
     # --- gradients ------------------------------------------------------------------

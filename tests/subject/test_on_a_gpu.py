@@ -162,6 +162,43 @@ def test_neither_company_nor_place_nor_recording_changes_a_bit_of_what_decides()
         assert decide([pairs[i] for i in others])()[place] == alone
 
 
+def test_a_steady_loss_is_the_same_to_the_last_bit_in_every_company():
+    subject = wide_subject(dtype="bfloat16")
+    if not subject.settings["steady_losses"]:
+        pytest.skip("products of this GPU depend on how many rows they have")
+    # Eight prompts with candidates: some calls share prefixes, and others do not.
+    prompts = np.concatenate([changed(ids(N, seed=s), 64, seed=s) for s in range(8)])
+    references = [ids(M, seed=i // 64) for i in range(512)]
+    together = subject.losses(prompts, references)
+
+    order = np.random.default_rng(0).permutation(512)
+    for count, rows in ((512, order), (200, order), (7, order[:70]), (1, order[:9])):
+        for own in np.split(rows, range(count, len(rows), count)):
+            found = subject.losses(prompts[own], [references[i] for i in own])
+            np.testing.assert_array_equal(found, together[own])
+
+
+def test_keys_come_in_the_same_blocks_after_any_prefix():
+    from harness.subject.fast.flash import attend_packed
+
+    torch.manual_seed(0)
+    whole, states = 104, torch.randn(3, 1, 4, 104, 64, device="cuda").bfloat16()
+    ids = torch.zeros(1, whole, device="cuda")
+
+    def attended(start):
+        packing = Packing.of(ids, [start])
+        own = (part[:, :, start:].contiguous() for part in states)
+        prefix = (part[:, :, :101] for part in states[1:])
+        where = packing.starts, packing.first, whole, 0.2
+        return attend_packed(*own, *prefix, None, *where)[0]
+
+    packing = Packing.entire(ids)
+    where = packing.starts, packing.first, whole, 0.2
+    alone = attend_packed(*states, None, None, None, *where)[0]
+    for start in (0, 1, 31, 32, 33, 64, 100):
+        assert torch.equal(attended(start), alone[start:])
+
+
 def test_what_decides_is_compiled_and_what_is_reported_stays_plain():
     subject, plain = wide_subject(dtype="bfloat16"), wide_subject(dtype="float32")
     prompts, reference = changed(ids(N), 20), ids(M)

@@ -38,4 +38,6 @@ def test_the_margin_falls_with_the_root_of_the_tokens_and_no_lower_than_the_batc
 
     assert one == pytest.approx(4 * sixteen)
     assert rounding_margin("bfloat16", 10**6) == MARGIN_NATS
+    assert rounding_margin("bfloat16", 16, steady=True) == pytest.approx(0.005)
+    assert rounding_margin("bfloat16", 16, steady=True) < sixteen
     assert rounding_margin("float32", 1) == rounding_margin("float32", 999)

@@ -47,7 +47,8 @@ def _kernel(  # type: ignore[no-untyped-def]
     q_h, q_n, k_h, k_n, v_h, v_n,
     pk_b, pk_h, pk_n, pv_b, pv_h, pv_n,
     whole, heads, shared, scale,
-    has_rows: tl.constexpr, width: tl.constexpr, padded: tl.constexpr,
+    has_prefix: tl.constexpr, has_rows: tl.constexpr,
+    width: tl.constexpr, padded: tl.constexpr,
     queries: tl.constexpr, keys_at_once: tl.constexpr,
 ):  # fmt: skip
     first = tl.program_id(1) * queries
@@ -66,24 +67,54 @@ def _kernel(  # type: ignore[no-untyped-def]
     last = tl.minimum(at, n_own - 1)
     where = head * q_h + (begin + last)[:, None] * q_n
     q = _loaded(query + where + size[None, :], size, width, padded)
-    row = begin * 0
-    if has_rows:
-        row = tl.load(rows + batch).to(tl.int64)
     highest = tl.full([queries], -1.0e30, tl.float32)
     total = tl.zeros([queries], tl.float32)
     sums = tl.zeros([queries, padded], tl.float32)
-    keys = prefix_key + row * pk_b + own_head * pk_h
-    values = prefix_value + row * pv_b + own_head * pv_h
-    for start in range(0, n_prefix, keys_at_once):
-        j = start + near
-        there = tl.minimum(j, n_prefix - 1)
-        k = _loaded(keys + there[:, None] * pk_n + size[None, :], size, width, padded)
-        v = _loaded(values + there[:, None] * pv_n + size[None, :], size, width, padded)
-        seen = (j < n_prefix)[None, :]
-        highest, total, sums = _step(q, k, v, seen, highest, total, sums, scale)
     keys = key + begin * k_n + own_head * k_h
     values = value + begin * v_n + own_head * v_h
-    for start in range(0, tl.minimum(first + queries, n_own), keys_at_once):
+    # Keys come in the blocks that they lie in from the first token on, wherever the
+    # prefix ends: so a row is summed in the same order after any prefix.
+    own_from = tl.cdiv(n_prefix, keys_at_once) * keys_at_once - n_prefix
+    if has_prefix:
+        row = begin * 0
+        if has_rows:
+            row = tl.load(rows + batch).to(tl.int64)
+        first_keys = prefix_key + row * pk_b + own_head * pk_h
+        first_values = prefix_value + row * pv_b + own_head * pv_h
+        whole_blocks = n_prefix // keys_at_once * keys_at_once
+        for start in range(0, whole_blocks, keys_at_once):
+            j = start + near
+            k = _loaded(
+                first_keys + j[:, None] * pk_n + size[None, :], size, width, padded
+            )
+            v = _loaded(
+                first_values + j[:, None] * pv_n + size[None, :], size, width, padded
+            )
+            # All are seen. A compiler that knew it would round otherwise here.
+            seen = (j - n_prefix)[None, :] <= at[:, None]
+            highest, total, sums = _step(q, k, v, seen, highest, total, sums, scale)
+        for start in range(whole_blocks, n_prefix, keys_at_once):  # none, or one
+            j = start + near
+            there = (j < n_prefix)[:, None]
+            before = tl.minimum(j, n_prefix - 1)[:, None]
+            after = tl.minimum(tl.maximum(j - n_prefix, 0), n_own - 1)[:, None]
+            k = tl.where(
+                there,
+                _loaded(
+                    first_keys + before * pk_n + size[None, :], size, width, padded
+                ),
+                _loaded(keys + after * k_n + size[None, :], size, width, padded),
+            )
+            v = tl.where(
+                there,
+                _loaded(
+                    first_values + before * pv_n + size[None, :], size, width, padded
+                ),
+                _loaded(values + after * v_n + size[None, :], size, width, padded),
+            )
+            seen = (j - n_prefix)[None, :] <= at[:, None]
+            highest, total, sums = _step(q, k, v, seen, highest, total, sums, scale)
+    for start in range(own_from, tl.minimum(first + queries, n_own), keys_at_once):
         j = start + near
         there = tl.minimum(j, n_own - 1)
         k = _loaded(keys + there[:, None] * k_n + size[None, :], size, width, padded)
@@ -101,16 +132,16 @@ def _kernel(  # type: ignore[no-untyped-def]
 @torch.library.custom_op(
     "harness::attend_packed",
     mutates_args=(),
-    schema="(Tensor query, Tensor key, Tensor value, Tensor prefix_keys, "
-    "Tensor prefix_values, Tensor? rows, Tensor starts, Tensor first, SymInt whole, "
+    schema="(Tensor query, Tensor key, Tensor value, Tensor? prefix_keys, "
+    "Tensor? prefix_values, Tensor? rows, Tensor starts, Tensor first, SymInt whole, "
     "float scale) -> Tensor",
 )
 def attend_packed(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    prefix_keys: Tensor,
-    prefix_values: Tensor,
+    prefix_keys: Tensor | None,
+    prefix_values: Tensor | None,
     rows: Tensor | None,
     starts: Tensor,
     first: Tensor,
@@ -120,21 +151,27 @@ def attend_packed(
     """Return [1, T, heads, size] for queries [1, heads, T, size] of packed rows.
 
     Keys and values are [1, own heads, T, size]; those of the prefix [G, own heads, p,
-    size]. Row b has `whole` tokens. It goes on after the first `starts[b]` of row
-    `rows[b]` of the prefix; its own tokens begin at `first[b]` among the T packed ones.
-    All have unit stride in their last dimension.
+    size], or None where no row has any. Row b has `whole` tokens. It goes on after the
+    first `starts[b]` of row `rows[b]` of the prefix; its own tokens begin at `first[b]`
+    among the T packed ones. All have unit stride in their last dimension. What is found
+    for a token does not depend on how many of those before it are the prefix's.
     """
     _, heads, total, size = query.shape
     out = query.new_empty(1, total, heads, size)
     own = (x.stride(d) for x in (query, key, value) for d in (1, 2))
-    before = (x.stride(d) for x in (prefix_keys, prefix_values) for d in (0, 1, 2))
+    # Where there is no prefix, nothing is read of what stands for it.
+    pair = [
+        x if y is None else y for x, y in ((key, prefix_keys), (value, prefix_values))
+    ]
+    before = (x.stride(d) for x in pair for d in (0, 1, 2))
     _kernel[(len(starts) * heads, triton.cdiv(whole, QUERIES))](
-        query, key, value, prefix_keys, prefix_values,
+        query, key, value, *pair,
         starts if rows is None else rows, starts, first, out,
         *own, *before,
         whole, heads, heads // key.shape[1],
         scale * 1.4426950408889634,  # exp(x) = 2 ** (x log2 e)
-        has_rows=rows is not None, width=size, padded=triton.next_power_of_2(size),
+        has_prefix=prefix_keys is not None, has_rows=rows is not None,
+        width=size, padded=triton.next_power_of_2(size),
         queries=QUERIES, keys_at_once=KEYS, num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
     return out

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.subject.fast.prefixes import ATTENTION, attend
+from harness.subject.fast.steady import SteadyNorm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +30,11 @@ class LinearGelu(torch.nn.Module):
     def __init__(self, linear: torch.nn.Linear) -> None:
         super().__init__()
         self.linear = linear
+
+    @property
+    def weight(self) -> Tensor:
+        """The layer's W [d', d]."""
+        return self.linear.weight
 
     def forward(self, states: Tensor) -> Tensor:
         """Return gelu(states @ W^T + b) for states [..., d]."""
@@ -93,6 +99,7 @@ def fuse_layers(model: torch.nn.Module) -> int:
             fused += _fuse_gelu(module)
         elif kind == "GPTNeoXLayer":
             fused += _fuse_attention(module)
+            _steady_norms(module)
     return fused
 
 
@@ -104,6 +111,11 @@ def _fuse_gelu(module: Any) -> bool:
     module.dense_h_to_4h = LinearGelu(linear)
     module.act = torch.nn.Identity()
     return True
+
+
+def _steady_norms(layer: Any) -> None:
+    for name in ("input_layernorm", "post_attention_layernorm"):
+        setattr(layer, name, SteadyNorm(getattr(layer, name)))
 
 
 def _fuse_attention(layer: Any) -> bool:

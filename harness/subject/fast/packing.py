@@ -47,6 +47,14 @@ class Packing:
         positions = torch.arange(total, device=ids.device) + offsets[rows]
         return cls(whole, (whole - own).int(), first.int(), rows, positions)
 
+    @classmethod
+    def entire(cls, ids: Tensor) -> Packing:
+        """Pack rows of ids [B, L] of which nothing was read elsewhere."""
+        count, whole = ids.shape
+        at = torch.arange(count * whole, device=ids.device)
+        first = at[::whole].int()
+        return cls(whole, torch.zeros_like(first), first, at // whole, at % whole)
+
     def packed(self, ids: Tensor) -> Tensor:
         """Return the rows' own tokens [1, T] of ids [B, L]."""
         return ids[self.rows, self.positions][None]

@@ -90,7 +90,6 @@ class PrefixAttention:
         """Whether the model's own attention serves."""
         self._compiled: CompiledLayers | None = None
         self._compiled_gradients: CompiledLayers | None = None
-        self._kept: list[tuple[tuple[int, int], ...]] | None = None
 
     def compile_layers(self, *, dynamic: bool = True) -> bool:
         """Compile the layers for passes with our attention; say whether that is done.
@@ -118,33 +117,46 @@ class PrefixAttention:
         return self._compiled is not None and self._compiled.works
 
     @contextmanager
-    def collecting(self, ids: Tensor) -> Iterator[Callable[[], KeyValues]]:
+    def collecting(
+        self, ids: Tensor, packing: Packing | None = None
+    ) -> Iterator[Callable[[], KeyValues]]:
         """Collect the key/values of a pass over ids [G, p]; call what is yielded.
 
-        The first time, they come in a list. Compiled layers write them to tensors.
+        Such a pass reads them as they are, or with the packing that is given. Compiled
+        layers write what is collected to tensors.
         """
-        if self._compiled is None or self._kept is None:
+        if self._compiled is None:
             found: list[tuple[Tensor, Tensor]] = []
             with self._lent([{"collected": found}] * len(self._layers)):
                 yield lambda: KeyValues(*map(tuple, zip(*found, strict=True)))
-            self._kept = [tuple(map(_shape_of_one, each)) for each in found]
             return
-        kept = [
-            [_room(ids, shape, self.model.dtype) for shape in each]
-            for each in self._kept
+        kept = [(self._room(ids), self._room(ids)) for _ in self._layers]
+        given = [
+            {"kept_keys": key, "kept_values": value, "packing": packing}
+            for key, value in kept
         ]
-        given = [{"kept_keys": key, "kept_values": value} for key, value in kept]
         with self._lent(given), self._compiled.lent():
             yield lambda: KeyValues(*map(tuple, zip(*kept, strict=True)))
+
+    def _room(self, ids: Tensor) -> Tensor:
+        """Make room for the keys, or the values, of ids [G, p] in one layer."""
+        config = self.model.config
+        every = config.num_attention_heads
+        heads = getattr(config, "num_key_value_heads", None) or every
+        shape = len(ids), heads, ids.shape[1], self._head_size
+        return torch.empty(shape, dtype=self.model.dtype, device=ids.device)
+
+    @property
+    def _head_size(self) -> int:
+        config = self.model.config
+        size = getattr(config, "head_dim", None)
+        return int(size or config.hidden_size // config.num_attention_heads)
 
     @property
     def packs(self) -> bool:
         """Say whether a pass can read rows that go on after different tokens."""
-        config = self.model.config
-        size = config.hidden_size // config.num_attention_heads
-        size = getattr(config, "head_dim", None) or size
         half = self.model.dtype == torch.bfloat16
-        return self.compiled and half and size in KERNEL_HEAD_SIZES
+        return self.compiled and half and self._head_size in KERNEL_HEAD_SIZES
 
     @contextmanager
     def after(
@@ -160,7 +172,8 @@ class PrefixAttention:
         many of its tokens as that says; without, after all of them.
         """
         if prefix is None:
-            given: list[dict[str, Any]] = [{}] * len(self._layers)
+            nothing: dict[str, Any] = {} if packing is None else {"packing": packing}
+            given = [nothing] * len(self._layers)
         else:
             given = [
                 {
@@ -217,16 +230,16 @@ def attend(
     if collected is not None:
         collected.append((key, value))
     if kept_keys is not None and kept_values is not None:
-        kept_keys.copy_(key)
-        kept_values.copy_(value)
-    if prefix_keys is not None and prefix_values is not None:
-        if packing is not None:
-            from harness.subject.fast.flash import attend_packed
+        for kept, states in ((kept_keys, key), (kept_values, value)):
+            kept.copy_(states if packing is None else _rows(states, len(kept)))
+    if packing is not None:
+        from harness.subject.fast.flash import attend_packed
 
-            scale = scaling or query.shape[3] ** -0.5
-            prefix = prefix_keys, prefix_values, prefix_rows
-            where = packing.starts, packing.first, packing.whole
-            return attend_packed(query, key, value, *prefix, *where, scale), None
+        scale = scaling or query.shape[3] ** -0.5
+        prefix = prefix_keys, prefix_values, prefix_rows
+        where = packing.starts, packing.first, packing.whole
+        return attend_packed(query, key, value, *prefix, *where, scale), None
+    if prefix_keys is not None and prefix_values is not None:
         key = _behind(prefix_keys, prefix_rows, key)
         value = _behind(prefix_values, prefix_rows, value)
     shared = query.shape[1] // key.shape[1]
@@ -248,15 +261,10 @@ def _causal(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> T
     )
 
 
-def _shape_of_one(tensor: Tensor) -> tuple[int, int]:
-    """Return what the batch and the length have no part in: heads and their size."""
-    return tensor.shape[1], tensor.shape[3]
-
-
-def _room(ids: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    heads, size = shape
-    count, tokens = ids.shape
-    return torch.empty(count, heads, tokens, size, dtype=dtype, device=ids.device)
+def _rows(states: Tensor, count: int) -> Tensor:
+    """Return the rows [G, heads, p, size] of states [1, heads, G * p, size]."""
+    _, heads, total, size = states.shape
+    return states[0].view(heads, count, total // count, size).transpose(0, 1)
 
 
 def _behind(prefix: Tensor, rows: Tensor | None, own: Tensor) -> Tensor:
