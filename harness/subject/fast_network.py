@@ -38,7 +38,7 @@ class FastNetwork(CausalNetwork):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
         self._prefixes = PrefixAttention(model)
-        self._fused = False
+        self._fused = self._rows_alike = False
         self._recorded_read: Recorded | None = None
         self._recorded_losses: Recorded | None = None
         self._recorded_gradients: Recorded | None = None
@@ -64,8 +64,13 @@ class FastNetwork(CausalNetwork):
             self._fused = fuse_layers(self.model) > 0
             products = (torch.nn.Linear, LinearGelu)
             layers = (m for m in self.model.modules() if isinstance(m, products))
-            self.steady = self._fused and self._prefixes.packs and rows_alike(layers)
+            self._rows_alike = self._fused and rows_alike(layers)
             self._recorded_read = Recorded(self._key_values)
+
+    @property
+    def steady(self) -> bool:
+        # Norms are so where layers are fused, and attention where passes are packed.
+        return self._rows_alike and self._prefixes.packs
 
     @property
     def settings(self) -> dict[str, bool]:

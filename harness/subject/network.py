@@ -23,14 +23,16 @@ class Network(ABC):
     model's device.
     """
 
-    steady = False
-    """Whether `losses` gives a pair the same beside any others, to the last bit."""
-
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         """The model, in the network's precision."""
         self.embedding: torch.nn.Module = model.get_input_embeddings()
         self._head: torch.nn.Module = model.get_output_embeddings()
+
+    @property
+    def steady(self) -> bool:
+        """Whether `losses` gives a pair the same beside any others, to the last bit."""
+        return False
 
     @property
     def rows(self) -> int:

@@ -561,6 +561,7 @@ def _tokens_at_once(model: PreTrainedModel) -> int:
     """
     enough = SCORING_WORK / (2 * model.num_parameters())
     tokens = min(max(enough, FEWEST_TOKENS), MOST_TOKENS)
+    torch.cuda.empty_cache()  # what was tried before is free again
     free, _ = torch.cuda.mem_get_info(model.device)
     fit = free / 4 / (BYTES_A_TOKEN * model.config.hidden_size)
     return min(2 * _power_of_two(math.ceil(tokens) - 1), _power_of_two(int(fit)))

@@ -61,7 +61,8 @@ def rows_alike(layers: Iterable[torch.nn.Module]) -> bool:
 
     Layers have a weight [d', d], and take states [rows, d]. Libraries choose a kernel
     by the number of rows; those for bfloat16 on an H200 all add in one order. It is
-    tried for one layer of each kind and shape, which takes some milliseconds each.
+    tried for one layer of each kind and shape, which takes some milliseconds each; not
+    so where memory does not suffice to try.
     """
     kinds = {(type(layer), layer.weight.shape): layer for layer in layers}
     return all(map(_alike, kinds.values()))
@@ -72,9 +73,13 @@ def _alike(layer: torch.nn.Module) -> bool:
     results, width = weight.shape
     drawn = torch.Generator(weight.device).manual_seed(0)
     rows = min(MOST, MOST_RESULTS // results)
-    states = torch.randn(rows, width, generator=drawn, device=weight.device)
-    states = states.to(weight.dtype)
-    with torch.inference_mode():
-        most = layer(states)
-        few = (rows for rows in ROWS if rows < len(states))
-        return all(torch.equal(layer(states[:rows]), most[:rows]) for rows in few)
+    try:
+        states = torch.randn(
+            rows, width, generator=drawn, device=weight.device, dtype=weight.dtype
+        )
+        with torch.inference_mode():
+            most = layer(states)
+            few = (rows for rows in ROWS if rows < len(states))
+            return all(torch.equal(layer(states[:rows]), most[:rows]) for rows in few)
+    except torch.OutOfMemoryError:
+        return False
