@@ -61,9 +61,9 @@ def log_normalizers(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
         )
     rows = max(1, LOGITS_AT_ONCE // len(weight))
     log_sum_exp = _fused_log_sum_exp(hidden.device)
-    return torch.cat(
-        [log_sum_exp(_logits(h, weight, bias)) for h in torch.split(hidden, rows)]
-    )
+    # In parts of equal size: products of few rows may be added up in another order.
+    parts = torch.tensor_split(hidden, max(1, -(-len(hidden) // rows)))
+    return torch.cat([log_sum_exp(_logits(h, weight, bias)) for h in parts])
 
 
 def _blocked(hidden: Tensor, weight: Tensor, bias: Tensor | None, block: int) -> Tensor:

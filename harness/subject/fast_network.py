@@ -151,10 +151,10 @@ class FastNetwork(CausalNetwork):
         again. Takes all else as `losses` does.
         """
         ids = torch.cat([prompts, references], dim=1)[:, :-1]
-        if self._prefixes.packs:
+        if self._prefixes.packs and ids.numel() - sum(starts) >= FEWEST:
             packing = Packing.of(ids, starts)
             return self._packed_losses(prefix, rows, packing, ids, references)
-        if not (first := min(starts)):
+        if self._prefixes.packs or not (first := min(starts)):
             return self.losses(prompts, references)
         with torch.inference_mode():
             hidden = self._own_hidden(ids[:, first:], prefix.first(first), rows)
@@ -185,8 +185,12 @@ class FastNetwork(CausalNetwork):
     ) -> Tensor:
         """Return the mean loss [B] of ids [B, L], which end with the references."""
         with torch.inference_mode(), self._prefixes.after(prefix, rows, packing):
-            hidden = packing.last(self._packed_states(packing, ids), len(references[0]))
-            return self._scored(hidden, references).double().mean(dim=1)
+            states = self._packed_states(packing, ids)
+            count, scored = references.shape
+            enough = _enough(scored, count)
+            hidden = filled(packing.last(states, scored), enough)
+            losses = self._scored(hidden, filled(references, enough))
+            return losses[:count].double().mean(dim=1)
 
     def _packed_states(self, packing: Packing, ids: Tensor) -> Tensor:
         """Return the hidden states [1, T, d] of what is packed of ids [B, L]."""
@@ -247,7 +251,10 @@ class FastNetwork(CausalNetwork):
 
 
 def _enough(tokens: int, rows: int) -> int:
-    """Return how many rows of so many tokens a steady pass has, `rows` at least."""
+    """Return how many rows of so many tokens suffice for steady products.
+
+    No fewer than `rows`: what is less is filled up.
+    """
     return max(rows, -(-FEWEST // tokens))
 
 
