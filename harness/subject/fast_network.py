@@ -46,14 +46,12 @@ class FastNetwork(CausalNetwork):
             self._recorded_losses = Recorded(self._own_losses)
             self._recorded_gradients = Recorded(self._own_gradients)
 
-    def compile(self, *, dynamic: bool = True) -> bool:
+    def compile(self) -> bool:
         """Compile its passes, where this machine can; say whether that is done.
 
         Other networks of the same model are left as they are.
         """
-        return can_compile(self.model.device) and self._prefixes.compile_layers(
-            dynamic=dynamic
-        )
+        return can_compile(self.model.device) and self._prefixes.compile_layers()
 
     def hurry(self) -> None:
         """Use faster kernels, which round otherwise, where this machine has them.

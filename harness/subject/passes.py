@@ -116,8 +116,7 @@ class Passes:
             if isinstance(search, FastNetwork):
                 search.hurry()
                 deciding = FastNetwork(model)
-                # What decides has always as many rows.
-                deciding.compile(dynamic=False)
+                deciding.compile()
         return cls(exact, search, deciding, batch_size)
 
     @property

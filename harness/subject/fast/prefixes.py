@@ -91,15 +91,14 @@ class PrefixAttention:
         self._compiled: CompiledLayers | None = None
         self._compiled_gradients: CompiledLayers | None = None
 
-    def compile_layers(self, *, dynamic: bool = True) -> bool:
+    def compile_layers(self) -> bool:
         """Compile the layers for passes with our attention; say whether that is done.
 
-        Once for all shapes, or, where not `dynamic`, once for each that comes. Not
-        where the model's own attention serves: it is patched pass by pass.
+        Not where the model's own attention serves: it is patched pass by pass.
         """
         if not self.own:
-            self._compiled = CompiledLayers(self._layers, dynamic=dynamic)
-            self._compiled_gradients = CompiledLayers(self._layers, dynamic=dynamic)
+            self._compiled = CompiledLayers(self._layers)
+            self._compiled_gradients = CompiledLayers(self._layers)
         return not self.own
 
     @property
