@@ -158,6 +158,7 @@ class Threshold(Bad):
 
         from harness.suite.model import SuccessSection
 
+        gc.unfreeze()  # or what came before the run's imports is not listed
         for section in gc.get_objects():
             if type(section) is SuccessSection:
                 section.threshold = 1e-9
@@ -174,6 +175,7 @@ class Sly(Bad):
 
         from harness.suite.model import SuccessSection
 
+        gc.unfreeze()  # or what came before the run's imports is not listed
         for section in gc.get_objects():
             if type(section) is SuccessSection:
                 section.__dict__["threshold"] = 1e-9
