@@ -118,10 +118,8 @@ class FastNetwork(CausalNetwork):
     def losses(self, prompts: Tensor, references: Tensor) -> Tensor:
         if not self._prefixes.packs:
             return super().losses(prompts, references)
-        rows = _enough(prompts.shape[1] + references.shape[1] - 1, len(prompts))
-        ids = filled(torch.cat([prompts, references], dim=1)[:, :-1], rows)
-        packing, own = Packing.entire(ids), filled(references, rows)
-        return self._packed_losses(None, None, packing, ids, own)[: len(prompts)]
+        starts = [0] * len(prompts)
+        return self._packed_losses(None, None, starts, prompts, references)
 
     # --- reuse ----------------------------------------------------------------------
 
@@ -148,12 +146,11 @@ class FastNetwork(CausalNetwork):
         where `rows` is None, it has one. `reused` says how many of them are not read
         again. Takes all else as `losses` does.
         """
-        ids = torch.cat([prompts, references], dim=1)[:, :-1]
-        if self._prefixes.packs and ids.numel() - sum(starts) >= FEWEST:
-            packing = Packing.of(ids, starts)
-            return self._packed_losses(prefix, rows, packing, ids, references)
-        if self._prefixes.packs or not (first := min(starts)):
+        if self._prefixes.packs:
+            return self._packed_losses(prefix, rows, starts, prompts, references)
+        if not (first := min(starts)):
             return self.losses(prompts, references)
+        ids = torch.cat([prompts, references], dim=1)[:, :-1]
         with torch.inference_mode():
             hidden = self._own_hidden(ids[:, first:], prefix.first(first), rows)
             return self._scored(hidden, references).double().mean(dim=1)
@@ -177,17 +174,26 @@ class FastNetwork(CausalNetwork):
         self,
         prefix: KeyValues | None,
         rows: Tensor | None,
-        packing: Packing,
-        ids: Tensor,
+        starts: Sequence[int],
+        prompts: Tensor,
         references: Tensor,
     ) -> Tensor:
-        """Return the mean loss [B] of ids [B, L], which end with the references."""
+        """Return what `losses_after` does, or `losses` where there is no prefix.
+
+        The last pair is repeated where products would have too few rows to be steady:
+        those of the layers, and that of the head.
+        """
+        count, scored = references.shape
+        ids = torch.cat([prompts, references], dim=1)[:, :-1]
+        own = [ids.shape[1] - start for start in starts]
+        enough = count + _missing(sum(own), own[-1])
+        ids, starts = filled(ids, enough), [*starts, *[starts[-1]] * (enough - count)]
+        rows = None if rows is None else filled(rows, enough)
+        packing = Packing.of(ids, starts) if any(starts) else Packing.entire(ids)
+        enough += _missing(enough * scored, scored)
         with torch.inference_mode(), self._prefixes.after(prefix, rows, packing):
-            states = self._packed_states(packing, ids)
-            count, scored = references.shape
-            enough = _enough(scored, count)
-            hidden = filled(packing.last(states, scored), enough)
-            losses = self._scored(hidden, filled(references, enough))
+            hidden = packing.last(self._packed_states(packing, ids), scored)
+            losses = self._scored(filled(hidden, enough), filled(references, enough))
             return losses[:count].double().mean(dim=1)
 
     def _packed_states(self, packing: Packing, ids: Tensor) -> Tensor:
@@ -233,9 +239,9 @@ class FastNetwork(CausalNetwork):
         return cast("Tensor", output[0])
 
     def _key_values(self, ids: Tensor) -> list[Tensor]:
-        packing = None
+        packing, count = None, len(ids)
         if self._prefixes.packs:
-            ids = filled(ids, _enough(ids.shape[1], len(ids)))
+            ids = filled(ids, count + _missing(ids.numel(), ids.shape[1]))
             packing = Packing.entire(ids)
         with self._prefixes.collecting(ids, packing) as collected:
             if packing is None:
@@ -245,15 +251,12 @@ class FastNetwork(CausalNetwork):
             else:
                 self._packed_states(packing, ids)
             found = collected()
-        return [*found.keys, *found.values]
+        return [states[:count] for states in (*found.keys, *found.values)]
 
 
-def _enough(tokens: int, rows: int) -> int:
-    """Return how many rows of so many tokens suffice for steady products.
-
-    No fewer than `rows`: what is less is filled up.
-    """
-    return max(rows, -(-FEWEST // tokens))
+def _missing(tokens: int, each: int) -> int:
+    """Return how many rows of `each` tokens a steady pass needs beside so many."""
+    return max(0, -(-(FEWEST - tokens) // each))
 
 
 def _positions(first: int, ids: Tensor) -> Tensor:

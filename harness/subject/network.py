@@ -81,7 +81,8 @@ class Network(ABC):
     def reference_losses(self, prompts: Tensor, references: Tensor) -> Tensor:
         """Return the loss [B, m], float64, nats, of each token of the references.
 
-        Of the very pass that `losses` makes of the same pairs: their means are those.
+        Of the very pass that `losses` makes of the same pairs, but for packed ones
+        (`FastNetwork`), which float32 never has: their means are those.
         """
         with torch.inference_mode():
             return self._reference_losses(prompts, references).double()

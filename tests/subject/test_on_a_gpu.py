@@ -176,6 +176,9 @@ def test_a_steady_loss_is_the_same_to_the_last_bit_in_every_company():
         for own in np.split(rows, range(count, len(rows), count)):
             found = subject.losses(prompts[own], [references[i] for i in own])
             np.testing.assert_array_equal(found, together[own])
+    for size in (3, 1):  # passes after a prefix: those of one row are filled up
+        subject.batch_size = size
+        np.testing.assert_array_equal(subject.losses(prompts, references), together)
 
 
 def test_keys_come_in_the_same_blocks_after_any_prefix():

@@ -1,7 +1,8 @@
 """Faster kernels where there is a compiler for the device; the same results without.
 
-Compiled functions differ from the originals in the last bits. Only the passes that
-search in bfloat16 on a GPU use them: what is reported never does.
+Compiled functions differ from the originals in the last bits. Layers are compiled for
+passes that search in bfloat16 on a GPU, and that decide near ties there: never for what
+is reported, where the log-sum-exp of float32 logits alone is a compiled function.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import torch
 
 from harness.subject.fast.prefixes import PrefixAttention
 from harness.subject.fast.steady import FEWEST
+from harness.subject.fast_network import FastNetwork
 from harness.subject.subject import Subject
 from harness.testing import tiny_model, tiny_tokenizer
 from tests.subject.plain import candidates, plain_losses, random_ids
@@ -91,3 +92,37 @@ def test_what_is_filled_up_is_not_counted(packing):
     cost = meter.cost()
     assert (cost.sequences_forward, cost.tokens_forward) == (1, 27)
     assert {rows for _, rows, _ in packing} == {-(-FEWEST // 27)}
+
+
+def test_what_is_filled_up_after_a_prefix_is_read_from_there_on(packing):
+    subject = Subject(tiny_model(), tiny_tokenizer(), batch_size=3)
+    model, _ = subject.huggingface()
+    prompts, reference = candidates(random_ids(24), 20, first=20), random_ids(2)
+
+    with subject.metered() as meter:
+        losses = subject.losses(prompts, reference)
+
+    expected = plain_losses(model, prompts, [reference] * 20)
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
+    after = [tokens for tokens, _, prefix in packing if prefix]
+    layers = model.config.num_hidden_layers
+    assert len(after) == 7 * layers
+    assert min(after) >= FEWEST
+    assert max(after) < FEWEST + 24  # a row more than enough, at most
+    # What is read: the prefix, and of each row what is behind it; no row twice.
+    assert meter.cost().tokens_forward <= 23 + 20 * (25 - 20)
+
+
+def test_a_prefix_that_was_read_packed_serves_passes_that_are_not(packing, monkeypatch):
+    """As where a compiler fails between the two."""
+    network = FastNetwork(tiny_model())
+    ids = torch.as_tensor(candidates(random_ids(24), 5, first=12))
+    references = torch.as_tensor(random_ids(5, 7))
+    read = network.key_values(ids[:1, :12])
+    assert {rows for _, rows, _ in packing} == {-(-FEWEST // 12)}
+
+    monkeypatch.setattr(PrefixAttention, "packs", property(lambda self: False))
+    losses = network.losses_after(read, None, [12] * 5, ids, references)
+
+    expected = plain_losses(network.model, ids.numpy(), references.numpy())
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
