@@ -60,9 +60,10 @@ def rows_alike(layers: Iterable[torch.nn.Module]) -> bool:
     """Say whether a row of what layers give is the same beside any others.
 
     Layers have a weight [d', d], and take states [rows, d]. Libraries choose a kernel
-    by the number of rows; those for bfloat16 on an H200 all add in one order. It is
-    tried for one layer of each kind and shape, which takes some milliseconds each; not
-    so where memory does not suffice to try.
+    by the number of rows; those for bfloat16 on an H200 add in one order. That is tried
+    for one layer of each kind and shape, called as it is, with the numbers of rows in
+    `ROWS` and one above: a sample, which takes some milliseconds each. Where memory
+    does not suffice to try, the answer is no.
     """
     kinds = {(type(layer), layer.weight.shape): layer for layer in layers}
     return all(map(_alike, kinds.values()))
