@@ -58,6 +58,7 @@ from .signals import (
     INTERRUPTED_LINE as INTERRUPTED_LINE,
     STOP_SIGNALS as STOP_SIGNALS,
     StopSignals as StopSignals,
+    leave as leave,
     stop_on_signals as stop_on_signals,
 )
 from .spelling import (

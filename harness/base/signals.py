@@ -123,7 +123,7 @@ def ended_by_signals() -> Iterator[None]:
             # Or torch would first compile all the kernels that it has begun with. What
             # outlives a process, as semaphores do, goes with what holds it.
             gc.collect()
-            _leave(code)
+            leave(code)
         raise
 
 
@@ -137,11 +137,14 @@ def _listen(handler: Callable[[int, FrameType | None], None]) -> None:
 def _end(number: int, frame: FrameType | None) -> None:
     interrupted = number == signal.SIGINT
     said = INTERRUPTED_LINE if interrupted else _stopped_by(signal.Signals(number).name)
-    _leave(INTERRUPTED if interrupted else Stopped.exit_code, f"{said}\n")
+    leave(INTERRUPTED if interrupted else Stopped.exit_code, f"{said}\n")
 
 
-def _leave(code: int, said: str = "") -> NoReturn:
-    """End the process here, with nothing left of what it printed."""
+def leave(code: int, said: str = "") -> NoReturn:
+    """End the process here, once all that it printed is out; wait for no thread.
+
+    `said` goes to its standard error, last.
+    """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # it may be what was interrupted
             stream.flush()

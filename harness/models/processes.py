@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from accelerate.utils import PrepareForLaunch, patch_environment
@@ -25,7 +25,7 @@ from torch.multiprocessing.spawn import (
     start_processes,
 )
 
-from harness.base import STOP_SIGNALS, CellError, HarnessError, Stopped
+from harness.base import STOP_SIGNALS, CellError, HarnessError, Stopped, leave
 
 Say = Callable[[str, Any], None]
 """Gets what kind of thing is said, and the thing."""
@@ -147,17 +147,10 @@ def _process(
         say("raised", stopped)
     except HarnessError as error:  # perhaps by this one alone: the others may wait
         said.put(("raised", error))
-        _leave()
+        leave(0)
     if distributed.is_initialized():
         distributed.destroy_process_group()
-    _leave()
-
-
-def _leave() -> NoReturn:
-    """End this process, which said all, and wait for no compiler or other thread."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    leave(0)  # all is said, and a compiler's threads may be long
 
 
 def _end_with_parent() -> None:

@@ -189,7 +189,7 @@ class FastNetwork(CausalNetwork):
         enough = count + _missing(sum(own), own[-1])
         ids, starts = filled(ids, enough), [*starts, *[starts[-1]] * (enough - count)]
         rows = None if rows is None else filled(rows, enough)
-        packing = Packing.of(ids, starts) if any(starts) else Packing.entire(ids)
+        packing = Packing.of(ids, starts)
         enough += _missing(enough * scored, scored)
         with torch.inference_mode(), self._prefixes.after(prefix, rows, packing):
             hidden = packing.last(self._packed_states(packing, ids), scored)

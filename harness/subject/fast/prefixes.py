@@ -171,8 +171,7 @@ class PrefixAttention:
         many of its tokens as that says; without, after all of them.
         """
         if prefix is None:
-            nothing: dict[str, Any] = {} if packing is None else {"packing": packing}
-            given = [nothing] * len(self._layers)
+            given: list[dict[str, Any]] = [{"packing": packing}] * len(self._layers)
         else:
             given = [
                 {
