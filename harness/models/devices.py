@@ -9,7 +9,6 @@ time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +19,6 @@ from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.utils import get_total_norm
 
-from harness.base import replaced
 from harness.subject import Meter
 
 _MOST_WAIT = timedelta(hours=6)
@@ -44,12 +42,6 @@ def accelerator_for(device: torch.device, *, bf16: bool) -> Accelerator:
     if state.num_processes == 1:
         state.device = device
     return Accelerator(cpu=on_cpu, mixed_precision="bf16" if bf16 else "no")
-
-
-def tensor_float32(wanted: bool) -> AbstractContextManager[None]:
-    """Let float32 products of a GPU have the 19 bits of TensorFloat-32, if wanted."""
-    products = torch.backends.cuda.matmul
-    return replaced(products, "allow_tf32", wanted or products.allow_tf32)
 
 
 def own_share(count: int, accelerator: Accelerator) -> slice:

@@ -18,8 +18,7 @@ import numpy as np
 from harness.api import Attack, AttackContext
 from harness.base import CellError
 from harness.data import IGNORED, Example, ExampleSets
-from harness.models.devices import tensor_float32
-from harness.subject import Meter, Subject, TokenRules
+from harness.subject import Meter, Subject, TokenRules, tensor_float32
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -22,14 +22,13 @@ from harness.api import Constraint, ModelAdapter
 from harness.base import CellError, Store
 from harness.data import Corpora, count_tokens, pair_blocks, token_blocks
 from harness.models.certificate import minimum_weight
-from harness.models.devices import tensor_float32
 from harness.models.gradients import ON_A_CPU
 from harness.models.losses import BlockLosses
 from harness.models.reading import Disturbance, Reader
 from harness.models.sections import RecoverySection
 from harness.models.training import Line, TrainingHooks, TrainingPlan, train
 from harness.records import Cost, Estimate, RecoverySummary, bootstrap_mean
-from harness.subject import Meter
+from harness.subject import Meter, tensor_float32
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -25,6 +25,7 @@ from harness.running.folder import RunFolder
 from harness.suite import (
     Device,
     PlanCosts,
+    Precision,
     Terms,
     cpu_device,
     gpu_device,
@@ -131,11 +132,15 @@ def calibrate(
 def _gpu() -> Device:
     import torch
 
+    from harness.subject import tensor_float32
+
     properties = torch.cuda.get_device_properties(0)
-    ceilings = {
+    ceilings: dict[Precision, float] = {
         "float32": _ceiling("cuda", torch.float32, 8192, times=6),
         "bfloat16": _ceiling("cuda", torch.bfloat16, 8192, times=6),
     }
+    with tensor_float32(True):
+        ceilings["tf32"] = _ceiling("cuda", torch.float32, 8192, times=6)
     return gpu_device(properties.name, ceilings, properties.total_memory / GIB)
 
 

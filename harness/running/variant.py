@@ -410,6 +410,7 @@ def _measure(work: Work[VariantPlan], subject: Subject) -> list[dict[str, Any]]:
         with (
             work.journal.stage(f"metric {label}", "metrics", subject),
             work.bench.lent(plan, name),
+            subject.faster_products(),
             work.bounded(name, section.timeout_s, section.memory_gib) as bounds,
             run.progress(f"{plan.id}: {label}", "units") as progress,
         ):

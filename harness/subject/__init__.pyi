@@ -12,7 +12,7 @@ from .ledger import (
     Meters as Meters,
     reference_key as reference_key,
 )
-from .passes import Passes as Passes
+from .passes import Passes as Passes, tensor_float32 as tensor_float32
 from .rounding import (
     MARGIN_NATS as MARGIN_NATS,
     choice as choice,

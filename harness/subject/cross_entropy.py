@@ -63,7 +63,7 @@ def log_normalizers(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
     log_sum_exp = _fused_log_sum_exp(hidden.device)
     # In parts of equal size: products of few rows may be added up in another order.
     parts = torch.tensor_split(hidden, max(1, -(-len(hidden) // rows)))
-    return torch.cat([log_sum_exp(_logits(h, weight, bias)) for h in parts])
+    return torch.cat([log_sum_exp(logits(h, weight, bias)) for h in parts])
 
 
 def _blocked(hidden: Tensor, weight: Tensor, bias: Tensor | None, block: int) -> Tensor:
@@ -72,21 +72,21 @@ def _blocked(hidden: Tensor, weight: Tensor, bias: Tensor | None, block: int) ->
     highest = torch.full((len(hidden), 1), -torch.inf)
     for start in range(0, len(weight), block):
         own = slice(start, start + block)
-        logits = _logits(hidden, weight[own], None if bias is None else bias[own])
-        higher = torch.maximum(highest, logits.amax(dim=1, keepdim=True))
+        found = logits(hidden, weight[own], None if bias is None else bias[own])
+        higher = torch.maximum(highest, found.amax(dim=1, keepdim=True))
         total *= (highest - higher).exp_()
-        total += logits.sub_(higher).exp_().sum(dim=1, keepdim=True)
+        total += found.sub_(higher).exp_().sum(dim=1, keepdim=True)
         highest = higher
     return (highest + total.log_())[:, 0]
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return logits in float32, rounded to nothing less where torch can do that."""
     if hidden.is_cuda and hidden.dtype != torch.float32:
-        logits = torch.mm(hidden, weight.T, out_dtype=torch.float32)
+        found = torch.mm(hidden, weight.T, out_dtype=torch.float32)
     else:
-        logits = (hidden @ weight.T).float()
-    return logits if bias is None else logits.add_(bias)
+        found = (hidden @ weight.T).float()
+    return found if bias is None else found.add_(bias)
 
 
 @cache

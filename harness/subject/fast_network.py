@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import torch
 
 from harness.subject.causal import CausalNetwork
+from harness.subject.cross_entropy import logits
 from harness.subject.fast.compiling import can_compile
 from harness.subject.fast.neox import LinearGelu, fuse_layers
 from harness.subject.fast.packing import Packing
 from harness.subject.fast.prefixes import KeyValues, PrefixAttention
 from harness.subject.fast.recording import Recorded
-from harness.subject.fast.steady import FEWEST, rows_alike
+from harness.subject.fast.steady import FEWEST, Product, rows_alike
 from harness.subject.transfer import filled
 
 if TYPE_CHECKING:
@@ -60,9 +62,7 @@ class FastNetwork(CausalNetwork):
         """
         if self.compile():
             self._fused = fuse_layers(self.model) > 0
-            products = (torch.nn.Linear, LinearGelu)
-            layers = (m for m in self.model.modules() if isinstance(m, products))
-            self._rows_alike = self._fused and rows_alike(layers)
+            self._rows_alike = self._fused and rows_alike(self._products())
             self._recorded_read = Recorded(self._key_values)
 
     @property
@@ -169,6 +169,16 @@ class FastNetwork(CausalNetwork):
         return self._flops(tokens, 0)[0]
 
     # --- passes with the attention of `prefixes` --------------------------------------
+
+    def _products(self) -> Iterator[tuple[Product, Tensor]]:
+        """Yield what its passes multiply by which weights; the head as for losses."""
+        for module in self.model.modules():
+            if module is self._head:
+                bias = cast("Tensor | None", getattr(module, "bias", None))
+                weight = cast("Tensor", module.weight)
+                yield partial(logits, weight=weight, bias=bias), weight
+            elif isinstance(module, (torch.nn.Linear, LinearGelu)):
+                yield module, module.weight
 
     def _packed_losses(
         self,

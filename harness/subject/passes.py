@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 import numpy as np
 import torch
 
-from harness.base import CellError, Ids
+from harness.base import CellError, Ids, replaced
 from harness.subject.causal import CausalNetwork
 from harness.subject.decoding import generate_greedily, predictions
 from harness.subject.fast.prefixes import KeyValues, serves
@@ -187,18 +187,12 @@ class Passes:
         found = self._alike(pairs, self.deciding.repeated_losses)
         return fetched(torch.stack(found))
 
-    @contextmanager
-    def faster_products(self) -> Iterator[None]:
+    def faster_products(self) -> AbstractContextManager[None]:
         """Let products of float32 inside go in a GPU's faster 19 bits.
 
         Not where the search itself is in float32.
         """
-        before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = before or self.search is not self.exact
-        try:
-            yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
+        return tensor_float32(self.search is not self.exact)
 
     def losses(self, network: Network, pairs: Sequence[Pair]) -> Fetch[Losses]:
         """Have pairs scored in batches; return what waits for their losses.
@@ -538,6 +532,12 @@ class Passes:
     def tensor(self, array: NDArray[Any]) -> Tensor:
         """Put an array on the device."""
         return torch.from_numpy(array).to(self.device)
+
+
+def tensor_float32(wanted: bool) -> AbstractContextManager[None]:
+    """Let float32 products of a GPU have the 19 bits of TensorFloat-32, if wanted."""
+    products = torch.backends.cuda.matmul
+    return replaced(products, "allow_tf32", wanted or products.allow_tf32)
 
 
 class _Inputs(NamedTuple):

@@ -403,6 +403,14 @@ class Subject:
         """
         return self._passes.aside()
 
+    def faster_products(self) -> AbstractContextManager[None]:
+        """Let float32 products inside round to TensorFloat-32, if the search may too.
+
+        On a GPU they are several times as fast then. Nothing changes where the subject
+        searches in float32, or is on a CPU.
+        """
+        return self._passes.faster_products()
+
     # --- text -----------------------------------------------------------------------
 
     def encode(self, text: str) -> Ids:

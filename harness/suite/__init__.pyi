@@ -3,6 +3,7 @@ from .cluster_file import own_cluster as own_cluster
 from .costs import PlanCosts as PlanCosts, plan_costs as plan_costs
 from .devices import (
     Device as Device,
+    Precision as Precision,
     Terms as Terms,
     choose_device as choose_device,
     cpu_device as cpu_device,

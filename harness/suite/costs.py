@@ -317,7 +317,11 @@ class _Counter:
         times = len(plan.identity["metrics"])
         if plan.identity["diagnostics"] is not None:
             cost, times = cost + self._probes(*self.context.pair), times + 1
-        return self._part(cost, times=times, needed=self._search_bytes)
+        # See `Subject.faster_products`; the few probes among them are in float32.
+        products: Precision = "float32" if self._precision == "float32" else "tf32"
+        return self._part(
+            cost, precision=products, times=times, needed=self._search_bytes
+        )
 
     def _probes(self, *pair: float) -> Cost:
         """Count what examining a subject costs, at prompts and references so long."""

@@ -28,7 +28,7 @@ from harness.base import (
 )
 from harness.records import Phase
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 NotNegative = Annotated[float, pydantic.Field(ge=0)]
 
 SHARES: Mapping[Phase, float] = {
@@ -73,7 +73,8 @@ class Device(Strict):
     name: str
     """What it is called."""
     tflops: dict[Precision, Annotated[float, pydantic.Field(gt=0)]]
-    """What large matrix products reach, in 1e12 operations a second: the ceiling."""
+    """What large matrix products reach, in 1e12 operations a second: the ceiling. Of a
+    precision that is not there, that of the slowest."""
     memory_gib: Annotated[float, pydantic.Field(gt=0)]
     """Its memory."""
     dollars_per_hour: NotNegative | None = None
@@ -102,24 +103,24 @@ BUILT_IN = {
     for device in (
         Device(
             name="A100-40GB",
-            tflops={"float32": 17.0, "bfloat16": 250.0},
+            tflops={"float32": 17.0, "tf32": 125.0, "bfloat16": 250.0},
             memory_gib=39.4,
             dollars_per_hour=1.3,
             note=f"ceilings are 80 % of the data sheet's; {_PRICES}",
         ),
         Device(
             name="H100",
-            tflops={"float32": 50.0, "bfloat16": 700.0},
+            tflops={"float32": 50.0, "tf32": 350.0, "bfloat16": 700.0},
             memory_gib=79.0,
             dollars_per_hour=3.0,
             note=f"ceilings are some 70 to 75 % of the data sheet's; {_PRICES}",
         ),
         Device(
             name="H200",
-            tflops={"float32": 50.0, "bfloat16": 790.0},
+            tflops={"float32": 50.0, "tf32": 370.0, "bfloat16": 790.0},
             memory_gib=139.0,
             dollars_per_hour=4.0,
-            note=f"the bfloat16 ceiling was measured; {_PRICES}",
+            note=f"the ceilings below float32 were measured; {_PRICES}",
         ),
     )
 }
@@ -288,11 +289,13 @@ def cpu_device(
     )
 
 
-def gpu_device(name: str, tflops: Mapping[str, float], memory_gib: float) -> Device:
+def gpu_device(
+    name: str, tflops: Mapping[Precision, float], memory_gib: float
+) -> Device:
     """Return a GPU whose ceilings were measured; its price is that of its kind."""
     return Device(
         name=name,
-        tflops={"float32": tflops["float32"], "bfloat16": tflops["bfloat16"]},
+        tflops=dict(tflops),
         memory_gib=memory_gib,
         dollars_per_hour=next(
             (x.dollars_per_hour for x in BUILT_IN.values() if _is(x, name)), None

@@ -58,7 +58,7 @@ def test_the_page_on_costs_has_the_shares_and_devices_that_are_used():
     shares = re.findall(r"^\| (\w+) \| (\d+) % \|", page, re.MULTILINE)
     assert {x: int(y) / 100 for x, y in shares} == SHARES
     for device in BUILT_IN.values():
-        ceilings = "{bfloat16:g} ({float32:g}) TFLOP/s".format(**device.tflops)
+        ceilings = "{bfloat16:g} ({tf32:g}, {float32:g})".format(**device.tflops)
         price = f"${device.dollars_per_hour:.2f}"
         memory = f"{device.memory_gib:g} GiB"
         assert f"| `{device.name}` | {ceilings} | {memory} | {price} |" in page

@@ -56,10 +56,17 @@ class Compiled:
                 return self._compiled(*args, **kwargs)
             except torch.OutOfMemoryError:
                 raise
-            except RuntimeError as error:
+            except _failures() as error:
                 log.warning("not compiled, slower: %s", str(error).splitlines()[0])
                 self._compiled = None
         return self._function(*args, **kwargs)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what compiling raises; importing it takes a second, compiling or not."""
+    from torch._dynamo.exc import FailOnRecompileLimitHit
+
+    return RuntimeError, FailOnRecompileLimitHit
 
 
 class CompiledLayers:
@@ -77,9 +84,15 @@ class CompiledLayers:
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Let the model's layers be the compiled ones inside."""
+        """Let the model's layers be the compiled ones inside.
+
+        One that has too many variants is compiled no more, in none of them, and `works`
+        says so: beside each other, they would round otherwise.
+        """
         with (
-            torch._dynamo.config.patch(recompile_limit=RECOMPILATIONS),
+            torch._dynamo.config.patch(
+                recompile_limit=RECOMPILATIONS, fail_on_recompile_limit_hit=True
+            ),
             ExitStack() as stack,
         ):
             for layer, compiled in self._layers:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,11 +12,16 @@ if TYPE_CHECKING:
 
 FEWEST = 128
 """Products of fewer rows are added up in another order, on an H200 too."""
-ROWS = (FEWEST, 500, 1000, 2032, 5003, 9000, 16_384)
+ROWS = (
+    *(FEWEST, 136, 160, 200, 256, 300, 384, 500, 640, 777, 1000),
+    *(1500, 2032, 2600, 5003, 9000, 16_384),
+)
 """Of how many rows products are held against those of `MOST`."""
 MOST = 32_768
 MOST_RESULTS = 2**28
-"""How many numbers a product may have that is tried: 512 MiB of bfloat16."""
+"""How many numbers a product may have that is tried: 1 GiB of a head's logits."""
+
+Product = Callable[["Tensor"], "Tensor"]
 
 
 @torch.library.custom_op(
@@ -56,21 +61,20 @@ class SteadyNorm(torch.nn.Module):
         return steady
 
 
-def rows_alike(layers: Iterable[torch.nn.Module]) -> bool:
-    """Say whether a row of what layers give is the same beside any others.
+def rows_alike(products: Iterable[tuple[Product, Tensor]]) -> bool:
+    """Say whether a row of what products give is the same beside any others.
 
-    Layers have a weight [d', d], and take states [rows, d]. Libraries choose a kernel
-    by the number of rows; those for bfloat16 on an H200 add in one order. That is tried
-    for one layer of each kind and shape, called as it is, with the numbers of rows in
-    `ROWS` and one above: a sample, which takes some milliseconds each. Where memory
-    does not suffice to try, the answer is no.
+    Each takes states [rows, d] and comes with its weight [d', d]. Libraries choose a
+    kernel by the number of rows; those for bfloat16 on an H200 add in one order. That
+    is tried for one product of each kind and shape with the numbers of rows in `ROWS`
+    and one above: a sample, which takes some milliseconds each. Where memory does not
+    suffice to try, the answer is no.
     """
-    kinds = {(type(layer), layer.weight.shape): layer for layer in layers}
-    return all(map(_alike, kinds.values()))
+    kinds = {(type(one), weight.shape): (one, weight) for one, weight in products}
+    return all(_alike(one, weight) for one, weight in kinds.values())
 
 
-def _alike(layer: torch.nn.Module) -> bool:
-    weight = cast("Tensor", layer.weight)
+def _alike(product: Product, weight: Tensor) -> bool:
     results, width = weight.shape
     drawn = torch.Generator(weight.device).manual_seed(0)
     rows = min(MOST, MOST_RESULTS // results)
@@ -79,8 +83,8 @@ def _alike(layer: torch.nn.Module) -> bool:
             rows, width, generator=drawn, device=weight.device, dtype=weight.dtype
         )
         with torch.inference_mode():
-            most = layer(states)
+            most = product(states)
             few = (rows for rows in ROWS if rows < len(states))
-            return all(torch.equal(layer(states[:rows]), most[:rows]) for rows in few)
+            return all(torch.equal(product(states[:rows]), most[:rows]) for rows in few)
     except torch.OutOfMemoryError:
         return False
