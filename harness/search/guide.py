@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.search.flips import Flip, Pool, State, draw_flips
-from harness.subject import Ask, Place, Request, Search
+from harness.subject import Ask, Place, Request, Search, Slopes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -120,50 +120,29 @@ class Look:
         count: int,
         rng: np.random.Generator,
         known: Collection[Flip] = (),
-    ) -> list[Flip]:
-        """Return the permitted flips of highest first-order gain, or uniform draws.
+    ) -> Search[dict[Flip, float]]:
+        """Find the permitted flips of highest first-order gain, or uniform draws.
 
-        Those of highest gain leave out what is `known`. Rules that only a whole prompt
-        can break are looked at for `LOOKED_AT` times as many.
+        Each comes with its gain, NaN where there is no gradient. Those of highest gain
+        leave out what is `known`. Rules that only a whole prompt can break are looked
+        at for `LOOKED_AT` times as many.
         """
         free = np.flatnonzero(state.free)
         if self.gradient is None:
-            return draw_flips(state, self._writable(free.tolist()), rng, count)
+            drawn = draw_flips(state, self._writable(free.tolist()), rng, count)
+            return dict.fromkeys(drawn, float("nan"))
         looked = count * (LOOKED_AT if self.policy.rules.reachable_only else 1)
-        best = self._best(self.gradient, free, looked + len(known))
-        flips = (Flip(int(free[i]), token) for i, token in best)
-        new = [flip for flip in flips if flip not in known]
-        return state.permitted(new[:looked])[:count]
-
-    def gains_of(self, flips: Sequence[Flip]) -> NDArray[np.float64] | None:
-        """Return the first-order gain of each flip; None without a gradient."""
-        import torch
-
-        if self.gradient is None:
-            return None
-        positions, tokens = np.array(flips, dtype=np.int64).reshape(-1, 2).T
-        written = np.stack([tokens, self.prompt_ids[positions], positions])
-        with self.subject.aside():
-            new, old, at = torch.from_numpy(written).to(self.gradient.device)
-            rows = self.subject.embedding
-            gains = ((rows[new] - rows[old]) * self.gradient[at]).sum(dim=1)
-            found: NDArray[np.float64] = gains.double().cpu().numpy()
-        return found
+        most, near = looked + len(known), self.policy.near
+        slopes = Slopes(self.prompt_ids[free], free, self.gradient, most, near)
+        [ranked] = yield Request(Ask.FLIPS, [slopes])
+        best = zip(*(part.tolist() for part in ranked), strict=True)
+        gains = {Flip(position, token): gain for position, token, gain in best}
+        new = [flip for flip in gains if flip not in known]
+        return {flip: gains[flip] for flip in state.permitted(new[:looked])[:count]}
 
     def _writable(self, positions: Iterable[int]) -> dict[int, Ids]:
         allowed = self.subject.vocabulary.allowed
         return {i: self.policy.writable(i, allowed) for i in positions}
-
-    def _best(
-        self, gradient: Tensor, positions: NDArray[np.int64], k: int
-    ) -> list[tuple[int, int]]:
-        """Return the `k` best flips: an index of `positions`, and an id."""
-        with self.subject.aside():
-            here = self.prompt_ids[positions], gradient[positions.tolist()]
-            gains = self.policy.forbid(self.subject.gains(*here), positions.tolist())
-            values, indices = gains.flatten().topk(min(k, gains.numel()))
-            found = indices.masked_fill_(values == -np.inf, -1).cpu().numpy()
-        return [divmod(int(i), gains.shape[1]) for i in found if i >= 0]
 
 
 class Guide:
@@ -195,8 +174,9 @@ class Guide:
             if not self._blind:
                 pair = prompt, self._reference_ids
                 (gradient,) = yield Request(Ask.GRADIENTS, [pair])
-                with self._subject.aside():
-                    gradient = -gradient if self._lowest else gradient
+                if self._lowest:
+                    with self._subject.aside():
+                        gradient = -gradient
             self._last = Look(self._subject, policy, prompt, gradient)
             if not self._blind:
                 return self._last
@@ -220,7 +200,8 @@ class Explorer:
         look = yield from self.guide.look(pool.state.prompt_ids, pool.state.policy)
         count = next(self.counts) + look.spared
         known = self._known.setdefault(pool.state.prompt_ids.tobytes(), set())
-        flips = look.flips(pool.state, count, self.rng, known)
-        known.update(flips)
-        yield from pool.verify(flips)
-        pool.gains = look.gains_of(pool.flips)
+        gains = yield from look.flips(pool.state, count, self.rng, known)
+        known.update(gains)
+        yield from pool.verify(gains)
+        if look.gradient is not None:
+            pool.gains = np.array([gains[flip] for flip in pool.flips])

@@ -86,21 +86,6 @@ class FlipPolicy:
             near: Ids = allowed[self.near[position].cpu().numpy()[allowed]]
         return near
 
-    def forbid(self, gains: Tensor, positions: Sequence[int] | None = None) -> Tensor:
-        """Set gains [n, V] to -inf, in place, where a token may not be written.
-
-        `positions` are those of the rows; by default, a row for each of the prompt.
-        """
-        import torch
-
-        rows = range(len(self.clean_ids)) if positions is None else positions
-        index = torch.as_tensor(list(rows), device=gains.device)
-        movable = torch.from_numpy(self.movable).to(gains.device)
-        gains[~movable[index]] = -torch.inf
-        if self.near is not None:
-            gains[~self.near[index]] = -torch.inf
-        return gains
-
     def permits(
         self, prompts: Sequence[Ids], since: Ids | None = None, *, mended: bool = False
     ) -> list[bool]:

@@ -28,6 +28,7 @@ from .scheduler import (
     Place as Place,
     Request as Request,
     Search as Search,
+    Slopes as Slopes,
     alone as alone,
     lockstep as lockstep,
     relayed as relayed,

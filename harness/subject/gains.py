@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from harness.base import Ids
-from harness.subject.scheduler import Place
+from harness.subject.scheduler import Place, Ranked, Slopes
 from harness.subject.transfer import fetched, filled, sent
 
 if TYPE_CHECKING:
@@ -73,6 +73,55 @@ class Gains:
             return [found[i] for i in range(len(places))]
 
         return fetch
+
+    def flips(self, prompts: Sequence[Slopes]) -> Callable[[], list[Ranked]]:
+        """Look for the flips of highest gain of each prompt, best first.
+
+        Returns what waits for them. Each prompt is looked at by itself.
+        """
+        device = self._embedding.device
+        tokens, positions = sent(
+            device,
+            np.concatenate([prompt.tokens for prompt in prompts]),
+            np.concatenate([prompt.positions for prompt in prompts]),
+        )
+        ends = np.cumsum([0, *(len(prompt.positions) for prompt in prompts)])
+        found = [
+            self._flips(prompt, tokens[first:last], positions[first:last])
+            for prompt, first, last in zip(prompts, ends[:-1], ends[1:], strict=True)
+        ]
+        parts = np.cumsum([len(gains) for gains, _ in found])[:-1]
+        gains, flips = (fetched(torch.cat(one)) for one in zip(*found, strict=True))
+
+        def fetch() -> list[Ranked]:
+            both = zip(np.split(gains(), parts), np.split(flips(), parts), strict=True)
+            return [
+                self._ranked(prompt, *one)
+                for prompt, one in zip(prompts, both, strict=True)
+            ]
+
+        return fetch
+
+    def _flips(
+        self, prompt: Slopes, tokens: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the highest gains [k] of a prompt, and of which flips [k] they are.
+
+        A flip is a number: the place [n] times the vocabulary, plus the id.
+        """
+        gains = self.of(tokens, prompt.gradient[positions])
+        if prompt.near is not None:
+            gains.masked_fill_(~prompt.near[positions], -torch.inf)
+        highest: tuple[Tensor, Tensor] = gains.flatten().topk(
+            min(prompt.k, gains.numel())
+        )
+        return highest
+
+    def _ranked(self, prompt: Slopes, gains: NDArray[np.float32], flips: Ids) -> Ranked:
+        """Spell flips that are numbers, without those that must not be made."""
+        own = gains != -np.inf
+        places, ids = np.divmod(flips[own], len(self._embedding))
+        return Ranked(prompt.positions[places], ids, gains[own].astype(np.float64))
 
     def _best(self, places: Sequence[Place], k: int, scaled: bool) -> Tensor:
         """Return the `k` ids of highest gain at each place [P, k]; -1 is none."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, c
 import numpy as np
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from harness.base import Ids
@@ -54,6 +55,30 @@ class Place(NamedTuple):
     """Which ids [V] may stand there, besides what is allowed; None: all of them."""
 
 
+class Slopes(NamedTuple):
+    """Where a prompt may change, and what its gradient says of writing there."""
+
+    tokens: Ids
+    """The ids [n] that stand there."""
+    positions: Ids
+    """Where that is [n]."""
+    gradient: Tensor
+    """dL/d(embedding output) of the whole prompt, [N, d]."""
+    k: int
+    """How many flips to say, at most."""
+    near: Tensor | None = None
+    """Which ids [N, V] may stand at each position, besides what is allowed."""
+
+
+class Ranked(NamedTuple):
+    """Flips of highest gain, best first."""
+
+    positions: Ids
+    tokens: Ids
+    gains: NDArray[np.float64]
+    """To first order, in nats/token."""
+
+
 class Draft(NamedTuple):
     """A prompt with changes that may have broken words."""
 
@@ -77,6 +102,8 @@ class Ask(IntEnum):
     """Of each gradient [n, d], not of a pair: its norm [n] at each token."""
     TOKENS = auto()
     """Of each `Place`, not of a pair: the ids of highest gain, best first."""
+    FLIPS = auto()
+    """Of each `Slopes`, not of a pair: the flips of highest gain, `Ranked`."""
     MENDED = auto()
     """Of each `Draft`, not of a pair: `Vocabulary.mended`."""
     LOSSES = auto()
@@ -87,7 +114,7 @@ class Ask(IntEnum):
 
 AT_ONCE = (Ask.NORMS, Ask.MENDED)
 """What is so little work that it is waited for."""
-SOON = Ask.TOKENS
+SOON = (Ask.TOKENS, Ask.FLIPS)
 """What waits for no pass, and yet for so long that one is waited for meanwhile."""
 
 
@@ -95,7 +122,13 @@ class Request(NamedTuple):
     """Asks something of some pairs; the answer has an entry for each, in order."""
 
     ask: Ask
-    pairs: Sequence[Pair] | Sequence[Tensor] | Sequence[Place] | Sequence[Draft]
+    pairs: (
+        Sequence[Pair]
+        | Sequence[Tensor]
+        | Sequence[Place]
+        | Sequence[Slopes]
+        | Sequence[Draft]
+    )
 
 
 Search = Generator[Request, Any, T]
@@ -218,8 +251,8 @@ class _Running(Generic[T]):
                     result: T = end.value
                 yield result
             asked = {request.ask for request in self._asking.values()}
-            if SOON in asked:
-                self._soon.append(self._launch(SOON, len(self._asking)))
+            for ask in asked.intersection(SOON):
+                self._soon.append(self._launch(ask, len(self._asking)))
             at_once = asked.intersection(AT_ONCE)
             answers = self._launch(min(at_once), len(self._asking))() if at_once else {}
 

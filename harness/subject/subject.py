@@ -375,6 +375,10 @@ class Subject:
             case room.Ask.TOKENS:
                 with passes.beside(), passes.faster_products():
                     return self._gains.best(pairs)
+            case room.Ask.FLIPS:
+                # Whose gains are noted: to all digits.
+                with passes.beside():
+                    return self._gains.flips(pairs)
             case room.Ask.MENDED:
                 mended = self.vocabulary.mended(pairs)
                 return lambda: mended

@@ -6,6 +6,7 @@ import torch
 
 from harness.data.document import Example
 from harness.search.flips import Flip, State, draw_flips, flip_search
+from harness.search.guide import Look
 from harness.search.policy import FlipPolicy
 from harness.subject import Draft, alone, lockstep
 from harness.subject.rules import TokenRules
@@ -263,18 +264,28 @@ def test_attacks_and_their_control_keep_to_the_rules(make, example, rules, name)
         assert found.trace[0]["verified"] == 12
 
 
-def test_gains_of_what_is_forbidden_are_out_of_the_running(make, example):
+@pytest.mark.parametrize("known", [0, 3])
+def test_a_look_s_flips_are_the_permitted_ones_of_highest_gain(make, example, known):
     subject = make(min_cosine=0.1, keep_stop_words=True)
-    policy = FlipPolicy.of(subject, example)
-    (gradient,) = subject.gradients([example.prompt_ids], example.reference_ids)
-    permitted = {f for f, p in possible(subject, example) if policy.permits([p])[0]}
+    prompt, reference = example.prompt_ids, example.reference_ids
+    state = alone(subject, State.clean(subject, example))
+    (gradient,) = subject.gradients([prompt], reference)
+    every = {
+        flip: float((subject.embedding[flip.token] - subject.embedding[old]) @ slope)
+        for flip, written in possible(subject, example)
+        if state.policy.permits([written])[0]
+        for old, slope in [(prompt[flip.position], gradient[flip.position])]
+    }
+    ranked = sorted(every, key=every.get, reverse=True)
+    look = Look(subject, state.policy, prompt, gradient)
 
-    gains = policy.forbid(subject.gains(example.prompt_ids, gradient))
+    for count in (4, len(every) + 9):
+        flips = look.flips(state, count, None, ranked[:known])
+        found = alone(subject, flips)
 
-    finite = torch.isfinite(gains).nonzero().tolist()
-    assert {Flip(*flip) for flip in finite} == permitted
-    row = policy.forbid(subject.gains(example.prompt_ids, gradient)[2:3], [2])
-    assert torch.equal(row, gains[2:3])
+        assert list(found) == ranked[known:][:count]
+        expected = [every[flip] for flip in found]
+        assert list(found.values()) == pytest.approx(expected, rel=1e-4, abs=1e-7)
 
 
 def test_where_nothing_is_permitted_the_prompt_stays(make, example):

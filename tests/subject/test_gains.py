@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from harness.subject.gains import PLACES, Gains
-from harness.subject.scheduler import Ask, Place
+from harness.subject.scheduler import Ask, Place, Slopes
 from harness.subject.subject import Subject
 from harness.testing import tiny_model, tiny_tokenizer
 
@@ -50,16 +50,63 @@ def test_the_best_tokens_are_those_of_highest_gain(table, scaled, near):
     ]
 
 
+@pytest.mark.parametrize("near", [None, torch.arange(7 * V).view(7, V) % 3 > 0])
+def test_the_best_flips_are_those_of_highest_gain_anywhere(table, near):
+    forbidden = torch.arange(V) < 4
+    generator = torch.Generator().manual_seed(1)
+    asked = [
+        Slopes(
+            np.array(tokens),
+            np.array(positions),
+            torch.randn(7, D, generator=generator),
+            k,
+            near,
+        )
+        for tokens, positions, k in (([9, 12, 5], [0, 2, 6], 8), ([7], [3], 99))
+    ]
+
+    found = Gains(table, forbidden).flips(asked)()
+
+    for slopes, ranked in zip(asked, found, strict=True):
+        every = {}
+        for token, position in zip(slopes.tokens, slopes.positions, strict=True):
+            own = None if near is None else near[position]
+            place = Place(int(token), slopes.gradient[position], V, False, own)
+            for one in brute_force(table, forbidden, place):
+                gain = float((table[one] - table[token]) @ slopes.gradient[position])
+                every[int(position), one] = gain
+        best = sorted(every, key=every.get, reverse=True)[: slopes.k]
+        assert [*zip(ranked.positions, ranked.tokens, strict=True)] == best
+        assert ranked.gains == pytest.approx([every[one] for one in best], rel=1e-5)
+
+
+def test_flips_to_what_no_gradient_tells_apart_are_not_left_out(table):
+    gradient = torch.full((2, D), torch.nan)
+    slopes = Slopes(np.array([9]), np.array([1]), gradient, 5)
+
+    [ranked] = Gains(table, torch.arange(V) < 4).flips([slopes])()
+
+    assert len(ranked.tokens) == 5
+
+
 def test_company_changes_nothing():
     subject = Subject(tiny_model(), tiny_tokenizer())
     slopes = torch.randn(20, subject.embedding.shape[1])
     asked = [Place(5 + i, slope, 3, True) for i, slope in enumerate(slopes)]
+    prompts = [
+        Slopes(np.arange(5, 9) + i, np.arange(i, i + 4), slopes, 6 + i)
+        for i in range(3)
+    ]
 
     together = subject.launched(Ask.TOKENS, asked)()
+    ranked = subject.launched(Ask.FLIPS, prompts)()
 
     for place, ids in zip(asked, together, strict=True):
         [alone] = subject.launched(Ask.TOKENS, [place])()
         assert np.array_equal(alone, ids)
+    for prompt, flips in zip(prompts, ranked, strict=True):
+        [alone] = subject.launched(Ask.FLIPS, [prompt])()
+        assert all(map(np.array_equal, alone, flips))
 
 
 def test_norms_are_those_of_each_token_whoever_asks():

@@ -13,7 +13,7 @@ from harness.data.document import ExampleSets
 from harness.subject.fast.packing import Packing
 from harness.subject.fast.recording import SEEN_BEFORE_CAPTURE, Recorded
 from harness.subject.rounding import MARGIN_NATS, rounding_margin
-from harness.subject.scheduler import Ask, Lanes, Place
+from harness.subject.scheduler import Ask, Lanes, Place, Slopes
 from harness.subject.subject import Subject
 from harness.subject.transfer import fetched, reached, sent
 from harness.testing import tiny_examples, tiny_model, tiny_tokenizer
@@ -307,14 +307,40 @@ def test_norms_of_a_gradient_depend_on_nothing_but_itself():
 def test_what_is_computed_aside_waits_for_no_pass():
     subject = wide_subject()
     busy = torch.randn(8192, 8192, device="cuda")
-    places = [Place(3, torch.ones(64, device="cuda"), 4, True)]
-    expected = subject.launched(Ask.TOKENS, places)()  # and is compiled and cached
+    asked = {
+        Ask.TOKENS: [Place(3, torch.ones(64, device="cuda"), 4, True)],
+        Ask.FLIPS: [Slopes(ids(5), np.arange(2, 7), torch.ones(9, 64).cuda(), 4)],
+    }
+    # What is asked for first is compiled and cached.
+    expected = {ask: subject.launched(ask, one)() for ask, one in asked.items()}
     for _ in range(50):
         busy @ busy
     done = reached(torch.device("cuda"))
-    found = subject.launched(Ask.TOKENS, places)()
+    found = {ask: subject.launched(ask, one)() for ask, one in asked.items()}
     behind = torch.cuda.current_stream().query()
     done()
 
     assert not behind
-    np.testing.assert_array_equal(found[0], expected[0])
+    for ask, [one] in expected.items():
+        np.testing.assert_array_equal(np.array(one), np.array(found[ask][0]))
+
+
+def test_the_best_flips_are_those_that_a_cpu_finds():
+    fast, slow = wide_subject(dtype="bfloat16"), wide_subject(device="cpu")
+    torch.manual_seed(0)
+    gradients = torch.randn(40, 30, 64)
+    asked = [
+        Slopes(ids(9, seed=i), np.arange(i % 20, i % 20 + 9), gradient, 12)
+        for i, gradient in enumerate(gradients)
+    ]
+    there = [one._replace(gradient=one.gradient.cuda()) for one in asked]
+
+    found, expected = (
+        fast.launched(Ask.FLIPS, there)(),
+        slow.launched(Ask.FLIPS, asked)(),
+    )
+
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.tokens, other.tokens)
+        np.testing.assert_array_equal(one.positions, other.positions)
+        np.testing.assert_allclose(one.gains, other.gains, rtol=1e-4, atol=1e-6)

@@ -5,7 +5,7 @@ from harness.api.attacks import AttackContext
 from harness.data.document import ExampleSets
 from harness.search.spent import Spent
 from harness.subject import Subject, passes
-from harness.subject.scheduler import Ask, Lanes, Request, alone, lockstep
+from harness.subject.scheduler import SOON, Ask, Lanes, Request, alone, lockstep
 from harness.testing import tiny_examples, tiny_model, tiny_tokenizer
 from harness_plugins.attacks.hotflip import HotFlip
 from harness_plugins.attacks.random import Random
@@ -130,13 +130,13 @@ class Device:
 
     def __init__(self):
         self.work, self.asked, self.idle = [], [], 0
-        self.waited_for_tokens = 0
+        self.waited_for_soon = 0
 
     def launched(self, ask, pairs):
         work = [number for number, _ in pairs]
         self.asked.append((ask, len(work)))
-        if ask == Ask.TOKENS:
-            return lambda: self.tokens(work)
+        if ask in SOON:
+            return lambda: self.soon(ask, work)
         self.work.append(work)
 
         def fetch():
@@ -148,16 +148,17 @@ class Device:
 
         return fetch
 
-    def tokens(self, work):
+    def soon(self, ask, work):
         """Note whether nothing else was waited for since they were asked for."""
-        lately = self.asked[-1] == (Ask.TOKENS, len(work))
-        self.waited_for_tokens += lately and len(self.work) > 1
+        lately = self.asked[-1] == (ask, len(work))
+        self.waited_for_soon += lately and len(self.work) > 1
         return work
 
 
-def test_a_device_has_other_work_while_searches_are_advanced():
+@pytest.mark.parametrize("soon", SOON)
+def test_a_device_has_other_work_while_searches_are_advanced(soon):
     def search(number):
-        for ask in 3 * (Ask.GRADIENTS, Ask.TOKENS, Ask.LOSSES):
+        for ask in 3 * (Ask.GRADIENTS, soon, Ask.LOSSES):
             assert (yield Request(ask, [(number, None)])) == [number]
         return number
 
@@ -168,7 +169,7 @@ def test_a_device_has_other_work_while_searches_are_advanced():
     counts = {asked[1] for asked in device.asked if asked}
     assert counts <= {2, 4}  # passes are full
     assert device.idle <= 1  # at the end
-    assert device.waited_for_tokens == 0
+    assert device.waited_for_soon == 0
 
 
 def test_requests_that_wait_together_are_one_call(subject, monkeypatch):
