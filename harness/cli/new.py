@@ -50,7 +50,7 @@ def command(
         return
     for more in (texts, *fields.values()):
         if more is not None:
-            raise UsageError(f"a {kind} takes a name and no more: {str(more)!r}")
+            raise UsageError(f"harness new {kind} takes a name and no more: {str(more)!r}")
     _check_name(kind, name)
     files = {
         folder / f"{name}.py": _filled(f"{kind}.tmpl", name),
@@ -131,7 +131,9 @@ def _write_suite(
 
 
 def _check_name(kind: str, name: str) -> None:
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+    if keyword.iskeyword(name):
+        raise UsageError(f"{name!r} cannot name a Python file: Python keeps it to itself")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UsageError(
             f"{name!r} cannot name a Python file: use lower-case letters, digits and _"
         )
@@ -139,7 +141,7 @@ def _check_name(kind: str, name: str) -> None:
         raise UsageError(f"{name!r} would be taken for a test and not for a plugin")
     for info in load_registry().all(kind):
         if info.name == name:
-            raise UsageError(f"there is a {kind} {name!r} already: {info.source}")
+            raise UsageError(f"the {kind} {name!r} is there already: {info.source}")
 
 
 def _filled(template: str, name: str) -> str:

@@ -190,6 +190,8 @@ class _LocalFiles:
         """Return the files that the path leads to; raise MissingResource for none."""
         found = map(Path, matching(str(Path(self.path).expanduser())))
         files = [file for file in found if file.is_file()]
+        if not files and Path(self.path).expanduser().is_dir():
+            raise MissingResource(f"{self.path} is a folder: name its files, as by /*")
         if not files:
             raise MissingResource(f"{self.path} is not there")
         return files

@@ -13,6 +13,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import pydantic
+
 from harness import models
 from harness.api import ModelAdapter, Registry
 from harness.base import Store, UsageError, write_atomic
@@ -112,7 +114,7 @@ def draft_suite(
     short.
     """
     config = _config(model)
-    section = CorpusSection(path=str(texts.absolute()), **(fields or {}))
+    section = _section(texts, fields or {})
     corpora = Corpora({"texts": section}, store)
     documents = list(islice(corpora.documents("texts"), MOST_READ))
     encoder = TextEncoder(
@@ -127,7 +129,7 @@ def draft_suite(
     if len(fitting) < FEWEST:
         raise UsageError(
             f"{texts}: {len(fitting)} of {len(documents)} documents have the "
-            f"{LENGTHS[-1]} tokens of a prompt and what follows it; it takes {FEWEST}"
+            f"{LENGTHS[-1]} tokens of a prompt and what follows it; {FEWEST} must have"
         )
     if len({one.text for one in documents}) < len(documents):
         again = partial(
@@ -173,6 +175,15 @@ def draft_suite(
             )
         ),
     )
+
+
+def _section(texts: Path, fields: Mapping[str, str]) -> CorpusSection:
+    try:
+        return CorpusSection(path=str(texts.absolute()), **fields)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        message = first.get("ctx", {}).get("error", first["msg"])
+        raise UsageError(f"{texts}: {message}") from error
 
 
 def _without_copies(

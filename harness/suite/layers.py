@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness.base import UsageError, nearest, shortened, unknown_name
+from harness.base import SuiteError, UsageError, nearest, shortened, unknown_name
 from harness.suite.yaml import MOST_CHARACTERS, Layer, Place, merge, parse
 
 LABELLED = {
@@ -53,7 +53,7 @@ def read_layers(
     `overrides` are the texts after ``--set``; `flags` are other values given on the
     command line, by key, of which ``plugins`` adds to the suite's and the rest replace.
 
-    Raises UsageError if there is no such file.
+    Raises UsageError if there is no such file, SuiteError if one is no YAML mapping.
     """
     if not os.path.isfile(path):  # noqa: PTH113 - of any name
         raise UsageError(f"no such suite: {shortened(str(path))}{_near_file(path)}")
@@ -92,7 +92,7 @@ def _read_files(path: Path) -> Layer:
 
 
 def _read_file(path: Path) -> Layer:
-    file = Layer({}, {(): Place(str(path), None, path.parent)})
+    file = Layer(None, {(): Place(str(path), None, path.parent)})
     try:
         if path.stat().st_size > 4 * MOST_CHARACTERS:  # a character has at most 4 bytes
             file.complain((), f"is larger than {MOST_CHARACTERS:,} characters")
@@ -109,7 +109,7 @@ def _read_file(path: Path) -> Layer:
         if file.value is not None or not file.problems:
             what = "is empty" if file.value is None else "expected a mapping of keys"
             file.complain((), what)
-        file.value = {}
+        raise SuiteError(file.problems)  # what its keys lack is not known
     return file
 
 

@@ -99,7 +99,10 @@ def validate_suite(
     Arguments are as of `load_experiment`, whose warnings are among what is returned.
     """
     found: list[Problem] = []
-    names = profile_names(path)
+    try:
+        names = profile_names(path)
+    except SuiteError as error:
+        return error.problems
     if len(names) > MOST_PROFILES:
         message = f"{len(names)} profiles, and at most {MOST_PROFILES} are checked"
         return [Problem(str(path), ("profiles",), message, exit_code=2)]

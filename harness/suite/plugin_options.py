@@ -140,6 +140,7 @@ def _build(
     suite: Layer, section: str, label: str, entry: dict[str, Any], registry: Registry
 ) -> Plugin[Any] | None:
     model, path = PLUGIN_SECTIONS[section], (section, label)
+    untreated = section == "arms" and entry.get(model.key) is None
     plugin = _plugin_class(suite, section, label, entry, registry)
     if plugin is None:
         return None
@@ -152,7 +153,7 @@ def _build(
         {key: value for key, value in entry.items() if key not in reserved},
         suite,
         path,
-        key=f"{plugin.name} option",
+        key="arm option" if untreated else f"{plugin.name} option",
         also_known=reserved,
     )
     return None if options is None else plugin(options)

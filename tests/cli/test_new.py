@@ -90,7 +90,7 @@ def test_a_name_that_makes_no_plugin_file_is_refused(cli, tmp_path, name):
 def test_a_name_that_is_taken_is_refused(cli, tmp_path):
     outcome = cli("new", "model", "pythia", "--dir", tmp_path)
     assert outcome.code == 2
-    assert "there is a model 'pythia' already: " in outcome.err
+    assert outcome.err.startswith("error: the model 'pythia' is there already: ")
 
 
 def test_the_command_is_that_of_the_environment(cli, tmp_path, monkeypatch):

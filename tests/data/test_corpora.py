@@ -148,6 +148,7 @@ def test_unknown_corpus_names_the_nearest(tmp_path):
     ("section", "complaint"),
     [
         ({"path": "/nowhere/data.jsonl"}, "/nowhere/data.jsonl is not there"),
+        ({"path": "/"}, "^/ is a folder: name its files"),
         ({"builtin": "python-topic"}, "did you mean 'python-topics'"),
         ({"text": "txt"}, "unknown field 'txt'; did you mean 'text'"),
         ({"dataset": "org/name"}, "dataset org/name .*harness prefetch"),

@@ -167,6 +167,23 @@ def test_tokens_are_said_as_they_will_be_trained_on(place):
     ]
 
 
+def test_passes_over_what_is_only_estimated_are_said_with_its_error(place, monkeypatch):
+    """Of the first two texts of twenty: a tenth more may be what there is."""
+    monkeypatch.setattr("harness.suite.texts.SAMPLED", 2)
+    experiment = load_experiment(edited(place))
+    corpora = Corpora(experiment.suite.corpora, Store(place / "store"))
+    shape = experiment.models["tiny"].shape()
+    there = Texts(experiment.suite, corpora, shape).tokens("train").tokens
+
+    def passes(times):
+        path = edited(place, "tokens: 128", f"tokens: {round(times * there)}")
+        return [line for line in said(path) if "passes over" in line]
+
+    assert passes(1.15) == []
+    (told,) = passes(1.4)
+    assert f"has about {there:,} tokens: " in told
+
+
 def test_an_empty_slice_gives_nothing_to_train_on(place):
     path = edited(place, 'slice: ":20"', 'slice: ":0"')
     message = "recovery.corpus: the corpus train has no documents"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.base.errors import UsageError
+from harness.base.errors import SuiteError, UsageError
+from harness.suite import validate_suite
 from harness.suite.layers import profile_names, read_layers
 
 
@@ -16,6 +17,13 @@ def read(text, *, files=(), **layers):
         Path(name).write_text(content, encoding="utf-8")
     suite = read_layers(Path("suite.yaml"), **layers)
     return suite, [str(problem) for problem in suite.problems]
+
+
+def refused(text):
+    """Return what is said of a file that holds no mapping of keys."""
+    with pytest.raises(SuiteError) as caught:
+        read(text)
+    return str(caught.value)
 
 
 @pytest.fixture(autouse=True)
@@ -173,9 +181,13 @@ def test_plugins_of_the_command_line_add_to_the_suites():
     assert suite.value["seeds"] == [3]
 
 
-FILES = {
+UNREADABLE = {
     "": "suite.yaml:1: is empty",
+    "# seeds: [1]\n": "suite.yaml:1: is empty",
     "- 1\n": "suite.yaml:1: expected a mapping of keys",
+    "seeds: [1\narms: {}\n": "suite.yaml:2: is no YAML: expected ',' or ']', but got ':'",
+}
+FILES = {
     "a: 1\nextends: bas.yaml\n": "suite.yaml:2: extends: no such file: bas.yaml; did you mean base.yaml?",
     "extends: 3\n": "suite.yaml:1: extends: expected the path of a suite",
     "extends: loop.yaml\n": "loop.yaml:1: extends: goes round in a circle: suite.yaml -> loop.yaml -> suite.yaml",
@@ -194,6 +206,13 @@ OVERRIDES = {
     "a=[1": "--set a: is no YAML: expected ',' or ']', but got '<stream end>'",
     "arms.monotne.start=abs": "--set arms.monotne.start: unknown arm 'monotne'; did you mean 'monotone'? (known: monotone)",
 }
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
+def test_of_a_file_that_cannot_be_read_nothing_else_is_said(text):
+    assert refused(text) == UNREADABLE[text]
+    problems = validate_suite(Path("suite.yaml"))
+    assert [str(problem) for problem in problems] == [UNREADABLE[text]]
 
 
 @pytest.mark.parametrize("text", FILES)
@@ -215,7 +234,7 @@ def test_what_is_wrong_with_an_override_is_said_with_its_flag(override):
 
 def test_text_that_is_not_utf8_is_named():
     Path("wrong.yaml").write_bytes(b"a: \xff\n")
-    assert read("extends: wrong.yaml")[1] == ["wrong.yaml: is not UTF-8 text (byte 3)"]
+    assert refused("extends: wrong.yaml") == "wrong.yaml: is not UTF-8 text (byte 3)"
 
 
 def test_a_file_that_is_not_there_is_a_usage_error():

@@ -39,6 +39,7 @@ WRONG = {
     "limits: 3": "s.yaml:2: limits: unknown key 'limits'; did you mean 'limit'?",
     "success: {treshold: 0.1}": "s.yaml:2: success.treshold: unknown key 'treshold'; did you mean 'threshold'? (known: rouge_drop, threshold)",
     "arms:\n  monotone: {strat: abs}": "s.yaml:3: arms.monotone.strat: unknown toy_softplus option 'strat'; did you mean 'start'?",
+    "arms:\n  free: {constrain: none}": "s.yaml:3: arms.free.constrain: unknown arm option 'constrain'; did you mean 'constraint'?",
     "attacks:\n  flip: {mach: control}": "s.yaml:3: attacks.flip.mach: unknown toy_flip option 'mach'; did you mean 'match'?",
     # --- missing
     "models:\n  other: {path: x}": "s.yaml:3: models.other.adapter: is missing: the model plugin that loads it",
