@@ -36,13 +36,13 @@ SHARES: Mapping[Phase, float] = {
     "train": 0.70,
     "certify": 0.05,
     "freeze": 0.5,
-    "metrics": 0.6,
-    "attack": 0.35,
+    "metrics": 0.4,
+    "attack": 0.5,
     "rescore": 0.5,
 }
-"""The shares of the ceiling at which phases compute on a GPU. Of training and attacks,
-as docs/performance.md has them for one H200 at the shape of Pythia-1.4B; the others are
-guesses, of phases that take little."""
+"""The shares of the ceiling at which phases compute on a GPU. Of training, metrics and
+attacks, as docs/performance.md has them for an H200 at the shape of Pythia-1.4B; the
+others are guesses, of phases that take little."""
 
 
 class Terms(Strict):
@@ -84,7 +84,7 @@ class Device(Strict):
     and the shares of GPUs."""
     per_unit_s: NotNegative = 1.0
     """What a variant or cell takes besides its phases."""
-    per_run_s: NotNegative = 30.0
+    per_run_s: NotNegative = 90.0
     """What a run takes besides its units: imports, compilation, the last replay."""
     base_memory_gib: NotNegative = 0.6
     """What is used before any model is there."""
@@ -120,24 +120,22 @@ BUILT_IN = {
             tflops={"float32": 50.0, "tf32": 370.0, "bfloat16": 790.0},
             memory_gib=139.0,
             dollars_per_hour=4.0,
-            note=f"the ceilings below float32 were measured; {_PRICES}",
+            note=f"its ceilings were measured; {_PRICES}",
         ),
     )
 }
 """The devices that have a name, as the data sheets of SXM cards describe them."""
 
 _GPU_TERMS: Mapping[Phase, Terms] = {
-    # Reading at 1 GB/s and initialising; 1.4e9 weights took 10 to 20 s.
-    "load": Terms(weight=6e-9, once=2.0),
-    "train": Terms(once=3.0),
-    # Both certificates and writing took some 20 s at 1.4e9 weights.
-    "certify": Terms(weight=4e-9, once=1.0),
-    "freeze": Terms(weight=5e-9, once=1.0),
-    "metrics": Terms(sequence=1e-3, once=2.0),
-    "attack": Terms(once=3.0),
+    "load": Terms(weight=1e-9, once=0.5),
+    "train": Terms(once=10.0),
+    "certify": Terms(weight=1e-9, once=0.5),
+    "freeze": Terms(weight=4e-9, once=0.5),
+    "metrics": Terms(sequence=1e-3, once=1.0),
+    "attack": Terms(once=2.0),
     "rescore": Terms(sequence=3e-3, once=0.5),
 }
-"""What phases take on a GPU besides their FLOPs: guesses from the same runs."""
+"""What phases take on a GPU besides their FLOPs, from the same run."""
 
 
 @dataclass(frozen=True)
