@@ -50,7 +50,9 @@ def command(
         return
     for more in (texts, *fields.values()):
         if more is not None:
-            raise UsageError(f"harness new {kind} takes a name and no more: {str(more)!r}")
+            raise UsageError(
+                f"harness new {kind} takes a name and no more: {str(more)!r}"
+            )
     _check_name(kind, name)
     files = {
         folder / f"{name}.py": _filled(f"{kind}.tmpl", name),
@@ -132,7 +134,9 @@ def _write_suite(
 
 def _check_name(kind: str, name: str) -> None:
     if keyword.iskeyword(name):
-        raise UsageError(f"{name!r} cannot name a Python file: Python keeps it to itself")
+        raise UsageError(
+            f"{name!r} cannot name a Python file: Python keeps it to itself"
+        )
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UsageError(
             f"{name!r} cannot name a Python file: use lower-case letters, digits and _"
