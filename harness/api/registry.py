@@ -221,7 +221,7 @@ def _import_file(file: Path) -> ModuleType:
 
 def _check_hooks(manager: pluggy.PluginManager) -> None:
     """Refuse hooks that nobody calls; pluggy itself registers them silently."""
-    known = [name for name in vars(hookspecs) if hasattr(manager.hook, name)]
+    known = [name for name in vars(hookspecs) if name in vars(manager.hook)]
     for name, plugin in manager.list_name_plugin():
         callers = manager.get_hookcallers(plugin) or []
         if not callers:

@@ -96,17 +96,21 @@ def shows_bars(stream: TextIO, environment: Mapping[str, str]) -> bool:
 def _make_bar(stream: TextIO, unit: str) -> Any:
     from rich import progress
     from rich.console import Console
+    from rich.table import Column
 
     class Rate(progress.ProgressColumn):
         def render(self, task: progress.Task) -> str:
             return spell_rate(task.speed, unit) if task.speed else ""
 
+    def whole() -> Column:  # so that the bar gives way where there is little room
+        return Column(no_wrap=True)
+
     return progress.Progress(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        Rate(),
-        progress.TimeRemainingColumn(),
+        progress.MofNCompleteColumn(table_column=whole()),
+        Rate(table_column=whole()),
+        progress.TimeRemainingColumn(table_column=whole()),
         console=Console(file=stream),
         transient=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import click
@@ -14,6 +15,8 @@ from harness.cli.show import print_examples
 
 SHOWN = 5
 """Examples that are printed."""
+WIDTH = 88
+"""Characters of a line of what attacks are worth."""
 FAILED = 1
 
 
@@ -42,7 +45,7 @@ FAILED = 1
     show_default=True,
     help="Of pairs, the tokens of a prompt that are read, at most.",
 )
-@click.option("--seed", type=int, default=42, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True)
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")
 @options.plugins
 @click.option(
@@ -92,7 +95,7 @@ def command(
     print_examples(console, run, results.worst(found, SHOWN))
     assert run.report.verdicts is not None
     for line in report.attack_lines(run.survey, run.report.verdicts):
-        answer(line)
+        answer(textwrap.fill(line, WIDTH, subsequent_indent="    "))
     suite = run.path / results.SUITE
     answer(f"\neverything is in {run.path}; harness show {run.path} shows the examples")
     answer(f"the suite that repeats it:  harness run {suite} --out {run.path}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from textwrap import indent, wrap
+from textwrap import fill, indent
 
 import click
 
@@ -22,6 +23,9 @@ from harness.base import UsageError, unknown_name
 from harness.cli import options
 from harness.cli.pages import page
 from harness.cli.printing import answer
+
+WIDTH = 80
+_filled = partial(fill, break_long_words=False, break_on_hyphens=False)  # of addresses
 
 
 @click.command()
@@ -68,11 +72,10 @@ def _lines(found: Description) -> Iterator[str]:
     for option in found.options:
         yield from _option_lines(option)
     if found.cost:
-        yield f"\ncost: {found.cost}"
+        yield f"\n{_filled(f'cost: {found.cost}', WIDTH)}"
     for paper in found.papers:
-        yield f"\nfrom: {paper.who}, {paper.title}" + f" ({paper.url})" * bool(
-            paper.url
-        )
+        address = f" ({paper.url})" if paper.url else ""
+        yield f"\n{_filled(f'from: {paper.who}, {paper.title}{address}', WIDTH)}"
     yield f"\nversion {found.version}, from {found.source}"
 
 
@@ -82,4 +85,4 @@ def _option_lines(option: OptionDescription) -> Iterator[str]:
     else:
         yield f"  {option.name} = {json.dumps(option.default)}  ({option.type})"
     if option.meaning:
-        yield indent("\n".join(wrap(option.meaning, 80)), "      ")
+        yield indent(_filled(option.meaning, WIDTH - 6), "      ")

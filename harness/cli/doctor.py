@@ -45,7 +45,13 @@ class Finding:
     "suite", required=False, type=click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--profile", metavar="NAME", help="A profile of the suite.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change one value, as recovery.tokens=3e6; may be given again.",
+)
 @options.plugins
 @options.json_output
 def command(
@@ -124,7 +130,7 @@ def _devices() -> Iterator[Finding]:
     import torch
 
     cores, threads = available_cores(), torch.get_num_threads()
-    yield Finding("cpu", "ok", f"{cores} cores, {threads} threads for torch")
+    yield Finding("cpu", "ok", f"cores: {cores}; threads of torch: {threads}")
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)
         size = spell_size(device.total_memory)

@@ -90,7 +90,10 @@ def _print(console: Console, table: Table) -> None:
 
 
 def _list(run: Run) -> Table:
-    table = Table("cell", "dL, nats/token", "success", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("cell", overflow="fold")  # it is what to ask for
+    table.add_column("dL, nats/token")
+    table.add_column("success")
     for row in run.cells.to_dict("records"):
         found = row["status"] == "complete"
         dl = f"{row['delta_loss']:.3f}" if found else row["status"]

@@ -9,7 +9,12 @@ from statistics import fmean
 from harness.records import Estimate, Verdicts, successes
 from harness.report.content import from_estimate
 from harness.report.formats.text import cell_text
-from harness.report.tables.controls import Comparison, Opponents, compare_controls
+from harness.report.tables.controls import (
+    LEVEL,
+    Comparison,
+    Opponents,
+    compare_controls,
+)
 from harness.report.tables.success import proportion
 from harness.running import Survey
 from harness.verdicts import CellsBySeed, Results
@@ -63,7 +68,10 @@ def _against(found: Opponents) -> str:
 
 def _word(found: Opponents, compared: Comparison) -> str:
     if found.invalid:
-        return "NOT shown to beat it: on these texts, no more than random search"
+        return (
+            f"NOT shown to beat it, at one-sided {100 * LEVEL:.4g} %: on these texts, "
+            "it may do no more than random search"
+        )
     if compared.better:
         return "beats it"
     if found.judged == "pass":

@@ -59,7 +59,11 @@ def summary(units: list[UnitPreview]) -> str:
     kinds = Counter(unit.kind for unit in units)
     states = Counter(unit.state for unit in units)
     counts = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
-    return f"{kinds['variant']} variants, {kinds['cell']} cells: {counts}"
+    many = ", ".join(
+        f"{kinds[kind]} {kind}{'' if kinds[kind] == 1 else 's'}"
+        for kind in ("variant", "cell")
+    )
+    return f"{many}: {counts}"
 
 
 def _stem(unit_id: str) -> str:

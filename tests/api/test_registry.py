@@ -170,7 +170,7 @@ def test_a_clash_of_names_is_an_error_naming_both_sources(tmp_path):
     [
         (
             "register_atacks()",
-            "unknown hook 'register_atacks'; did you mean 'register_attacks'?",
+            "did you mean 'register_attacks'? (known: cell_finished, ",
         ),
         ("cell_started(cell)", r"cell_started.*'cell'"),
     ],
@@ -182,7 +182,9 @@ def test_a_hook_that_does_not_fit_is_an_error_naming_plugin_and_hook(
     with pytest.raises(PluginError) as caught:
         load_registry([path])
     assert str(path) in str(caught.value)
-    assert re.search(message.replace("?", r"\?"), str(caught.value), re.DOTALL)
+    assert re.search(
+        message.replace("?", r"\?").replace("(", r"\("), str(caught.value), re.DOTALL
+    )
 
 
 def test_a_path_that_is_no_plugin_is_an_error(tmp_path):

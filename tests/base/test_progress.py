@@ -77,10 +77,12 @@ def test_bars_need_a_terminal_that_can_redraw(environment, bars):
 
 
 PROGRAM = """
+import os, time
 from harness.base import Progress
-with Progress("label of it", "tokens") as progress:
+with Progress(os.environ.get("LABEL", "label of it"), "tokens") as progress:
     for done in range(0, 101, 20):
         progress.update(done, 100)
+        time.sleep(0.15)  # longer than a bar takes to be drawn again
 print("end")
 """
 
@@ -121,6 +123,14 @@ def test_a_terminal_gets_a_bar():
     assert "label of it" in written
     assert "100/100" in written
     assert COLOR.search(written)
+
+
+def test_a_bar_stays_on_its_line_and_gives_way_to_numbers():
+    written = on_a_terminal(COLUMNS="70", LABEL="the.label.of.a.variant.s42-0123abcd")
+    before = written[: written.rindex("100/100")]
+    assert " 80/100" in before
+    assert " tokens/s" in before
+    assert "\x1b[1A" not in before  # nothing goes up a line to draw over it
 
 
 def test_no_color_is_honoured():

@@ -23,6 +23,13 @@ def test_it_prints_options_with_type_default_and_meaning(cli, example_plugin):
     )
 
 
+def test_no_line_is_wider_than_a_terminal(cli):
+    lines = cli("describe", "hotflip").out.splitlines()
+    prose = lines[lines.index("options:") : -1]  # then the source, a path
+    assert [line for line in prose if len(line) > 80] == []
+    assert any("https://arxiv.org/abs/1712.06751" in line for line in prose)
+
+
 def test_json_holds_the_same(cli, example_plugin):
     args = ("describe", "rotate", "--plugins", example_plugin, "--json")
     described = json.loads(cli(*args).out)

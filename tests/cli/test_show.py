@@ -26,6 +26,16 @@ def test_examples_of_a_cell_with_what_changed(cli, run):
     assert "no text gives these tokens" not in only.out
 
 
+def test_ids_are_whole_on_a_narrow_terminal(cli, run, monkeypatch):
+    """They are what the next command asks for."""
+    monkeypatch.setenv("COLUMNS", "40")
+    letters = "".join(cli("show", run).out.split())
+    ids = [cell.name for cell in (run / "cells").iterdir()]
+    assert ids
+    for cell in ids:
+        assert cell.rpartition("-")[2] in letters
+
+
 def test_the_worst_come_first(cli, run):
     outcome = cli("show", run, "--worst", "10")
     rises = [

@@ -52,6 +52,8 @@ def test_a_model_is_attacked_with_controls(cli, tmp_path, texts, family):
     assert set(run.cells.status) == {"complete"}
     assert set(run.cells.n if "n" in run.cells else [4]) == {4}
     shown = run.cells.set_index("attack").delta_loss
+    told = outcome.out[outcome.out.index("\nhotflip on mine: ") :].splitlines()
+    assert all(len(line) <= 88 for line in told if str(tmp_path) not in line)
     for name in ("hotflip", "query"):
         assert f"by {shown[name]:.2f} nats/token on 4 texts" in outcome.out
         assert f"more than {name}-random at the same budget" in outcome.out

@@ -89,6 +89,12 @@ def test_only_what_is_complete_does_not_run(plan, folder):
     )
 
 
+def test_one_variant_and_one_cell_are_counted_in_the_singular(plan, folder):
+    found = preview(plan(), folder)
+    one = {unit.kind: unit for unit in found}.values()
+    assert summary([*one]) == "1 variant, 1 cell: 2 new"
+
+
 def test_the_reason_of_a_failure_is_said(plan, folder):
     made = plan()
     write(made, made.variants[0], folder, CellError("no such luck"))
