@@ -18,6 +18,9 @@ _PRINTED = logging.getLogger("harness.printed")
 _PRINTED.propagate = False  # or a handler that prints would print what it prints
 _LIBRARIES = ("accelerate", "datasets", "huggingface_hub", "torch", "transformers")
 """Loggers that keep their messages from the root's handlers once they are imported."""
+_FOR_TOOLS = "torch.__trace"
+"""A logger of empty messages; what is attached to them is made once anybody listens:
+all that a compiler does, printed."""
 
 
 @contextmanager
@@ -36,8 +39,7 @@ def unit_log(path: Path) -> Iterator[None]:
 
     def as_before(record: logging.LogRecord) -> bool:
         """Keep from others' handlers what they got nothing of outside of units."""
-        ours = record.name.partition(".")[0] == _OURS.name
-        return not ours or record.levelno >= shown
+        return not _is_ours(record) or record.levelno >= shown
 
     with ExitStack() as stack:
         for other in logging.root.handlers:
@@ -54,6 +56,10 @@ def unit_log(path: Path) -> Iterator[None]:
         printed = cast("TextIO", _Printed(sys.stdout))
         stack.enter_context(redirect_stdout(printed))
         yield
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.name.partition(".")[0] == _OURS.name
 
 
 def _logging_too(show: Callable[..., None]) -> Callable[..., None]:
@@ -74,7 +80,8 @@ def _loggers() -> list[logging.Logger]:
     apart = {
         name for name, x in known if isinstance(x, logging.Logger) and not x.propagate
     }
-    return [logging.root, *map(logging.getLogger, sorted(apart.union(_LIBRARIES)))]
+    names = sorted(apart.union(_LIBRARIES) - {_FOR_TOOLS})
+    return [logging.root, *map(logging.getLogger, names)]
 
 
 class _OnceHandler(logging.FileHandler):
@@ -86,7 +93,8 @@ class _OnceHandler(logging.FileHandler):
     _last: logging.LogRecord | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record is not self._last:
+        least = logging.INFO if _is_ours(record) else logging.WARNING
+        if record.levelno >= least and record is not self._last:
             self._last = record
             super().emit(record)
 

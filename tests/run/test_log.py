@@ -59,3 +59,24 @@ def test_others_handlers_show_no_more_of_us_than_before(tmp_path, capsys, printi
     log = (tmp_path / "log.txt").read_text()
     assert "for the log" in log
     assert "for everybody" in log
+
+
+def test_what_libraries_note_for_their_tools_is_neither_logged_nor_made(
+    tmp_path, monkeypatch
+):
+    """A compiler prints all that it does where anybody listens to its trace."""
+    from torch._logging import trace_structured
+
+    # Torch itself listens to the first message, and pytest to all.
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "handlers", [])
+    made = []
+    apart = logging.getLogger("apart")
+    apart.propagate, apart.level = False, logging.DEBUG
+    with unit_log(tmp_path / "log.txt"):
+        trace_structured("name", payload_fn=lambda: made.append("all") or "all")
+        apart.debug("for its developers")
+        apart.warning("for us")
+    assert not made
+    log = (tmp_path / "log.txt").read_text()
+    assert "apart: for us" in log
+    assert log.count("\n") == 1
