@@ -41,6 +41,7 @@ from .manifest import (
     flushed_meanwhile as flushed_meanwhile,
     seal as seal,
     sha256_file as sha256_file,
+    sha256_once as sha256_once,
 )
 from .problems import Problem as Problem
 from .progress import Progress as Progress

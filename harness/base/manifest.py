@@ -92,7 +92,7 @@ def _settle(folder: Path) -> dict[str, FileState]:
     names = sorted(_names(folder))
     with ThreadPoolExecutor(_THREADS) as pool:
         flushed = [pool.submit(flush_file, folder / name) for name in names]
-        hashes = [*pool.map(lambda name: _sha256_once(folder / name), names)]
+        hashes = [*pool.map(lambda name: sha256_once(folder / name), names)]
         for each in flushed:
             each.result()
     for parent, _, _ in os.walk(folder):
@@ -126,7 +126,7 @@ def _fault_of_names(folder: Path, files: dict[str, FileState]) -> str | None:
 
 def _fault_of_contents(folder: Path, files: dict[str, FileState]) -> str | None:
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(lambda name: _sha256_once(folder / name), files)
+        found = pool.map(lambda name: sha256_once(folder / name), files)
         for (name, state), sha256 in zip(files.items(), found, strict=True):
             if sha256 != state["sha256"]:
                 return f"the contents of {name} are not what was written"
@@ -139,7 +139,11 @@ _RACY_NS = 2_000_000_000
 """A file changed twice within the clock's grain would look unchanged."""
 
 
-def _sha256_once(path: Path) -> str:
+def sha256_once(path: Path) -> str:
+    """Return what `sha256_file` does, without reading what this process read before.
+
+    A file whose change could not be told is read again.
+    """
     stat = path.stat()
     state = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_ctime_ns)
     if state in _known:

@@ -16,6 +16,7 @@ from harness.base import (
     UsageError,
     content_hash,
     sha256_file,
+    sha256_once,
     write_atomic,
 )
 from harness.records import (
@@ -244,7 +245,7 @@ def made_sha256(file: Path) -> str:
 def model_sha256(model: Path) -> str:
     """Return the hash of a model's folder that `Frozen` describes."""
     files = sorted(x for x in model.rglob("*") if x.is_file())
-    lines = (f"{sha256_file(x)}  {x.relative_to(model).as_posix()}\n" for x in files)
+    lines = (f"{sha256_once(x)}  {x.relative_to(model).as_posix()}\n" for x in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

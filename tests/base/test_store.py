@@ -20,6 +20,7 @@ from harness.base import (
     default_store_root,
     fingerprint_files,
     sha256_file,
+    sha256_once,
     write_json,
 )
 from harness.base.manifest import read_manifest
@@ -402,3 +403,22 @@ def test_a_manifest_has_sizes_and_hashes(tmp_path):
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
     assert read_manifest(entry).keys() == {"model/weights", "made.json"}
+
+
+def test_a_file_is_hashed_once_until_it_is_changed(tmp_path, monkeypatch):
+    read = []
+
+    def reading(path):
+        read.append(path)
+        return sha256_file(path)
+
+    monkeypatch.setattr("harness.base.manifest.sha256_file", reading)
+    monkeypatch.setattr("harness.base.manifest._RACY_NS", 0)
+    file = tmp_path / "weights"
+    for content in (b"first", b"of another size"):
+        file.write_bytes(content)
+        expected = hashlib.sha256(content).hexdigest()
+        assert [sha256_once(file), sha256_once(file)] == [expected] * 2
+    moved = file.rename(tmp_path / "moved")
+    assert sha256_once(moved) == expected
+    assert len(read) <= 3  # a move may count as a change
