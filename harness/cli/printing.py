@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -37,6 +38,11 @@ def for_programs(context: click.Context, _: Any, value: ValueT) -> ValueT:
     if value in (True, "json"):
         only_answers(context)
     return value
+
+
+def terminal_width() -> int | None:
+    """Return how many characters a line of the terminal has; None where none is."""
+    return shutil.get_terminal_size((0, 0)).columns or None
 
 
 def say(text: object) -> None:

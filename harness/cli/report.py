@@ -10,7 +10,7 @@ import click
 from harness import report
 from harness.base import UsageError, write_atomic
 from harness.cli import options
-from harness.cli.printing import answer, say, warn_of
+from harness.cli.printing import answer, say, terminal_width, warn_of
 from harness.running import RunFolder, survey
 
 
@@ -123,7 +123,8 @@ def command(
     made = report.choose(made, tables, columns, names)
     if style == "text" and not tables:
         style = "screen"
-    text = report.render(made, style, width)
+    terminal = terminal_width() if output is None else None
+    text = report.render(made, style, width, terminal=terminal)
     if output is None and style == "html":
         output = RunFolder(run).report_dir / "report.html"
         say(f"written to {output}")

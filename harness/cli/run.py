@@ -10,7 +10,7 @@ import click
 from harness import base, report, running, suite
 from harness.cli import options, plan
 from harness.cli.options import SuiteChoice
-from harness.cli.printing import answer, say
+from harness.cli.printing import answer, say, terminal_width
 from harness.cli.submitting import executor_options, submit
 
 FAILED = 1
@@ -177,4 +177,4 @@ def _report(found: running.Survey) -> str:
     """Write the reports, and return what of them fits a terminal."""
     made = report.build(found)
     report.write_reports(made, found.folder.report_dir)
-    return report.render(made, "screen")
+    return report.render(made, "screen", terminal=terminal_width())

@@ -37,17 +37,20 @@ CURVES = "success.csv"
 """The file with curves of success over thresholds, to plot."""
 
 
-def render(report: Report, style: str, width: Width = "page") -> str:
+def render(
+    report: Report, style: str, width: Width = "page", *, terminal: int | None = None
+) -> str:
     """Return the report as screen, text, markdown, json, latex or html.
 
     It ends in a newline. ``screen`` is what of ``text`` a terminal shows at once;
-    `width` is that of tables in LaTeX.
+    `width` is that of tables in LaTeX, `terminal` that of the screen, in characters.
     """
     if style == "latex":
         return render_latex(shown(report), width)
     renderer, _ = _RENDERERS[style]
     if style == "screen":  # it spells out the words of verdicts itself
-        return renderer(replace(shown(report), verdicts=report.verdicts))
+        spelt = replace(shown(report), verdicts=report.verdicts)
+        return render_screen(spelt, terminal)
     # These spell what is hidden in their own way: as programs read it, or as browsers.
     return renderer(report if style in ("json", "html") else shown(report))
 

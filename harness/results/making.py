@@ -73,7 +73,7 @@ def attack(
     texts: str | Path | Sequence[str] | Sequence[tuple[str, str]],
     *,
     out: str | Path | None = None,
-    examples: int = 32,
+    examples: int = 24,
     flips: int = 5,
     seed: int = 42,
     fields: Mapping[str, str] | None = None,

@@ -85,6 +85,19 @@ def test_each_verdict_takes_two_lines_at_most(make_run, screen, story):
     assert lines[second + 1 : second + 3].count("") >= 1
 
 
+@pytest.mark.parametrize(("columns", "widest"), [(80, 80), (10, 80), (90, 90)])
+def test_a_screen_is_no_wider_than_its_terminal(many_attacks, columns, widest):
+    """What has no room is said to be left out, the commands below it apart."""
+    made = report.build(survey(many_attacks))
+    lines = report.render(made, "screen", terminal=columns).splitlines()
+    told = [line for line in lines if str(many_attacks) not in line]
+    assert widest - 15 < max(map(len, told)) <= widest
+    assert len(lines) <= 60
+    wide = report.render(made, "screen", terminal=1000)
+    assert wide == report.render(made, "screen")
+    assert lines != wide.splitlines()
+
+
 def test_what_a_reader_must_know_first_comes_first(make_run):
     run = make_run(seeds=[1], absent=("random",), more="limit: 9")
     made = report.build(survey(run))

@@ -1,5 +1,6 @@
 """Attack a model of one's own: no folder's name is read, no option is needed."""
 
+import inspect
 import json
 import random
 import re
@@ -8,6 +9,7 @@ import shlex
 import pytest
 
 from harness.base import UsageError, sha256_file
+from harness.cli.attack import command
 from harness.results import attack, load_run
 from harness.suite import load_experiment, validate_suite
 from harness.testing import TEXT, tiny_model, tiny_tokenizer
@@ -91,6 +93,13 @@ def replays(cli, out):
     assert outcome.code == 1
     assert "3 of 4" in outcome.out
     assert "DIFFERS" in outcome.out
+
+
+def test_a_notebook_gets_what_a_terminal_gets():
+    taken = inspect.signature(attack).parameters
+    shared = {x.name: x.default for x in command.params if x.name in taken}
+    for name in ("examples", "flips", "seed", "prompt_tokens"):
+        assert taken[name].default == shared[name]
 
 
 def test_texts_and_a_model_in_memory_will_do(tmp_path, monkeypatch):

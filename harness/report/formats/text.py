@@ -57,9 +57,9 @@ def _table(table: Table) -> str:
 # --- tables that fit ----------------------------------------------------------------
 
 
-def fits(table: Table, chosen: Sequence[int]) -> bool:
+def fits(table: Table, chosen: Sequence[int], width: int = WIDTH) -> bool:
     """Say whether these columns are no wider than a terminal, beside one another."""
-    return max(map(len, printed(table.only(chosen)).splitlines())) <= WIDTH
+    return max(map(len, printed(table.only(chosen)).splitlines())) <= width
 
 
 def narrower(
