@@ -168,8 +168,8 @@ def test_pairs_get_their_prefix_and_it_is_said_what_is_cut(cli, tmp_path):
     assert (test.prompt, test.reference, test.prefix) == ("ask", "answer", "sum: ")
     full = load_experiment(suite).suite.recovery
     assert resolved.recovery.tokens == 16 * full.batch_tokens < full.tokens
-    for command in (["new", "suite"], ["attack"]):
-        refused = cli(*command, model, file, "--prompt", "ask")
+    for asked in (["new", "suite"], ["attack"]):
+        refused = cli(*asked, model, file, "--prompt", "ask")
         told = f"error: {file}: prompt needs `reference` or `choices` beside it\n"
         assert (refused.code, refused.err) == (2, told)
     refused = cli("new", "attack", "mine", "--prefix", "sum: ", "--dir", tmp_path)
