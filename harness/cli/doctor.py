@@ -21,7 +21,13 @@ from packaging.specifiers import SpecifierSet
 
 from harness import suite as suites
 from harness.api import PluginWarning, load_registry
-from harness.base import GIB, available_cores, default_store_root, spell_size
+from harness.base import (
+    GIB,
+    UsageError,
+    available_cores,
+    default_store_root,
+    spell_size,
+)
 from harness.cli import options
 from harness.cli.printing import answer
 
@@ -65,6 +71,8 @@ def command(
 
     Exits with 2, as a run would, if something that a run needs is not there.
     """
+    if suite is None and (profile or overrides):
+        raise UsageError("--profile and --set say how to read a suite: name one")
     store_root = default_store_root(Path("runs", "any-suite"))
     findings = [*_machine(store_root)]
     if suite is not None:

@@ -52,6 +52,9 @@ def command(
     files, and no host or user is named. Where RUN is such a file, it is checked and
     unpacked, into NAME or the folder that -o names; `harness validate` reads that.
     """
+    writes_file = style == "parquet" or (style == "archive" and run.is_dir())
+    if writes_file and output is not None and output.is_dir():
+        raise UsageError(f"{output} is a folder: name the file to write")
     if style != "archive":
         for file in _for_others(run, output, style, models, plugins, trust):
             answer(f"wrote {file}")

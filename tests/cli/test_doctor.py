@@ -27,6 +27,13 @@ def test_it_names_versions_devices_room_and_caches(cli, monkeypatch, tmp_path):
     assert {"cpu", "memory", "hub cache", "plugins"} <= set(found)
 
 
+@pytest.mark.parametrize("option", [["--set", "limit=1"], ["--profile", "smoke"]])
+def test_what_is_said_of_a_suite_needs_one(cli, option):
+    outcome = cli("doctor", *option)
+    assert outcome.code == 2
+    assert outcome.err.endswith(": name one\n")
+
+
 def test_the_text_says_the_same(cli):
     found = json.loads(cli("doctor", "--json").out)
     lines = cli("doctor").out.splitlines()

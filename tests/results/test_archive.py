@@ -60,6 +60,15 @@ def test_an_archive_that_was_changed_is_refused(cli, run, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("style", ["archive", "parquet"])
+def test_a_folder_is_no_file_to_write(cli, run, tmp_path, style):
+    folder = tmp_path / "there"
+    folder.mkdir()
+    outcome = cli("export", run, "--format", style, "-o", folder)
+    told = f"error: {folder} is a folder: name the file to write\n"
+    assert (outcome.code, outcome.err) == (2, told)
+
+
 @pytest.mark.parametrize("content", [b"no archive", b""])
 def test_what_is_no_archive_is_said(cli, tmp_path, content):
     file = tmp_path / "x.tar.gz"
