@@ -40,12 +40,13 @@ class Gains:
         `slopes` [n, d] are the gradient there; see `Subject.gains`.
         """
         rows, index = self._embedding, current[:, None]
-        gains = slopes @ rows.T
+        # In one product: a CPU reads the rows for longer than it multiplies them.
+        read = torch.cat([slopes, rows[current]]) if scaled else slopes
+        gains, *products = torch.split(read @ rows.T, len(slopes))
         gains -= gains.gather(1, index)
         if scaled:
             squares = self._squares
-            products = rows[current] @ rows.T
-            distances = squares + squares[index] - 2 * products
+            distances = squares + squares[index] - 2 * products[0]
             # Not by `clamp`, which would wait for the bound.
             gains /= torch.maximum(distances, TINY * squares.max())
         gains.masked_fill_(self._forbidden, -torch.inf)
@@ -112,10 +113,11 @@ class Gains:
         gains = self.of(tokens, prompt.gradient[positions])
         if prompt.near is not None:
             gains.masked_fill_(~prompt.near[positions], -torch.inf)
-        highest: tuple[Tensor, Tensor] = gains.flatten().topk(
-            min(prompt.k, gains.numel())
-        )
-        return highest
+        # Those of each place first: a CPU copies what it looks through.
+        some, ids = gains.topk(min(prompt.k, gains.shape[1]), dim=1)
+        highest, best = some.flatten().topk(min(prompt.k, some.numel()))
+        places = best // ids.shape[1]
+        return highest, places * gains.shape[1] + ids.flatten()[best]
 
     def _ranked(self, prompt: Slopes, gains: NDArray[np.float32], flips: Ids) -> Ranked:
         """Spell flips that are numbers, without those that must not be made."""

@@ -19,6 +19,8 @@ def test_losses_are_those_of_float64(scale, with_bias, monkeypatch):
     hidden = torch.randn(45, 24, generator=generator)
     weight = scale * torch.randn(731, 24, generator=generator)
     bias = torch.randn(731, generator=generator) if with_bias else None
+    if bias is not None:
+        bias[[0, 5, 730]] = -torch.inf  # as a head does whose last rows are no tokens
     targets = torch.randint(731, (45,), generator=generator)
     kept = hidden.clone(), weight.clone()
 
@@ -29,6 +31,23 @@ def test_losses_are_those_of_float64(scale, with_bias, monkeypatch):
     torch.testing.assert_close(losses.double(), expected, rtol=1e-6, atol=1e-5)
     assert torch.equal(hidden, kept[0])
     assert torch.equal(weight, kept[1])
+
+
+def test_losses_in_bfloat16_are_those_of_float64_but_for_the_logits_last_bits():
+    """A log-sum-exp is off by no more than its logits are, and the target's by less."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(1100, 24, generator=generator).bfloat16()
+    weight = torch.randn(1500, 24, generator=generator).bfloat16()
+    targets = torch.randint(1500, (1100,), generator=generator)
+
+    losses = target_losses(hidden, weight, None, targets)
+
+    error = losses.double() - plain(hidden, weight, None, targets)
+    highest = (hidden.double() @ weight.double().T).abs().amax(dim=1)
+    assert losses.dtype == torch.float32
+    assert (error.abs() < 2**-8 * highest).all()
+    # Steps of bfloat16 would be as large as the errors that are allowed.
+    assert len(losses.unique()) > 1000
 
 
 def test_a_token_that_is_nearly_certain_has_a_loss_near_zero():

@@ -5,6 +5,7 @@ from harness.api.attacks import AttackContext
 from harness.data.document import ExampleSets
 from harness.search.spent import Spent
 from harness.subject import Subject, passes
+from harness.subject.rounding import rounding_margin
 from harness.subject.scheduler import SOON, Ask, Lanes, Request, alone, lockstep
 from harness.testing import tiny_examples, tiny_model, tiny_tokenizer
 from harness_plugins.attacks.hotflip import HotFlip
@@ -285,6 +286,30 @@ def test_neither_width_nor_batch_size_changes_prompts_or_traces(attack, monkeypa
                 assert step.keys() == same.keys()
                 for key, value in step.items():
                     assert value == pytest.approx(same[key], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("attack", [HotFlip, Random])
+def test_what_a_pass_moves_within_the_margin_changes_no_prompt(
+    attack, dtype, monkeypatch
+):
+    sets = ExampleSets(tiny_examples(9, prompt_tokens=7).test)
+    plugin = attack(attack.Options(flips=2, candidates=12))
+    rng, score, found = np.random.default_rng(0), passes.Passes.losses, []
+
+    def moved(self, network, pairs):
+        losses = score(self, network, pairs)()
+        most = rounding_margin(dtype, len(pairs[0][1])) / 2
+        return lambda: losses + rng.uniform(-most, most, len(losses))
+
+    for lanes in (1, 4, 32):
+        monkeypatch.setitem(passes.LANES, "cpu", Lanes(lanes))
+        monkeypatch.setattr(passes.Passes, "losses", moved)
+        subject = Subject(tiny_model(), tiny_tokenizer(), dtype=dtype)
+        results = plugin.run(subject, sets, AttackContext("cell"))
+        found.append({one.example_id: one.prompt_ids.tolist() for one in results})
+
+    assert found[0] == found[1] == found[2]
 
 
 def test_what_is_spent_is_counted(subject):
