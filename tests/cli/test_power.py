@@ -30,7 +30,8 @@ def test_it_prints_what_the_suite_and_more_of_it_would_find(cli, pilot):
         "120",
         "documents",
     ]
-    assert [line.split()[0] for line in lines[6:]] == ["3", "4", "5", "8"]
+    assert [line.split()[0] for line in lines[6:10]] == ["3", "4", "5", "8"]
+    assert "behind `to`" in " ".join(lines[10:])
     assert "4 (the suite)" in lines[7]
 
 
