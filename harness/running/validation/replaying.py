@@ -162,7 +162,7 @@ class _Run:
         model = path.parent / "model"
         for label, metric in self.survey.plan.experiment.metrics.items():
             if label in record.results:
-                yield from self._of_metric(path, record, label, metric)
+                yield from self._of_metric(plan, path, record, label, metric)
         yield from self._held_out(plan, path, record, model)
         examples = self.examples(plan.model, model)
         self._asked_for(path, record, plan.identity["diagnostics"] is not None)
@@ -171,16 +171,22 @@ class _Run:
         self.problems += self._certificate(plan, path, record, model)
 
     def _of_metric(
-        self, path: Path, record: Record, label: str, metric: Metric[Any]
+        self,
+        plan: VariantPlan,
+        path: Path,
+        record: Record,
+        label: str,
+        metric: Metric[Any],
     ) -> Iterator[Question]:
         if not metric.rolling:
             message = f"the rows of {label} are of a metric that no replay knows"
             where = ("results", label)
             self.problems.append(Problem(str(path), where, message, severity="warning"))
             return
-        corpus = metric.options.corpus
+        options, corpus = metric.options, metric.options.corpus
         if self._corpus_fault(corpus):
             return
+        dtype = self.survey.plan.experiment.models[plan.model].dtype
         assert record.samples is not None
         file = path.parent / record.samples.path
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -198,7 +204,7 @@ class _Run:
                 message = f"{label}: the corpus {corpus} has no such document"
                 self.problems.append(Problem(str(file), (), message, line))
             elif document.reference is None:
-                yield of_document(file, line, row, document, metric.options)
+                yield of_document(file, line, row, document, options, dtype)
 
     def _held_out(
         self, plan: VariantPlan, path: Path, record: Record, model: Path

@@ -91,7 +91,9 @@ class CompiledLayers:
         """
         with (
             torch._dynamo.config.patch(
-                recompile_limit=RECOMPILATIONS, fail_on_recompile_limit_hit=True
+                recompile_limit=RECOMPILATIONS,
+                fail_on_recompile_limit_hit=True,
+                suppress_errors=False,  # or torch refuses the one before
             ),
             ExitStack() as stack,
         ):

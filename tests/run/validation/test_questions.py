@@ -171,15 +171,39 @@ def test_rows_are_about_the_examples_of_their_corpus(changes, said):
         ({}, None),
         ({"tokens": 4}, "tokens is 4, and replayed 3"),
         ({"nats": 5.9}, "nats is 5.9, and replayed 6.0"),
+        ({"nats": 5.99}, "nats is 5.99, and replayed 6.0"),
         ({"bytes": 6}, "bytes is 6, and the document has 5"),
     ],
 )
 def test_documents_of_a_metric_are_scored_and_measured(changes, said):
     row = {"tokens": 3, "nats": 6.0, "bytes": 5} | changes
     options = SimpleNamespace(context=8, stride=None)
-    asked = questions.of_document(FILE, 1, row, Document("0", "café"), options)
+    document = Document("0", "café")
+    asked = questions.of_document(FILE, 1, row, document, options, "float32")
     found = [x.message for x in asked.problems({"tokens": 3, "nats": 6.0})]
     assert found == ([] if said is None else [said])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "off", "problems"),
+    [
+        # A token of 100,000 was 1.1e-2 nats off, and documents 1.2e-4 nats/token.
+        (1, 1.1e-2, 0),
+        (1, 3e-2, 1),
+        (9, 9 * 5e-3, 0),
+        (9, 9 * 1e-2, 1),
+        (2000, 2000 * 1.2e-4, 0),
+        (2000, 2000 * 1.1e-3, 1),
+        (2000, float("nan"), 1),
+    ],
+)
+def test_short_documents_may_be_off_by_rounded_products(tokens, off, problems):
+    row = {"tokens": tokens, "nats": 6.0, "bytes": 5}
+    options = SimpleNamespace(context=8, stride=None)
+    document = Document("0", "café")
+    asked = questions.of_document(FILE, 1, row, document, options, "bfloat16")
+    answer = {"tokens": tokens, "nats": 6.0 + off}
+    assert len([*asked.problems(answer)]) == problems
 
 
 @pytest.mark.parametrize(("mean", "problems"), [(2.0, 0), (2.1, 1)])

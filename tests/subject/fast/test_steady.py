@@ -3,7 +3,7 @@ from functools import partial
 import pytest
 import torch
 
-from harness.subject.fast.compiling import CompiledLayers
+from harness.subject.fast.compiling import Compiled, CompiledLayers
 from harness.subject.fast.steady import ROWS, SteadyNorm, rows_alike
 
 
@@ -40,6 +40,15 @@ def test_a_layer_of_too_many_variants_is_compiled_in_none(monkeypatch, caplog):
             assert torch.equal(layer(states), torch.full_like(states, 2))
     assert not layers.works
     assert "not compiled" in caplog.text
+
+
+def test_functions_can_be_compiled_among_layers_where_errors_are_suppressed():
+    # As by TORCHDYNAMO_SUPPRESS_ERRORS=1. The first loss of a process is one.
+    with (
+        torch._dynamo.config.patch(suppress_errors=True),
+        CompiledLayers([Doubling()]).lent(),
+    ):
+        assert Compiled(torch.neg)(torch.ones(2)).tolist() == [-1, -1]
 
 
 def test_a_steady_norm_is_the_norm_with_and_without_a_gradient():
