@@ -85,7 +85,9 @@ def _blocked(hidden: Tensor, weight: Tensor, bias: Tensor | None, block: int) ->
         highest = found.amax(dim=1)
         # What a softmax takes off the highest: half the time of `exp` and `sum`.
         torch.log_softmax(found, dim=1, out=found)
-        sums.append(highest - found.amax(dim=1))
+        # Of nothing but -inf, as where rows are no tokens, a softmax is NaN.
+        none = highest == -torch.inf
+        sums.append((highest - found.amax(dim=1)).masked_fill_(none, -torch.inf))
     return torch.stack(sums).logsumexp(dim=0)
 
 
