@@ -65,7 +65,7 @@ class CheckpointOptions(Options):
     revision: str | None = None
     """The branch, tag or commit of a hub id; its main branch by default."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision in which attacks search; reported losses are always float32."""
+    """Precision in which attacks search; what they find is always scored in float32."""
 
 
 class CheckpointAdapter(ModelAdapter[CheckpointOptions]):

@@ -322,7 +322,8 @@ class Provenance(Strict):
     hardware: dict[str, Any]
     """Host, device, cores, memory."""
     dtype: str
-    """The number format of the search; results are always scored in float32."""
+    """The number format of the search; what it finds is always scored in float32. On a
+    GPU, metrics of a subject that searches below that have products in TF32."""
     batch_size: int | None
     """Sequences in one forward pass, at most; fewer after a lack of memory."""
     settings: dict[str, Any] = {}

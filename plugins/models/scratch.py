@@ -61,7 +61,7 @@ class ScratchOptions(Options):
     slice: str = pydantic.Field(default=":70%", pattern=r"^(\d+%?)?:(\d+%?)?$")
     """Documents of the corpus ``python-topics`` to train on; test on others."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision in which attacks search; reported losses are always float32."""
+    """Precision in which attacks search; what they find is always scored in float32."""
 
     @pydantic.model_validator(mode="after")
     def _heads_divide_the_width(self) -> ScratchOptions:
