@@ -68,7 +68,11 @@ class Metric(Plugin[OptionsT]):
     def measure(
         self, subject: Subject, context: MetricContext
     ) -> Iterable[Mapping[str, Any]]:
-        """Yield a row for each document or task example; JSON values, all finite."""
+        """Yield a row for each document or task example; JSON values, all finite.
+
+        On a GPU, what the subject computes in float32 is multiplied in TensorFloat-32
+        meanwhile, where it searches in bfloat16.
+        """
 
     @abstractmethod
     def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:

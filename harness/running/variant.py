@@ -81,7 +81,8 @@ def run_variant(work: Work[VariantPlan]) -> None:
     rows = _measure(work, subject)
     outcome.diagnostics = _diagnose(work, subject)
     outcome.samples = write_samples(work.lease.folder, rows)
-    outcome.batch_size, outcome.settings = subject.batch_size, subject.settings
+    outcome.batch_size = subject.batch_size
+    outcome.settings = {**subject.settings, "metric_products": subject.metric_products}
 
 
 def load_subject(run: RunContext, plan: VariantPlan) -> Subject:

@@ -407,6 +407,12 @@ class Subject:
         """
         return self._passes.aside()
 
+    @property
+    def metric_products(self) -> str:
+        """How products round while a metric measures: ``tf32``, or ``float32``."""
+        lower = self._passes.device.type == "cuda" and self.dtype != "float32"
+        return "tf32" if lower else "float32"
+
     def faster_products(self) -> AbstractContextManager[None]:
         """Let float32 products inside round to TensorFloat-32, if the search may too.
 

@@ -260,11 +260,15 @@ def calibration_file() -> Path:
 
 
 def calibrated() -> Device | None:
-    """Return this machine as it was calibrated; None where it was not."""
+    """Return this machine as it was calibrated; None where it was not.
+
+    Nor where an earlier version did so, which measured less of a GPU.
+    """
     try:
-        return Device.model_validate_json(calibration_file().read_text())
+        found = Device.model_validate_json(calibration_file().read_text())
     except (OSError, pydantic.ValidationError):
         return None
+    return found if found.is_cpu or "tf32" in found.tflops else None
 
 
 def keep_device(device: Device) -> None:

@@ -11,7 +11,14 @@ from harness.records import Cost, Phase
 from harness.running.calibrating import SUITE, fit_phases, fit_terms
 from harness.suite import cpu_device, identify, load_experiment, make_plan, plan_costs
 from harness.suite.costs import Part, UnitCost
-from harness.suite.devices import Terms, Work, calibrated, keep_device, phase_seconds
+from harness.suite.devices import (
+    Terms,
+    Work,
+    calibrated,
+    gpu_device,
+    keep_device,
+    phase_seconds,
+)
 
 
 def test_a_fit_finds_the_terms_that_made_the_seconds():
@@ -121,6 +128,16 @@ def test_a_calibration_is_kept_and_is_the_default_device(
         assert later["device"] == json.loads(made.out)["device"]
     other = json.loads(cli("plan", toy_suite, "--json", "--device", "H100").out)
     assert other["device"]["name"] == "H100"
+
+
+def test_a_gpu_that_an_earlier_version_calibrated_counts_as_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    ceilings = {"float32": 50.0, "bfloat16": 700.0}
+    keep_device(gpu_device("NVIDIA H100", ceilings, 80.0))
+    assert calibrated() is None
+    device = gpu_device("NVIDIA H100", {**ceilings, "tf32": 350.0}, 80.0)
+    keep_device(device)
+    assert calibrated() == device
 
 
 def test_a_damaged_calibration_counts_as_none(tmp_path, monkeypatch):

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from harness.cli import main
+from harness.subject import Subject
+from harness.testing import tiny_model, tiny_tokenizer
 from tests.tiny_inputs import write_inputs
 
 SUITE = """
@@ -47,6 +49,16 @@ def register_metrics():
 '''
 
 
+@pytest.mark.parametrize(
+    ("dtype", "named"), [("float32", "float32"), ("bfloat16", "tf32")]
+)
+def test_a_gpu_s_products_are_named(dtype, named, monkeypatch):
+    subject = Subject(tiny_model(), tiny_tokenizer(), dtype=dtype)
+    assert subject.metric_products == "float32"
+    monkeypatch.setattr(subject._passes, "device", torch.device("cuda"))
+    assert subject.metric_products == named
+
+
 @pytest.mark.parametrize(("dtype", "faster"), [("float32", False), ("bfloat16", True)])
 def test_metrics_may_round_as_a_search_below_float32_does(tmp_path, dtype, faster):
     write_inputs(tmp_path, 6)
@@ -59,6 +71,8 @@ def test_metrics_may_round_as_a_search_below_float32_does(tmp_path, dtype, faste
         main([*command, "--plugins", str(tmp_path / "products.py")])
 
     assert ended.value.code == 0
-    (samples,) = tmp_path.glob("out/variants/*/samples.jsonl")
-    assert json.loads(samples.read_text())["tf32"] is faster
+    (folder,) = tmp_path.glob("out/variants/*")
+    assert json.loads((folder / "samples.jsonl").read_text())["tf32"] is faster
+    record = json.loads((folder / "record.json").read_text())
+    assert record["provenance"]["settings"]["metric_products"] == "float32"  # a CPU
     assert torch.backends.cuda.matmul.allow_tf32 == before
