@@ -88,7 +88,9 @@ def _blocked(hidden: Tensor, weight: Tensor, bias: Tensor | None, block: int) ->
         # Of nothing but -inf, as where rows are no tokens, a softmax is NaN.
         none = highest == -torch.inf
         sums.append((highest - found.amax(dim=1)).masked_fill_(none, -torch.inf))
-    return torch.stack(sums).logsumexp(dim=0)
+    # In float64: kernels compute what is left at an array's end in another way, so that
+    # the last bit of a loss would depend on how many there are.
+    return torch.stack(sums).double().logsumexp(dim=0).float()
 
 
 def logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -225,7 +225,7 @@ def test_intervals_are_drawn_on_the_scale_of_their_column():
 
 def test_the_page_is_written_into_the_run_folder(cli, made, monkeypatch, tmp_path):
     monkeypatch.setattr("harness.report.build", lambda *told: made[0])
-    monkeypatch.setattr("harness.report.render", lambda *told: f"<p>{told[1]}</p>")
+    monkeypatch.setattr("harness.report.render", lambda *told, **_: f"<p>{told[1]}</p>")
     run = made[0].results.survey.folder.root
     outcome = cli("report", run, "--format", "html")
     assert (outcome.code, outcome.out) == (0, "")
