@@ -43,6 +43,9 @@ SHARES: Mapping[Phase, float] = {
 """The shares of the ceiling at which phases compute on a GPU. Of training, metrics and
 attacks, as docs/performance.md has them for an H200 at the shape of Pythia-1.4B; the
 others are guesses, of phases that take little."""
+IN_FLOAT32: Mapping[Phase, float] = {"metrics": 0.75}
+"""The same where products are in float32, if that is another share: they are slow
+enough to hide what else a pass does."""
 
 
 class Terms(Strict):
@@ -175,7 +178,8 @@ def phase_seconds(device: Device, phase: Phase, work: Work) -> float:
     terms = device.terms.get(phase)
     if terms is None:
         ceiling = device.tflops.get(work.precision, min(device.tflops.values()))
-        flop = 1 / (ceiling * 1e12 * SHARES[phase])
+        shares = {**SHARES, **IN_FLOAT32} if work.precision == "float32" else SHARES
+        flop = 1 / (ceiling * 1e12 * shares[phase])
         terms = _GPU_TERMS[phase].model_copy(update={"flop": flop})
     return (
         work.seconds
