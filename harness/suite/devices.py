@@ -178,8 +178,10 @@ def phase_seconds(device: Device, phase: Phase, work: Work) -> float:
     terms = device.terms.get(phase)
     if terms is None:
         ceiling = device.tflops.get(work.precision, min(device.tflops.values()))
-        shares = {**SHARES, **IN_FLOAT32} if work.precision == "float32" else SHARES
-        flop = 1 / (ceiling * 1e12 * shares[phase])
+        share = SHARES[phase]
+        if work.precision == "float32":
+            share = IN_FLOAT32.get(phase, share)
+        flop = 1 / (ceiling * 1e12 * share)
         terms = _GPU_TERMS[phase].model_copy(update={"flop": flop})
     return (
         work.seconds
